@@ -1,0 +1,154 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+
+namespace manyheads {
+
+// Element types. Attention computes on kF32, kBF16 and kF16; the others carry masks, lengths and ids.
+enum class DType : std::uint8_t { kF32, kBF16, kF16, kF64, kBool, kU8, kI8, kI32, kI64 };
+
+std::size_t size_of(DType type) noexcept;
+const char* name_of(DType type) noexcept;  // as safetensors spells it: "F32", "BF16", "BOOL", ...
+
+// Storage for the two half types: the bits, with conversions that round to nearest, ties to even.
+struct bfloat16 {
+  std::uint16_t bits = 0;
+  bfloat16() = default;
+  explicit bfloat16(float value) noexcept;
+  explicit operator float() const noexcept;
+};
+struct float16 {
+  std::uint16_t bits = 0;
+  float16() = default;
+  explicit float16(float value) noexcept;
+  explicit operator float() const noexcept;
+};
+
+template <class T>
+struct dtype_of;
+template <> struct dtype_of<float> { static constexpr DType value = DType::kF32; };
+template <> struct dtype_of<bfloat16> { static constexpr DType value = DType::kBF16; };
+template <> struct dtype_of<float16> { static constexpr DType value = DType::kF16; };
+template <> struct dtype_of<double> { static constexpr DType value = DType::kF64; };
+template <> struct dtype_of<bool> { static constexpr DType value = DType::kBool; };
+template <> struct dtype_of<std::uint8_t> { static constexpr DType value = DType::kU8; };
+template <> struct dtype_of<std::int8_t> { static constexpr DType value = DType::kI8; };
+template <> struct dtype_of<std::int32_t> { static constexpr DType value = DType::kI32; };
+template <> struct dtype_of<std::int64_t> { static constexpr DType value = DType::kI64; };
+
+constexpr int kMaxRank = 8;
+
+// A list of up to kMaxRank sizes or strides. Throws Error when longer.
+class Dims {
+ public:
+  Dims() = default;
+  Dims(std::initializer_list<std::int64_t> values);
+  explicit Dims(std::span<const std::int64_t> values);
+  int rank() const noexcept { return rank_; }
+  std::int64_t operator[](int i) const noexcept { return values_[static_cast<std::size_t>(i)]; }
+  std::int64_t& operator[](int i) noexcept { return values_[static_cast<std::size_t>(i)]; }
+  const std::int64_t* begin() const noexcept { return values_.data(); }
+  const std::int64_t* end() const noexcept { return values_.data() + rank_; }
+  friend bool operator==(const Dims& a, const Dims& b) noexcept;
+  std::string to_string() const;  // "[1,8,7,64]"
+
+ private:
+  std::array<std::int64_t, kMaxRank> values_{};
+  int rank_ = 0;
+};
+
+Dims contiguous_strides(const Dims& shape);  // row-major, in elements
+std::int64_t element_count(const Dims& shape);  // throws Error when the product leaves 63 bits or a size is negative
+
+// A view on the caller's memory: it owns nothing and costs nothing to copy. Strides count elements, are signed, and
+// may be anything; data points at the element with every index 0. A view of const memory is ConstTensorView; a
+// TensorView turns into one by itself.
+class ConstTensorView {
+ public:
+  ConstTensorView() = default;
+  ConstTensorView(const void* data, DType type, Dims shape);
+  ConstTensorView(const void* data, DType type, Dims shape, Dims strides);
+  template <class T>
+  ConstTensorView(const T* data, Dims shape) : ConstTensorView(data, dtype_of<T>::value, shape) {}
+  template <class T>
+  ConstTensorView(const T* data, Dims shape, Dims strides)
+      : ConstTensorView(data, dtype_of<T>::value, shape, strides) {}
+
+  const void* data() const noexcept { return data_; }
+  DType dtype() const noexcept { return dtype_; }
+  const Dims& shape() const noexcept { return shape_; }
+  const Dims& strides() const noexcept { return strides_; }
+  int rank() const noexcept { return shape_.rank(); }
+  std::int64_t size(int axis) const noexcept { return shape_[axis]; }
+  std::int64_t stride(int axis) const noexcept { return strides_[axis]; }
+  bool defined() const noexcept { return defined_; }  // false only for a default-constructed view
+  bool contiguous() const noexcept;
+
+ protected:
+  const void* data_ = nullptr;
+  DType dtype_ = DType::kF32;
+  bool defined_ = false;
+  Dims shape_;
+  Dims strides_;
+};
+
+class TensorView : public ConstTensorView {
+ public:
+  TensorView() = default;
+  TensorView(void* data, DType type, Dims shape) : ConstTensorView(data, type, shape) {}
+  TensorView(void* data, DType type, Dims shape, Dims strides) : ConstTensorView(data, type, shape, strides) {}
+  template <class T>
+  TensorView(T* data, Dims shape) : ConstTensorView(data, shape) {}
+  template <class T>
+  TensorView(T* data, Dims shape, Dims strides) : ConstTensorView(data, shape, strides) {}
+
+  void* data() const noexcept { return const_cast<void*>(data_); }
+};
+
+// A dense row-major tensor that owns its memory (64-byte aligned), or keeps alive the file it is mapped from.
+// Copies share the memory.
+class Tensor {
+ public:
+  Tensor() = default;
+  Tensor(DType type, Dims shape);  // zero-filled; throws Error (kOutOfMemory)
+  // A tensor over memory that `owner` keeps alive, read-only.
+  Tensor(std::shared_ptr<const void> owner, const void* data, DType type, Dims shape);
+
+  TensorView view();  // throws Error for a read-only tensor
+  ConstTensorView view() const noexcept { return ConstTensorView(data_, dtype_, shape_); }
+  ConstTensorView cview() const noexcept { return view(); }
+  DType dtype() const noexcept { return dtype_; }
+  const Dims& shape() const noexcept { return shape_; }
+  std::int64_t size(int axis) const noexcept { return shape_[axis]; }
+  int rank() const noexcept { return shape_.rank(); }
+  std::int64_t elements() const { return element_count(shape_); }
+  bool defined() const noexcept { return owner_ != nullptr; }
+  const void* bytes() const noexcept { return data_; }
+  template <class T>
+  T* as() {
+    return static_cast<T*>(view().data());
+  }
+  template <class T>
+  const T* as() const noexcept {
+    return static_cast<const T*>(data_);
+  }
+
+ private:
+  std::shared_ptr<const void> owner_;
+  const void* data_ = nullptr;
+  DType dtype_ = DType::kF32;
+  bool writable_ = false;
+  Dims shape_;
+};
+
+// Named tensors, as a model or a safetensors file holds them.
+using StateDict = std::map<std::string, Tensor>;
+
+}  // namespace manyheads
