@@ -9,6 +9,8 @@
 #include <span>
 #include <string>
 
+#include <manyheads/half.hpp>
+
 namespace manyheads {
 
 // Element types. Attention computes on kF32, kBF16 and kF16; the others carry masks, lengths and ids.
@@ -16,20 +18,6 @@ enum class DType : std::uint8_t { kF32, kBF16, kF16, kF64, kBool, kU8, kI8, kI32
 
 std::size_t size_of(DType type) noexcept;
 const char* name_of(DType type) noexcept;  // as safetensors spells it: "F32", "BF16", "BOOL", ...
-
-// Storage for the two half types: the bits, with conversions that round to nearest, ties to even.
-struct bfloat16 {
-  std::uint16_t bits = 0;
-  bfloat16() = default;
-  explicit bfloat16(float value) noexcept;
-  explicit operator float() const noexcept;
-};
-struct float16 {
-  std::uint16_t bits = 0;
-  float16() = default;
-  explicit float16(float value) noexcept;
-  explicit operator float() const noexcept;
-};
 
 template <class T>
 struct dtype_of;

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include <manyheads/mask.hpp>
+#include <manyheads/parallel.hpp>
+#include <manyheads/tensor.hpp>
+
+namespace manyheads {
+
+struct AttentionOptions {
+  Mask mask;
+  std::optional<double> scale;       // default 1/sqrt(D); any finite value
+  double softcap = 0;                // > 0: scores become softcap * tanh(score / softcap), before bias and mask
+  ConstTensorView sinks;             // [Hq] F32: a logit for each head that adds mass to the softmax and no value
+  const TensorView* lse = nullptr;   // [B,Hq,Tq] F32, out: log of the sum of exp of each row's scores (natural log)
+  int num_threads = 0;               // 0: default_num_threads(). Fewer than asked for is never an error
+  Executor* executor = nullptr;      // the caller's threads instead of the library's pool
+  Workspace* workspace = nullptr;    // see attention_workspace_size
+};
+
+// out = softmax(scale * q k^T + bias) v for each head, fused: no Tq x Tk memory.
+//
+//   q [B,Hq,Tq,D]  k [B,Hkv,Tk,D]  v [B,Hkv,Tk,Dv]  out [B,Hq,Tq,Dv]
+//
+// q, k and v share a type of F32, BF16 or F16; out has any of these. Sums are kept in F32 and rounded once. Hq is a
+// multiple of Hkv; query head h reads key/value head h / (Hq / Hkv). Any strides; unit stride in the last axis is fast.
+// out and lse must not overlap an input or each other.
+// Rows whose keys are all forbidden give out 0 and lse -inf (the sink's logit where there is one).
+// The bits of a row depend on that row's query, its keys, values and mask and on the instruction set; not on threads,
+// batch, strides or alignment.
+// Allocates a workspace of O(D * log(Tk)) a thread unless given one. Thread-safe for disjoint outputs and workspaces.
+// Throws Error with the argument and the shapes, before anything is written.
+// Online softmax: Milakov and Gimelshein 2018; tiling: Dao et al. 2022 (FlashAttention).
+void attention(ConstTensorView q, ConstTensorView k, ConstTensorView v, TensorView out,
+               const AttentionOptions& options = {});
+
+// weights[B,Hq,Tq,Tk] (F32) = exp(score - lse), recomputed from q, k and the lse that attention() gave for the same
+// options. Each row is divided by its own sum with the sink's mass, which takes out the rounding of lse. Forbidden rows
+// are 0. Costs one product more; options.lse is not used.
+void attention_weights(ConstTensorView q, ConstTensorView k, ConstTensorView lse, TensorView weights,
+                       const AttentionOptions& options = {});
+
+// The definition: float64, plain loops, no blocks. What attention() is tested against. `weights` may be undefined.
+void attention_reference(ConstTensorView q, ConstTensorView k, ConstTensorView v, TensorView out,
+                         const AttentionOptions& options = {}, TensorView weights = {});
+
+// Bytes that a call with these arguments wants from options.workspace.
+std::size_t attention_workspace_size(ConstTensorView q, ConstTensorView k, ConstTensorView v, TensorView out,
+                                     const AttentionOptions& options = {});
+
+// What attention() would do for a call.
+struct Explanation {
+  std::string isa;             // instruction set, as in cpu.hpp
+  std::string path;            // "fused forward, fp32" ...
+  int threads = 0;             // threads asked of the executor or the pool
+  std::int64_t tile_queries = 0;  // queries that share one pass over the keys
+  std::int64_t run_keys = 0;      // keys summed in one run, and
+  std::int64_t chunk_keys = 0;    // in one chunk: fixed, so that the bits are
+  std::int64_t tasks = 0;         // query tiles over all heads
+  std::int64_t blocks = 0;        // key blocks (runs) over all tiles, and
+  std::int64_t skipped_blocks = 0;  // those that the mask rules out, never read
+  double flop = 0;             // 2 (D + Dv) for each query and key of the blocks that are read
+  double bytes = 0;            // inputs read and outputs written, once
+  std::size_t workspace_bytes = 0;
+  std::string to_string() const;
+};
+Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, TensorView out,
+                    const AttentionOptions& options = {});
+
+}  // namespace manyheads

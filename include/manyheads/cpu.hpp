@@ -1,0 +1,18 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace manyheads {
+
+// Instruction sets this build holds and this machine runs, best first: "avx512", "avx2", "sse4", "neon", "portable".
+std::vector<std::string> available_isas();
+
+// The one that calls use: the best, or the one named by the environment variable MANYHEADS_ISA, or set_isa's.
+// Throws Error when the name is unknown or the machine lacks it.
+std::string active_isa();
+
+// Chooses for all later calls of this process; "" goes back to the default. Not while another call runs.
+void set_isa(const std::string& name);
+
+}  // namespace manyheads

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+
+#include <manyheads/tensor.hpp>
+
+namespace manyheads {
+
+// Where the diagonal j = i + o of the scores lies (i a query's place, j a key's). Causal, window and ALiBi count from it.
+enum class Alignment {
+  kUnspecified,  // as top_left; but causal with Tq != Tk then is an error: the two readings differ
+  kTopLeft,      // o = 0
+  kBottomRight,  // o = Tk - Tq, or key_lengths[b] - Tq where key lengths are given
+};
+
+// Which keys a query may attend to, and what is added to its scores. Parts compose with `|`; all of them hold at once.
+// A part given twice is an error. The views are not copied: their memory must outlive the call.
+struct Mask {
+  bool causal = false;  // allows j <= i + o
+  Alignment alignment = Alignment::kUnspecified;
+  std::int64_t window_left = -1;   // allows i + o - left <= j; -1 is unbounded
+  std::int64_t window_right = -1;  // allows j <= i + o + right; -1 is unbounded; causal caps it at 0
+  ConstTensorView offsets;         // [B] I32 or I64: o for each batch entry, instead of the alignment's
+  ConstTensorView key_lengths;     // [B] I32 or I64, 0 to Tk: only keys below it exist
+  ConstTensorView q_documents;     // [B,Tq] I32 or I64 } a query attends to keys of equal id
+  ConstTensorView k_documents;     // [B,Tk] I32 or I64 }
+  ConstTensorView allowed;         // BOOL, true = attend; broadcasts from the right to [B,Hq,Tq,Tk]
+  ConstTensorView bias;            // F32 or q's type, added to the scaled scores; broadcasts the same; -inf forbids
+  ConstTensorView alibi_slopes;    // [Hq] F32: adds -slope * |j - i - o|
+};
+
+Mask operator|(const Mask& a, const Mask& b);
+
+Mask causal(Alignment alignment = Alignment::kUnspecified);
+Mask window(std::int64_t left, std::int64_t right, Alignment alignment = Alignment::kUnspecified);
+Mask align(Alignment alignment);
+Mask offsets(ConstTensorView per_batch);
+Mask key_lengths(ConstTensorView per_batch);
+Mask documents(ConstTensorView query_ids, ConstTensorView key_ids);
+Mask allowed(ConstTensorView mask);
+Mask bias(ConstTensorView added);
+Mask alibi(ConstTensorView slopes);
+
+}  // namespace manyheads

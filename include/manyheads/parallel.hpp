@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+namespace manyheads {
+
+// Runs the library's parallel loops on threads of the caller's. The default is a small pool of the library's own.
+// Which thread runs a task never changes a result.
+class Executor {
+ public:
+  using Task = void (*)(void* context, std::int64_t index);
+
+  virtual ~Executor() = default;
+  // Calls task(context, i) once for each i in [0, count), in any order, on any threads, and returns when all are done.
+  virtual void run(std::int64_t count, Task task, void* context) = 0;
+};
+
+// The threads a call uses when its options leave num_threads at 0: MANYHEADS_NUM_THREADS, else OMP_NUM_THREADS, else
+// the processors this process may run on. Throws Error when a variable is set to something other than a count >= 1.
+int default_num_threads();
+
+// Memory that calls reuse: with one, a call allocates nothing once the workspace has grown to what the call needs.
+// Not for two calls at once.
+class Workspace {
+ public:
+  Workspace();
+  ~Workspace();
+  Workspace(Workspace&&) noexcept;
+  Workspace& operator=(Workspace&&) noexcept;
+
+  void* reserve(std::size_t bytes);  // 64-byte aligned; keeps the largest block asked for; throws Error (kOutOfMemory)
+  std::size_t capacity() const noexcept;
+
+ private:
+  struct Block;
+  std::unique_ptr<Block> block_;
+};
+
+}  // namespace manyheads

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <new>
+#include <string>
+
+#include <manyheads/error.hpp>
+
+namespace manyheads::base {
+
+constexpr std::size_t kAlignment = 64;
+
+// 64-byte aligned memory of plain elements, not initialised. Throws Error (kOutOfMemory).
+template <class T>
+class AlignedBuffer {
+ public:
+  AlignedBuffer() = default;
+  explicit AlignedBuffer(std::size_t count) : size_(count) {
+    if (count == 0) return;
+    void* p = nullptr;
+    if (count <= (std::numeric_limits<std::size_t>::max() - kAlignment) / sizeof(T)) {
+      const std::size_t bytes = (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+      p = std::aligned_alloc(kAlignment, bytes);
+    }
+    if (p == nullptr) {
+      throw Error(ErrorCode::kOutOfMemory, "cannot allocate " + std::to_string(count) + " elements of " +
+                                               std::to_string(sizeof(T)) + " bytes");
+    }
+    data_.reset(static_cast<T*>(p));
+  }
+
+  T* data() noexcept { return data_.get(); }
+  const T* data() const noexcept { return data_.get(); }
+  std::size_t size() const noexcept { return size_; }
+  T& operator[](std::size_t i) noexcept { return data_.get()[i]; }
+  const T& operator[](std::size_t i) const noexcept { return data_.get()[i]; }
+
+ private:
+  struct Free {
+    void operator()(T* p) const noexcept { std::free(p); }
+  };
+  std::unique_ptr<T[], Free> data_;
+  std::size_t size_ = 0;
+};
+
+}  // namespace manyheads::base
