@@ -24,12 +24,12 @@ struct MultiHeadAttentionConfig {
 
 // The masks follow torch.nn.MultiheadAttention: a BOOL true means ignore, a float is added to the scores.
 struct MultiHeadAttentionOptions {
-  ConstTensorView key_padding_mask;  // [B,S] BOOL or float
-  ConstTensorView attn_mask;         // [T,S] or [B*num_heads,T,S], BOOL or float
-  Mask mask;                         // any further parts, in attention's own meaning (true = attend), [B,H,T,S]
+  ConstTensorView key_padding_mask{};  // [B,S] BOOL or float
+  ConstTensorView attn_mask{};         // [T,S] or [B*num_heads,T,S], BOOL or float
+  Mask mask{};                         // any further parts, in attention's own meaning (true = attend), [B,H,T,S]
   const TensorView* weights = nullptr;  // [B,num_heads,T,S] F32, out: the weights of each head, from the fused path.
                                         // S counts the added keys of add_bias_kv and add_zero_attn
-  ConstTensorView head_scale;        // [num_heads] F32: each head's output is multiplied by it; 0 switches a head off
+  ConstTensorView head_scale{};        // [num_heads] F32: each head's output is multiplied by it; 0 switches a head off
   int num_threads = 0;
   Executor* executor = nullptr;
   Workspace* workspace = nullptr;

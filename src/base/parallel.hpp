@@ -7,20 +7,24 @@
 
 namespace manyheads::base {
 
-// Runs body(i) for each i in [0, count) on up to num_threads threads (0: default_num_threads()) of the executor, or of
-// the library's pool where it is null. The first exception thrown by a body is thrown again here.
-void parallel_for(std::int64_t count, int num_threads, Executor* executor, Executor::Task task, void* context);
+// The workers that parallel_for would use for `count` pieces of work: num_threads (0: default_num_threads()), no more
+// than there are pieces.
+int worker_count(std::int64_t count, int num_threads);
 
-template <class Body>
-void parallel_for(std::int64_t count, int num_threads, Executor* executor, Body&& body) {
-  using B = std::remove_reference_t<Body>;
+// Runs body(i, worker) once for each i in [0, count). `worker` is below `workers` and no two bodies that run at once
+// share it: an index for scratch memory. Pieces are handed out in ascending order. Uses the executor, or the library's
+// pool where it is null; a pool that is busy, or threads that cannot be started, mean fewer threads and nothing else.
+// The first exception thrown by a body is thrown again here; the pieces not yet begun are dropped.
+using Body = void (*)(void* context, std::int64_t index, int worker);
+void parallel_for(std::int64_t count, int workers, Executor* executor, Body body, void* context);
+
+template <class F>
+void parallel_for(std::int64_t count, int workers, Executor* executor, F&& body) {
+  using Function = std::remove_reference_t<F>;
   parallel_for(
-      count, num_threads, executor, [](void* context, std::int64_t i) { (*static_cast<B*>(context))(i); },
+      count, workers, executor,
+      [](void* context, std::int64_t i, int worker) { (*static_cast<Function*>(context))(i, worker); },
       const_cast<void*>(static_cast<const void*>(&body)));
 }
-
-// The same, and each body learns which of the threads it runs on, 0 to threads - 1: an index for scratch memory.
-// At most `threads` bodies run at once, with an executor too.
-int thread_count(std::int64_t count, int num_threads);
 
 }  // namespace manyheads::base

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include <manyheads/tensor.hpp>
+
+namespace manyheads {
+
+// What a safetensors file holds.
+struct SafetensorsFile {
+  std::filesystem::path path;                      // where it was read from, for messages
+  StateDict tensors;                               // read-only: views on the mapped file, which they keep alive
+  std::map<std::string, std::string> metadata;
+  std::map<std::string, std::string> unsupported;  // tensors that no Tensor can hold: name -> "U16", "F32 of rank 9"
+
+  // The tensor of this name. Throws Error when there is none, or when it is an unsupported one, saying which.
+  const Tensor& at(const std::string& name) const;
+};
+
+// Maps a file into memory and checks all of its header; no tensor is copied, except one that does not lie at a multiple
+// of its element's size. A file may come from anyone: each way in which it breaks the format is an Error
+// (kMalformedFile) that names the file and the tensor; what the system refuses is kIo. The file must not be changed in
+// place while a tensor lives; replacing it by rename, as save_safetensors does, is fine.
+SafetensorsFile load_safetensors(const std::filesystem::path& path);
+
+// Writes the tensors, and replaces `path` only when all is written: on an error an older file stays as it was. The same
+// tensors give the same bytes: larger elements first, then by name. Names and metadata are UTF-8.
+void save_safetensors(const std::filesystem::path& path, const StateDict& tensors,
+                      const std::map<std::string, std::string>& metadata = {});
+
+}  // namespace manyheads

@@ -1,0 +1,331 @@
+#include "attention/check.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+#include <manyheads/error.hpp>
+
+namespace manyheads::attention_detail {
+namespace {
+
+using kernels::AttentionCall;
+
+// Places and windows stay far from where their sums would wrap.
+constexpr std::int64_t kFar = std::int64_t{1} << 60;
+
+[[noreturn]] void fail(const char* function, const std::string& what) {
+  throw Error(ErrorCode::kInvalidArgument, fmt::format("{}: {}", function, what));
+}
+
+bool floating(DType type) { return type == DType::kF32 || type == DType::kBF16 || type == DType::kF16; }
+bool integer(DType type) { return type == DType::kI32 || type == DType::kI64; }
+
+std::string describe(const ConstTensorView& view) {
+  return view.defined() ? fmt::format("{} {}", name_of(view.dtype()), view.shape().to_string()) : "undefined";
+}
+
+void expect_rank4(const char* function, const char* name, const ConstTensorView& view, const char* layout) {
+  if (!view.defined()) fail(function, fmt::format("{} is undefined, expected {}", name, layout));
+  if (view.rank() != 4) fail(function, fmt::format("{} is {}, expected {}", name, describe(view), layout));
+  if (!floating(view.dtype())) {
+    fail(function, fmt::format("{} is {}, expected F32, BF16 or F16", name, describe(view)));
+  }
+}
+
+void copy_strides(const ConstTensorView& view, std::int64_t* to) {
+  // An axis of one element is never stepped along, whatever its stride says.
+  for (int i = 0; i < view.rank(); ++i) to[i] = view.size(i) > 1 ? view.stride(i) : 0;
+}
+
+// An integer tensor [B] or [B,T], dense in any stride.
+kernels::IntegerView integers(const char* function, const char* name, const ConstTensorView& view, const Dims& shape) {
+  if (!integer(view.dtype()) || !(view.shape() == shape)) {
+    fail(function, fmt::format("{} is {}, expected I32 or I64 {}", name, describe(view), shape.to_string()));
+  }
+  kernels::IntegerView integers;
+  integers.data = view.data();
+  integers.wide = view.dtype() == DType::kI64;
+  for (int i = 0; i < view.rank(); ++i) integers.stride[i] = view.stride(i);
+  // An empty tensor may lie on a null pointer; there is then nothing to read.
+  return integers;
+}
+
+const float* per_head(const char* function, const char* name, const ConstTensorView& view, std::int64_t heads,
+                      std::int64_t* stride) {
+  if (view.dtype() != DType::kF32 || !(view.shape() == Dims{heads})) {
+    fail(function, fmt::format("{} is {}, expected F32 {}", name, describe(view), Dims{heads}.to_string()));
+  }
+  *stride = view.stride(0);
+  return static_cast<const float*>(view.data());
+}
+
+// Strides of a tensor that broadcasts from the right to [B,Hq,Tq,Tk].
+void broadcast(const char* function, const char* name, const ConstTensorView& view, const AttentionCall& call,
+               std::int64_t* stride) {
+  const Dims target{call.batch, call.q_heads, call.tq, call.tk};
+  bool fits = view.rank() <= 4;
+  for (int i = 0; fits && i < view.rank(); ++i) {
+    const int axis = 4 - view.rank() + i;
+    fits = view.size(i) == 1 || view.size(i) == target[axis];
+    stride[axis] = view.size(i) == 1 ? 0 : view.stride(i);
+  }
+  if (!fits) {
+    fail(function, fmt::format("{} is {}, which does not broadcast to [B,Hq,Tq,Tk] = {}", name, describe(view),
+                               target.to_string()));
+  }
+}
+
+std::int64_t window_side(const char* function, const char* side, std::int64_t value) {
+  if (value < -1) fail(function, fmt::format("window {} is {}, expected -1 (unbounded) or more", side, value));
+  return std::min(value, kFar);
+}
+
+// A view's axes of more than one element by ascending stride, with those that continue each other made one: a block of
+// bytes that repeats at the remaining strides.
+struct Layout {
+  std::intptr_t begin = 0, end = 0;  // bytes
+  std::int64_t block = 0;
+  std::vector<std::pair<std::int64_t, std::int64_t>> axes;  // stride in bytes, size
+};
+
+Layout layout_of(const ConstTensorView& view) {
+  Layout layout;
+  const std::int64_t element = static_cast<std::int64_t>(size_of(view.dtype()));
+  layout.begin = layout.end = reinterpret_cast<std::intptr_t>(view.data());
+  layout.block = element;
+  std::vector<std::pair<std::int64_t, std::int64_t>> axes;
+  for (int i = 0; i < view.rank(); ++i) {
+    if (view.size(i) == 1) continue;
+    const std::int64_t bytes = view.stride(i) * element;
+    (bytes < 0 ? layout.begin : layout.end) += bytes * (view.size(i) - 1);
+    axes.emplace_back(bytes < 0 ? -bytes : bytes, view.size(i));
+  }
+  layout.end += element;
+  std::sort(axes.begin(), axes.end());
+  for (const auto& [stride, size] : axes) {
+    if (layout.axes.empty() && stride == layout.block) {
+      layout.block *= size;
+    } else {
+      layout.axes.emplace_back(stride, size);
+    }
+  }
+  return layout;
+}
+
+bool overlaps_itself(const ConstTensorView& view) {
+  const Layout layout = layout_of(view);
+  std::int64_t extent = layout.block;
+  for (const auto& [stride, size] : layout.axes) {
+    if (stride < extent) return true;
+    extent = stride * (size - 1) + extent;
+  }
+  return false;
+}
+
+bool may_share(const ConstTensorView& a, const ConstTensorView& b) {
+  if (!a.defined() || !b.defined() || element_count(a.shape()) == 0 || element_count(b.shape()) == 0) return false;
+  const Layout x = layout_of(a);
+  const Layout y = layout_of(b);
+  if (x.end <= y.begin || y.end <= x.begin) return false;
+  // Interleaved views: every block starts at its view's begin plus a multiple of the strides' common divisor.
+  std::int64_t step = 0;
+  for (const auto& axis : x.axes) step = std::gcd(step, axis.first);
+  for (const auto& axis : y.axes) step = std::gcd(step, axis.first);
+  if (step == 0) return true;
+  const std::int64_t apart = ((y.begin - x.begin) % step + step) % step;
+  return !(apart >= x.block && step - apart >= y.block);
+}
+
+}  // namespace
+
+void check_overlap(const char* function, const char* name, const ConstTensorView& output, const char* other_name,
+                   const ConstTensorView& other) {
+  if (may_share(output, other)) {
+    fail(function, fmt::format("{} {} overlaps {} {}", name, describe(output), other_name, describe(other)));
+  }
+}
+
+void check_lse(const char* function, const ConstTensorView& lse, AttentionCall& call) {
+  const Dims expected{call.batch, call.q_heads, call.tq};
+  if (!lse.defined() || lse.dtype() != DType::kF32 || !(lse.shape() == expected)) {
+    fail(function,
+         fmt::format("lse is {}, expected F32 [B,Hq,Tq] = {}", describe(lse), expected.to_string()));
+  }
+  call.lse = static_cast<float*>(const_cast<void*>(lse.data()));
+  copy_strides(lse, call.lse_stride);
+}
+
+void check_weights(const char* function, const TensorView& weights, AttentionCall& call) {
+  const Dims expected{call.batch, call.q_heads, call.tq, call.tk};
+  if (!weights.defined() || weights.dtype() != DType::kF32 || !(weights.shape() == expected)) {
+    fail(function, fmt::format("weights is {}, expected F32 [B,Hq,Tq,Tk] = {}", describe(weights),
+                               expected.to_string()));
+  }
+  if (element_count(expected) > 0 && overlaps_itself(weights)) {
+    fail(function, fmt::format("weights {} with strides {} overlaps itself", describe(weights),
+                               weights.strides().to_string()));
+  }
+  call.weights = static_cast<float*>(weights.data());
+  copy_strides(weights, call.weights_stride);
+}
+
+kernels::AttentionCall check(const char* function, const ConstTensorView& q, const ConstTensorView& k,
+                             const ConstTensorView* v, const TensorView* out, const AttentionOptions& options) {
+  AttentionCall call;
+  expect_rank4(function, "q", q, "[B,Hq,Tq,D]");
+  expect_rank4(function, "k", k, "[B,Hkv,Tk,D]");
+  const std::string shapes =
+      v != nullptr ? fmt::format("(q {}, k {}, v {})", describe(q), describe(k), describe(*v))
+                   : fmt::format("(q {}, k {})", describe(q), describe(k));
+  if (k.dtype() != q.dtype()) fail(function, "k must have q's type " + shapes);
+  if (k.size(0) != q.size(0)) {
+    fail(function, fmt::format("k has batch {}, q has {} {}", k.size(0), q.size(0), shapes));
+  }
+  if (k.size(3) != q.size(3)) {
+    fail(function, fmt::format("k has head size {}, q has {} {}", k.size(3), q.size(3), shapes));
+  }
+  call.type = q.dtype();
+  call.batch = q.size(0);
+  call.q_heads = q.size(1);
+  call.tq = q.size(2);
+  call.d = q.size(3);
+  call.kv_heads = k.size(1);
+  call.tk = k.size(2);
+  if (call.d == 0) fail(function, "head size D is 0 " + shapes);
+  if (call.q_heads > 0 && (call.kv_heads == 0 || call.q_heads % call.kv_heads != 0)) {
+    fail(function, fmt::format("q has {} heads, not a multiple of k's {} {}", call.q_heads, call.kv_heads, shapes));
+  }
+  copy_strides(q, call.q_stride);
+  copy_strides(k, call.k_stride);
+  // The inner stride decides whether rows are read as vectors.
+  call.q_stride[3] = call.d == 1 ? 1 : q.stride(3);
+  call.k_stride[3] = call.d == 1 ? 1 : k.stride(3);
+  if (v != nullptr) {
+    expect_rank4(function, "v", *v, "[B,Hkv,Tk,Dv]");
+    if (v->dtype() != q.dtype()) fail(function, "v must have q's type " + shapes);
+    for (int axis : {0, 1, 2}) {
+      if (v->size(axis) != k.size(axis)) {
+        static constexpr const char* kAxes[] = {"batch", "heads", "keys"};
+        fail(function,
+             fmt::format("v has {} {}, k has {} {}", v->size(axis), kAxes[axis], k.size(axis), shapes));
+      }
+    }
+    call.dv = v->size(3);
+    copy_strides(*v, call.v_stride);
+    call.v_stride[3] = call.dv == 1 ? 1 : v->stride(3);
+    call.v = v->data();
+  }
+  call.q = q.data();
+  call.k = k.data();
+  if (out != nullptr) {
+    expect_rank4(function, "out", *out, "[B,Hq,Tq,Dv]");
+    const Dims expected{call.batch, call.q_heads, call.tq, call.dv};
+    if (!(out->shape() == expected)) {
+      fail(function, fmt::format("out is {}, expected [B,Hq,Tq,Dv] = {} {}", describe(*out), expected.to_string(),
+                                 shapes));
+    }
+    if (element_count(expected) > 0 && overlaps_itself(*out)) {
+      fail(function,
+           fmt::format("out {} with strides {} overlaps itself", describe(*out), out->strides().to_string()));
+    }
+    call.out = out->data();
+    call.out_type = out->dtype();
+    copy_strides(*out, call.out_stride);
+  }
+
+  const double scale = options.scale.value_or(1.0 / std::sqrt(static_cast<double>(call.d)));
+  if (!std::isfinite(scale)) fail(function, fmt::format("scale is {}, expected a finite number", scale));
+  if (!std::isfinite(options.softcap) || options.softcap < 0) {
+    fail(function, fmt::format("softcap is {}, expected 0 (none) or a finite positive number", options.softcap));
+  }
+  call.scale = scale;
+  call.softcap = options.softcap;
+  if (options.num_threads < 0) fail(function, fmt::format("num_threads is {}, expected 0 or more", options.num_threads));
+
+  const Mask& mask = options.mask;
+  call.causal = mask.causal;
+  call.window_left = window_side(function, "left", mask.window_left);
+  call.window_right = window_side(function, "right", mask.window_right);
+  if (mask.causal && mask.alignment == Alignment::kUnspecified && !mask.offsets.defined() && call.tq != call.tk) {
+    fail(function, fmt::format("causal with {} queries and {} keys: say top_left or bottom_right {}", call.tq, call.tk,
+                               shapes));
+  }
+  if (mask.key_lengths.defined()) {
+    call.key_lengths = integers(function, "key_lengths", mask.key_lengths, Dims{call.batch});
+    for (std::int64_t b = 0; b < call.batch; ++b) {
+      const std::int64_t length = call.key_lengths.at(b, 0);
+      if (length < 0 || length > call.tk) {
+        fail(function, fmt::format("key_lengths[{}] is {}, expected 0 to Tk = {}", b, length, call.tk));
+      }
+    }
+  }
+  if (mask.offsets.defined()) {
+    call.offsets = integers(function, "offsets", mask.offsets, Dims{call.batch});
+    for (std::int64_t b = 0; b < call.batch; ++b) {
+      const std::int64_t offset = call.offsets.at(b, 0);
+      if (offset < -kFar || offset > kFar) {
+        fail(function, fmt::format("offsets[{}] is {}, expected -2^60 to 2^60", b, offset));
+      }
+    }
+  }
+  if (mask.alignment == Alignment::kBottomRight) {
+    call.offset = call.tk - call.tq;
+    call.offset_from_length = call.key_lengths.data != nullptr;
+  }
+  if (mask.q_documents.defined() != mask.k_documents.defined()) {
+    fail(function, mask.q_documents.defined() ? "q_documents without k_documents" : "k_documents without q_documents");
+  }
+  if (mask.q_documents.defined()) {
+    call.q_documents = integers(function, "q_documents", mask.q_documents, Dims{call.batch, call.tq});
+    call.k_documents = integers(function, "k_documents", mask.k_documents, Dims{call.batch, call.tk});
+  }
+  if (mask.allowed.defined()) {
+    if (mask.allowed.dtype() != DType::kBool) {
+      fail(function, fmt::format("mask is {}, expected BOOL (a float mask is a bias)", describe(mask.allowed)));
+    }
+    broadcast(function, "mask", mask.allowed, call, call.allowed_stride);
+    call.allowed = static_cast<const std::uint8_t*>(mask.allowed.data());
+  }
+  if (mask.bias.defined()) {
+    if (mask.bias.dtype() != DType::kF32 && mask.bias.dtype() != q.dtype()) {
+      fail(function, fmt::format("bias is {}, expected F32 or q's type {}", describe(mask.bias), name_of(q.dtype())));
+    }
+    broadcast(function, "bias", mask.bias, call, call.bias_stride);
+    call.bias = mask.bias.data();
+    call.bias_type = mask.bias.dtype();
+  }
+  if (mask.alibi_slopes.defined()) {
+    call.alibi = per_head(function, "alibi_slopes", mask.alibi_slopes, call.q_heads, &call.alibi_stride);
+  }
+  if (options.sinks.defined()) {
+    call.sinks = per_head(function, "sinks", options.sinks, call.q_heads, &call.sinks_stride);
+  }
+  if (options.lse != nullptr && out != nullptr) {
+    check_lse(function, *options.lse, call);
+    if (element_count(options.lse->shape()) > 0 && overlaps_itself(*options.lse)) {
+      fail(function, fmt::format("lse {} with strides {} overlaps itself", describe(*options.lse),
+                                 options.lse->strides().to_string()));
+    }
+  }
+
+  if (out != nullptr) {
+    const std::pair<const char*, const ConstTensorView*> inputs[] = {
+        {"q", &q}, {"k", &k}, {"v", v}, {"mask", &mask.allowed}, {"bias", &mask.bias},
+        {"key_lengths", &mask.key_lengths}, {"offsets", &mask.offsets}, {"q_documents", &mask.q_documents},
+        {"k_documents", &mask.k_documents}, {"alibi_slopes", &mask.alibi_slopes}, {"sinks", &options.sinks}};
+    for (const auto& [name, view] : inputs) {
+      if (view == nullptr) continue;
+      check_overlap(function, "out", *out, name, *view);
+      if (options.lse != nullptr) check_overlap(function, "lse", *options.lse, name, *view);
+    }
+    if (options.lse != nullptr) check_overlap(function, "out", *out, "lse", *options.lse);
+  }
+  return call;
+}
+
+}  // namespace manyheads::attention_detail

@@ -1,0 +1,221 @@
+#include "base/parallel.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+#include <string>
+#include <system_error>
+#include <thread>
+
+#include <manyheads/error.hpp>
+
+#include "base/aligned_buffer.hpp"
+
+namespace manyheads {
+
+struct Workspace::Block {
+  base::AlignedBuffer<unsigned char> memory;
+};
+
+Workspace::Workspace() : block_(std::make_unique<Block>()) {}
+Workspace::~Workspace() = default;
+Workspace::Workspace(Workspace&&) noexcept = default;
+Workspace& Workspace::operator=(Workspace&&) noexcept = default;
+
+void* Workspace::reserve(std::size_t bytes) {
+  if (block_ == nullptr) block_ = std::make_unique<Block>();  // moved from
+  if (bytes > block_->memory.size()) {
+    block_->memory = {};
+    block_->memory = base::AlignedBuffer<unsigned char>(bytes);
+  }
+  return block_->memory.data();
+}
+
+std::size_t Workspace::capacity() const noexcept { return block_ == nullptr ? 0 : block_->memory.size(); }
+
+namespace {
+
+constexpr int kMaxThreads = 1024;
+
+// 0 when the variable is unset or empty.
+int count_from_environment(const char* name) {
+  const char* text = std::getenv(name);
+  if (text == nullptr || *text == '\0') return 0;
+  char* end = nullptr;
+  errno = 0;
+  const long value = std::strtol(text, &end, 10);
+  // OMP_NUM_THREADS may be a list, one count a nesting level: the first is ours.
+  if (end == text || (*end != '\0' && *end != ',') || errno != 0 || value < 1) {
+    throw Error(ErrorCode::kInvalidArgument,
+                std::string(name) + "=" + text + ": the number of threads must be a whole number, 1 or more");
+  }
+  return static_cast<int>(std::min<long>(value, kMaxThreads));
+}
+
+}  // namespace
+
+int default_num_threads() {
+  if (const int n = count_from_environment("MANYHEADS_NUM_THREADS")) return n;
+  if (const int n = count_from_environment("OMP_NUM_THREADS")) return n;
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+namespace base {
+namespace {
+
+// Threads that sleep between jobs. One job at a time; it is never destroyed, so that no thread outlives it.
+class Pool {
+ public:
+  // Calls task(context, w) for w in [0, workers), w = 0 on the calling thread; fewer w when threads cannot be had.
+  void run(int workers, Executor::Task task, void* context) {
+    std::unique_lock<std::mutex> job(job_mutex_, std::try_to_lock);
+    // Busy: another call, or a body that calls us, has the threads.
+    const int helpers = job.owns_lock() ? grow(workers - 1) : 0;
+    if (helpers == 0) {
+      task(context, 0);
+      return;
+    }
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      task_ = task;
+      context_ = context;
+      helpers_ = helpers;
+      pending_.store(helpers, std::memory_order_relaxed);
+      generation_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    task(context, 0);
+    for (int spin = 0; spin < kSpins && pending_.load(std::memory_order_acquire) != 0; ++spin) pause();
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [&] { return pending_.load(std::memory_order_acquire) == 0; });
+  }
+
+ private:
+  static constexpr int kSpins = 2000;  // some 20 us: the pieces of one job end at nearly the same time
+
+  static void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+
+  int grow(int wanted) {
+    wanted = std::min(wanted, kMaxThreads - 1);
+    while (threads_ < wanted) {
+      try {
+        std::thread([this, id = threads_ + 1, seen = generation_.load()] { serve(id, seen); }).detach();
+      } catch (const std::system_error&) {
+        break;
+      }
+      ++threads_;
+    }
+    return std::min(wanted, threads_);
+  }
+
+  void serve(int id, std::uint64_t seen) {
+    for (;;) {
+      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin) pause();
+      Executor::Task task;
+      void* context;
+      bool mine;
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
+        seen = generation_.load(std::memory_order_relaxed);
+        task = task_;
+        context = context_;
+        mine = id <= helpers_;
+      }
+      if (!mine) continue;
+      task(context, id);
+      if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        done_.notify_one();
+      }
+    }
+  }
+
+  std::mutex job_mutex_;
+  int threads_ = 0;  // guarded by job_mutex_
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable done_;
+  std::atomic<std::uint64_t> generation_{0};
+  std::atomic<int> pending_{0};
+  int helpers_ = 0;
+  Executor::Task task_ = nullptr;
+  void* context_ = nullptr;
+};
+
+std::atomic<Pool*> g_pool{nullptr};
+
+// A forked child has none of its parent's threads: it starts a pool of its own.
+void forget_pool() { g_pool.store(nullptr); }
+
+Pool& pool() {
+  static const int registered = pthread_atfork(nullptr, nullptr, forget_pool);
+  static_cast<void>(registered);
+  Pool* current = g_pool.load();
+  if (current == nullptr) {
+    auto fresh = std::make_unique<Pool>();
+    if (g_pool.compare_exchange_strong(current, fresh.get())) current = fresh.release();
+  }
+  return *current;
+}
+
+struct Job {
+  std::int64_t count;
+  Body body;
+  void* context;
+  std::atomic<std::int64_t> next{0};
+  std::mutex mutex;
+  std::exception_ptr error;
+};
+
+void work(void* context, std::int64_t worker) {
+  Job& job = *static_cast<Job*>(context);
+  try {
+    for (;;) {
+      const std::int64_t i = job.next.fetch_add(1, std::memory_order_relaxed);
+      if (i >= job.count) return;
+      job.body(job.context, i, static_cast<int>(worker));
+    }
+  } catch (...) {
+    std::lock_guard<std::mutex> lock(job.mutex);
+    if (!job.error) job.error = std::current_exception();
+    job.next.store(job.count, std::memory_order_relaxed);
+  }
+}
+
+}  // namespace
+
+int worker_count(std::int64_t count, int num_threads) {
+  const int threads = num_threads > 0 ? std::min(num_threads, kMaxThreads) : default_num_threads();
+  return static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>(count, threads)));
+}
+
+void parallel_for(std::int64_t count, int workers, Executor* executor, Body body, void* context) {
+  if (count <= 0) return;
+  Job job{.count = count, .body = body, .context = context, .next{}, .mutex{}, .error{}};
+  workers = static_cast<int>(std::min<std::int64_t>(count, std::max(1, workers)));
+  if (workers == 1) {
+    work(&job, 0);
+  } else if (executor != nullptr) {
+    executor->run(workers, work, &job);
+  } else {
+    pool().run(workers, work, &job);
+  }
+  if (job.error) std::rethrow_exception(job.error);
+}
+
+}  // namespace base
+}  // namespace manyheads

@@ -1,0 +1,58 @@
+// Per-target include guard: this file is read once for each instruction set.
+#if defined(MANYHEADS_LIMITS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHEADS_LIMITS_INL_HPP
+#undef MANYHEADS_LIMITS_INL_HPP
+#else
+#define MANYHEADS_LIMITS_INL_HPP
+#endif
+
+#include <cstdint>
+
+#include "hwy/highway.h"
+#include "kernels/algorithm/scores-inl.hpp"
+
+// Work that one unit of the machine alone limits: what the benchmarks measure everything else against.
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Twelve independent chains cover the latency of two multiply-add units.
+double FmaWork(std::int64_t rounds, float* value) {
+  const DF d;
+  constexpr int kChains = 12;
+  VF acc[kChains];
+#pragma GCC unroll 16
+  for (int c = 0; c < kChains; ++c) acc[c] = hn::Set(d, static_cast<float>(c));
+  const VF a = hn::Set(d, 0.999f);
+  const VF b = hn::Set(d, *value);
+  for (std::int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 16
+    for (int c = 0; c < kChains; ++c) acc[c] = hn::MulAdd(acc[c], a, b);
+  }
+#pragma GCC unroll 16
+  for (int c = 1; c < kChains; ++c) acc[0] = hn::Add(acc[0], acc[c]);
+  *value = hn::GetLane(acc[0]);
+  return 2.0 * kChains * static_cast<double>(hn::Lanes(d)) * static_cast<double>(rounds);
+}
+
+float ReadWork(const float* data, std::int64_t count) {
+  const DF d;
+  constexpr int kStreams = 8;
+  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
+  VF acc[kStreams];
+#pragma GCC unroll 8
+  for (int s = 0; s < kStreams; ++s) acc[s] = hn::Zero(d);
+  std::int64_t i = 0;
+  for (; i + kStreams * n <= count; i += kStreams * n) {
+#pragma GCC unroll 8
+    for (int s = 0; s < kStreams; ++s) acc[s] = hn::Add(acc[s], hn::LoadU(d, data + i + s * n));
+  }
+#pragma GCC unroll 8
+  for (int s = 1; s < kStreams; ++s) acc[0] = hn::Add(acc[0], acc[s]);
+  return hn::GetLane(hn::SumOfLanes(d, acc[0]));
+}
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,98 @@
+// Per-target include guard: this file is read once for each instruction set.
+#if defined(MANYHEADS_MATH_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHEADS_MATH_INL_HPP
+#undef MANYHEADS_MATH_INL_HPP
+#else
+#define MANYHEADS_MATH_INL_HPP
+#endif
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Max that keeps a NaN of its second argument (x86 returns the second when either is NaN; NEON any NaN).
+template <class V>
+HWY_INLINE V MaxKeepsNaN(V bound, V x) {
+  return hn::Max(bound, x);
+}
+
+// 2^x for x <= 127, exactly 1 at 0 and exactly 0 at x <= -127 (-inf too); NaN stays NaN. Relative error 1.3 * 2^-24.
+// x = r + f with r whole, |f| <= 1/2; the polynomial of 2^f was fitted for the least relative error with P(0) = 1.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V Exp2(D d, V x) {
+  const hn::RebindToSigned<D> di;
+  const V y = MaxKeepsNaN(hn::Set(d, -127.0f), x);
+  // 1.5 * 2^23 + 127: the low bits of y + magic are r + 127, the exponent field of 2^r.
+  const V magic = hn::Set(d, 12583039.0f);
+  const V t = hn::Add(y, magic);
+  const V f = hn::Sub(y, hn::Sub(t, magic));
+  V p = hn::Set(d, 0x1.41fbbcp-13f);
+  p = hn::MulAdd(p, f, hn::Set(d, 0x1.5f3e54p-10f));
+  p = hn::MulAdd(p, f, hn::Set(d, 0x1.3b2d4cp-7f));
+  p = hn::MulAdd(p, f, hn::Set(d, 0x1.c6aee8p-5f));
+  p = hn::MulAdd(p, f, hn::Set(d, 0x1.ebfbdcp-3f));
+  p = hn::MulAdd(p, f, hn::Set(d, 0x1.62e430p-1f));
+  p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
+  return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, t))));
+}
+
+// 2^k for a whole k <= 0; 0 below -126.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V PowerOfTwo(D d, V k) {
+  const hn::RebindToSigned<D> di;
+  const V t = hn::Add(MaxKeepsNaN(hn::Set(d, -127.0f), k), hn::Set(d, 12583039.0f));
+  const V power = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, t)));
+  return hn::IfThenElse(hn::IsNaN(k), k, power);
+}
+
+// tanh, relative error below 4 * 2^-24: an odd polynomial (Cephes tanhf) near 0, where 1 - 2 / (e^2x + 1) cancels.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V Tanh(D d, V x) {
+  const V a = hn::Abs(x);
+  const V x2 = hn::Mul(x, x);
+  V p = hn::Set(d, -5.70498872745e-3f);
+  p = hn::MulAdd(p, x2, hn::Set(d, 2.06390887954e-2f));
+  p = hn::MulAdd(p, x2, hn::Set(d, -5.37397155531e-2f));
+  p = hn::MulAdd(p, x2, hn::Set(d, 1.33314422036e-1f));
+  p = hn::MulAdd(p, x2, hn::Set(d, -3.33332819422e-1f));
+  const V small = hn::MulAdd(hn::Mul(p, x2), x, x);
+  const V two = hn::Set(d, 2.0f);
+  const V e = Exp2(d, hn::Min(hn::Set(d, 40.0f), hn::Mul(a, hn::Set(d, 2.885390081777927f))));
+  const V large = hn::CopySign(hn::Sub(hn::Set(d, 1.0f), hn::Div(two, hn::Add(e, hn::Set(d, 1.0f)))), x);
+  const V y = hn::IfThenElse(hn::Lt(a, hn::Set(d, 0.625f)), small, large);
+  return hn::IfThenElse(hn::IsNaN(x), x, y);
+}
+
+// x Phi(x) with Phi from erf: Abramowitz and Stegun 7.1.26, |error of erf| <= 1.5e-7.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V Gelu(D d, V x) {
+  const V one = hn::Set(d, 1.0f);
+  const V z = hn::Mul(hn::Abs(x), hn::Set(d, 0.7071067811865476f));
+  const V t = hn::Div(one, hn::MulAdd(hn::Set(d, 0.3275911f), z, one));
+  V p = hn::Set(d, 1.061405429f);
+  p = hn::MulAdd(p, t, hn::Set(d, -1.453152027f));
+  p = hn::MulAdd(p, t, hn::Set(d, 1.421413741f));
+  p = hn::MulAdd(p, t, hn::Set(d, -0.284496736f));
+  p = hn::MulAdd(p, t, hn::Set(d, 0.254829592f));
+  const V e = Exp2(d, hn::Mul(hn::Mul(z, z), hn::Set(d, -1.4426950408889634f)));
+  const V tail = hn::Mul(hn::Mul(p, t), e);  // 1 - erf(|x| / sqrt 2)
+  const V half = hn::Mul(hn::Set(d, 0.5f), x);
+  // x >= 0: x (2 - tail) / 2; below: x tail / 2, which keeps the relative error of the small values small.
+  const V factor = hn::IfThenElse(hn::Lt(x, hn::Zero(d)), tail, hn::Sub(hn::Set(d, 2.0f), tail));
+  return hn::Mul(half, factor);
+}
+
+// x / 2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), Hendrycks and Gimpel 2016.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V GeluTanh(D d, V x) {
+  const V cube = hn::Mul(hn::Mul(x, x), x);
+  const V inner = hn::Mul(hn::Set(d, 0.7978845608028654f), hn::MulAdd(hn::Set(d, 0.044715f), cube, x));
+  return hn::Mul(hn::Mul(hn::Set(d, 0.5f), x), hn::Add(hn::Set(d, 1.0f), Tanh(d, inner)));
+}
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

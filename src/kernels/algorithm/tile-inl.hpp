@@ -1,0 +1,52 @@
+// Per-target include guard: this file is read once for each instruction set.
+#if defined(MANYHEADS_TILE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHEADS_TILE_INL_HPP
+#undef MANYHEADS_TILE_INL_HPP
+#else
+#define MANYHEADS_TILE_INL_HPP
+#endif
+
+#include <cstddef>
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// The register tile under both products of attention and the projections: M broadcast values by NV vectors.
+//
+//   acc[m][n] = sum over i, ascending, of a[m * a_m + i * a_i] * b[i * b_i + n]
+//
+// One chain of fused multiply-adds for each element, from `acc` as it comes in.
+template <int M, int NV, class D, class V = hn::Vec<D>>
+HWY_INLINE void Accumulate(D d, const float* HWY_RESTRICT a, std::size_t a_m, std::size_t a_i,
+                           const float* HWY_RESTRICT b, std::size_t b_i, std::size_t count, V (&acc)[M][NV]) {
+  const std::size_t lanes = hn::Lanes(d);
+#pragma GCC unroll 2
+  for (std::size_t i = 0; i < count; ++i) {
+    V column[NV];
+#pragma GCC unroll 8
+    for (int n = 0; n < NV; ++n) column[n] = hn::LoadU(d, b + i * b_i + static_cast<std::size_t>(n) * lanes);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      const V value = hn::Set(d, a[static_cast<std::size_t>(m) * a_m + i * a_i]);
+#pragma GCC unroll 8
+      for (int n = 0; n < NV; ++n) acc[m][n] = hn::MulAdd(value, column[n], acc[m][n]);
+    }
+  }
+}
+
+template <int M, int NV, class D, class V = hn::Vec<D>>
+HWY_INLINE void Clear(D d, V (&acc)[M][NV]) {
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 8
+    for (int n = 0; n < NV; ++n) acc[m][n] = hn::Zero(d);
+  }
+}
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,116 @@
+// Per-target include guard: this file is read once for each instruction set.
+#if defined(MANYHEADS_WEIGHTS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHEADS_WEIGHTS_INL_HPP
+#undef MANYHEADS_WEIGHTS_INL_HPP
+#else
+#define MANYHEADS_WEIGHTS_INL_HPP
+#endif
+
+#include <cmath>
+#include <cstdint>
+
+#include "hwy/highway.h"
+#include "kernels/algorithm/forward-inl.hpp"
+#include "kernels/algorithm/scores-inl.hpp"
+#include "kernels/kernel_table.hpp"
+
+// The weights of each head, recomputed from q, k and lse: the fused path's own scores, written out and exponentiated.
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Turns a row of base-2 scores into weights that, with the sink, sum to 1.
+HWY_INLINE void FinishRow(float* row, std::int64_t step, std::int64_t count, float lse, float sink) {
+  const DF d;
+  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
+  const auto at = [&](std::int64_t j) -> float& { return row[j * step]; };
+  if (lse == -std::numeric_limits<float>::infinity()) {
+    for (std::int64_t j = 0; j < count; ++j) at(j) = 0.0f;
+    return;
+  }
+  // The row's own largest score where lse is so large that its rounding would show.
+  double shift = static_cast<double>(lse) * 1.44269504088896340736;
+  if (std::fabs(lse) > 4096.0f) {
+    float largest = kForbidden;
+    for (std::int64_t j = 0; j < count; ++j) largest = at(j) > largest ? at(j) : largest;
+    if (largest > kForbidden) shift = static_cast<double>(largest);
+  }
+  const float by = static_cast<float>(shift);
+  double sum = std::exp2(static_cast<double>(sink) * 1.44269504088896340736 - static_cast<double>(by));
+  if (step == 1) {
+    VF sums = hn::Zero(d);
+    std::int64_t j = 0;
+    for (; j + n <= count; j += n) {
+      const VF p = Exp2(d, hn::Sub(hn::LoadU(d, row + j), hn::Set(d, by)));
+      hn::StoreU(p, d, row + j);
+      sums = hn::Add(sums, p);
+    }
+    HWY_ALIGN float part[HWY_MAX_BYTES / sizeof(float)];
+    hn::Store(sums, d, part);
+    for (std::int64_t lane = 0; lane < n; ++lane) sum += static_cast<double>(part[lane]);
+    for (; j < count; ++j) {
+      row[j] = hn::GetLane(Exp2(d, hn::Set(d, row[j] - by)));
+      sum += static_cast<double>(row[j]);
+    }
+  } else {
+    for (std::int64_t j = 0; j < count; ++j) {
+      at(j) = hn::GetLane(Exp2(d, hn::Set(d, at(j) - by)));
+      sum += static_cast<double>(at(j));
+    }
+  }
+  const float inverse = static_cast<float>(1.0 / sum);
+  for (std::int64_t j = 0; j < count; ++j) at(j) *= inverse;
+}
+
+template <int NV>
+HWY_NOINLINE void WeightsTile(const AttentionCall& call, const Tile& tile, float* scratch) {
+  const std::size_t lanes = NV * LaneCount();
+  const ForwardScratch at(call, lanes);
+  TileState state;
+  BeginTile(call, tile, lanes, scratch + at.packed, state);
+  const std::int64_t k_at = tile.batch * call.k_stride[0] + tile.kv_head * call.k_stride[1];
+  float* scores = scratch + at.scores;
+  const std::int64_t step = call.weights_stride[3];
+  const auto row_of = [&](std::int64_t r) {
+    const std::size_t lane = static_cast<std::size_t>(r);
+    return call.weights + tile.batch * call.weights_stride[0] + state.head[lane] * call.weights_stride[1] +
+           state.query[lane] * call.weights_stride[2];
+  };
+  for (std::int64_t r = 0; r < tile.rows; ++r) {
+    for (std::int64_t j = 0; j < call.tk; ++j) row_of(r)[j * step] = kForbidden;
+  }
+  for_each_run(call, tile, state.range, [&](std::int64_t begin, std::int64_t end, bool some) HWY_ATTR {
+    const Rows k_rows = DenseRows(call.type, call.k, k_at, call.k_stride, begin, end, call.d, scratch + at.keys);
+    VF top[NV];
+    ScoreRun<NV>(call, tile, state, k_rows, begin, end, some, scratch + at.added, scores, top);
+    for (std::int64_t r = 0; r < tile.rows; ++r) {
+      float* row = row_of(r) + begin * step;
+      for (std::int64_t j = 0; j < end - begin; ++j) {
+        row[j * step] = scores[static_cast<std::size_t>(j) * lanes + static_cast<std::size_t>(r)];
+      }
+    }
+  });
+  for (std::int64_t r = 0; r < tile.rows; ++r) {
+    const std::size_t lane = static_cast<std::size_t>(r);
+    const float lse = call.lse[tile.batch * call.lse_stride[0] + state.head[lane] * call.lse_stride[1] +
+                               state.query[lane] * call.lse_stride[2]];
+    const float sink = call.sinks != nullptr ? call.sinks[state.head[lane] * call.sinks_stride] : kForbidden;
+    FinishRow(row_of(r), step, call.tk, lse, sink);
+  }
+}
+
+template <int NV>
+struct WeightsKernel {
+  static void Run(const AttentionCall& call, const Tile& tile, float* scratch) {
+    WeightsTile<NV>(call, tile, scratch);
+  }
+};
+
+void Weights(const AttentionCall& call, const Tile& tile, float* scratch) {
+  WithVectors<WeightsKernel>(call, tile, scratch);
+}
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

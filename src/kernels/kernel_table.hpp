@@ -1,0 +1,130 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <manyheads/half.hpp>
+#include <manyheads/tensor.hpp>
+
+// The only seam between meaning and machine. Above it nothing knows a register; below it nothing knows a model, a file
+// or an error message: plain pointers, strides in elements and sizes, all checked before.
+namespace manyheads::kernels {
+
+// Keys are summed in runs and the runs in chunks, both counted from key 0: fixed, since the bits follow from them.
+constexpr std::int64_t kRunKeys = 64;
+constexpr std::int64_t kChunkKeys = 512;
+// The running maximum moves when a run exceeds it by more than this many powers of two.
+constexpr float kMaxSlack = 40.0f;
+
+// 32- or 64-bit integers of the caller's.
+struct IntegerView {
+  const void* data = nullptr;
+  bool wide = false;
+  std::int64_t stride[2] = {0, 0};
+  std::int64_t at(std::int64_t i, std::int64_t j) const noexcept {
+    const std::int64_t at = i * stride[0] + j * stride[1];
+    return wide ? static_cast<const std::int64_t*>(data)[at] : static_cast<const std::int32_t*>(data)[at];
+  }
+};
+
+// One call of attention. Strides are of batch, head, row, element.
+struct AttentionCall {
+  const void* q = nullptr;
+  const void* k = nullptr;
+  const void* v = nullptr;
+  void* out = nullptr;
+  float* lse = nullptr;       // may be null; read by the weights kernel
+  float* weights = nullptr;   // for the weights kernel
+  DType type = DType::kF32;   // of q, k, v
+  DType out_type = DType::kF32;
+  std::int64_t batch = 0, q_heads = 0, kv_heads = 0, tq = 0, tk = 0, d = 0, dv = 0;
+  std::int64_t q_stride[4] = {}, k_stride[4] = {}, v_stride[4] = {}, out_stride[4] = {}, weights_stride[4] = {};
+  std::int64_t lse_stride[3] = {};
+
+  double scale = 1;
+  double softcap = 0;
+
+  bool causal = false;
+  std::int64_t window_left = -1, window_right = -1;
+  std::int64_t offset = 0;       // of the diagonal, where `offsets` is null
+  IntegerView offsets;           // [B]
+  bool offset_from_length = false;  // the diagonal's offset is the entry's key length - Tq
+  IntegerView key_lengths;       // [B]
+  IntegerView q_documents, k_documents;  // [B,T]
+  const std::uint8_t* allowed = nullptr;
+  std::int64_t allowed_stride[4] = {};
+  const void* bias = nullptr;
+  DType bias_type = DType::kF32;
+  std::int64_t bias_stride[4] = {};
+  const float* alibi = nullptr;
+  std::int64_t alibi_stride = 0;
+  const float* sinks = nullptr;
+  std::int64_t sinks_stride = 0;
+
+  std::int64_t key_length(std::int64_t b) const noexcept {
+    return key_lengths.data != nullptr ? key_lengths.at(b, 0) : tk;
+  }
+  std::int64_t diagonal(std::int64_t b) const noexcept {
+    if (offsets.data != nullptr) return offsets.at(b, 0);
+    return offset_from_length ? key_length(b) - tq : offset;
+  }
+};
+
+// Queries that pass over the keys together: rows of one batch entry and one key/value head. Row r is query r % tq of
+// the group's head r / tq.
+struct Tile {
+  std::int64_t batch = 0;
+  std::int64_t kv_head = 0;
+  std::int64_t row = 0;
+  std::int64_t rows = 0;
+};
+
+enum class Epilogue { kNone, kRelu, kGelu, kGeluTanh };
+
+// y = epilogue(x W^T + bias) for the rows and the panels given; W packed as [N / panel][K][panel].
+struct LinearCall {
+  const float* x = nullptr;
+  std::int64_t x_stride = 0;
+  const float* packed = nullptr;
+  const float* bias = nullptr;  // [N rounded up to panel]
+  float* y = nullptr;
+  std::int64_t y_stride = 0;
+  std::int64_t in = 0, out = 0;
+  Epilogue epilogue = Epilogue::kNone;
+};
+
+// y = (x - mean) / sqrt(variance + epsilon) * gamma + beta over each row of x + residual (residual may be null).
+struct LayerNormCall {
+  const float* x = nullptr;
+  std::int64_t x_stride = 0;
+  const float* residual = nullptr;
+  std::int64_t residual_stride = 0;
+  const float* gamma = nullptr;
+  const float* beta = nullptr;
+  float* y = nullptr;
+  std::int64_t y_stride = 0;
+  std::int64_t size = 0;
+  float epsilon = 0;
+};
+
+// What one instruction set offers.
+struct KernelTable {
+  const char* name;
+  std::int64_t target;        // Highway's bit for it
+  std::int64_t tile_queries;  // rows of the largest tile
+  std::int64_t panel;         // columns of a packed panel
+  std::int64_t linear_rows;   // rows of its largest register tile
+
+  std::size_t (*scratch_floats)(const AttentionCall&);  // for one worker
+  void (*forward)(const AttentionCall&, const Tile&, float* scratch);
+  void (*weights)(const AttentionCall&, const Tile&, float* scratch);
+  void (*linear)(const LinearCall&, std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin,
+                 std::int64_t panel_end);
+  void (*layer_norm)(const LayerNormCall&, std::int64_t row_begin, std::int64_t row_end);
+  // Work that only the FMA units limit: returns the FLOP done; the value keeps the compiler from dropping it.
+  double (*fma_work)(std::int64_t rounds, float* value);
+  // Reads the bytes once and returns a value made of all of them.
+  float (*read_work)(const float* data, std::int64_t count);
+};
+
+}  // namespace manyheads::kernels
