@@ -1,8 +1,12 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace manyheads::cli {
 
@@ -30,11 +34,20 @@ struct UsageError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// Standard output has no reader any more: main ends quietly with 0. Thrown by print, so that destructors clean up.
+struct ClosedPipe {};
+
 // Standard output, checked: a closed pipe ends the program quietly, a full disk is an Error.
 void print(std::string_view text);
+
+// One line of JSON. Numbers that are not finite become null, bytes that are not UTF-8 the replacement character.
+void print_json(const nlohmann::ordered_json& value);
 
 // Whether standard output (or standard error) is a terminal that takes colours (NO_COLOR is honoured).
 bool colour_output();
 bool terminal_errors();
+
+// "1,2,4,8" as whole numbers. Throws UsageError that names the option.
+std::vector<std::int64_t> parse_integers(const std::string& option, const std::string& text);
 
 }  // namespace manyheads::cli

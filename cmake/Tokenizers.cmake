@@ -21,7 +21,8 @@ foreach(_candidate ${_cargo_on_path} $ENV{CARGO_HOME}/bin/cargo $ENV{HOME}/.carg
   endif()
 endforeach()
 if(NOT _cargo)
-  message(FATAL_ERROR "cargo ${_rust_needed} or later is needed for the tokenizers (Debian 12: cargo-web and rustc-web)")
+  message(FATAL_ERROR
+          "cargo ${_rust_needed} or later is needed for the tokenizers (Debian 12: cargo-web and rustc-web)")
 endif()
 message(STATUS "Tokenizers: ${_cargo}, into ${_target_dir}")
 

@@ -1,4 +1,4 @@
-# Helpers for the scripts in this folder. They source it after `set -eu`.
+# Helpers for the scripts in this folder. Each sources it first.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -11,3 +11,34 @@ die() {
 }
 
 have() { command -v "$1" >/dev/null 2>&1; }
+
+# The oldest Rust that builds tokenizers/, as its manifest says.
+rust_needed() { sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$root/tokenizers/Cargo.toml"; }
+
+# Prints a cargo that is new enough; fails where there is none. cmake/Tokenizers.cmake looks in the same places.
+find_cargo() {
+  local cargo version
+  for cargo in cargo "${CARGO_HOME:-${HOME:-}/.cargo}/bin/cargo" /usr/bin/cargo; do
+    version=$("$cargo" --version 2>/dev/null | sed -n 's/^cargo \([0-9.]*\).*/\1/p') || continue
+    [[ -n $version ]] || continue
+    if printf '%s\n%s\n' "$(rust_needed)" "$version" | sort --version-sort --check=quiet; then
+      command -v "$cargo"
+      return 0
+    fi
+  done
+  return 1
+}
+
+# build PRESET TARGET...: configures and builds in build/PRESET. Says what it does; the compilers' output only on failure.
+build() {
+  local preset=$1 log
+  shift
+  log=$(mktemp)
+  say "building $* ($preset)"
+  if ! { cmake --preset "$preset" && cmake --build --preset "$preset" --target "$@"; } >"$log" 2>&1; then
+    tail -n 60 "$log" >&2
+    rm -f "$log"
+    die "building $* ($preset) failed"
+  fi
+  rm -f "$log"
+}

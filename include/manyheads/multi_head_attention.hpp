@@ -58,11 +58,13 @@ class MultiHeadAttention {
   // Takes the tensors of a torch.nn.MultiheadAttention of the same sizes: every name must be there, none may be left
   // over. Tensors of F32, BF16 or F16. On an error the layer is unchanged.
   void load_state_dict(const StateDict& tensors);
-  StateDict state_dict() const;
+  StateDict state_dict() const;  // read-only tensors that share the layer's memory
 
   // x [B,T,d_model] -> y [B,T,d_model]: self-attention. F32, BF16 or F16.
   void forward(ConstTensorView x, TensorView y, const MultiHeadAttentionOptions& options = {}) const;
-  // Cross-attention: query [B,T,d_model], key [B,S,kdim], value [B,S,vdim], of one type.
+  // Cross-attention: query [B,T,d_model], key [B,S,kdim], value [B,S,vdim], of one type. The first such call of a layer
+  // that can do self-attention too packs W_q, W_k and W_v apart.
+  // y may be of any of the three types, and may be the memory of an input; weights overlaps nothing else.
   void forward(ConstTensorView query, ConstTensorView key, ConstTensorView value, TensorView y,
                const MultiHeadAttentionOptions& options = {}) const;
 

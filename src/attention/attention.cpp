@@ -47,9 +47,8 @@ void attention_weights(ConstTensorView q, ConstTensorView k, ConstTensorView lse
   kernels::AttentionCall call = check(kName, q, k, nullptr, nullptr, options);
   attention_detail::check_lse(kName, lse, call);
   attention_detail::check_weights(kName, weights, call);
-  for (const auto& [name, view] : {std::pair{"q", q}, std::pair{"k", k}, std::pair{"lse", lse}}) {
-    attention_detail::check_overlap(kName, "weights", weights, name, view);
-  }
+  attention_detail::check_overlap(kName, "weights", weights, "lse", lse);
+  attention_detail::check_inputs(kName, "weights", weights, q, k, nullptr, options);
   const kernels::KernelTable& table = kernels::active_table();
   run(call, plan(call, table, options), options, table.weights);
 }
@@ -58,7 +57,12 @@ void attention_reference(ConstTensorView q, ConstTensorView k, ConstTensorView v
                          const AttentionOptions& options, TensorView weights) {
   static constexpr const char* kName = "attention_reference";
   kernels::AttentionCall call = check(kName, q, k, &v, &out, options);
-  if (weights.defined()) attention_detail::check_weights(kName, weights, call);
+  if (weights.defined()) {
+    attention_detail::check_weights(kName, weights, call);
+    attention_detail::check_inputs(kName, "weights", weights, q, k, &v, options);
+    attention_detail::check_overlap(kName, "weights", weights, "out", out);
+    if (options.lse != nullptr) attention_detail::check_overlap(kName, "weights", weights, "lse", *options.lse);
+  }
   kernels::reference(call);
 }
 

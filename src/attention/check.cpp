@@ -150,6 +150,18 @@ void check_overlap(const char* function, const char* name, const ConstTensorView
   }
 }
 
+void check_inputs(const char* function, const char* name, const ConstTensorView& output, const ConstTensorView& q,
+                  const ConstTensorView& k, const ConstTensorView* v, const AttentionOptions& options) {
+  const Mask& mask = options.mask;
+  const std::pair<const char*, const ConstTensorView*> inputs[] = {
+      {"q", &q}, {"k", &k}, {"v", v}, {"mask", &mask.allowed}, {"bias", &mask.bias},
+      {"key_lengths", &mask.key_lengths}, {"offsets", &mask.offsets}, {"q_documents", &mask.q_documents},
+      {"k_documents", &mask.k_documents}, {"alibi_slopes", &mask.alibi_slopes}, {"sinks", &options.sinks}};
+  for (const auto& [input, view] : inputs) {
+    if (view != nullptr) check_overlap(function, name, output, input, *view);
+  }
+}
+
 void check_lse(const char* function, const ConstTensorView& lse, AttentionCall& call) {
   const Dims expected{call.batch, call.q_heads, call.tq};
   if (!lse.defined() || lse.dtype() != DType::kF32 || !(lse.shape() == expected)) {
@@ -314,16 +326,11 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   }
 
   if (out != nullptr) {
-    const std::pair<const char*, const ConstTensorView*> inputs[] = {
-        {"q", &q}, {"k", &k}, {"v", v}, {"mask", &mask.allowed}, {"bias", &mask.bias},
-        {"key_lengths", &mask.key_lengths}, {"offsets", &mask.offsets}, {"q_documents", &mask.q_documents},
-        {"k_documents", &mask.k_documents}, {"alibi_slopes", &mask.alibi_slopes}, {"sinks", &options.sinks}};
-    for (const auto& [name, view] : inputs) {
-      if (view == nullptr) continue;
-      check_overlap(function, "out", *out, name, *view);
-      if (options.lse != nullptr) check_overlap(function, "lse", *options.lse, name, *view);
+    check_inputs(function, "out", *out, q, k, v, options);
+    if (options.lse != nullptr) {
+      check_inputs(function, "lse", *options.lse, q, k, v, options);
+      check_overlap(function, "out", *out, "lse", *options.lse);
     }
-    if (options.lse != nullptr) check_overlap(function, "out", *out, "lse", *options.lse);
   }
   return call;
 }

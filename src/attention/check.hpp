@@ -19,4 +19,8 @@ void check_lse(const char* function, const ConstTensorView& lse, kernels::Attent
 void check_overlap(const char* function, const char* name, const ConstTensorView& output, const char* other_name,
                    const ConstTensorView& other);
 
+// The same against every input of a call.
+void check_inputs(const char* function, const char* name, const ConstTensorView& output, const ConstTensorView& q,
+                  const ConstTensorView& k, const ConstTensorView* v, const AttentionOptions& options);
+
 }  // namespace manyheads::attention_detail

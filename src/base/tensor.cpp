@@ -105,15 +105,27 @@ ConstTensorView::ConstTensorView(const void* data, DType type, Dims shape, Dims 
     throw Error(ErrorCode::kInvalidArgument, "a view of shape " + shape.to_string() + " with strides " +
                                                  strides.to_string() + ": one stride for each dimension is needed");
   }
+  std::int64_t reach = 0;
+  for (int i = 0; count > 0 && i < shape.rank(); ++i) {
+    const std::int64_t stride = strides[i] < 0 ? -(strides[i] + 1) : strides[i];  // the lowest int64 has no opposite
+    std::int64_t bytes = 0;
+    if (!base::multiply(stride, static_cast<std::int64_t>(size_of(type)) * 2, &bytes) ||
+        !base::multiply(bytes, shape[i], &bytes) || !base::add(reach, bytes, &reach)) {
+      throw Error(ErrorCode::kInvalidArgument, "a view of shape " + shape.to_string() + " with strides " +
+                                                   strides.to_string() + " reaches beyond the address space");
+    }
+  }
   if (data == nullptr && count > 0) {
     throw Error(ErrorCode::kInvalidArgument, "a view of shape " + shape.to_string() + " on a null pointer");
   }
 }
 
 bool ConstTensorView::contiguous() const noexcept {
+  for (const std::int64_t size : shape_) {
+    if (size == 0) return true;
+  }
   std::int64_t step = 1;
   for (int i = rank() - 1; i >= 0; --i) {
-    if (shape_[i] == 0) return true;
     if (shape_[i] != 1 && strides_[i] != step) return false;
     step *= shape_[i];
   }

@@ -191,7 +191,8 @@ HWY_INLINE void StoreOutput(const AttentionCall& call, const Tile& tile, const T
                               : (m + std::log2(sum)) * 0.693147180559945309417;
       // The share of the keys beside the sink: 1 where there is none.
       const double share = 1.0 / (1.0 + std::exp(sink - keys));
-      lse = keys - std::log(share);
+      lse = sink > keys ? sink + std::log1p(std::exp(keys - sink)) : keys + std::log1p(std::exp(sink - keys));
+      if (std::isnan(sum)) lse = sum;
       inverse[r] = static_cast<float>(share / sum);
     }
     if (call.lse != nullptr) {

@@ -67,11 +67,14 @@ HWY_INLINE void CopyRow(DType type, const void* base, std::int64_t at, std::int6
     for (; i < count; ++i) to[i] = static_cast<float>(from[i * step]);
   } else {
     const float16* from = static_cast<const float16*>(base) + at;
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
+    // Targets that convert in hardware: Highway's software conversion has no infinities.
     if (step == 1) {
       const hn::Rebind<hwy::float16_t, DF> dh;
       const hwy::float16_t* halves = reinterpret_cast<const hwy::float16_t*>(from);
       for (; i + lanes <= count; i += lanes) hn::StoreU(hn::PromoteTo(d, hn::LoadU(dh, halves + i)), d, to + i);
     }
+#endif
     for (; i < count; ++i) to[i] = static_cast<float>(from[i * step]);
   }
 }
@@ -102,8 +105,9 @@ struct TileState {
   std::int64_t end[kMaxRows];
   TileRange range;
   std::size_t lanes = 0;  // rows rounded up to whole vectors
-  float q_factor = 1;     // folded into the packed queries
+  double q_factor = 1;    // folded into the packed queries, with one rounding
   float score_factor = 1;  // on the product, where it is not folded
+  float cap = 0;           // softcap, 0 where there is none
   bool rich = false;      // softcap, bias or ALiBi: scores are finished in base e, then turned to base 2
   const float* packed = nullptr;  // [D][lanes]
 };
@@ -125,9 +129,12 @@ HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size
   // An extreme scale would overflow or vanish in q; a plain one is folded with the change of base.
   const double magnitude = std::fabs(call.scale);
   const bool fold = magnitude < 0x1p40 && magnitude > 0x1p-40;
-  state.rich = call.softcap > 0 || call.bias != nullptr || call.alibi != nullptr || !fold;
-  state.q_factor = static_cast<float>(fold ? (state.rich ? call.scale : call.scale * 1.44269504088896340736) : 1.0);
-  state.score_factor = static_cast<float>(fold ? 1.0 : call.scale);
+  // Far above every score a cap changes nothing; far below all of them it makes them 0.
+  state.cap = call.softcap > 1e30 ? 0.0f : call.softcap > 0 ? static_cast<float>(std::fmax(call.softcap, 1e-30)) : 0.0f;
+  state.rich = state.cap > 0 || call.bias != nullptr || call.alibi != nullptr || !fold;
+  state.q_factor = fold ? (state.rich ? call.scale : call.scale * 1.44269504088896340736) : 1.0;
+  // Beyond float's range every scale picks the row's largest score alone; a smaller one does so without saturating.
+  state.score_factor = static_cast<float>(fold ? 1.0 : magnitude > 1e38 ? std::copysign(1e30, call.scale) : call.scale);
 
   const std::size_t d = static_cast<std::size_t>(call.d);
   float row_values[256];
@@ -142,7 +149,9 @@ HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size
       const std::size_t count = d - from < 256 ? d - from : 256;
       CopyRow(call.type, call.q, at + static_cast<std::int64_t>(from) * call.q_stride[3], call.q_stride[3],
               static_cast<std::int64_t>(count), row_values);
-      for (std::size_t i = 0; i < count; ++i) packed[(from + i) * lanes + r] = row_values[i] * state.q_factor;
+      for (std::size_t i = 0; i < count; ++i) {
+        packed[(from + i) * lanes + r] = static_cast<float>(static_cast<double>(row_values[i]) * state.q_factor);
+      }
     }
   }
   state.packed = packed;
@@ -185,6 +194,37 @@ HWY_INLINE void FillAdded(const AttentionCall& call, const Tile& tile, const Til
   }
 }
 
+// Products of M keys with the tile's queries, to scores[key][lane]. A chain over all of D would round sharp heads too
+// coarsely for lse, whose bound falls with D: D is summed in runs, and the runs one after the other.
+constexpr std::size_t DepthRun(std::size_t width) { return width <= 16 ? 4 : 16; }
+
+template <int M, int NV>
+HWY_INLINE void Products(const TileState& state, const Rows& keys, std::size_t key, std::size_t width,
+                         float* HWY_RESTRICT scores, VF (&best)[NV]) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  const std::size_t lanes = NV * n;
+  const std::size_t run = DepthRun(width);
+  for (std::size_t from = 0; from < width; from += run) {
+    const std::size_t depth = width - from < run ? width - from : run;
+    const bool last = from + depth == width;
+    VF acc[M][NV];
+    Clear<M, NV>(d, acc);
+    Accumulate<M, NV>(d, keys.data + key * keys.stride + from, keys.stride, 1, state.packed + from * lanes, lanes,
+                      depth, acc);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) {
+        float* at = scores + (key + static_cast<std::size_t>(m)) * lanes + static_cast<std::size_t>(v) * n;
+        if (from > 0) acc[m][v] = hn::Add(hn::LoadU(d, at), acc[m][v]);
+        hn::StoreU(acc[m][v], d, at);
+        if (last) best[v] = hn::Max(acc[m][v], best[v]);
+      }
+    }
+  }
+}
+
 // Scores of keys [begin, end) against the tile, in base 2, to scores[key][lane], forbidden ones -inf; `maximum` takes
 // each lane's largest. Returns whether some lane may not see some key.
 template <int NV>
@@ -200,28 +240,8 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
   for (int v = 0; v < NV; ++v) best[v] = hn::Set(d, kForbidden);
 
   std::size_t j = 0;
-  for (; j + kTileRows <= count; j += kTileRows) {
-    VF acc[kTileRows][NV];
-    Clear<kTileRows, NV>(d, acc);
-    Accumulate<kTileRows, NV>(d, keys.data + j * keys.stride, keys.stride, 1, state.packed, lanes, width, acc);
-#pragma GCC unroll 16
-    for (int m = 0; m < kTileRows; ++m) {
-#pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) {
-        hn::StoreU(acc[m][v], d, scores + (j + static_cast<std::size_t>(m)) * lanes + static_cast<std::size_t>(v) * n);
-        best[v] = hn::Max(acc[m][v], best[v]);
-      }
-    }
-  }
-  for (; j < count; ++j) {
-    VF acc[1][NV];
-    Clear<1, NV>(d, acc);
-    Accumulate<1, NV>(d, keys.data + j * keys.stride, keys.stride, 1, state.packed, lanes, width, acc);
-    for (int v = 0; v < NV; ++v) {
-      hn::StoreU(acc[0][v], d, scores + j * lanes + static_cast<std::size_t>(v) * n);
-      best[v] = hn::Max(acc[0][v], best[v]);
-    }
-  }
+  for (; j + kTileRows <= count; j += kTileRows) Products<kTileRows, NV>(state, keys, j, width, scores, best);
+  for (; j < count; ++j) Products<1, NV>(state, keys, j, width, scores, best);
 
   if (some || state.rich) {
     const bool cut = begin < state.range.all.begin || end > state.range.all.end;
@@ -229,8 +249,9 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
     if (add) FillAdded(call, tile, state, begin, end, added);
     const VF forbidden = hn::Set(d, kForbidden);
     const VF lowest = hn::Set(d, kLowestScore);
-    const VF cap = hn::Set(d, static_cast<float>(call.softcap));
-    const VF inverse_cap = hn::Set(d, static_cast<float>(call.softcap > 0 ? 1.0 / call.softcap : 0.0));
+    const VF cap = hn::Set(d, state.cap);
+    const VF inverse_cap = hn::Set(d, state.cap > 0 ? 1.0f / state.cap : 0.0f);
+    const VF huge = hn::Set(d, 2.0e38f);
     for (int v = 0; v < NV; ++v) {
       const std::size_t at = static_cast<std::size_t>(v) * n;
       HWY_ALIGN float lane_begin[TileState::kMaxRows];
@@ -258,8 +279,11 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
         VF x = hn::LoadU(d, to);
         const VF extra = add ? hn::LoadU(d, added + key * lanes + at) : hn::Zero(d);
         if (state.rich) {
-          x = hn::Mul(x, hn::Set(d, state.score_factor));
-          if (call.softcap > 0) x = hn::Mul(cap, Tanh(d, hn::Mul(x, inverse_cap)));
+          if (state.score_factor != 1.0f) {  // an extreme scale must not turn a finite score into an infinite one
+            x = hn::Mul(x, hn::Set(d, state.score_factor));
+            x = MaxKeepsNaN(hn::Neg(huge), MinKeepsNaN(huge, x));
+          }
+          if (state.cap > 0) x = hn::Mul(cap, Tanh(d, hn::Mul(x, inverse_cap)));
           if (call.bias != nullptr) x = hn::Add(x, extra);
           if (call.alibi != nullptr) {
             const VF place = hn::Set(d, static_cast<float>(static_cast<std::int64_t>(key) + begin % kRunKeys));

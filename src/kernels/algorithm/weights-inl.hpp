@@ -38,16 +38,18 @@ HWY_INLINE void FinishRow(float* row, std::int64_t step, std::int64_t count, flo
   const float by = static_cast<float>(shift);
   double sum = std::exp2(static_cast<double>(sink) * 1.44269504088896340736 - static_cast<double>(by));
   if (step == 1) {
-    VF sums = hn::Zero(d);
-    std::int64_t j = 0;
-    for (; j + n <= count; j += n) {
-      const VF p = Exp2(d, hn::Sub(hn::LoadU(d, row + j), hn::Set(d, by)));
-      hn::StoreU(p, d, row + j);
-      sums = hn::Add(sums, p);
-    }
     HWY_ALIGN float part[HWY_MAX_BYTES / sizeof(float)];
-    hn::Store(sums, d, part);
-    for (std::int64_t lane = 0; lane < n; ++lane) sum += static_cast<double>(part[lane]);
+    std::int64_t j = 0;
+    while (j + n <= count) {  // short runs in float, the runs in double: the sum of a long row stays sharp
+      VF sums = hn::Zero(d);
+      for (std::int64_t steps = 0; steps < 8 && j + n <= count; ++steps, j += n) {
+        const VF p = Exp2(d, hn::Sub(hn::LoadU(d, row + j), hn::Set(d, by)));
+        hn::StoreU(p, d, row + j);
+        sums = hn::Add(sums, p);
+      }
+      hn::Store(sums, d, part);
+      for (std::int64_t lane = 0; lane < n; ++lane) sum += static_cast<double>(part[lane]);
+    }
     for (; j < count; ++j) {
       row[j] = hn::GetLane(Exp2(d, hn::Set(d, row[j] - by)));
       sum += static_cast<double>(row[j]);

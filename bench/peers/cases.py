@@ -1,0 +1,136 @@
+"""What is timed: the cases, their inputs, their floating point operations, and their values in float64."""
+
+import dataclasses
+import json
+
+import ml_dtypes
+import numpy as np
+import peer_torch
+import torch
+
+TYPES = {"f32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16)}
+
+
+@dataclasses.dataclass
+class Attention:
+    dtype: str
+    head_size: int
+    tokens: int
+    causal: bool
+    heads: int
+    batch: int = 1
+
+    @property
+    def name(self):
+        kind = "causal" if self.causal else "full"
+        return f"attention {self.dtype} D{self.head_size} T{self.tokens} H{self.heads} {kind}"
+
+    @property
+    def flop(self):
+        """A multiplication and an addition in each product, for the pairs that the mask allows."""
+        pairs = self.tokens * (self.tokens + 1) / 2 if self.causal else self.tokens**2
+        return 4.0 * self.batch * self.heads * self.head_size * pairs
+
+    def inputs(self):
+        random = np.random.default_rng(1)
+        shape = (self.batch, self.heads, self.tokens, self.head_size)
+        return {n: random.standard_normal(shape, np.float32).astype(TYPES[self.dtype]) for n in ("q", "k", "v")}
+
+    def expected(self, inputs):
+        out = np.empty(inputs["q"].shape)
+        for b, h in np.ndindex(self.batch, self.heads):
+            q, k, v = (inputs[n][b, h].astype(np.float64) for n in ("q", "k", "v"))
+            scores = q @ k.T / np.sqrt(self.head_size)
+            if self.causal:
+                scores[np.triu_indices(self.tokens, 1)] = -np.inf
+            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+            out[b, h] = (weights @ v) / weights.sum(axis=1, keepdims=True)
+        return out
+
+
+@dataclasses.dataclass
+class Layer:
+    batch: int
+    tokens: int
+    d_model: int = 512
+    heads: int = 8
+    dtype: str = "f32"
+
+    @property
+    def name(self):
+        return f"layer {self.dtype} d_model{self.d_model} h{self.heads} B{self.batch} T{self.tokens}"
+
+    @property
+    def flop(self):
+        rows = self.batch * self.tokens
+        return 8.0 * rows * self.d_model**2 + 4.0 * rows * self.tokens * self.d_model
+
+    def inputs(self):
+        random = np.random.default_rng(2)
+        e = self.d_model
+
+        def normal(*shape, scale=1.0):
+            return random.standard_normal(shape, np.float32) * np.float32(scale)
+
+        return {
+            "x": normal(self.batch, self.tokens, e),
+            "in_proj_weight": normal(3 * e, e, scale=e**-0.5),
+            "in_proj_bias": normal(3 * e, scale=0.1),
+            "out_proj.weight": normal(e, e, scale=e**-0.5),
+            "out_proj.bias": normal(e, scale=0.1),
+        }
+
+    def expected(self, inputs):
+        w = {n: a.astype(np.float64) for n, a in inputs.items()}
+        b, t, e = w["x"].shape
+        qkv = w["x"] @ w["in_proj_weight"].T + w["in_proj_bias"]
+        q, k, v = (part.reshape(b, t, self.heads, -1).transpose(0, 2, 1, 3) for part in np.split(qkv, 3, axis=2))
+        scores = q @ k.transpose(0, 1, 3, 2) / np.sqrt(e // self.heads)
+        weights = np.exp(scores - scores.max(axis=3, keepdims=True))
+        heads = (weights @ v) / weights.sum(axis=3, keepdims=True)
+        return heads.transpose(0, 2, 1, 3).reshape(b, t, e) @ w["out_proj.weight"].T + w["out_proj.bias"]
+
+
+@dataclasses.dataclass
+class Bert:
+    folder: str
+    batch: int
+    tokens: int
+    dtype: str = "f32"
+
+    def __post_init__(self):
+        with open(f"{self.folder}/config.json") as file:
+            self.config = json.load(file)
+
+    @property
+    def name(self):
+        return f"MiniLM {self.dtype} B{self.batch} T{self.tokens}"
+
+    @property
+    def flop(self):
+        c = self.config
+        e, rows = c["hidden_size"], self.batch * self.tokens
+        one = rows * (8.0 * e * e + 4.0 * e * c["intermediate_size"]) + 4.0 * rows * self.tokens * e
+        return c["num_hidden_layers"] * one
+
+    def inputs(self):
+        # Token ids decide nothing about the time. [CLS] and [SEP] stand where they would.
+        ids = np.random.default_rng(3).integers(1000, 20000, (self.batch, self.tokens))
+        ids[:, 0], ids[:, -1] = 101, 102
+        return {"ids": ids}
+
+    def expected(self, inputs):
+        model = peer_torch.load_bert(self.folder, "eager", torch.float64)
+        with torch.inference_mode():
+            return model(torch.from_numpy(inputs["ids"])).last_hidden_state.numpy()
+
+
+def all_cases(model):
+    cases = []
+    for dtype in ("f32", "bf16"):
+        for causal in (False, True):
+            cases += [Attention(dtype, d, 1024, causal, heads=8) for d in (32, 64, 128)]
+            cases.append(Attention(dtype, 64, 4096, causal, heads=2))
+    cases += [Layer(1, 7), Layer(1, 128), Layer(8, 512)]
+    cases += [Bert(model, 1, 10), Bert(model, 32, 128)]
+    return cases

@@ -1,0 +1,208 @@
+// manyheads for bench/peers/peers.py: reads a request a line and answers a line, "ok ..." or "error ...".
+//
+//   prepare attention FOLDER f32|bf16 B H T D full|causal     inputs q, k, v
+//   prepare layer FOLDER B T D_MODEL HEADS                    inputs x and the state_dict's tensors
+//   prepare bert FOLDER B T MODEL                             input ids
+//   time SECONDS      seconds a run of the case prepared last, over enough runs to fill SECONDS
+//   limit f32|bf16    GFLOP/s of multiply-adds; bf16: of F32 ones or of its dot product, whichever is faster
+//   isa               the instruction set in use
+//
+// Tensors are files of FOLDER, bare; prepare runs the case once and writes `out` there.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <manyheads/attention.hpp>
+#include <manyheads/cpu.hpp>
+#include <manyheads/error.hpp>
+#include <manyheads/multi_head_attention.hpp>
+#include <memory>
+#include <sstream>
+#include <string>
+
+#include "cli/limits.hpp"
+#include "cli/sampling.hpp"
+#include "kernels/dispatch.hpp"
+#include "model/bert.hpp"
+
+namespace {
+
+using manyheads::Dims;
+using manyheads::DType;
+using manyheads::Tensor;
+
+[[noreturn]] void refuse(const std::string& message) {
+  throw manyheads::Error(manyheads::ErrorCode::kInvalidArgument, message);
+}
+
+std::size_t bytes_of(const Tensor& tensor) {
+  return static_cast<std::size_t>(tensor.elements()) * manyheads::size_of(tensor.dtype());
+}
+
+Tensor read(const std::string& path, DType type, const Dims& shape) {
+  Tensor tensor(type, shape);
+  std::ifstream file(path, std::ios::binary);
+  const std::size_t bytes = bytes_of(tensor);
+  if (!file.read(static_cast<char*>(tensor.view().data()), static_cast<std::streamsize>(bytes)) ||
+      file.peek() != std::ifstream::traits_type::eof()) {
+    refuse(path + " does not hold " + std::to_string(bytes) + " bytes");
+  }
+  return tensor;
+}
+
+void write(const std::string& path, const Tensor& tensor) {
+  std::ofstream file(path, std::ios::binary);
+  file.write(static_cast<const char*>(tensor.bytes()), static_cast<std::streamsize>(bytes_of(tensor)));
+  if (!file.flush()) refuse("cannot write " + path);
+}
+
+template <class T>
+T next(std::istream& words) {
+  T value;
+  if (!(words >> value)) refuse("a word is missing or is not a number");
+  return value;
+}
+
+// One run of a case; returns its output.
+using Run = std::function<Tensor()>;
+
+Run prepare_attention(std::istream& words, const std::string& folder, int threads) {
+  const auto type_name = next<std::string>(words);
+  if (type_name != "f32" && type_name != "bf16") refuse("unknown type " + type_name);
+  const DType type = type_name == "f32" ? DType::kF32 : DType::kBF16;
+  Dims shape{0, 0, 0, 0};
+  for (int i = 0; i < 4; ++i) shape[i] = next<std::int64_t>(words);
+  const auto mode = next<std::string>(words);
+  if (mode != "full" && mode != "causal") refuse("unknown mode " + mode);
+  const Tensor q = read(folder + "/q", type, shape), k = read(folder + "/k", type, shape),
+               v = read(folder + "/v", type, shape);
+  const auto workspace = std::make_shared<manyheads::Workspace>();
+  Tensor out(type, shape);
+  return [=, causal = mode == "causal"]() mutable {
+    manyheads::AttentionOptions options;
+    if (causal) options.mask = manyheads::causal();
+    options.num_threads = threads;
+    options.workspace = workspace.get();
+    manyheads::attention(q.view(), k.view(), v.view(), out.view(), options);
+    return out;
+  };
+}
+
+Run prepare_layer(std::istream& words, const std::string& folder, int threads) {
+  const auto batch = next<std::int64_t>(words), tokens = next<std::int64_t>(words);
+  const auto d_model = next<std::int64_t>(words), heads = next<std::int64_t>(words);
+  manyheads::MultiHeadAttentionConfig config;
+  config.d_model = d_model;
+  config.num_heads = heads;
+  const auto layer = std::make_shared<manyheads::MultiHeadAttention>(config);
+  manyheads::StateDict state;
+  const auto take = [&](const char* name, const Dims& shape) {
+    state[name] = read(folder + "/" + name, DType::kF32, shape);
+  };
+  take("in_proj_weight", {3 * d_model, d_model});
+  take("in_proj_bias", {3 * d_model});
+  take("out_proj.weight", {d_model, d_model});
+  take("out_proj.bias", {d_model});
+  layer->load_state_dict(state);
+  const Tensor x = read(folder + "/x", DType::kF32, {batch, tokens, d_model});
+  const auto workspace = std::make_shared<manyheads::Workspace>();
+  Tensor y(DType::kF32, x.shape());
+  return [=]() mutable {
+    manyheads::MultiHeadAttentionOptions options;
+    options.num_threads = threads;
+    options.workspace = workspace.get();
+    layer->forward(x.view(), y.view(), options);
+    return y;
+  };
+}
+
+Run prepare_bert(std::istream& words, const std::string& folder, int threads) {
+  manyheads::model::BertInput input;
+  input.batch = next<std::int64_t>(words);
+  input.tokens = next<std::int64_t>(words);
+  std::string model;
+  std::getline(words >> std::ws, model);  // a path may hold spaces
+  const Tensor ids = read(folder + "/ids", DType::kI64, {input.batch, input.tokens});
+  input.ids.assign(ids.as<std::int64_t>(), ids.as<std::int64_t>() + ids.elements());
+  const auto encoder =
+      std::make_shared<const manyheads::model::BertEncoder>(manyheads::model::BertEncoder::load(model));
+  return [=] {
+    manyheads::model::BertOptions options;
+    options.num_threads = threads;
+    return encoder->run(input, options);
+  };
+}
+
+Run prepare(std::istream& words, int threads) {
+  const auto kind = next<std::string>(words);
+  const auto folder = next<std::string>(words);
+  Run run;
+  if (kind == "attention") {
+    run = prepare_attention(words, folder, threads);
+  } else if (kind == "layer") {
+    run = prepare_layer(words, folder, threads);
+  } else if (kind == "bert") {
+    run = prepare_bert(words, folder, threads);
+  } else {
+    refuse("unknown case " + kind);
+  }
+  write(folder + "/out", run());
+  return run;
+}
+
+// The faster of F32 multiply-adds and, for bf16, the dot product: which of them it is depends on the machine.
+double limit(manyheads::cli::Limits& limits, const std::string& type, int threads) {
+  const double fma = limits.arithmetic(manyheads::kernels::active_table().fma_work, threads);
+  const auto dot = manyheads::kernels::bf16_dot_work();
+  return type == "bf16" && dot != nullptr ? std::max(fma, limits.arithmetic(dot, threads)) : fma;
+}
+
+double seconds_a_run(const Run& run, double least) {
+  const auto sample = [&](int runs) {
+    const double begin = manyheads::cli::seconds_now();
+    for (int i = 0; i < runs; ++i) run();
+    return (manyheads::cli::seconds_now() - begin) / runs;
+  };
+  const double one = sample(1);
+  return sample(static_cast<int>(std::clamp(least / std::max(one, 1e-7), 1.0, 1e6)));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int threads = argc == 2 ? std::atoi(argv[1]) : 0;
+  if (threads < 1) {
+    std::fprintf(stderr, "usage: peers_ours THREADS\n");
+    return 2;
+  }
+  manyheads::cli::Limits limits;
+  Run run;
+  std::string line;
+  while (std::getline(std::cin, line)) {
+    try {
+      std::istringstream words(line);
+      const auto verb = next<std::string>(words);
+      std::ostringstream answer;
+      answer.precision(9);
+      if (verb == "prepare") {
+        run = prepare(words, threads);
+        answer << "prepared";
+      } else if (verb == "time") {
+        if (!run) refuse("nothing is prepared");
+        answer << seconds_a_run(run, next<double>(words));
+      } else if (verb == "limit") {
+        answer << limit(limits, next<std::string>(words), threads);
+      } else if (verb == "isa") {
+        answer << manyheads::active_isa();
+      } else {
+        refuse("unknown request " + verb);
+      }
+      std::cout << "ok " << answer.str() << std::endl;
+    } catch (const std::exception& error) {
+      std::cout << "error " << error.what() << std::endl;
+    }
+  }
+}

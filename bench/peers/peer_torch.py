@@ -1,0 +1,59 @@
+"""PyTorch: scaled_dot_product_attention, nn.MultiheadAttention, transformers' BertModel."""
+
+import numpy as np
+import torch
+import transformers
+
+NAME = "PyTorch"
+VERSION = f"{torch.__version__.split('+')[0]}, transformers {transformers.__version__}"
+
+
+def start(threads):
+    torch.set_num_threads(threads)
+
+
+def load_bert(folder, attention, dtype):
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers.BertModel.from_pretrained(
+        folder, attn_implementation=attention, dtype=dtype, add_pooling_layer=False
+    ).eval()
+
+
+def to_torch(array):
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def attention(case, inputs):
+    q, k, v = (to_torch(inputs[n]) for n in ("q", "k", "v"))
+
+    def run():
+        with torch.inference_mode():
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=case.causal)
+
+    return run, lambda: run().double().numpy()
+
+
+def layer(case, inputs):
+    module = torch.nn.MultiheadAttention(case.d_model, case.heads, batch_first=True).eval()
+    module.load_state_dict({n: torch.from_numpy(a) for n, a in inputs.items() if n != "x"})
+    x = torch.from_numpy(inputs["x"])
+
+    def run():
+        with torch.inference_mode():
+            return module(x, x, x, need_weights=False)[0]
+
+    return run, lambda: run().double().numpy()
+
+
+def bert(case, inputs):
+    model = load_bert(case.folder, "sdpa", torch.float32)
+    ids = torch.from_numpy(inputs["ids"])
+
+    def run():
+        with torch.inference_mode():
+            return model(ids).last_hidden_state
+
+    return run, lambda: run().double().numpy()

@@ -1,0 +1,179 @@
+#include <array>
+#include <limits>
+#include <manyheads/attention.hpp>
+#include <manyheads/error.hpp>
+#include <manyheads/safetensors.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "cli.hpp"
+#include "tensors.hpp"
+
+namespace manyheads::cli {
+
+namespace {
+
+using namespace std::string_view_literals;
+
+constexpr std::array kNames = {"q"sv,           "k"sv,       "v"sv,           "mask"sv,        "bias"sv,
+                               "key_lengths"sv, "offsets"sv, "q_documents"sv, "k_documents"sv, "alibi_slopes"sv,
+                               "sinks"sv};
+
+struct Attend {
+  Common common;
+  std::string in;
+  std::string out;
+  std::string layout = "bhtd";
+  std::string causal;
+  std::string window;
+  std::optional<double> scale;
+  double softcap = 0;
+  std::string out_dtype;
+  bool weights = false;
+  bool reference = false;
+  bool explain = false;
+};
+
+// [B,T,H,D] seen as [B,H,T,D], and back.
+template <class View>
+View swap_heads(const View& v) {
+  return View(v.data(), v.dtype(), {v.size(0), v.size(2), v.size(1), v.size(3)},
+              {v.stride(0), v.stride(2), v.stride(1), v.stride(3)});
+}
+
+ConstTensorView load_heads(const Attend& request, const StateDict& tensors, const std::string& name) {
+  const ConstTensorView view = need(request.in, tensors, name).cview();
+  if (view.rank() != 4) {
+    throw Error(ErrorCode::kInvalidArgument, name + " needs the axes " +
+                                                 (request.layout == "bthd" ? "[B,T,H,D]" : "[B,H,T,D]") + ", has " +
+                                                 view.shape().to_string());
+  }
+  return request.layout == "bthd" ? swap_heads(view) : view;
+}
+
+Mask make_mask(const Attend& request, const StateDict& tensors) {
+  const Alignment alignment = request.causal == "bottom-right" ? Alignment::kBottomRight : Alignment::kTopLeft;
+  Mask mask;
+  if (!request.causal.empty()) mask = causal(alignment);
+  if (!request.window.empty()) {
+    const std::vector<std::int64_t> sides = parse_integers("--window", request.window);
+    if (sides.size() != 2 || sides[0] < -1 || sides[1] < -1) {
+      throw UsageError("--window takes L,R, each a count of keys or -1 for no bound, got \"" + request.window + "\"");
+    }
+    mask = mask | window(sides[0], sides[1], alignment);
+  }
+  mask.alignment = alignment;
+  mask.offsets = view_of(tensors, "offsets");
+  mask.key_lengths = view_of(tensors, "key_lengths");
+  mask.q_documents = view_of(tensors, "q_documents");
+  mask.k_documents = view_of(tensors, "k_documents");
+  mask.allowed = view_of(tensors, "mask");
+  mask.bias = view_of(tensors, "bias");
+  mask.alibi_slopes = view_of(tensors, "alibi_slopes");
+  if (mask.q_documents.defined() != mask.k_documents.defined()) {
+    throw Error(ErrorCode::kInvalidArgument, request.in + " has only one of q_documents [B,Tq] and k_documents [B,Tk]");
+  }
+  return mask;
+}
+
+void run(const Attend& request) {
+  const StateDict tensors = load_named(request.in, kNames);
+  const ConstTensorView q = load_heads(request, tensors, "q");
+  const ConstTensorView k = load_heads(request, tensors, "k");
+  const ConstTensorView v = load_heads(request, tensors, "v");
+
+  AttentionOptions options;
+  options.mask = make_mask(request, tensors);
+  options.scale = request.scale;
+  options.softcap = request.softcap;
+  options.sinks = view_of(tensors, "sinks");
+  options.num_threads = request.common.threads;
+
+  const bool bthd = request.layout == "bthd";
+  const std::int64_t batch = q.size(0), heads = q.size(1), queries = q.size(2), d_v = v.size(3);
+  Tensor out(request.out_dtype.empty() ? q.dtype() : parse_dtype(request.out_dtype),
+             bthd ? Dims{batch, queries, heads, d_v} : Dims{batch, heads, queries, d_v});
+  Tensor lse(DType::kF32, {batch, heads, queries});
+  Tensor weights;
+  if (request.weights) weights = Tensor(DType::kF32, {batch, heads, queries, k.size(2)});
+  const TensorView out_view = bthd ? swap_heads(out.view()) : out.view();
+  const TensorView lse_view = lse.view();
+  options.lse = &lse_view;
+
+  std::optional<Explanation> explanation;
+  if (request.reference) {
+    attention_reference(q, k, v, out_view, options, request.weights ? weights.view() : TensorView{});
+  } else {
+    attention(q, k, v, out_view, options);
+    explanation = explain(q, k, v, out_view, options);
+    if (request.weights) attention_weights(q, k, lse_view, weights.view(), options);
+  }
+
+  StateDict results{{"out", out}, {"lse", lse}};
+  if (request.weights) results.emplace("weights", weights);
+  save_safetensors(request.out, results);
+
+  const std::string path = explanation ? explanation->path : "reference, float64";
+  if (request.common.json) {
+    nlohmann::ordered_json summary{{"out", request.out}, {"path", path}, {"isa", nullptr}};
+    if (explanation) {
+      const Explanation& e = *explanation;
+      summary["isa"] = e.isa;
+      summary["threads"] = e.threads;
+      summary["tile_queries"] = e.tile_queries;
+      summary["run_keys"] = e.run_keys;
+      summary["chunk_keys"] = e.chunk_keys;
+      summary["tasks"] = e.tasks;
+      summary["blocks"] = e.blocks;
+      summary["skipped_blocks"] = e.skipped_blocks;
+      summary["flop"] = e.flop;
+      summary["bytes"] = e.bytes;
+      summary["workspace_bytes"] = e.workspace_bytes;
+    }
+    for (const auto& [name, tensor] : results) summary["tensors"][name] = describe(tensor);
+    print_json(summary);
+    return;
+  }
+  std::string text = describe_text(results) + " in " + request.out + " (" + path;
+  if (explanation) text += ", " + explanation->isa;
+  text += ")\n";
+  if (request.explain && explanation) text += explanation->to_string() + "\n";
+  print(text);
+}
+
+}  // namespace
+
+void add_attend(CLI::App& app) {
+  auto request = std::make_shared<Attend>();
+  CLI::App* verb = app.add_subcommand("attend", "Attention on the tensors of a safetensors file");
+  verb->add_option("IN", request->in,
+                   "safetensors with q [B,Hq,Tq,D], k [B,Hkv,Tk,D], v [B,Hkv,Tk,Dv] of F32, BF16 or F16; and where "
+                   "present mask (BOOL, true = attend), bias, key_lengths [B], offsets [B], q_documents [B,Tq] with "
+                   "k_documents [B,Tk], alibi_slopes [Hq], sinks [Hq]")
+      ->required();
+  verb->add_option("-o,--out", request->out, "safetensors to write: out, and lse [B,Hq,Tq] (F32)")->required();
+  verb->add_option("--layout", request->layout, "Axes of q, k, v and out: bhtd (default) or bthd")
+      ->check(CLI::IsMember({"bhtd", "bthd"}))
+      ->type_name("NAME");
+  verb->add_option("--causal", request->causal,
+                   "Only keys up to the diagonal, which starts top-left or ends bottom-right; windows and ALiBi count "
+                   "from the same diagonal")
+      ->check(CLI::IsMember({"top-left", "bottom-right"}))
+      ->type_name("CORNER");
+  verb->add_option("--window", request->window, "Keys from L before to R behind the diagonal; -1 is no bound")
+      ->type_name("L,R");
+  verb->add_option("--softcap", request->softcap, "Scores become X tanh(score / X); 0 is off")->type_name("X");
+  verb->add_option("--scale", request->scale, "Factor of the scores; default 1/sqrt(D)")->type_name("X");
+  verb->add_option("--out-dtype", request->out_dtype, "Type of out: f32, bf16 or f16; default: that of q")
+      ->check(CLI::IsMember({"f32", "bf16", "f16"}))
+      ->type_name("TYPE");
+  verb->add_flag("--weights", request->weights, "Also write weights [B,Hq,Tq,Tk] (F32)");
+  verb->add_flag("--reference", request->reference, "Compute the float64 definition instead");
+  verb->add_flag("--explain", request->explain, "Also print the path, tiles and blocks that were taken");
+  add_common(*verb, request->common);
+  verb->footer("Example: manyheads attend qkv.safetensors -o out.safetensors --causal top-left --weights");
+  verb->callback([request] { run(*request); });
+}
+
+}  // namespace manyheads::cli

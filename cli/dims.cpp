@@ -1,0 +1,353 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <manyheads/cpu.hpp>
+#include <manyheads/error.hpp>
+#include <manyheads/multi_head_attention.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli.hpp"
+#include "kernels/dispatch.hpp"
+#include "limits.hpp"
+#include "sampling.hpp"
+#include "tensors.hpp"
+
+namespace manyheads::cli {
+
+namespace {
+
+struct DimsRequest {
+  Common common;
+  std::int64_t d_model = 512;
+  std::string heads = "1,2,4,8";
+  std::int64_t tokens = 128;
+  std::int64_t batch = 1;
+  std::string dtype = "f32";
+  bool no_time = false;
+};
+
+struct Step {
+  const char* name;
+  double flop = 0;
+  double bytes = 0;
+  double intensity() const { return flop / bytes; }
+};
+
+// One way to cut d_model into heads.
+struct Cut {
+  std::int64_t heads = 0;
+  std::int64_t d_k = 0;
+  std::string problem;      // why it does not divide, or empty
+  std::vector<Step> steps;  // one after the other, each reading its inputs and writing its outputs once
+  Step fused;               // scores, softmax and values in one pass
+  std::optional<double> seconds;
+  std::optional<double> ratio;  // to the single head, measured in turn with it
+};
+
+struct MachineLimits {
+  double fma = 0;     // GFLOP/s
+  double memory = 0;  // GB/s
+  double ridge() const { return fma / memory; }
+};
+
+double parameters(double d_model) { return 4 * d_model * d_model + 4 * d_model; }
+
+Cut make_cut(const DimsRequest& request, std::int64_t heads) {
+  Cut cut;
+  cut.heads = heads;
+  cut.d_k = request.d_model / heads;
+  cut.problem = head_count_problem(request.d_model, heads);
+  if (!cut.problem.empty()) return cut;
+  const auto e = static_cast<double>(request.d_model);
+  const auto h = static_cast<double>(heads);
+  const auto t = static_cast<double>(request.tokens);
+  const double rows = static_cast<double>(request.batch) * t;
+  const auto size = static_cast<double>(size_of(parse_dtype(request.dtype)));
+  const double scores = rows * t * h;
+  constexpr double kScoreSize = 4;    // scores and weights are F32 whatever the type
+  constexpr double kSoftmaxFlop = 5;  // maximum, subtract, exp, sum, divide
+  cut.steps = {{"projections", 2 * rows * e * 3 * e, size * (rows * e + 3 * e * e + 3 * rows * e)},
+               {"scores", 2 * rows * t * e, size * 2 * rows * e + kScoreSize * scores},
+               {"softmax", kSoftmaxFlop * scores, kScoreSize * 2 * scores},
+               {"values", 2 * rows * t * e, kScoreSize * scores + size * 2 * rows * e},
+               {"output", 2 * rows * e * e, size * (rows * e + e * e + rows * e)}};
+  cut.fused = {"scores to values, fused", cut.steps[1].flop + cut.steps[2].flop + cut.steps[3].flop,
+               size * 4 * rows * e};
+  return cut;
+}
+
+const char* binding(const Step& step, const MachineLimits& limits) {
+  return step.intensity() < limits.ridge() ? "memory" : "fma";
+}
+
+// The layer itself, on random numbers.
+class Layer {
+ public:
+  Layer(const DimsRequest& request, std::int64_t heads)
+      : layer_({.d_model = request.d_model, .num_heads = heads, .dtype = parse_dtype(request.dtype)}),
+        x_(normal(parse_dtype(request.dtype), {request.batch, request.tokens, request.d_model}, 1)),
+        y_(parse_dtype(request.dtype), {request.batch, request.tokens, request.d_model}) {
+    options_.num_threads = request.common.threads;
+    options_.workspace = &workspace_;
+  }
+  void run() { layer_.forward(x_.cview(), y_.view(), options_); }
+
+ private:
+  MultiHeadAttention layer_;
+  Tensor x_, y_;
+  Workspace workspace_;
+  MultiHeadAttentionOptions options_;
+};
+
+// The layer's weights, twice (as loaded and packed), for two layers, and its activations.
+void check_memory(const DimsRequest& request) {
+  const auto e = static_cast<double>(request.d_model);
+  const double rows = static_cast<double>(request.batch) * static_cast<double>(request.tokens);
+  const double wanted = 4.0 * (4 * parameters(e) + 12 * rows * e);
+  const double memory = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
+  if (wanted > memory / 2) {
+    throw Error(ErrorCode::kOutOfMemory,
+                fmt::format("measuring the layer takes about {:.0f} GiB, more than half of this machine's "
+                            "{:.0f} GiB; --no-time measures nothing",
+                            wanted / 0x1p30, memory / 0x1p30));
+  }
+}
+
+void measure(const DimsRequest& request, std::vector<Cut>& cuts) {
+  constexpr int kRounds = 15;
+  Layer single(request, 1);
+  for (Cut& cut : cuts) {
+    if (!cut.problem.empty()) continue;
+    if (cut.heads == 1) {
+      cut.seconds = medians_in_turn(kRounds, {timed([&] { single.run(); })})[0];
+      cut.ratio = 1;
+      continue;
+    }
+    Layer many(request, cut.heads);
+    const std::vector<double> seconds =
+        medians_in_turn(kRounds, {timed([&] { single.run(); }), timed([&] { many.run(); })});
+    cut.seconds = seconds[1];
+    cut.ratio = seconds[1] / seconds[0];
+  }
+}
+
+std::string grouped(std::int64_t value) {
+  std::string digits = std::to_string(value);
+  for (std::ptrdiff_t at = static_cast<std::ptrdiff_t>(digits.size()) - 3; at > 0; at -= 3) {
+    digits.insert(static_cast<std::size_t>(at), ",");
+  }
+  return digits;
+}
+
+std::string counted(double value) {
+  constexpr std::array kUnits = {"", " k", " M", " G", " T", " P"};
+  std::size_t unit = 0;
+  while (value >= 1000 && unit + 1 < kUnits.size()) {
+    value /= 1000;
+    ++unit;
+  }
+  return unit == 0 ? fmt::format("{:.0f}", value) : fmt::format("{:.{}f}{}", value, value < 10 ? 2 : 1, kUnits[unit]);
+}
+
+std::string duration(double seconds) {
+  return seconds < 1e-3 ? fmt::format("{:.1f} us", seconds * 1e6)
+         : seconds < 1  ? fmt::format("{:.2f} ms", seconds * 1e3)
+                        : fmt::format("{:.2f} s", seconds);
+}
+
+const char* heads_word(std::int64_t heads) { return heads == 1 ? "head" : "heads"; }
+
+// d_model as a bar, a border where one head ends and the next begins.
+std::string drawing(std::int64_t heads) {
+  constexpr std::int64_t kWidth = 64;
+  if (heads > kWidth / 2) return "(too narrow to draw)";
+  std::string bar = "|";
+  for (std::int64_t i = 0; i < heads; ++i) {
+    const std::int64_t begin = kWidth * i / heads, end = kWidth * (i + 1) / heads;
+    bar.append(static_cast<std::size_t>(end - begin - 1), '-');
+    bar += '|';
+  }
+  return bar;
+}
+
+std::string problem_text(const DimsRequest& request, const Cut& cut) {
+  const std::int64_t used = cut.heads * cut.d_k;
+  return fmt::format(
+      "{}\n  The floor division {} // {} = {} would not fail: it keeps {} numbers and silently drops {}.\n",
+      cut.problem, request.d_model, cut.heads, cut.d_k, used, request.d_model - used);
+}
+
+std::string shapes_text(const DimsRequest& request, const std::vector<Cut>& cuts) {
+  const std::int64_t e = request.d_model;
+  std::string text = fmt::format("{:>5} {:>5}  d_model {}\n", "heads", "d_k", e);
+  for (const Cut& cut : cuts) text += fmt::format("{:>5} {:>5}  {}\n", cut.heads, cut.d_k, drawing(cut.heads));
+
+  const std::string square = Dims{e, e}.to_string();
+  text += fmt::format("\n{:>5} {:>5}  {:<25} {:<22} {:<13} {:>12}", "heads", "d_k", "W_q, W_k, W_v of one head",
+                      "all heads, each", "W_o", "parameters");
+  text += request.no_time ? "\n" : fmt::format(" {:>10} {:>14}\n", "time", "over one head");
+  for (const Cut& cut : cuts) {
+    text += fmt::format("{:>5} {:>5}  {:<25} {:<22} {:<13} {:>12}", cut.heads, cut.d_k, Dims{e, cut.d_k}.to_string(),
+                        fmt::format("{} = {} x {}", square, cut.heads, cut.d_k), square,
+                        grouped(static_cast<std::int64_t>(parameters(static_cast<double>(e)))));
+    text += cut.seconds ? fmt::format(" {:>10} {:>13.2f}x\n", duration(*cut.seconds), *cut.ratio) : "\n";
+  }
+  return text;
+}
+
+std::string work_text(const DimsRequest& request, const std::vector<Cut>& cuts,
+                      const std::optional<MachineLimits>& limits) {
+  std::string text =
+      fmt::format("\nWork for batch {}, {} tokens, {}; each step reads its inputs and writes its outputs once.\n",
+                  request.batch, request.tokens, request.dtype);
+  if (limits) {
+    text += fmt::format(
+        "This machine, measured now ({}, threads: {}): {:.0f} GFLOP/s of FMA, {:.1f} GB/s from memory. Steps below\n"
+        "{:.1f} FLOP a byte wait for memory, unless a cache holds their data.\n",
+        active_isa(), request.common.threads, limits->fma, limits->memory, limits->ridge());
+  }
+  text += fmt::format("\n{:>5}  {:<24} {:>9} {:>9} {:>10}", "heads", "step", "FLOP", "bytes", "FLOP/byte");
+  text += limits ? "  bound by\n" : "\n";
+  for (const Cut& cut : cuts) {
+    std::string heads = std::to_string(cut.heads);
+    const auto add = [&](const Step& step) {
+      text += fmt::format("{:>5}  {:<24} {:>9} {:>9} {:>10.1f}", heads, step.name, counted(step.flop),
+                          counted(step.bytes), step.intensity());
+      text += limits ? fmt::format("  {}\n", binding(step, *limits)) : "\n";
+      heads.clear();
+    };
+    for (const Step& step : cut.steps) add(step);
+    add(cut.fused);
+  }
+  return text;
+}
+
+std::string to_text(const DimsRequest& request, const std::vector<Cut>& cuts,
+                    const std::optional<MachineLimits>& limits) {
+  std::vector<Cut> whole;  // those that divide
+  std::string list;
+  for (const Cut& cut : cuts) {
+    if (!cut.problem.empty()) continue;
+    list += fmt::format("{}{} {} of {}", list.empty() ? "" : ", ", cut.heads, heads_word(cut.heads), cut.d_k);
+    whole.push_back(cut);
+  }
+  std::string text;
+  if (whole.empty()) {
+    text = fmt::format("{} numbers a token, and none of these head counts divides them.\n", request.d_model);
+  } else {
+    text = fmt::format("{} numbers a token, cut into {}.\n", request.d_model, list);
+    text += fmt::format(
+        "Each head attends on its own slice; the slices are put side by side again and mixed by W_o. More heads are\n"
+        "more patterns, each seen through fewer numbers: the parameters stay {}.\n\n",
+        grouped(static_cast<std::int64_t>(parameters(static_cast<double>(request.d_model)))));
+    text += shapes_text(request, whole) + work_text(request, whole, limits);
+  }
+  for (const Cut& cut : cuts) {
+    if (!cut.problem.empty()) text += "\n" + problem_text(request, cut);
+  }
+  return text +
+         "\nA known textbook example computes d_model // num_heads without a check, and its comment counts 4 "
+         "subspaces\n"
+         "where its code makes 8.\n";
+}
+
+nlohmann::ordered_json to_json(const Step& step, const std::optional<MachineLimits>& limits) {
+  nlohmann::ordered_json json{
+      {"step", step.name}, {"flop", step.flop}, {"bytes", step.bytes}, {"intensity", step.intensity()}};
+  json["limit"] = limits ? nlohmann::ordered_json(binding(step, *limits)) : nlohmann::ordered_json();
+  return json;
+}
+
+nlohmann::ordered_json to_json(const DimsRequest& request, const std::vector<Cut>& cuts,
+                               const std::optional<MachineLimits>& limits) {
+  using Json = nlohmann::ordered_json;
+  const std::int64_t e = request.d_model;
+  Json json{{"d_model", e},
+            {"batch", request.batch},
+            {"tokens", request.tokens},
+            {"dtype", request.dtype},
+            {"threads", request.common.threads},
+            {"limits", nullptr},
+            {"heads", Json::array()}};
+  if (limits) {
+    json["limits"] = {{"isa", active_isa()}, {"fma_gflops", limits->fma}, {"memory_gbs", limits->memory}};
+  }
+  for (const Cut& cut : cuts) {
+    Json entry{{"heads", cut.heads}, {"divides", cut.problem.empty()}};
+    if (!cut.problem.empty()) {
+      entry["problem"] = cut.problem;
+      entry["floor_d_k"] = cut.d_k;
+      entry["dropped"] = e - cut.heads * cut.d_k;
+      json["heads"].push_back(std::move(entry));
+      continue;
+    }
+    entry["d_k"] = cut.d_k;
+    entry["shapes"] = {{"W_q", {e, e}},
+                       {"W_k", {e, e}},
+                       {"W_v", {e, e}},
+                       {"W_o", {e, e}},
+                       {"W_q_head", {e, cut.d_k}},
+                       {"W_k_head", {e, cut.d_k}},
+                       {"W_v_head", {e, cut.d_k}}};
+    entry["parameters"] = static_cast<std::int64_t>(parameters(static_cast<double>(e)));
+    for (const Step& step : cut.steps) entry["steps"].push_back(to_json(step, limits));
+    entry["fused"] = to_json(cut.fused, limits);
+    entry["seconds"] = cut.seconds ? Json(*cut.seconds) : Json();
+    entry["over_single_head"] = cut.ratio ? Json(*cut.ratio) : Json();
+    json["heads"].push_back(std::move(entry));
+  }
+  return json;
+}
+
+void run(DimsRequest request) {
+  std::vector<Cut> cuts;
+  for (const std::int64_t heads : parse_integers("--heads", request.heads)) {
+    if (heads < 1) throw UsageError("--heads takes counts of 1 or more, got " + std::to_string(heads));
+    cuts.push_back(make_cut(request, heads));
+  }
+  if (request.common.threads == 0) request.common.threads = default_num_threads();
+  std::optional<MachineLimits> limits;
+  if (!request.no_time) {
+    check_memory(request);
+    const kernels::KernelTable& table = kernels::active_table();
+    Limits machine;
+    const std::vector<double> rates =
+        medians_in_turn(7, {[&] { return machine.arithmetic(table.fma_work, request.common.threads); },
+                            [&] { return machine.memory(table, request.common.threads); }});
+    limits = MachineLimits{rates[0], rates[1]};
+    measure(request, cuts);
+  }
+  if (request.common.json) {
+    print_json(to_json(request, cuts, limits));
+  } else {
+    print(to_text(request, cuts, limits));
+  }
+}
+
+}  // namespace
+
+void add_dims(CLI::App& app) {
+  auto request = std::make_shared<DimsRequest>();
+  CLI::App* verb = app.add_subcommand("dims", "How d_model is cut into heads: shapes, parameters, work, time");
+  const CLI::Range sizes(std::int64_t{1}, std::int64_t{1} << 24);
+  verb->add_option("--d-model", request->d_model, "Numbers a token; default 512")->check(sizes)->type_name("N");
+  verb->add_option("--heads", request->heads, "Head counts to compare; default 1,2,4,8")->type_name("N,N");
+  verb->add_option("--tokens", request->tokens, "Length of the sequence; default 128")->check(sizes)->type_name("N");
+  verb->add_option("--batch", request->batch, "Sequences at once; default 1")->check(sizes)->type_name("N");
+  verb->add_option("--dtype", request->dtype, "Type of weights and tokens: f32 (default), bf16 or f16")
+      ->check(CLI::IsMember({"f32", "bf16", "f16"}))
+      ->type_name("TYPE");
+  verb->add_flag("--no-time", request->no_time, "Measure nothing");
+  add_common(*verb, request->common);
+  verb->footer("Example: manyheads dims --d-model 512 --heads 1,2,4,8 --tokens 128");
+  verb->callback([request] { run(*request); });
+}
+
+}  // namespace manyheads::cli

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+
+#include "base/aligned_buffer.hpp"
+#include "kernels/kernel_table.hpp"
+
+namespace manyheads::cli {
+
+// Samples of the most that this machine can do. Each takes some milliseconds. Machines drift: take samples in turn with
+// what they are compared to, and use the median.
+class Limits {
+ public:
+  // GFLOP/s of work that only arithmetic limits: a table's fma_work, or kernels::bf16_dot_work(). Runs for at least
+  // `least` seconds: as long as what it is compared to, so that both see the same share of a busy machine.
+  using Work = double (*)(std::int64_t rounds, float* value);
+  double arithmetic(Work work, int threads, double least = 4e-3);
+  // GB/s of reading memory that no cache holds.
+  double memory(const kernels::KernelTable& table, int threads);
+
+ private:
+  base::AlignedBuffer<float> memory_;
+};
+
+}  // namespace manyheads::cli

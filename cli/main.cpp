@@ -1,0 +1,156 @@
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+#include <exception>
+#include <manyheads/error.hpp>
+#include <new>
+#include <string>
+
+#include "base/file.hpp"
+#include "cli.hpp"
+
+namespace manyheads::cli {
+
+void add_common(CLI::App& verb, Common& common) {
+  verb.add_flag("--json", common.json, "Print JSON for machines (docs/json.md)");
+  verb.add_option("--threads", common.threads, "Threads to use; default: every processor this process may run on")
+      ->check([](const std::string& text) -> std::string {
+        int value = 0;
+        return CLI::detail::lexical_cast(text, value) && value >= 1 ? "" : "takes a count of 1 or more, got " + text;
+      })
+      ->type_name("N");
+}
+
+namespace {
+
+enum ExitCode { kOk = 0, kFailed = 1, kUsage = 2, kInterrupted = 130 };
+
+// A program started without one of the standard streams would give its number to the first file it opens, and then
+// write messages into that file. A read-only stand-in makes such a write fail instead.
+void reserve_standard_streams() {
+  int fd = 0;
+  do {
+    fd = ::open("/dev/null", O_RDONLY);
+  } while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd > STDERR_FILENO) ::close(fd);
+}
+
+void on_interrupt(int) {
+  base::remove_temporaries();
+  ::_exit(kInterrupted);
+}
+
+// One line, whatever names of files or texts it quotes.
+void complain(const std::string& verb, const std::string& message) {
+  std::string line = "manyheads" + (verb.empty() ? "" : " " + verb) + ": ";
+  for (const char c : message) {
+    const auto u = static_cast<unsigned char>(c);
+    if (c == '\n') {
+      line += line.back() == ' ' ? "" : " ";
+    } else {
+      line += u < 0x20 || u == 0x7f ? '?' : c;
+    }
+  }
+  while (line.back() == ' ') line.pop_back();
+  line += '\n';
+  if (::write(STDERR_FILENO, line.data(), line.size()) < 0) return;  // nowhere left to say it
+}
+
+std::string help_hint(const std::string& verb) {
+  return "; see manyheads " + (verb.empty() ? "" : verb + " ") + "--help";
+}
+
+std::vector<const CLI::App*> verbs(const CLI::App& app) {
+  return app.get_subcommands([](const CLI::App*) { return true; });
+}
+
+std::string verb_names(const CLI::App& app) {
+  std::string names;
+  for (const CLI::App* verb : verbs(app)) names += (names.empty() ? "" : ", ") + verb->get_name();
+  return names;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Exact multi-head attention, and what each head looks at.", "manyheads");
+  app.set_help_flag("-h,--help", "Print this help");
+  app.set_version_flag("--version", "manyheads " MANYHEADS_VERSION);
+  app.get_option("--version")->description("Print the version");
+  app.require_subcommand(1);
+  app.get_formatter()->label("SUBCOMMAND", "VERB");
+  app.get_formatter()->column_width(28);
+  app.footer("Example: manyheads dims --d-model 512 --heads 1,2,4,8\nExit codes: 0 ok, 1 failed, 2 usage.");
+  add_dims(app);
+  add_look(app);
+  add_trace(app);
+  add_embed(app);
+  add_attend(app);
+  add_layer(app);
+  add_bench(app);
+  for (CLI::App* verb : app.get_subcommands([](CLI::App*) { return true; })) verb->group("Verbs");
+
+  const std::string first = argc > 1 ? argv[1] : "";
+  const CLI::App* verb = nullptr;
+  for (const CLI::App* candidate : verbs(app)) {
+    if (candidate->get_name() == first) verb = candidate;
+  }
+  const std::string name = verb != nullptr ? first : "";
+  if (first.empty()) {
+    complain("",
+             (argc > 1 ? "the verb is empty" : "a verb is missing") + (": one of " + verb_names(app)) + help_hint(""));
+    return kUsage;
+  }
+  if (verb == nullptr && first != "-h" && first != "--help" && first != "--version") {
+    complain("", "unknown verb \"" + first + "\": one of " + verb_names(app) + help_hint(""));
+    return kUsage;
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    print(app.help());
+  } catch (const CLI::CallForVersion& version) {
+    print(std::string(version.what()) + "\n");
+  } catch (const CLI::ExtrasError& extras) {
+    // CLI11 puts the arguments behind a colon.
+    const std::string what = extras.what();
+    const std::size_t colon = what.find(": ");
+    complain(name,
+             "unknown argument " + (colon == std::string::npos ? what : what.substr(colon + 2)) + help_hint(name));
+    return kUsage;
+  } catch (const CLI::ParseError& problem) {
+    complain(name, problem.what() + help_hint(name));
+    return kUsage;
+  } catch (const UsageError& problem) {
+    complain(name, problem.what() + help_hint(name));
+    return kUsage;
+  } catch (const std::bad_alloc&) {
+    complain(name, "not enough memory");
+    return kFailed;
+  } catch (const std::exception& problem) {
+    complain(name, problem.what());
+    return kFailed;
+  }
+  return kOk;
+}
+
+int guarded(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);  // print sees EPIPE, and files being written are cleaned up
+  std::signal(SIGINT, on_interrupt);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file past its size limit is an error of the write
+  reserve_standard_streams();
+  try {
+    return run(argc, argv);
+  } catch (const ClosedPipe&) {
+    return kOk;
+  } catch (const std::exception& problem) {  // help or version that could not be printed
+    complain("", problem.what());
+    return kFailed;
+  }
+}
+
+}  // namespace
+}  // namespace manyheads::cli
+
+int main(int argc, char** argv) { return manyheads::cli::guarded(argc, argv); }

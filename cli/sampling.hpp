@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <manyheads/tensor.hpp>
+#include <vector>
+
+namespace manyheads::cli {
+
+double seconds_now();
+
+// Calls each function in turn, A B A B, and returns the median of each one's values.
+std::vector<double> medians_in_turn(int rounds, const std::vector<std::function<double()>>& samples);
+
+// A sample of how long `work` takes: it is run as often as fills about `least` seconds, after one run to warm up.
+std::function<double()> timed(std::function<void()> work, double least = 4e-3);
+
+// Random normal numbers from a fixed seed. F32, BF16 or F16.
+Tensor normal(DType type, const Dims& shape, std::uint64_t seed);
+
+}  // namespace manyheads::cli

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "model/tokenizer.hpp"
+
+namespace manyheads::cli {
+
+// The name a model folder goes by: its last part.
+std::string model_name(const std::string& folder);
+
+// A text (and the second of a pair) as the model takes it. Throws Error when one of them is empty, is not UTF-8, or
+// they are longer than `max_tokens` and `truncate` is off. The messages call the texts `subject` and --pair.
+struct EncodedText {
+  model::Encoding encoding;
+  std::size_t full_size = 0;  // tokens before truncation
+};
+EncodedText encode_text(const model::Tokenizer& tokenizer, const std::string& subject, const std::string& text,
+                        const std::optional<std::string>& pair, std::int64_t max_tokens, bool truncate);
+
+// The part of these checks that needs no model, so that it can come first. Throws Error.
+void check_text(const std::string& subject, const std::string& text);
+
+// Long work must not end at a file that cannot be written: throws Error when `path` is a folder or lies in none.
+void check_output(const std::string& path);
+
+}  // namespace manyheads::cli

@@ -1,0 +1,76 @@
+#include "lens/trace.hpp"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <manyheads/error.hpp>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "cli.hpp"
+#include "model/bert.hpp"
+#include "model/tokenizer.hpp"
+#include "text.hpp"
+
+namespace manyheads::cli {
+
+namespace {
+
+struct TraceRequest {
+  Common common;
+  std::string text;
+  std::string model;
+  std::string out;
+  std::optional<std::string> pair;
+  bool truncate = false;
+};
+
+void trace(const TraceRequest& request) {
+  check_text("TEXT", request.text);
+  if (request.pair) check_text("--pair", *request.pair);
+  check_output(request.out);
+  const model::Tokenizer tokenizer(std::filesystem::path(request.model) / "tokenizer.json");
+  const model::BertEncoder encoder = model::BertEncoder::load(request.model);
+  const EncodedText encoded = encode_text(tokenizer, "TEXT", request.text, request.pair,
+                                          encoder.config().max_position_embeddings, request.truncate);
+  lens::TraceOptions options;
+  options.text2 = request.pair;
+  options.lse_in_double = true;
+  options.num_threads = request.common.threads;
+  const lens::Trace result =
+      lens::make_trace(encoder, encoded.encoding, model_name(request.model), request.text, options);
+  lens::save_trace(request.out, result);
+  if (request.common.json) {
+    print_json({{"output", request.out},
+                {"tokens", result.tokens},
+                {"truncated_from", encoded.full_size > result.tokens.size() ? nlohmann::ordered_json(encoded.full_size)
+                                                                            : nlohmann::ordered_json(nullptr)},
+                {"num_layers", result.layers.size()},
+                {"num_heads", result.num_heads(0)},
+                {"head_dim", result.layers[0].q.size(2)}});
+    return;
+  }
+  print(fmt::format("Wrote {}: q, k and lse of {} layers of {} heads for {} tokens{}\n", request.out,
+                    result.layers.size(), result.num_heads(0), result.tokens.size(),
+                    encoded.full_size > result.tokens.size() ? fmt::format(" (cut from {})", encoded.full_size) : ""));
+}
+
+}  // namespace
+
+void add_trace(CLI::App& app) {
+  auto request = std::make_shared<TraceRequest>();
+  CLI::App* verb = app.add_subcommand("trace", "Queries, keys and lse of every head for a text, as one file");
+  verb->add_option("TEXT", request->text, "The text")->required();
+  verb->add_option("--model", request->model, "Folder with config.json, model.safetensors and tokenizer.json")
+      ->required()
+      ->type_name("DIR");
+  verb->add_option("-o,--output", request->out, "The safetensors file to write")->required()->type_name("FILE");
+  verb->add_option("--pair", request->pair, "A second text: the model sees both, as two segments")->type_name("TEXT2");
+  verb->add_flag("--truncate", request->truncate, "Cut a text that is longer than the model takes");
+  add_common(*verb, request->common);
+  verb->footer(
+      "Example: manyheads trace \"The black cat sat on the mat.\" --model models/all-MiniLM-L6-v2 -o cat.safetensors");
+  verb->callback([request] { trace(*request); });
+}
+
+}  // namespace manyheads::cli

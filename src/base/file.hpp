@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace manyheads::base {
+
+// The bytes of a regular file, mapped read-only and shared. Whoever keeps a copy of `bytes` keeps the map alive.
+// The file must not be shortened in place while it is mapped; replacing it by rename, as FileWriter does, is fine.
+struct MappedFile {
+  std::shared_ptr<const std::byte> bytes;  // null for an empty file
+  std::size_t size = 0;
+
+  std::string_view text() const noexcept { return {reinterpret_cast<const char*>(bytes.get()), size}; }
+};
+
+// Throws Error (kIo) when there is no such file, it cannot be read, or it is a folder or a device.
+MappedFile map_file(const std::filesystem::path& path);
+
+// Writes a file that appears whole or not at all. The bytes go to a nameless file in the same folder, which takes the
+// name on commit; until then nothing is left behind, not even when the process is killed. Where the file system has no
+// nameless files, one with a name that ends in .tmp stands in; the destructor removes it, and remove_temporaries().
+// A path that exists and is not a regular file (a device, a pipe) is written directly.
+// Every failure throws Error (kIo) with the path and the system's reason.
+class FileWriter {
+ public:
+  explicit FileWriter(std::filesystem::path path);
+  ~FileWriter();
+  FileWriter(const FileWriter&) = delete;
+  FileWriter& operator=(const FileWriter&) = delete;
+
+  void write(const void* data, std::size_t size);
+  void write(std::string_view text) { write(text.data(), text.size()); }
+  void commit();  // nothing may be written after it
+
+ private:
+  void fail(const char* action, int error);  // closes and removes before it throws
+  void close_and_remove() noexcept;
+  void remember_temporary() noexcept;
+  void forget_temporary() noexcept;
+
+  std::filesystem::path path_;       // as the caller names it
+  std::filesystem::path target_;     // where links lead
+  std::filesystem::path temporary_;  // empty while the file has no name
+  int fd_ = -1;
+  int slot_ = -1;  // where remove_temporaries finds the temporary's name
+  bool direct_ = false;
+};
+
+// Removes the temporary files of every FileWriter. For a signal handler that ends the process: safe to call in one.
+void remove_temporaries() noexcept;
+
+// Text fit for one line of an error message: in quotes, control characters escaped, not UTF-8 replaced, cut at about
+// `longest` bytes.
+std::string in_quotes(std::string_view text, std::size_t longest = 200);
+std::string path_in_quotes(const std::filesystem::path& path);
+
+}  // namespace manyheads::base

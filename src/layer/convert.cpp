@@ -1,0 +1,116 @@
+#include "layer/convert.hpp"
+
+#include <cstring>
+
+#include "layer/rows.hpp"
+
+namespace manyheads::layer {
+namespace {
+
+// A view as rows of its last axis: [outer, middle, width].
+struct Rows {
+  std::int64_t outer = 1, middle = 1, width = 1;
+  std::int64_t outer_stride = 0, middle_stride = 0, step = 1;
+
+  explicit Rows(const ConstTensorView& view) {
+    const int rank = view.rank();
+    if (rank > 0) width = view.size(rank - 1), step = view.stride(rank - 1);
+    if (rank > 1) middle = view.size(rank - 2), middle_stride = view.stride(rank - 2);
+    if (rank > 2) outer = view.size(rank - 3), outer_stride = view.stride(rank - 3);
+  }
+};
+
+// Calls body(offset of the row in the view, offset of the row in dense memory) for each row.
+template <class Body>
+void for_each_row(const Rows& rows, int num_threads, Executor* executor, Body&& body) {
+  if (rows.width == 0) return;
+  for_row_blocks(rows.outer * rows.middle, rows.width, num_threads, executor,
+                 [&](std::int64_t begin, std::int64_t end) {
+                   for (std::int64_t row = begin; row < end; ++row) {
+                     const std::int64_t outer = row / rows.middle, middle = row % rows.middle;
+                     body(outer * rows.outer_stride + middle * rows.middle_stride, row * rows.width);
+                   }
+                 });
+}
+
+template <class T>
+void to_f32(const Rows& rows, const T* from, float* to, int num_threads, Executor* executor) {
+  for_each_row(rows, num_threads, executor, [&](std::int64_t strided, std::int64_t dense) {
+    for (std::int64_t i = 0; i < rows.width; ++i) {
+      T value;
+      std::memcpy(&value, from + strided + i * rows.step, sizeof(T));  // files keep tensors at any address
+      to[dense + i] = static_cast<float>(value);
+    }
+  });
+}
+
+template <class T>
+void from_f32(const Rows& rows, const float* from, T* to, int num_threads, Executor* executor) {
+  for_each_row(rows, num_threads, executor, [&](std::int64_t strided, std::int64_t dense) {
+    for (std::int64_t i = 0; i < rows.width; ++i) {
+      const T value(from[dense + i]);
+      std::memcpy(to + strided + i * rows.step, &value, sizeof(T));
+    }
+  });
+}
+
+}  // namespace
+
+bool is_float(DType type) noexcept { return type == DType::kF32 || type == DType::kBF16 || type == DType::kF16; }
+
+void copy_to_f32(ConstTensorView from, float* to, int num_threads, Executor* executor) {
+  const Rows rows(from);
+  switch (from.dtype()) {
+    case DType::kBF16:
+      return to_f32(rows, static_cast<const bfloat16*>(from.data()), to, num_threads, executor);
+    case DType::kF16:
+      return to_f32(rows, static_cast<const float16*>(from.data()), to, num_threads, executor);
+    default:
+      return to_f32(rows, static_cast<const float*>(from.data()), to, num_threads, executor);
+  }
+}
+
+void copy_from_f32(const float* from, TensorView to, int num_threads, Executor* executor) {
+  const Rows rows(to);
+  switch (to.dtype()) {
+    case DType::kBF16:
+      return from_f32(rows, from, static_cast<bfloat16*>(to.data()), num_threads, executor);
+    case DType::kF16:
+      return from_f32(rows, from, static_cast<float16*>(to.data()), num_threads, executor);
+    default:
+      return from_f32(rows, from, static_cast<float*>(to.data()), num_threads, executor);
+  }
+}
+
+Tensor converted(ConstTensorView from, DType type) {
+  Tensor result(type, from.shape());
+  if (result.elements() == 0) return result;
+  if (from.dtype() == type && from.contiguous()) {
+    std::memcpy(result.view().data(), from.data(), static_cast<std::size_t>(result.elements()) * size_of(type));
+    return result;
+  }
+  if (type == DType::kF32) {
+    copy_to_f32(from, result.as<float>());
+    return result;
+  }
+  Tensor wide(DType::kF32, from.shape());
+  copy_to_f32(from, wide.as<float>());
+  copy_from_f32(wide.as<float>(), result.view());
+  return result;
+}
+
+Tensor stacked(const std::vector<Tensor>& parts, DType type) {
+  Dims shape = parts[0].shape();
+  for (std::size_t i = 1; i < parts.size(); ++i) shape[0] += parts[i].size(0);
+  Tensor all(type, shape);
+  auto* to = static_cast<std::byte*>(all.view().data());
+  for (const Tensor& part : parts) {
+    const Tensor same = converted(part.cview(), type);
+    const std::size_t bytes = static_cast<std::size_t>(same.elements()) * size_of(type);
+    std::memcpy(to, same.bytes(), bytes);
+    to += bytes;
+  }
+  return all;
+}
+
+}  // namespace manyheads::layer

@@ -1,0 +1,563 @@
+#include <algorithm>
+#include <cmath>
+#include <manyheads/attention.hpp>
+#include <manyheads/error.hpp>
+#include <manyheads/multi_head_attention.hpp>
+#include <mutex>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "attention/check.hpp"
+#include "base/aligned_buffer.hpp"
+#include "base/checked.hpp"
+#include "base/file.hpp"
+#include "layer/convert.hpp"
+#include "layer/heads.hpp"
+#include "layer/linear.hpp"
+#include "layer/merged_mask.hpp"
+
+namespace manyheads {
+namespace {
+
+using layer::Linear;
+
+constexpr const char* kConstructor = "MultiHeadAttention";
+constexpr const char* kLoad = "MultiHeadAttention::load_state_dict";
+constexpr const char* kForward = "MultiHeadAttention::forward";
+
+[[noreturn]] void fail(const char* function, const std::string& what) {
+  throw Error(ErrorCode::kInvalidArgument, std::string(function) + ": " + what);
+}
+
+[[noreturn]] void fail_forward(const std::string& what) { fail(kForward, what); }
+
+MultiHeadAttentionConfig checked(MultiHeadAttentionConfig config) {
+  const std::string problem = head_count_problem(config.d_model, config.num_heads);
+  if (!problem.empty()) fail(kConstructor, problem);
+  constexpr std::int64_t kWidest = std::int64_t{1} << 40;  // far beyond memory, far from where products wrap
+  if (std::max({config.d_model, config.kdim, config.vdim}) > kWidest) {
+    throw Error(ErrorCode::kOutOfMemory, std::string(kConstructor) + ": d_model " + std::to_string(config.d_model) +
+                                             ", kdim " + std::to_string(config.kdim) + ", vdim " +
+                                             std::to_string(config.vdim) + " need more than any memory");
+  }
+  if (config.num_kv_heads == 0) config.num_kv_heads = config.num_heads;
+  if (config.kdim == 0) config.kdim = config.d_model;
+  if (config.vdim == 0) config.vdim = config.d_model;
+  if (config.num_kv_heads < 0 || config.num_heads % config.num_kv_heads != 0) {
+    fail(kConstructor, "num_heads " + std::to_string(config.num_heads) + " is not a multiple of num_kv_heads " +
+                           std::to_string(config.num_kv_heads));
+  }
+  if (config.kdim < 0) fail(kConstructor, "kdim is " + std::to_string(config.kdim) + ", expected a width");
+  if (config.vdim < 0) fail(kConstructor, "vdim is " + std::to_string(config.vdim) + ", expected a width");
+  if (!layer::is_float(config.dtype)) {
+    fail(kConstructor, std::string("dtype is ") + name_of(config.dtype) + ", expected F32, BF16 or F16");
+  }
+  return config;
+}
+
+// The sizes that follow from a checked config.
+struct Sizes {
+  std::int64_t d_model, d_k, kv_width;
+  bool same_widths;  // query, key and value are equally wide: self-attention is possible
+  bool stacked;      // W_q, W_k and W_v are one tensor, as PyTorch has it
+
+  explicit Sizes(const MultiHeadAttentionConfig& c)
+      : d_model(c.d_model),
+        d_k(c.d_model / c.num_heads),
+        kv_width(d_k * c.num_kv_heads),
+        same_widths(c.kdim == c.d_model && c.vdim == c.d_model),
+        stacked(same_widths && c.num_kv_heads == c.num_heads) {}
+};
+
+std::vector<std::pair<std::string, Dims>> expected_tensors(const MultiHeadAttentionConfig& c, bool stacked) {
+  const Sizes s(c);
+  const std::int64_t projected = s.d_model + 2 * s.kv_width;
+  std::vector<std::pair<std::string, Dims>> expected;
+  if (stacked) {
+    expected.emplace_back("in_proj_weight", Dims{projected, s.d_model});
+  } else {
+    expected.emplace_back("q_proj_weight", Dims{s.d_model, s.d_model});
+    expected.emplace_back("k_proj_weight", Dims{s.kv_width, c.kdim});
+    expected.emplace_back("v_proj_weight", Dims{s.kv_width, c.vdim});
+  }
+  if (c.bias) expected.emplace_back("in_proj_bias", Dims{projected});
+  if (c.add_bias_kv) {
+    expected.emplace_back("bias_k", Dims{1, 1, s.kv_width});
+    expected.emplace_back("bias_v", Dims{1, 1, s.kv_width});
+  }
+  expected.emplace_back("out_proj.weight", Dims{s.d_model, s.d_model});
+  if (c.bias) expected.emplace_back("out_proj.bias", Dims{s.d_model});
+  return expected;
+}
+
+// Rows [begin, begin + count) of the first axis.
+ConstTensorView rows_of(const Tensor& tensor, std::int64_t begin, std::int64_t count) {
+  Dims shape = tensor.shape();
+  const Dims strides = contiguous_strides(shape);
+  shape[0] = count;
+  const auto* data = static_cast<const std::byte*>(tensor.bytes());
+  return ConstTensorView(data + begin * strides[0] * static_cast<std::int64_t>(size_of(tensor.dtype())), tensor.dtype(),
+                         shape, strides);
+}
+
+// The tensors of a layer and what forward needs of them, packed.
+class Weights {
+ public:
+  Weights(const MultiHeadAttentionConfig& config, StateDict tensors) : sizes_(config), tensors_(std::move(tensors)) {
+    if (sizes_.stacked) {
+      qkv_ = Linear(at("in_proj_weight").cview(), bias(0, sizes_.d_model + 2 * sizes_.kv_width));
+    } else if (sizes_.same_widths) {
+      const Tensor all = layer::stacked({at("q_proj_weight"), at("k_proj_weight"), at("v_proj_weight")}, config.dtype);
+      qkv_ = Linear(all.cview(), bias(0, all.size(0)));
+    }
+    out_ = Linear(at("out_proj.weight").cview(), config.bias ? at("out_proj.bias").cview() : ConstTensorView{});
+    if (config.add_bias_kv) {
+      bias_k_ = layer::converted(at("bias_k").cview(), DType::kF32);
+      bias_v_ = layer::converted(at("bias_v").cview(), DType::kF32);
+    }
+  }
+
+  const StateDict& tensors() const { return tensors_; }
+  const Linear& qkv() const { return qkv_; }
+  const Linear& out() const { return out_; }
+  const float* bias_k() const { return bias_k_.as<float>(); }
+  const float* bias_v() const { return bias_v_.as<float>(); }
+
+  struct Apart {
+    Linear q, k, v;
+  };
+  // For cross-attention; packed when first asked for, so that self-attention alone does not pay for a second copy.
+  const Apart& apart() const {
+    std::call_once(packed_apart_, [this] {
+      const std::int64_t e = sizes_.d_model, kv = sizes_.kv_width;
+      const bool stacked = sizes_.stacked;
+      const ConstTensorView q = stacked ? rows_of(at("in_proj_weight"), 0, e) : at("q_proj_weight").cview();
+      const ConstTensorView k = stacked ? rows_of(at("in_proj_weight"), e, kv) : at("k_proj_weight").cview();
+      const ConstTensorView v = stacked ? rows_of(at("in_proj_weight"), e + kv, kv) : at("v_proj_weight").cview();
+      apart_ = {Linear(q, bias(0, e)), Linear(k, bias(e, kv)), Linear(v, bias(e + kv, kv))};
+    });
+    return apart_;
+  }
+
+ private:
+  const Tensor& at(const char* name) const { return tensors_.at(name); }
+
+  ConstTensorView bias(std::int64_t begin, std::int64_t count) const {
+    const auto found = tensors_.find("in_proj_bias");
+    return found == tensors_.end() ? ConstTensorView{} : rows_of(found->second, begin, count);
+  }
+
+  Sizes sizes_;
+  StateDict tensors_;
+  Linear qkv_;
+  Linear out_;
+  Tensor bias_k_, bias_v_;
+  mutable std::once_flag packed_apart_;
+  mutable Apart apart_;
+};
+
+void fill_uniform(float* data, std::int64_t count, double bound, std::mt19937_64& random) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double unit = static_cast<double>(random() >> 11) * 0x1p-53;
+    data[i] = static_cast<float>((2 * unit - 1) * bound);
+  }
+}
+
+StateDict initial_tensors(const MultiHeadAttentionConfig& config) {
+  std::mt19937_64 random(20170612);
+  StateDict tensors;
+  const Sizes sizes(config);
+  for (const auto& [name, shape] : expected_tensors(config, sizes.stacked)) {
+    Tensor tensor(DType::kF32, shape);
+    const std::int64_t fan_in = shape[shape.rank() - 1];
+    // In the stacked tensor each of the three projections counts for itself. bias_k and bias_v are rows of a matrix.
+    const std::int64_t fan_out = name == "in_proj_weight" ? sizes.d_model : shape[0];
+    if (shape.rank() > 1) {
+      fill_uniform(tensor.as<float>(), tensor.elements(), std::sqrt(6.0 / static_cast<double>(fan_in + fan_out)),
+                   random);
+    }
+    tensors[name] = layer::converted(tensor.cview(), config.dtype);
+  }
+  return tensors;
+}
+
+// Places of several arrays in one block of memory.
+class Carver {
+ public:
+  std::size_t take(std::int64_t count, std::size_t element) {
+    std::int64_t bytes = 0, end = 0;
+    if (!base::multiply(count, static_cast<std::int64_t>(element), &bytes) ||
+        !base::add(bytes, static_cast<std::int64_t>(used_ + base::kAlignment), &end)) {
+      throw Error(ErrorCode::kOutOfMemory, "MultiHeadAttention::forward: the activations are larger than memory");
+    }
+    const std::size_t at = used_;
+    used_ = static_cast<std::size_t>(end) / base::kAlignment * base::kAlignment;
+    return at;
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  std::size_t used_ = 0;
+};
+
+// Sizes of an array of rows, checked against overflow before any memory is asked for.
+std::int64_t product(std::initializer_list<std::int64_t> sizes) {
+  std::int64_t count = 1;
+  for (const std::int64_t size : sizes) {
+    if (!base::multiply(count, size, &count)) {
+      throw Error(ErrorCode::kOutOfMemory, "MultiHeadAttention::forward: the activations are larger than memory");
+    }
+  }
+  return count;
+}
+
+// Rows of floats: [batch, rows] of them at two strides.
+template <class T>
+struct Rows {
+  T* data = nullptr;
+  std::int64_t batch_stride = 0;
+  std::int64_t stride = 0;
+};
+
+// True when the kernels can read or write the floats of a view [B,T,E] where they lie.
+bool usable_in_place(const ConstTensorView& x) {
+  return x.dtype() == DType::kF32 && (x.size(2) == 1 || x.stride(2) == 1) &&
+         reinterpret_cast<std::uintptr_t>(x.data()) % alignof(float) == 0;
+}
+
+void project(const Linear& linear, Rows<const float> x, Rows<float> y, std::int64_t batch, std::int64_t rows,
+             const MultiHeadAttentionOptions& options) {
+  if (rows == 1) {
+    x.stride = x.batch_stride;
+    y.stride = y.batch_stride;
+  }
+  if (rows == 1 || (x.batch_stride == rows * x.stride && y.batch_stride == rows * y.stride)) {
+    rows *= batch;
+    batch = 1;
+  }
+  for (std::int64_t b = 0; b < batch; ++b) {
+    linear.run(x.data + b * x.batch_stride, rows, x.stride, y.data + b * y.batch_stride, y.stride,
+               layer::Activation::kNone, options.num_threads, options.executor);
+  }
+}
+
+bool same_view(const ConstTensorView& a, const ConstTensorView& b) {
+  return a.data() == b.data() && a.dtype() == b.dtype() && a.shape() == b.shape() && a.strides() == b.strides();
+}
+
+// True when two indices of a view surely or possibly share an element.
+bool may_overlap_itself(const ConstTensorView& view) {
+  std::vector<std::pair<std::int64_t, std::int64_t>> axes;  // stride, size
+  for (int axis = 0; axis < view.rank(); ++axis) {
+    if (view.size(axis) == 0) return false;
+    if (view.size(axis) > 1) axes.emplace_back(std::abs(view.stride(axis)), view.size(axis));
+  }
+  std::sort(axes.begin(), axes.end());
+  std::int64_t reach = 0;
+  for (const auto& [stride, size] : axes) {
+    if (stride <= reach) return true;
+    reach += stride * (size - 1);
+  }
+  return false;
+}
+
+void check_input(const ConstTensorView& x, const char* name, std::int64_t width, DType type) {
+  const std::string is = std::string(name) + " is " + x.shape().to_string();
+  if (!x.defined()) fail_forward(std::string(name) + " is missing");
+  if (x.rank() != 3) fail_forward(is + ", expected [batch, tokens, " + std::to_string(width) + "]");
+  if (x.size(2) != width) fail_forward(is + ", expected a last dimension of " + std::to_string(width));
+  if (!layer::is_float(x.dtype())) {
+    fail_forward(std::string(name) + " is " + name_of(x.dtype()) + ", expected F32, BF16 or F16");
+  }
+  if (x.dtype() != type) {
+    fail_forward(std::string(name) + " is " + name_of(x.dtype()) + ", query is " + name_of(type) +
+                 ": they must be of one type");
+  }
+}
+
+}  // namespace
+
+std::string head_count_problem(std::int64_t d_model, std::int64_t num_heads) {
+  if (d_model < 1) return "d_model is " + std::to_string(d_model) + ", expected at least 1";
+  if (num_heads < 1) return "num_heads is " + std::to_string(num_heads) + ", expected at least 1";
+  const std::int64_t quotient = d_model / num_heads, rest = d_model % num_heads;
+  if (rest == 0) return {};
+  std::string text = "d_model " + std::to_string(d_model) + " is not divisible by " + std::to_string(num_heads) +
+                     " heads (" + std::to_string(d_model) + " = " + std::to_string(num_heads) + " * " +
+                     std::to_string(quotient) + " + " + std::to_string(rest) + "); ";
+  constexpr int kMostNamed = 32;
+  constexpr std::int64_t kMostTried = 1 << 20;
+  int named = 0;
+  bool more = d_model > kMostTried;
+  for (std::int64_t heads = 1; heads <= std::min(d_model, kMostTried); ++heads) {
+    if (d_model % heads != 0) continue;
+    if (named++ == kMostNamed) {
+      more = true;
+      break;
+    }
+    text += (named > 1 ? ", " : "") + std::to_string(heads);
+  }
+  return text + (more ? ", ..." : "") + " would divide";
+}
+
+struct MultiHeadAttention::Impl {
+  MultiHeadAttentionConfig config;
+  Sizes sizes;
+  std::unique_ptr<const Weights> weights;
+
+  explicit Impl(const MultiHeadAttentionConfig& given) : config(checked(given)), sizes(config) {
+    weights = std::make_unique<const Weights>(config, initial_tensors(config));
+  }
+
+  void forward(ConstTensorView query, ConstTensorView key, ConstTensorView value, TensorView y,
+               const MultiHeadAttentionOptions& options) const;
+};
+
+MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionConfig& config)
+    : impl_(std::make_unique<Impl>(config)) {}
+MultiHeadAttention::~MultiHeadAttention() = default;
+MultiHeadAttention::MultiHeadAttention(MultiHeadAttention&&) noexcept = default;
+MultiHeadAttention& MultiHeadAttention::operator=(MultiHeadAttention&&) noexcept = default;
+
+const MultiHeadAttentionConfig& MultiHeadAttention::config() const noexcept { return impl_->config; }
+std::int64_t MultiHeadAttention::d_k() const noexcept { return impl_->sizes.d_k; }
+
+std::int64_t MultiHeadAttention::parameter_count() const noexcept {
+  std::int64_t count = 0;
+  for (const auto& [name, tensor] : impl_->weights->tensors()) count += tensor.elements();
+  return count;
+}
+
+void MultiHeadAttention::load_state_dict(const StateDict& tensors) {
+  const MultiHeadAttentionConfig& config = impl_->config;
+  // Equally wide inputs are stacked in PyTorch's file, but the three matrices apart say the same.
+  const bool stacked =
+      impl_->sizes.stacked && (tensors.contains("in_proj_weight") || !tensors.contains("q_proj_weight"));
+  const auto expected = expected_tensors(config, stacked);
+  StateDict taken;
+  std::string missing, wrong;
+  for (const auto& [name, shape] : expected) {
+    const auto found = tensors.find(name);
+    if (found == tensors.end()) {
+      missing += (missing.empty() ? "" : ", ") + name + " " + shape.to_string();
+      continue;
+    }
+    const Tensor& tensor = found->second;
+    if (!(tensor.shape() == shape)) {
+      wrong += "; " + name + " is " + tensor.shape().to_string() + ", expected " + shape.to_string();
+    } else if (!layer::is_float(tensor.dtype())) {
+      wrong += "; " + name + " is " + name_of(tensor.dtype()) + ", expected F32, BF16 or F16";
+    } else {
+      taken[name] = tensor;
+    }
+  }
+  std::string extra;
+  constexpr int kMostNamed = 8;
+  int unknown = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const auto is_it = [&name = name](const auto& one) { return one.first == name; };
+    if (std::any_of(expected.begin(), expected.end(), is_it) || ++unknown > kMostNamed) continue;
+    extra += (extra.empty() ? "" : ", ") + base::in_quotes(name);
+  }
+  if (unknown > kMostNamed) extra += " and " + std::to_string(unknown - kMostNamed) + " more";
+  std::string problem;
+  if (!missing.empty()) problem += "; missing " + missing;
+  if (!extra.empty()) problem += "; not a tensor of this layer: " + extra;
+  problem += wrong;
+  if (!problem.empty()) fail(kLoad, problem.substr(2));
+
+  if (impl_->sizes.stacked && !stacked) {
+    const auto take = [&](const char* name) { return taken.extract(name).mapped(); };
+    taken["in_proj_weight"] =
+        layer::stacked({take("q_proj_weight"), take("k_proj_weight"), take("v_proj_weight")}, config.dtype);
+  }
+  for (auto& [name, tensor] : taken) tensor = layer::converted(tensor.cview(), config.dtype);
+  impl_->weights = std::make_unique<const Weights>(config, std::move(taken));
+}
+
+StateDict MultiHeadAttention::state_dict() const {
+  StateDict tensors;
+  for (const auto& [name, tensor] : impl_->weights->tensors()) {
+    // Read-only: the layer goes on using this memory.
+    tensors[name] = Tensor(std::make_shared<const Tensor>(tensor), tensor.bytes(), tensor.dtype(), tensor.shape());
+  }
+  return tensors;
+}
+
+void MultiHeadAttention::forward(ConstTensorView x, TensorView y, const MultiHeadAttentionOptions& options) const {
+  if (!impl_->sizes.same_widths) {
+    fail_forward("self-attention needs kdim and vdim equal to d_model; here kdim is " +
+                 std::to_string(impl_->config.kdim) + ", vdim " + std::to_string(impl_->config.vdim) + ", d_model " +
+                 std::to_string(impl_->config.d_model));
+  }
+  impl_->forward(x, x, x, y, options);
+}
+
+void MultiHeadAttention::forward(ConstTensorView query, ConstTensorView key, ConstTensorView value, TensorView y,
+                                 const MultiHeadAttentionOptions& options) const {
+  impl_->forward(query, key, value, y, options);
+}
+
+void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView key, ConstTensorView value, TensorView y,
+                                       const MultiHeadAttentionOptions& options) const {
+  // What the call asks for.
+  check_input(query, "query", config.d_model, query.dtype());
+  check_input(key, "key", config.kdim, query.dtype());
+  check_input(value, "value", config.vdim, query.dtype());
+  const std::int64_t batch = query.size(0), queries = query.size(1), keys = key.size(1);
+  if (key.size(0) != batch || value.size(0) != batch || value.size(1) != keys) {
+    fail_forward("query, key and value do not fit together (query " + query.shape().to_string() + ", key " +
+                 key.shape().to_string() + ", value " + value.shape().to_string() + ")");
+  }
+  if (!y.defined() || !(y.shape() == query.shape())) {
+    fail_forward("y is " + y.shape().to_string() + ", expected " + query.shape().to_string() + " as query");
+  }
+  if (!layer::is_float(y.dtype())) {
+    fail_forward(std::string("y is ") + name_of(y.dtype()) + ", expected F32, BF16 or F16");
+  }
+  if (may_overlap_itself(y)) fail_forward("y overlaps itself (strides " + y.strides().to_string() + ")");
+  const ConstTensorView& head_scale = options.head_scale;
+  if (head_scale.defined() && (head_scale.dtype() != DType::kF32 || !(head_scale.shape() == Dims{config.num_heads}))) {
+    fail_forward(std::string("head_scale is ") + name_of(head_scale.dtype()) + " " + head_scale.shape().to_string() +
+                 ", expected F32 " + Dims{config.num_heads}.to_string());
+  }
+  const std::int64_t added = (config.add_bias_kv ? 1 : 0) + (config.add_zero_attn ? 1 : 0);
+  const std::int64_t all_keys = keys + added;
+  if (options.weights != nullptr) {
+    const Dims shape{batch, config.num_heads, queries, all_keys};
+    if (options.weights->dtype() != DType::kF32 || !(options.weights->shape() == shape)) {
+      fail_forward(std::string("weights is ") + name_of(options.weights->dtype()) + " " +
+                   options.weights->shape().to_string() + ", expected F32 " + shape.to_string());
+    }
+    if (may_overlap_itself(*options.weights)) {
+      fail_forward("weights overlaps itself (strides " + options.weights->strides().to_string() + ")");
+    }
+    // y is written when all else has been read; the weights are not.
+    const std::pair<const char*, const ConstTensorView*> others[] = {{"y", &y},
+                                                                     {"key_padding_mask", &options.key_padding_mask},
+                                                                     {"attn_mask", &options.attn_mask},
+                                                                     {"mask.allowed", &options.mask.allowed},
+                                                                     {"mask.bias", &options.mask.bias},
+                                                                     {"head_scale", &head_scale}};
+    for (const auto& [name, view] : others) {
+      attention_detail::check_overlap(kForward, "weights", *options.weights, name, *view);
+    }
+  }
+  const layer::MergedMask merged(options, {batch, config.num_heads, queries, keys, added});
+  if (batch == 0 || queries == 0) return;
+
+  // Where everything lies: attention's own workspace first, since attention asks for the block's beginning.
+  const std::int64_t e = sizes.d_model, kv = sizes.kv_width;
+  const bool self = sizes.same_widths && same_view(query, key) && same_view(query, value);
+  const std::int64_t q_width = self ? e + 2 * kv : e;
+  const std::int64_t kv_width = self ? q_width : kv;
+  const std::int64_t q_rows = self ? all_keys : queries;
+  Carver carver;
+  const std::size_t q_at = carver.take(product({batch, q_rows, q_width}), sizeof(float));
+  const std::size_t k_at = self ? q_at : carver.take(product({batch, all_keys, kv}), sizeof(float));
+  const std::size_t v_at = self ? q_at : carver.take(product({batch, all_keys, kv}), sizeof(float));
+  const std::size_t heads_at = carver.take(product({batch, queries, e}), sizeof(float));
+  const std::size_t lse_at =
+      carver.take(options.weights != nullptr ? product({batch, config.num_heads, queries}) : 0, sizeof(float));
+  const std::size_t allowed_at = carver.take(merged.allowed_elements(), 1);
+  const std::size_t bias_at = carver.take(merged.bias_elements(), sizeof(float));
+  const auto copy_of = [&](const ConstTensorView& x) {
+    return carver.take(usable_in_place(x) ? 0 : element_count(x.shape()), sizeof(float));
+  };
+  const std::size_t query_at = copy_of(query);
+  const std::size_t key_at = self ? query_at : copy_of(key);
+  const std::size_t value_at = self ? query_at : copy_of(value);
+  const std::size_t y_at = copy_of(y);
+
+  Workspace own;
+  Workspace& workspace = options.workspace != nullptr ? *options.workspace : own;
+  auto* memory = static_cast<std::byte*>(workspace.reserve(carver.used()));
+  const auto floats = [&](std::size_t at) { return reinterpret_cast<float*>(memory + at); };
+  const auto q_heads = [&] {
+    return layer::heads_view(floats(q_at), batch, config.num_heads, queries, sizes.d_k, q_rows * q_width, q_width);
+  };
+  const auto k_heads = [&](std::int64_t count) {
+    return layer::heads_view(floats(k_at) + (self ? e : 0), batch, config.num_kv_heads, count, sizes.d_k,
+                             all_keys * kv_width, kv_width);
+  };
+  const auto v_heads = [&](std::int64_t count) {
+    return layer::heads_view(floats(v_at) + (self ? e + kv : 0), batch, config.num_kv_heads, count, sizes.d_k,
+                             all_keys * kv_width, kv_width);
+  };
+  const auto out_heads = [&] {
+    return layer::heads_view(floats(heads_at), batch, config.num_heads, queries, sizes.d_k, queries * e, e);
+  };
+  AttentionOptions how;
+  how.num_threads = options.num_threads;
+  how.executor = options.executor;
+  how.mask = merged.positions();
+  // Without the added keys, of which these parts do not speak; y is still as it was.
+  const TensorView heads_out = out_heads();
+  const ConstTensorView values = v_heads(keys);
+  (void)attention_detail::check(kForward, q_heads(), k_heads(keys), &values, &heads_out, how);
+  const auto mask = [&] { return merged.mask(reinterpret_cast<bool*>(memory + allowed_at), floats(bias_at)); };
+  how.mask = mask();
+  const std::size_t attention_bytes =
+      (attention_workspace_size(q_heads(), k_heads(all_keys), v_heads(all_keys), out_heads(), how) + base::kAlignment -
+       1) /
+      base::kAlignment * base::kAlignment;
+  memory = static_cast<std::byte*>(workspace.reserve(attention_bytes + carver.used())) + attention_bytes;
+  how.mask = mask();
+  how.workspace = &workspace;
+  const TensorView lse =
+      options.weights != nullptr ? TensorView(floats(lse_at), {batch, config.num_heads, queries}) : TensorView{};
+  if (options.weights != nullptr) how.lse = &lse;
+
+  // Projections.
+  const auto rows_of_input = [&](const ConstTensorView& x, std::size_t copy_at) -> Rows<const float> {
+    if (usable_in_place(x)) return {static_cast<const float*>(x.data()), x.stride(0), x.stride(1)};
+    layer::copy_to_f32(x, floats(copy_at), options.num_threads, options.executor);
+    return {floats(copy_at), x.size(1) * x.size(2), x.size(2)};
+  };
+  const Rows<const float> x = rows_of_input(query, query_at);
+  if (self) {
+    project(weights->qkv(), x, {floats(q_at), q_rows * q_width, q_width}, batch, queries, options);
+  } else {
+    const Weights::Apart& apart = weights->apart();
+    project(apart.q, x, {floats(q_at), queries * e, e}, batch, queries, options);
+    project(apart.k, rows_of_input(key, key_at), {floats(k_at), all_keys * kv, kv}, batch, keys, options);
+    project(apart.v, rows_of_input(value, value_at), {floats(v_at), all_keys * kv, kv}, batch, keys, options);
+  }
+  for (std::int64_t b = 0; added > 0 && b < batch; ++b) {
+    const std::int64_t end = (b * all_keys + keys) * kv_width;
+    float* k = floats(k_at) + (self ? e : 0) + end;
+    float* v = floats(v_at) + (self ? e + kv : 0) + end;
+    if (config.add_bias_kv) {
+      std::copy_n(weights->bias_k(), kv, k);
+      std::copy_n(weights->bias_v(), kv, v);
+      k += kv_width;
+      v += kv_width;
+    }
+    if (config.add_zero_attn) {
+      std::fill_n(k, kv, 0.0f);
+      std::fill_n(v, kv, 0.0f);
+    }
+  }
+
+  // The heads, each for itself, written side by side.
+  merged.fill(reinterpret_cast<bool*>(memory + allowed_at), floats(bias_at), options.num_threads, options.executor);
+  attention(q_heads(), k_heads(all_keys), v_heads(all_keys), out_heads(), how);
+  if (options.weights != nullptr) {
+    how.lse = nullptr;
+    attention_weights(q_heads(), k_heads(all_keys), lse, *options.weights, how);
+  }
+  if (head_scale.defined()) {
+    layer::scale_heads(floats(heads_at), batch * queries, config.num_heads, sizes.d_k, head_scale, options.num_threads,
+                       options.executor);
+  }
+
+  const bool in_place = usable_in_place(y);
+  const Rows<float> result = in_place ? Rows<float>{static_cast<float*>(y.data()), y.stride(0), y.stride(1)}
+                                      : Rows<float>{floats(y_at), queries * e, e};
+  project(weights->out(), {floats(heads_at), queries * e, e}, result, batch, queries, options);
+  if (!in_place) layer::copy_from_f32(floats(y_at), y, options.num_threads, options.executor);
+}
+
+}  // namespace manyheads

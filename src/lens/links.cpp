@@ -1,0 +1,141 @@
+#include "lens/links.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <manyheads/error.hpp>
+
+#include "base/file.hpp"
+#include "lens/unicode.hpp"
+
+namespace manyheads::lens {
+
+namespace {
+
+constexpr std::size_t kMaxListedWords = 40;
+
+std::string strip_spaces(const std::string& text) {
+  const std::size_t begin = text.find_first_not_of(" \t\r\n");
+  if (begin == std::string::npos) return text;
+  return text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1);
+}
+
+// The word as the text spells it, or its pieces put together where the trace has no offsets.
+std::string spelling(const Trace& trace, const Word& word) {
+  const auto first = static_cast<std::size_t>(word.first_token);
+  const auto last = static_cast<std::size_t>(word.first_token + word.num_tokens - 1);
+  if (!trace.offsets.empty()) {
+    const std::string& own = word.sequence == 1 ? *trace.text2 : trace.text;
+    const std::int64_t begin = trace.offsets[first][0];
+    const std::int64_t end = trace.offsets[last][1];
+    if (begin < end && end <= static_cast<std::int64_t>(own.size())) {
+      return strip_spaces(own.substr(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)));
+    }
+  }
+  std::string text;
+  for (std::size_t t = first; t <= last; ++t) {
+    const std::string& token = trace.tokens[t];
+    text += token.size() > 2 && token.compare(0, 2, "##") == 0 ? token.substr(2) : token;
+  }
+  return text;
+}
+
+// The words that carry the name.
+std::vector<std::size_t> occurrences(const std::vector<Word>& words, std::string_view name) {
+  const std::string small = lower_case(name);
+  std::vector<std::size_t> same, any_case;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (words[i].text == name) same.push_back(i);
+    if (lower_case(words[i].text) == small) any_case.push_back(i);
+  }
+  return small == name || same.empty() ? any_case : same;
+}
+
+}  // namespace
+
+std::vector<Word> words_of(const Trace& trace) {
+  std::vector<Word> words;
+  const auto n = static_cast<std::size_t>(trace.key_length);
+  for (std::size_t t = 0; t < n; ++t) {
+    const std::int64_t sequence = trace.sequences.empty() ? 0 : trace.sequences[t];
+    if (sequence < 0 || (!trace.words.empty() && trace.words[t] < 0)) continue;
+    const bool goes_on = t > 0 && !words.empty() && !trace.words.empty() && trace.words[t] == trace.words[t - 1] &&
+                         words.back().sequence == sequence;
+    if (goes_on) {
+      ++words.back().num_tokens;
+    } else {
+      words.push_back({"", static_cast<std::int64_t>(t), 1, sequence});
+    }
+  }
+  for (Word& word : words) word.text = spelling(trace, word);
+  return words;
+}
+
+bool has_word(const std::vector<Word>& words, std::string_view name) { return !occurrences(words, name).empty(); }
+
+std::size_t find_word(const std::vector<Word>& words, std::string_view name) {
+  std::vector<std::size_t> found = occurrences(words, name);
+  if (!found.empty()) return found.front();
+
+  const std::size_t hash = name.rfind('#');
+  if (hash != std::string_view::npos && hash > 0) {
+    std::size_t index = 0;
+    const std::string_view digits = name.substr(hash + 1);
+    const auto [end, status] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
+    if (status == std::errc() && end == digits.data() + digits.size()) {
+      found = occurrences(words, name.substr(0, hash));
+      if (index >= 1 && index <= found.size()) return found[index - 1];
+      if (!found.empty()) {
+        throw Error(ErrorCode::kInvalidArgument, base::in_quotes(name) + " asks for occurrence " + std::string(digits) +
+                                                     ", " + base::in_quotes(name.substr(0, hash)) + " occurs " +
+                                                     std::to_string(found.size()) +
+                                                     (found.size() == 1 ? " time" : " times") + ", counted from 1");
+      }
+    }
+  }
+  std::string listed;
+  for (std::size_t i = 0; i < words.size() && i < kMaxListedWords; ++i) {
+    listed += ' ';
+    listed += printable(words[i].text);
+  }
+  if (words.size() > kMaxListedWords) listed += " ... (" + std::to_string(words.size()) + " words)";
+  throw Error(ErrorCode::kInvalidArgument,
+              "the text has no word " + base::in_quotes(name) + "; its words are:" + listed);
+}
+
+std::vector<double> word_weights(const HeadWeights& weights, const std::vector<Word>& words) {
+  std::vector<double> result(words.size() * words.size(), 0.0);
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    for (std::size_t j = 0; j < words.size(); ++j) {
+      double sum = 0;
+      for (std::int64_t q = 0; q < words[i].num_tokens; ++q) {
+        for (std::int64_t k = 0; k < words[j].num_tokens; ++k) {
+          sum += weights(words[i].first_token + q, words[j].first_token + k);
+        }
+      }
+      result[i * words.size() + j] = sum / static_cast<double>(words[i].num_tokens);
+    }
+  }
+  return result;
+}
+
+std::vector<WeighedLink> strongest_links(const std::vector<double>& word_weights, std::size_t num_words,
+                                         std::size_t count) {
+  const auto heavier = [](const WeighedLink& a, const WeighedLink& b) {
+    if (a.weight != b.weight) return a.weight > b.weight;
+    return a.link.query != b.link.query ? a.link.query < b.link.query : a.link.key < b.link.key;
+  };
+  std::vector<WeighedLink> links;
+  for (std::size_t q = 0; q < num_words; ++q) {
+    for (std::size_t k = 0; k < num_words; ++k) {
+      const double weight = word_weights[q * num_words + k];
+      if (q == k || !(weight > 0)) continue;
+      links.push_back({{q, k}, weight});
+    }
+  }
+  const std::size_t kept = std::min(count, links.size());
+  std::partial_sort(links.begin(), links.begin() + static_cast<std::ptrdiff_t>(kept), links.end(), heavier);
+  links.resize(kept);
+  return links;
+}
+
+}  // namespace manyheads::lens

@@ -1,0 +1,81 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <manyheads/mask.hpp>
+#include <manyheads/parallel.hpp>
+#include <manyheads/tensor.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/bert.hpp"
+#include "model/tokenizer.hpp"
+
+namespace manyheads::lens {
+
+// What rebuilds a layer's weights: A = exp(scale q k + bias - lse). Views into `storage`, any strides.
+struct TraceLayer {
+  ConstTensorView q;      // [H,Tq,D] F32, after any rotary embedding
+  ConstTensorView k;      // [Hkv,Tk,D] F32
+  ConstTensorView lse;    // [H,Tq] F32
+  ConstTensorView v;      // [Hkv,Tk,Dv] F32, or undefined
+  ConstTensorView bias;   // F32, broadcasts from the right to [H,Tq,Tk], or undefined
+  ConstTensorView sinks;  // [H] F32, or undefined
+  std::vector<Tensor> storage;
+};
+
+// The heads of one forward pass over one text, or a pair of texts: a safetensors file with tensors
+// layers.{i}.q, .k, .lse (and .v, .bias, .sinks) and these fields as metadata, JSON where structured. Any program that
+// writes such a file can be looked at.
+struct Trace {
+  std::string model;
+  std::string text;
+  std::optional<std::string> text2;  // the second text of a pair
+
+  // One entry for each key. All but `tokens` may be empty in a file of another program.
+  std::vector<std::string> tokens;
+  std::vector<std::int64_t> token_ids;
+  std::vector<std::array<std::int64_t, 2>> offsets;  // first and past-the-last byte in the token's own text
+  std::vector<std::int64_t> words;                   // index of its word, -1 for a special token
+  std::vector<std::int64_t> sequences;               // 0: text, 1: text2, -1: a special token
+
+  double scale = 1;
+  bool causal = false;
+  std::array<std::int64_t, 2> window{-1, -1};  // left and right, -1 is unbounded
+  Alignment alignment = Alignment::kUnspecified;
+  double softcap = 0;
+  std::int64_t key_length = 0;  // keys at or past it do not exist
+
+  std::vector<TraceLayer> layers;
+
+  std::int64_t num_heads(std::size_t layer) const { return layers[layer].q.size(0); }
+  std::int64_t num_queries() const { return layers.empty() ? 0 : layers[0].q.size(1); }
+  std::int64_t num_keys() const { return layers.empty() ? 0 : layers[0].k.size(1); }
+};
+
+struct TraceOptions {
+  std::optional<std::string> text2;
+  // lse of the forward pass is a few float steps off, as large scores are. For a reader who rebuilds the weights from
+  // the file alone, it is summed again in double from the same q and k, and rounded once.
+  bool lse_in_double = false;
+  int num_threads = 0;
+  Executor* executor = nullptr;
+};
+
+// Runs the encoder on the tokens of `text` (and options.text2) and keeps q, k and lse of every head. q and k are not
+// copied: the views stand on what the projections wrote.
+Trace make_trace(const model::BertEncoder& encoder, const model::Encoding& encoding, const std::string& model,
+                 const std::string& text, const TraceOptions& options = {});
+
+// Written beside and renamed. Throws Error (kInvalidArgument) when the fields and tensors do not belong together.
+void save_trace(const std::filesystem::path& path, const Trace& trace);
+
+// Throws Error (kMalformedFile) naming the file and the field or tensor.
+Trace load_trace(const std::filesystem::path& path);
+
+// The weights [Tq,Tk] F32 of one head, by the engine from q, k and lse.
+void trace_weights(const Trace& trace, std::size_t layer, std::int64_t head, TensorView weights, int num_threads = 0);
+
+}  // namespace manyheads::lens

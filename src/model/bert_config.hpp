@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+#include "layer/linear.hpp"
+
+namespace manyheads::model {
+
+// The sizes of a BERT encoder, as its config.json gives them.
+struct BertConfig {
+  std::int64_t hidden_size = 0;
+  std::int64_t num_hidden_layers = 0;
+  std::int64_t num_attention_heads = 0;
+  std::int64_t intermediate_size = 0;
+  std::int64_t vocab_size = 0;
+  std::int64_t max_position_embeddings = 0;
+  std::int64_t type_vocab_size = 0;
+  double layer_norm_eps = 0;
+  layer::Activation hidden_act = layer::Activation::kGelu;
+
+  std::int64_t head_size() const noexcept { return hidden_size / num_attention_heads; }
+};
+
+// Reads `folder`/config.json. Throws Error naming the file and the key: another model_type, a key that is missing or
+// out of range, a hidden_act or position_embedding_type that is not known, a head count that does not divide.
+BertConfig load_bert_config(const std::filesystem::path& folder);
+
+}  // namespace manyheads::model

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace manyheads::model {
+
+using Json = nlohmann::json;
+
+constexpr int kMaxJsonDepth = 64;
+
+// A JSON value and where it stands, for error messages: `place` is the file, or the file and the key inside it.
+struct JsonDocument {
+  Json value;
+  std::string place;
+};
+
+// Reads text that comes from anyone. Throws Error (kMalformedFile) with `place` and the byte when it is empty, breaks
+// JSON's grammar, is not UTF-8, repeats a key in an object, nests deeper than `max_depth`, or has a number that does
+// not fit. Numbers without fraction or exponent stay integers.
+JsonDocument parse_json(std::string_view text, std::string place, int max_depth = kMaxJsonDepth);
+JsonDocument read_json(const std::filesystem::path& path, int max_depth = kMaxJsonDepth);
+
+// The value of a key of an object. Each throws Error (kMalformedFile) that names the file, the key, what is there and
+// what should be: when the key is missing or null, of another type, or outside [min, max].
+constexpr std::int64_t kMaxInt = std::numeric_limits<std::int64_t>::max();
+constexpr double kMaxNumber = std::numeric_limits<double>::max();
+std::int64_t require_int(const JsonDocument& object, const std::string& key, std::int64_t min = 0,
+                         std::int64_t max = kMaxInt);
+double require_number(const JsonDocument& object, const std::string& key, double min = -kMaxNumber,
+                      double max = kMaxNumber);
+bool require_bool(const JsonDocument& object, const std::string& key);
+std::string require_string(const JsonDocument& object, const std::string& key);
+JsonDocument require_object(const JsonDocument& object, const std::string& key);
+std::vector<JsonDocument> require_array(const JsonDocument& object, const std::string& key);
+
+// True when the key is there and not null; throws when `object` is no object.
+//   int heads = has(config, "num_key_value_heads") ? require_int(config, "num_key_value_heads", 1, heads) : heads;
+bool has(const JsonDocument& object, const std::string& key);
+
+// Throws what the getters throw: "config.json: "hidden_size" is "big"; an integer from 1 to 100 is needed".
+[[noreturn]] void refuse_json(const JsonDocument& object, const std::string& key, const std::string& needed);
+
+}  // namespace manyheads::model

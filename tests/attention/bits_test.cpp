@@ -1,0 +1,385 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <numeric>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "attention/call.hpp"
+
+// The schedule never changes the arithmetic: the bits of a row follow from its own query, keys, values and mask.
+namespace manyheads::test {
+namespace {
+
+class Bits : public AtEachIsa {};
+MANYHEADS_AT_EACH_ISA(Bits);
+
+class Backwards : public Executor {
+ public:
+  void run(std::int64_t count, Task task, void* context) override {
+    for (std::int64_t i = count; i-- > 0;) task(context, i);
+  }
+};
+
+class Threads : public Executor {
+ public:
+  void run(std::int64_t count, Task task, void* context) override {
+    std::vector<std::thread> threads;
+    for (std::int64_t i = 0; i < count; ++i) threads.emplace_back([=] { task(context, i); });
+    for (std::thread& thread : threads) thread.join();
+  }
+};
+
+// Random shapes and masks; the seed is in each message.
+struct Draw {
+  explicit Draw(std::uint64_t s) : seed(s), engine(s) {}
+  std::int64_t between(std::int64_t low, std::int64_t high) {
+    return std::uniform_int_distribution<std::int64_t>(low, high)(engine);
+  }
+  bool chance(double p) { return std::uniform_real_distribution<double>(0, 1)(engine) < p; }
+  std::uint64_t seed;
+  std::mt19937_64 engine;
+};
+
+Sizes random_sizes(Draw& draw) {
+  Sizes s;
+  s.batch = draw.between(1, 3);
+  s.kv_heads = draw.between(1, 2);
+  s.q_heads = s.kv_heads * draw.between(1, 3);
+  s.tq = draw.chance(0.2) ? draw.between(60, 200) : draw.between(1, 60);
+  s.tk = draw.chance(0.3) ? draw.between(500, 1700) : draw.between(1, 200);
+  s.d = draw.between(1, 70);
+  s.dv = draw.chance(0.5) ? s.d : draw.between(1, 70);
+  return s;
+}
+
+DType random_type(Draw& draw) { return static_cast<DType>(draw.chance(0.6) ? 0 : draw.between(1, 2)); }
+
+// Causal and others that count from the diagonal, with the tensors they need.
+struct RandomMask {
+  RandomMask(Draw& draw, const Sizes& s) {
+    parts.reserve(4);
+    if (draw.chance(0.5)) mask.causal = true;
+    mask.alignment = draw.chance(0.7) ? Alignment::kBottomRight : Alignment::kTopLeft;
+    if (draw.chance(0.3)) {
+      mask.window_left = draw.between(-1, s.tk);
+      mask.window_right = draw.between(-1, s.tk / 2);
+    }
+    if (draw.chance(0.3)) {
+      parts.push_back(
+          filled(DType::kI64, {s.batch}, [&](const Index&) { return static_cast<double>(draw.between(0, s.tk)); }));
+      mask.key_lengths = parts.back().view();
+    }
+    if (draw.chance(0.3)) {
+      const auto id = [&](const Index& at) { return static_cast<double>(at[1] / 23); };
+      parts.push_back(filled(DType::kI32, {s.batch, s.tq}, id));
+      mask.q_documents = parts.back().view();
+      parts.push_back(filled(DType::kI32, {s.batch, s.tk}, id));
+      mask.k_documents = parts.back().view();
+    }
+    if (draw.chance(0.3)) {
+      parts.push_back(filled(DType::kF32, {s.q_heads}, [&](const Index&) { return 0.125; }));
+      mask.alibi_slopes = parts.back().view();
+    }
+  }
+  Mask mask;
+  std::vector<Strided> parts;
+};
+
+// Copies the rows of `from` that `at` names into a call of its own, which has the rows' shape.
+void copy(const Strided& from, Strided& to, const Index& shift) {
+  to.fill([&](const Index& at) {
+    return element(from.view(), {at[0] + shift[0], at[1] + shift[1], at[2] + shift[2], at[3]});
+  });
+}
+
+TEST_P(Bits, AnyNumberOfThreads) {
+  for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+    Draw draw(seed);
+    Sizes s = random_sizes(draw);
+    s.q_heads = s.kv_heads * 4;  // enough work for several threads
+    s.tq = draw.between(40, 150);
+    s.tk = draw.between(300, 1500);
+    const RandomMask mask(draw, s);
+    const DType type = random_type(draw);
+    Call one(s, type, seed);
+    one.options.mask = mask.mask;
+    one.options.num_threads = 1;
+    one.run();
+    for (const int threads : {2, 3, 8, 64}) {
+      Call many(s, type, seed);
+      many.options.mask = mask.mask;
+      many.options.num_threads = threads;
+      many.run();
+      EXPECT_TRUE(same_bits(one, many)) << "seed " << seed << ", " << threads << " threads";
+    }
+  }
+}
+
+TEST_P(Bits, AnyExecutorAndWorkspace) {
+  Backwards backwards;
+  Threads threads;
+  Workspace workspace;
+  for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+    Draw draw(seed);
+    Sizes s = random_sizes(draw);
+    s.q_heads = s.kv_heads * 4;
+    s.tq = 90;
+    s.tk = 700;
+    const RandomMask mask(draw, s);
+    Call plain(s, DType::kF32, seed);
+    plain.options.mask = mask.mask;
+    plain.run();
+    for (Executor* executor :
+         {static_cast<Executor*>(nullptr), static_cast<Executor*>(&backwards), static_cast<Executor*>(&threads)}) {
+      for (Workspace* w : {static_cast<Workspace*>(nullptr), &workspace}) {
+        Call other(s, DType::kF32, seed);
+        other.options = plain.options;
+        other.options.num_threads = 5;
+        other.options.executor = executor;
+        other.options.workspace = w;
+        other.run();
+        EXPECT_TRUE(same_bits(plain, other)) << "seed " << seed;
+      }
+    }
+  }
+  EXPECT_GT(workspace.capacity(), 0u);
+}
+
+TEST_P(Bits, AWorkspaceOfTheSizeAskedForNeverGrows) {
+  Call call({.q_heads = 4, .kv_heads = 2, .tq = 100, .tk = 700, .d = 32, .dv = 32});
+  Workspace workspace;
+  call.options.workspace = &workspace;
+  call.options.num_threads = 3;
+  const std::size_t bytes =
+      attention_workspace_size(call.q.view(), call.k.view(), call.v.view(), call.out.mutable_view(), call.options);
+  workspace.reserve(bytes);
+  const std::size_t before = workspace.capacity();
+  EXPECT_EQ(call.wrong(), "");
+  EXPECT_EQ(workspace.capacity(), before);
+}
+
+TEST_P(Bits, AnyPlaceInTheBatchAndAmongTheHeads) {
+  for (std::uint64_t seed = 1; seed <= 15; ++seed) {
+    Draw draw(seed);
+    const Sizes s = random_sizes(draw);
+    const RandomMask mask(draw, s);
+    const DType type = random_type(draw);
+    Call all(s, type, seed);
+    all.options.mask = mask.mask;
+    all.run();
+    const std::int64_t group = s.q_heads / s.kv_heads;
+    for (std::int64_t b = 0; b < s.batch; ++b) {
+      for (std::int64_t h = 0; h < s.q_heads; ++h) {
+        Sizes small = s;
+        small.batch = small.q_heads = small.kv_heads = 1;
+        Call alone(small, type);
+        copy(all.q, alone.q, {b, h, 0});
+        copy(all.k, alone.k, {b, h / group, 0});
+        copy(all.v, alone.v, {b, h / group, 0});
+        const auto entry = [b](const ConstTensorView& view) {
+          if (!view.defined()) return view;
+          Dims shape = view.shape();
+          shape[0] = 1;
+          return ConstTensorView(static_cast<const char*>(view.data()) +
+                                     b * view.stride(0) * static_cast<std::int64_t>(size_of(view.dtype())),
+                                 view.dtype(), shape, view.strides());
+        };
+        alone.options.mask = mask.mask;
+        alone.options.mask.key_lengths = entry(mask.mask.key_lengths);
+        alone.options.mask.q_documents = entry(mask.mask.q_documents);
+        alone.options.mask.k_documents = entry(mask.mask.k_documents);
+        const Strided slope = filled(DType::kF32, {1}, [](const Index&) { return 0.125; });
+        if (mask.mask.alibi_slopes.defined()) alone.options.mask.alibi_slopes = slope.view();
+        alone.run();
+        for (std::int64_t i = 0; i < s.tq; ++i) {
+          ASSERT_TRUE(same_row(all, {b, h, i}, alone, {0, 0, i}))
+              << "seed " << seed << ", row " << b << " " << h << " " << i;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Bits, OneQueryAFewOrAllAtOnce) {
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+    Draw draw(seed);
+    Sizes s = random_sizes(draw);
+    s.tk = std::max(s.tk, s.tq);
+    const RandomMask mask(draw, s);
+    const DType type = random_type(draw);
+    Call full(s, type, seed);
+    full.options.mask = mask.mask;
+    full.run();
+    for (std::int64_t begin = 0; begin < s.tq;) {
+      const std::int64_t count = std::min(s.tq - begin, draw.chance(0.5) ? 1 : draw.between(1, 40));
+      Sizes few = s;
+      few.tq = count;
+      Call part(few, type);
+      copy(full.q, part.q, {0, 0, begin});
+      copy(full.k, part.k, {0, 0, 0});
+      copy(full.v, part.v, {0, 0, 0});
+      part.options.mask = mask.mask;
+      // The diagonal of the part's first query is that of the full call's query `begin`.
+      const Strided places = filled(DType::kI64, {s.batch}, [&](const Index& at) {
+        const double length =
+            mask.mask.key_lengths.defined() ? element(mask.mask.key_lengths, {at[0]}) : static_cast<double>(s.tk);
+        const bool right = mask.mask.alignment == Alignment::kBottomRight;
+        return (right ? length - static_cast<double>(s.tq) : 0.0) + static_cast<double>(begin);
+      });
+      part.options.mask.offsets = places.view();
+      const Strided q_ids = filled(DType::kI32, {s.batch, count},
+                                   [&](const Index& at) { return static_cast<double>((at[1] + begin) / 23); });
+      if (mask.mask.q_documents.defined()) part.options.mask.q_documents = q_ids.view();
+      part.run();
+      for (std::int64_t b = 0; b < s.batch; ++b) {
+        for (std::int64_t h = 0; h < s.q_heads; ++h) {
+          for (std::int64_t i = 0; i < count; ++i) {
+            ASSERT_TRUE(same_row(full, {b, h, begin + i}, part, {b, h, i}))
+                << "seed " << seed << ": row " << b << " " << h << " " << begin + i << ", " << count << " of " << s.tq
+                << " queries and " << s.tk << " keys";
+          }
+        }
+      }
+      begin += count;
+    }
+  }
+}
+
+TEST_P(Bits, DecodingAppendsKeysAndKeepsEveryRow) {
+  // Step t sees the first t keys; the prefill sees them through its causal mask.
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    const Sizes s{.q_heads = 4, .kv_heads = 2, .tq = 1100, .tk = 1100, .d = 16, .dv = 16};
+    Call prefill(s, type, 9);
+    prefill.options.mask = causal();
+    prefill.run();
+    for (const std::int64_t t : {1, 2, 63, 64, 65, 128, 511, 512, 513, 700, 1024, 1025, 1100}) {
+      Call step({.q_heads = 4, .kv_heads = 2, .tq = 1, .tk = t, .d = 16, .dv = 16}, type);
+      copy(prefill.q, step.q, {0, 0, t - 1});
+      copy(prefill.k, step.k, {0, 0, 0});
+      copy(prefill.v, step.v, {0, 0, 0});
+      step.run();
+      for (std::int64_t h = 0; h < 4; ++h) {
+        EXPECT_TRUE(same_row(prefill, {0, h, t - 1}, step, {0, h, 0})) << "step " << t;
+      }
+    }
+  }
+}
+
+TEST_P(Bits, PaddingKeysChangeNothing) {
+  for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+    Draw draw(seed);
+    const Sizes s = random_sizes(draw);
+    const DType type = random_type(draw);
+    Call plain(s, type, seed);
+    const bool is_causal = draw.chance(0.5);
+    plain.options.mask = is_causal ? causal(Alignment::kBottomRight) : Mask{};
+    plain.run();
+    for (const std::int64_t extra : {std::int64_t{1}, std::int64_t{64}, draw.between(2, 900)}) {
+      Sizes wide = s;
+      wide.tk += extra;
+      Call padded(wide, type);
+      const auto pad = [&](const Strided& from, Strided& to) {
+        to.fill([&](const Index& at) {
+          return at[2] < s.tk ? element(from.view(), {at[0], at[1], at[2], at[3]}) : kNaN;
+        });
+      };
+      copy(plain.q, padded.q, {0, 0, 0});
+      pad(plain.k, padded.k);
+      pad(plain.v, padded.v);
+      const Strided lengths = integers(std::vector<std::int64_t>(static_cast<std::size_t>(s.batch), s.tk));
+      padded.options.mask = plain.options.mask | key_lengths(lengths.view());
+      padded.run();
+      EXPECT_TRUE(same_bits(plain, padded)) << "seed " << seed << ", " << extra << " keys of padding by lengths";
+      const Strided mask = filled(DType::kBool, {wide.tk}, [&](const Index& at) { return at[0] < s.tk; });
+      padded.options.mask = allowed(mask.view());
+      if (is_causal) {
+        const Strided places = integers(std::vector<std::int64_t>(static_cast<std::size_t>(s.batch), s.tk - s.tq));
+        padded.options.mask = padded.options.mask | causal() | offsets(places.view());
+        padded.run();
+      } else {
+        padded.run();
+      }
+      EXPECT_TRUE(same_bits(plain, padded)) << "seed " << seed << ", " << extra << " keys of padding by a bool mask";
+    }
+  }
+}
+
+TEST_P(Bits, AnyLayoutAndAddress) {
+  for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+    Draw draw(seed);
+    const Sizes s = random_sizes(draw);
+    const DType type = random_type(draw);
+    Call plain(s, type, seed);
+    plain.run();
+    for (int round = 0; round < 4; ++round) {
+      Call other(s, type);
+      for (auto [tensor, from] :
+           {std::pair{&other.q, &plain.q}, {&other.k, &plain.k}, {&other.v, &plain.v}, {&other.out, &plain.out}}) {
+        const std::vector<int> order = draw.chance(0.5) ? std::vector{0, 2, 1, 3} : std::vector{0, 1, 2, 3};
+        *tensor =
+            Strided(type, from->shape, order, draw.chance(0.5) ? draw.between(1, 20) : 0, draw.chance(0.2) ? 2 : 1,
+                    static_cast<int>(draw.between(-1, 3)), static_cast<std::size_t>(draw.between(0, 31)));
+        tensor->fill([&, from = from](const Index& at) { return element(from->view(), {at[0], at[1], at[2], at[3]}); });
+      }
+      other.run();
+      EXPECT_TRUE(same_bits(plain, other)) << "seed " << seed;
+    }
+  }
+}
+
+TEST_P(Bits, NaNNeighboursChangeNothing) {
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    Draw draw(seed);
+    Sizes s = random_sizes(draw);
+    s.tq = std::max<std::int64_t>(s.tq, 2);
+    const DType type = random_type(draw);
+    Call clean(s, type, seed);
+    clean.run();
+    // Another query of the same tile is NaN.
+    const std::int64_t row = draw.between(0, s.tq - 1);
+    Call dirty(s, type, seed);
+    dirty.q.fill([&](const Index& at) {
+      return at[2] == row ? kNaN : element(clean.q.view(), {at[0], at[1], at[2], at[3]});
+    });
+    dirty.run();
+    for (std::int64_t i = 0; i < s.tq; ++i) {
+      if (i == row) continue;
+      EXPECT_TRUE(same_row(clean, {0, 0, i}, dirty, {0, 0, i})) << "seed " << seed << ", query " << i;
+    }
+    // A key and a value that only later queries see are NaN.
+    Call before(s, type, seed);
+    const std::int64_t place = std::min(row, s.tk - 1);
+    before.options.mask = causal(Alignment::kTopLeft);
+    before.run();
+    for (const bool in_values : {false, true}) {
+      Call behind(s, type, seed);
+      Strided& tensor = in_values ? behind.v : behind.k;
+      tensor.fill([&](const Index& at) {
+        return at[2] >= place ? kNaN : element((in_values ? clean.v : clean.k).view(), {at[0], at[1], at[2], at[3]});
+      });
+      behind.options.mask = causal(Alignment::kTopLeft);
+      behind.run();
+      for (std::int64_t i = 0; i < place; ++i) {
+        EXPECT_TRUE(same_row(before, {0, 0, i}, behind, {0, 0, i})) << "seed " << seed << ", query " << i;
+      }
+    }
+  }
+}
+
+TEST_P(Bits, RunAgainTheSame) {
+  for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+    Draw draw(seed);
+    const Sizes s = random_sizes(draw);
+    Call once(s, DType::kF32, seed), again(s, DType::kF32, seed);
+    once.run();
+    again.run();
+    EXPECT_TRUE(same_bits(once, again)) << "seed " << seed;
+  }
+}
+
+}  // namespace
+}  // namespace manyheads::test

@@ -1,0 +1,97 @@
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "attention/call.hpp"
+
+namespace manyheads::test {
+namespace {
+
+class Explain : public AtEachIsa {
+ protected:
+  static Explanation of(Call& call) {
+    return explain(call.q.view(), call.k.view(), call.v.view(), call.out.mutable_view(), call.options);
+  }
+};
+MANYHEADS_AT_EACH_ISA(Explain);
+
+TEST_P(Explain, NamesTheInstructionSetAndThePath) {
+  Call call({.tq = 10, .tk = 10});
+  EXPECT_EQ(of(call).isa, GetParam());
+  EXPECT_TRUE(contains(of(call).path, "fused")) << of(call).path;
+  Call half({.tq = 10, .tk = 10}, DType::kBF16);
+  EXPECT_NE(of(half).path, of(call).path);
+  EXPECT_TRUE(contains(of(half).path, "BF16")) << of(half).path;
+  const std::string text = of(call).to_string();
+  EXPECT_TRUE(contains(text, GetParam()) && contains(text, "fused")) << text;
+}
+
+TEST_P(Explain, CountsBlocksAndThoseTheMaskRulesOut) {
+  const Sizes s{.batch = 2, .q_heads = 4, .kv_heads = 2, .tq = 640, .tk = 640, .d = 32, .dv = 16};
+  Call full(s);
+  const Explanation all = of(full);
+  EXPECT_EQ(all.run_keys, 64);
+  EXPECT_EQ(all.chunk_keys, 512);
+  EXPECT_EQ(all.skipped_blocks, 0);
+  EXPECT_EQ(all.blocks, all.tasks * 10);
+  EXPECT_DOUBLE_EQ(all.flop, 2.0 * (32 + 16) * 2 * 4 * 640 * 640);
+  EXPECT_DOUBLE_EQ(all.bytes, 4.0 * (2 * 4 * 640 * (32 + 16) + 2 * 2 * 640 * (32 + 16)));
+  EXPECT_GE(all.tasks * all.tile_queries, 2 * 4 * 640);
+
+  Call lower(s);
+  lower.options.mask = causal();
+  const Explanation half = of(lower);
+  EXPECT_EQ(half.blocks, all.blocks);
+  EXPECT_GT(half.skipped_blocks, all.blocks * 2 / 5);
+  EXPECT_LT(half.flop, all.flop * 0.6);
+
+  const Strided lengths = integers({0, 64});
+  Call short_keys(s);
+  short_keys.options.mask = key_lengths(lengths.view());
+  EXPECT_EQ(of(short_keys).skipped_blocks, all.blocks - all.blocks / 20);
+
+  const Strided mask = filled(DType::kBool, {640}, [](const Index& at) { return at[0] >= 128 && at[0] < 192; });
+  Call masked(s);
+  masked.options.mask = allowed(mask.view());
+  EXPECT_EQ(of(masked).blocks - of(masked).skipped_blocks, all.blocks / 10);
+
+  const auto id = [](const Index& at) { return static_cast<double>(at[1] / 64); };
+  const Strided q_ids = filled(DType::kI32, {2, 640}, id);
+  Call packed(s);
+  packed.options.mask = documents(q_ids.view(), q_ids.view());
+  EXPECT_GT(of(packed).skipped_blocks, all.blocks * 3 / 4);
+}
+
+TEST_P(Explain, ThreadsAreNoMoreThanAskedForOrUseful) {
+  Call call({.q_heads = 8, .kv_heads = 8, .tq = 512, .tk = 512, .d = 64, .dv = 64});
+  for (const int threads : {1, 2, 5}) {
+    call.options.num_threads = threads;
+    EXPECT_EQ(of(call).threads, threads);
+  }
+  Call tiny({.tq = 1, .tk = 4});
+  tiny.options.num_threads = 64;
+  EXPECT_EQ(of(tiny).threads, 1);
+}
+
+TEST_P(Explain, TheWorkspaceDoesNotGrowWithTheScores) {
+  const auto bytes = [](std::int64_t t) {
+    Call call({.tq = t, .tk = t, .d = 64, .dv = 64});
+    call.options.num_threads = 1;
+    EXPECT_EQ(of(call).workspace_bytes, attention_workspace_size(call.q.view(), call.k.view(), call.v.view(),
+                                                                 call.out.mutable_view(), call.options));
+    return of(call).workspace_bytes;
+  };
+  EXPECT_LT(bytes(16384), 2 * bytes(1024));
+  EXPECT_LT(bytes(16384), std::size_t{1} << 20);
+}
+
+TEST_P(Explain, AnEmptyCallTakesNothing) {
+  Call call({.batch = 0, .tq = 5, .tk = 5});
+  const Explanation e = of(call);
+  EXPECT_EQ(e.tasks, 0);
+  EXPECT_EQ(e.blocks, 0);
+  EXPECT_EQ(e.flop, 0);
+}
+
+}  // namespace
+}  // namespace manyheads::test

@@ -1,0 +1,48 @@
+#include <gtest/gtest.h>
+
+#include <manyheads/mask.hpp>
+
+#include "attention/call.hpp"
+
+namespace manyheads::test {
+namespace {
+
+TEST(MaskParts, ComposeInAnyOrder) {
+  const Strided lengths = integers({1});
+  const Strided added = dense(DType::kF32, {1});
+  const Mask one = causal(Alignment::kBottomRight) | key_lengths(lengths.view()) | window(3, 4) | bias(added.view());
+  const Mask two = bias(added.view()) | window(3, 4) | key_lengths(lengths.view()) | causal(Alignment::kBottomRight);
+  for (const Mask& mask : {one, two}) {
+    EXPECT_TRUE(mask.causal);
+    EXPECT_EQ(mask.alignment, Alignment::kBottomRight);
+    EXPECT_EQ(mask.window_left, 3);
+    EXPECT_EQ(mask.window_right, 4);
+    EXPECT_EQ(mask.key_lengths.data(), lengths.view().data());
+    EXPECT_EQ(mask.bias.data(), added.view().data());
+    EXPECT_FALSE(mask.allowed.defined());
+  }
+}
+
+TEST(MaskParts, GivenTwiceAreAnError) {
+  const Strided tensor = integers({1});
+  const ConstTensorView view = tensor.view();
+  const auto twice = [](const Mask& a, const Mask& b) { return error_of([&] { static_cast<void>(a | b); }); };
+  EXPECT_EQ(twice(window(1, 2), window(1, 2)), "mask: window is given twice");
+  EXPECT_EQ(twice(window(1, -1), window(-1, 0)), "mask: window is given twice");
+  EXPECT_EQ(twice(key_lengths(view), key_lengths(view)), "mask: key_lengths is given twice");
+  EXPECT_EQ(twice(offsets(view), offsets(view)), "mask: offsets is given twice");
+  EXPECT_EQ(twice(documents(view, view), documents(view, view)), "mask: q_documents is given twice");
+  EXPECT_EQ(twice(allowed(view), allowed(view)), "mask: allowed is given twice");
+  EXPECT_EQ(twice(bias(view), causal() | bias(view)), "mask: bias is given twice");
+  EXPECT_EQ(twice(alibi(view), alibi(view)), "mask: alibi_slopes is given twice");
+}
+
+TEST(MaskParts, AlignmentsMustAgree) {
+  EXPECT_EQ(error_of([] { static_cast<void>(causal(Alignment::kTopLeft) | align(Alignment::kBottomRight)); }),
+            "mask: one part is aligned top-left, another bottom-right");
+  EXPECT_EQ((causal(Alignment::kTopLeft) | window(1, 1, Alignment::kTopLeft)).alignment, Alignment::kTopLeft);
+  EXPECT_EQ((causal() | causal()).causal, true);
+}
+
+}  // namespace
+}  // namespace manyheads::test

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <manyheads/attention.hpp>
+
+// An evaluation of attention in float64 that shares no code with the library, and the bounds that it is held to.
+namespace manyheads::test {
+
+// Element of a view as a double, whatever its type.
+double element(const ConstTensorView& view, std::initializer_list<std::int64_t> index);
+
+struct Oracle {
+  std::int64_t batch = 0, heads = 0, tq = 0, tk = 0, dv = 0;
+  std::vector<double> out;        // [B,Hq,Tq,Dv]
+  std::vector<double> lse;        // [B,Hq,Tq]
+  std::vector<double> weights;    // [B,Hq,Tq,Tk]
+  std::vector<double> magnitude;  // A of each output element: sum of p |v|
+  std::vector<double> kappa;      // of each row: the largest sum of absolute score terms over its allowed keys
+  std::vector<bool> forbidden;    // of each row
+};
+
+Oracle evaluate(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,
+                const AttentionOptions& options);
+
+// The bounds of the numbers' rules: u = 2^-24, 2^-11 or 2^-8 for the types of inputs and output.
+//   out: (8 + (2 + sqrt(D) / 4) kappa) u32 A, and 2 u A more (fp16: and 2^-25) where a half type takes part
+//   lse: (8 + (1 + sqrt(D) / 8) kappa) u32 + 2 u32 |lse|, and 2^-16 more for bf16
+// softcap adds 8 to the factors of kappa, since tanh and two roundings come on top.
+double out_bound(const Oracle& oracle, std::size_t element, std::int64_t d, DType in, DType out, bool softcap);
+double lse_bound(const Oracle& oracle, std::size_t row, std::int64_t d, DType in, bool softcap);
+
+// "" when out (and lse, where defined) lie within the bounds, else where they first do not.
+std::string compare(const Oracle& oracle, const ConstTensorView& out, const ConstTensorView& lse, std::int64_t d,
+                    DType in, bool softcap);
+
+}  // namespace manyheads::test

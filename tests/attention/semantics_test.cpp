@@ -1,0 +1,686 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "attention/call.hpp"
+
+// The rules of what attention means, one test a rule, at each instruction set of the machine.
+namespace manyheads::test {
+namespace {
+
+class Semantics : public AtEachIsa {};
+MANYHEADS_AT_EACH_ISA(Semantics);
+
+// Which keys the queries of batch entry b see, read off the result: equal scores and V = 1 give 1 / (number seen).
+std::vector<std::string> seen(const Mask& mask, std::int64_t tq, std::int64_t tk, std::int64_t batch = 1,
+                              std::int64_t b = 0) {
+  Call call({.batch = batch, .tq = tq, .tk = tk, .d = 4, .dv = tk});
+  call.q.fill([](const Index&) { return 0.0; });
+  call.v.fill([](const Index& at) { return at[2] == at[3] ? 1.0 : 0.0; });
+  call.options.mask = mask;
+  call.run();
+  std::vector<std::string> rows;
+  for (std::int64_t i = 0; i < tq; ++i) {
+    std::string row;
+    for (std::int64_t j = 0; j < tk; ++j) row += call.out_at(b, 0, i, j) > 0 ? '1' : '0';
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+using Rows = std::vector<std::string>;
+
+// Ways to hide keys from queries. Key 70 and above are hidden from every query, or from query 0 alone.
+struct Hiding {
+  std::string name;
+  Mask mask;
+  std::vector<Strided> parts;
+};
+
+constexpr std::int64_t kVisible = 70;
+
+std::vector<Hiding> hidings(const Sizes& s, bool from_first_only) {
+  std::vector<Hiding> list;
+  const auto forbids = [=](std::int64_t i, std::int64_t j) { return j >= kVisible && (i == 0 || !from_first_only); };
+  const auto add = [&](const std::string& name) -> Hiding& {
+    list.push_back({name, {}, {}});
+    list.back().parts.reserve(2);
+    return list.back();
+  };
+  {
+    Hiding& h = add("bool mask");
+    h.parts.push_back(filled(DType::kBool, {s.tq, s.tk}, [&](const Index& at) { return !forbids(at[0], at[1]); }));
+    h.mask.allowed = h.parts[0].view();
+  }
+  {
+    Hiding& h = add("bias");
+    h.parts.push_back(
+        filled(DType::kF32, {s.tq, s.tk}, [&](const Index& at) { return forbids(at[0], at[1]) ? -kInf : 0.25; }));
+    h.mask.bias = h.parts[0].view();
+  }
+  if (from_first_only) {
+    Hiding& h = add("causal");
+    h.parts.push_back(integers(std::vector<std::int64_t>(static_cast<std::size_t>(s.batch), kVisible - 1)));
+    h.mask = causal() | offsets(h.parts[0].view());
+    Hiding& w = add("window");
+    w.parts.push_back(integers(std::vector<std::int64_t>(static_cast<std::size_t>(s.batch), kVisible - 1)));
+    w.mask = window(-1, 0) | offsets(w.parts[0].view());
+  } else {
+    Hiding& h = add("key lengths");
+    h.parts.push_back(integers(std::vector<std::int64_t>(static_cast<std::size_t>(s.batch), kVisible)));
+    h.mask.key_lengths = h.parts[0].view();
+    Hiding& w = add("window");
+    w.parts.push_back(integers(std::vector<std::int64_t>(static_cast<std::size_t>(s.batch), kVisible - s.tq)));
+    w.mask = window(-1, 0) | offsets(w.parts[0].view());
+    Hiding& documents = add("documents");
+    documents.parts.push_back(ids(s.batch, std::vector<std::int64_t>(static_cast<std::size_t>(s.tq), 5)));
+    std::vector<std::int64_t> keys(static_cast<std::size_t>(s.tk), 5);
+    for (std::size_t j = kVisible; j < keys.size(); ++j) keys[j] = j % 2 == 0 ? 4 : 6;
+    documents.parts.push_back(ids(s.batch, keys, DType::kI64));
+    documents.mask.q_documents = documents.parts[0].view();
+    documents.mask.k_documents = documents.parts[1].view();
+  }
+  return list;
+}
+
+// --- Forbidden rows ---
+
+void expect_forbidden(const std::string& name, const Mask& mask, std::int64_t row) {
+  for (const bool sinks : {false, true}) {
+    Call call({.batch = 2, .q_heads = 2, .kv_heads = 1, .tq = 5, .tk = 9, .d = 8, .dv = 5});
+    const Strided logits = filled(DType::kF32, {2}, [](const Index& at) { return at[0] == 0 ? -3.5 : 40.0; });
+    if (sinks) call.options.sinks = logits.view();
+    call.options.mask = mask;
+    EXPECT_EQ(call.wrong(), "") << name;
+    for (std::int64_t b = 0; b < 2; ++b) {
+      for (std::int64_t h = 0; h < 2; ++h) {
+        for (std::int64_t e = 0; e < 5; ++e) {
+          EXPECT_EQ(bits(call.out.view(), {b, h, row, e}), 0u) << name;  // 0, not -0
+        }
+        EXPECT_EQ(call.lse_at(b, h, row), sinks ? (h == 0 ? -3.5 : 40.0) : -kInf) << name;
+      }
+    }
+  }
+}
+
+TEST_P(Semantics, RowsWithEveryKeyForbiddenGiveZeroAndMinusInfinityOrTheSink) {
+  const Strided lengths = integers({0, 0});
+  expect_forbidden("key lengths", key_lengths(lengths.view()), 3);
+  const Strided mask = filled(DType::kBool, {5, 9}, [](const Index& at) { return at[0] != 3; });
+  expect_forbidden("bool mask", allowed(mask.view()), 3);
+  const Strided added = filled(DType::kF32, {5, 9}, [](const Index& at) { return at[0] == 3 ? -kInf : 1.0; });
+  expect_forbidden("bias", bias(added.view()), 3);
+  const Strided mixed = filled(DType::kF32, {5, 9}, [](const Index& at) { return at[1] < 4 ? -kInf : 1.0; });
+  const Strided rest = filled(DType::kBool, {5, 9}, [](const Index& at) { return at[0] != 3 || at[1] < 4; });
+  expect_forbidden("bias and bool mask", bias(mixed.view()) | allowed(rest.view()), 3);
+  const Strided before = integers({-4, -4});
+  expect_forbidden("causal", causal() | offsets(before.view()), 3);
+  const Strided behind = integers({100, 100});
+  expect_forbidden("window", window(2, 0) | offsets(behind.view()), 3);
+  const Strided q_ids = ids(2, {1, 1, 1, 7, 1});
+  const Strided k_ids = ids(2, {1, 1, 1, 1, 1, 2, 2, 8, 9});
+  expect_forbidden("documents", documents(q_ids.view(), k_ids.view()), 3);
+}
+
+TEST_P(Semantics, NoKeysAtAllIsAsEveryKeyForbidden) {
+  for (const bool sinks : {false, true}) {
+    Call call({.batch = 2, .q_heads = 3, .kv_heads = 1, .tq = 4, .tk = 0, .d = 8, .dv = 3});
+    const Strided logits = filled(DType::kF32, {3}, [](const Index&) { return 2.5; });
+    if (sinks) call.options.sinks = logits.view();
+    call.run();
+    for (std::int64_t i = 0; i < 4; ++i) {
+      EXPECT_EQ(bits(call.out.view(), {1, 2, i, 2}), 0u);
+      EXPECT_EQ(call.lse_at(1, 2, i), sinks ? 2.5 : -kInf);
+    }
+  }
+}
+
+TEST_P(Semantics, EmptyBatchHeadsOrQueriesSucceed) {
+  for (const Sizes& s : {Sizes{.batch = 0}, Sizes{.q_heads = 0, .kv_heads = 0}, Sizes{.q_heads = 0, .kv_heads = 2},
+                         Sizes{.tq = 0}, Sizes{.batch = 0, .q_heads = 0, .kv_heads = 0, .tq = 0, .tk = 0}}) {
+    Call call(s);
+    call.options.mask = causal(Alignment::kBottomRight);
+    EXPECT_NO_THROW(call.run());
+    // A view of nothing may lie nowhere.
+    const ConstTensorView q(nullptr, DType::kF32, call.q.shape);
+    if (element_count(call.q.shape) == 0 && element_count(call.out.shape) == 0) {
+      EXPECT_NO_THROW(attention(q, call.k.view(), call.v.view(), TensorView(nullptr, DType::kF32, call.out.shape)));
+    }
+  }
+}
+
+TEST_P(Semantics, ValuesOfNoWidthStillGiveTheLse) {
+  Call call({.tq = 3, .tk = 70, .d = 8, .dv = 0});
+  EXPECT_EQ(call.wrong(), "");
+}
+
+// --- Decided on the mask, never on a number ---
+
+TEST_P(Semantics, ALargeNegativeBiasStaysANumber) {
+  for (const double low : {-1e4, -1e9, -1e30, -3.0e38, -static_cast<double>(std::numeric_limits<float>::max())}) {
+    Call call({.tq = 20, .tk = 600, .d = 8, .dv = 4});
+    call.q.fill([](const Index&) { return 0.0; });  // only the bias counts: a uniform mean
+    const Strided added = filled(DType::kF32, {1, 1}, [&](const Index&) { return low; });
+    call.options.mask = bias(added.view());
+    call.run();
+    for (std::int64_t e = 0; e < 4; ++e) {
+      double mean = 0;
+      double size = 0;
+      for (std::int64_t j = 0; j < 600; ++j) {
+        mean += element(call.v.view(), {0, 0, j, e}) / 600;
+        size += std::fabs(element(call.v.view(), {0, 0, j, e})) / 600;
+      }
+      for (std::int64_t i = 0; i < 20; ++i) EXPECT_NEAR(call.out_at(0, 0, i, e), mean, 8 * 0x1p-24 * size) << low;
+    }
+    const double lse = low + std::log(600.0);
+    // Scores stop at -3e38 in base 2, so that the lowest float is told from -inf.
+    EXPECT_NEAR(call.lse_at(0, 0, 0), lse, low < -2e38 ? 0.5e38 : 16 * 0x1p-24 * std::fabs(low)) << low;
+    EXPECT_TRUE(std::isfinite(call.lse_at(0, 0, 0))) << low;
+  }
+}
+
+TEST_P(Semantics, ForbiddenKeysStayApartFromLowOnes) {
+  const double lowest = -static_cast<double>(std::numeric_limits<float>::max());
+  for (const double low : {-1e9, lowest}) {
+    Call call({.tq = 3, .tk = 100, .d = 8, .dv = 1});
+    call.q.fill([](const Index&) { return 0.0; });
+    call.v.fill([](const Index& at) { return at[2] % 2 == 0 ? 1.0 : 1000.0; });
+    const Strided added = filled(DType::kF32, {100}, [&](const Index& at) { return at[0] % 2 == 0 ? low : -kInf; });
+    call.options.mask = bias(added.view());
+    call.run();
+    EXPECT_NEAR(call.out_at(0, 0, 2, 0), 1.0, 1e-6) << low;
+    // The same with the odd keys forbidden by a bool mask.
+    const Strided all_low = filled(DType::kF32, {100}, [&](const Index&) { return low; });
+    const Strided even = filled(DType::kBool, {100}, [](const Index& at) { return at[0] % 2 == 0; });
+    call.options.mask = bias(all_low.view()) | allowed(even.view());
+    call.run();
+    EXPECT_NEAR(call.out_at(0, 0, 2, 0), 1.0, 1e-6) << low;
+  }
+}
+
+TEST_P(Semantics, MinusInfinityInABiasForbids) {
+  for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (const DType bias_type : {DType::kF32, type}) {
+      Call call({.batch = 2, .q_heads = 2, .kv_heads = 2, .tq = 30, .tk = 150, .d = 16, .dv = 16}, type);
+      const Strided added = filled(bias_type, {2, 1, 30, 150}, [](const Index& at) {
+        return (at[2] * 7 + at[3] * 3) % 5 == 0 ? -kInf : static_cast<double>(at[3] % 8) / 8;
+      });
+      call.options.mask = bias(added.view());
+      EXPECT_EQ(call.wrong(), "") << name_of(type) << " " << name_of(bias_type);
+    }
+  }
+}
+
+TEST_P(Semantics, PlusInfinityOrNaNInABiasComesOutAsNaN) {
+  for (const double bad : {kInf, kNaN}) {
+    for (const std::int64_t key : {0, 63, 64, 511, 512, 699}) {
+      Call call({.tq = 40, .tk = 700, .d = 8, .dv = 3});
+      Strided added =
+          filled(DType::kF32, {40, 700}, [&](const Index& at) { return at[0] == 17 && at[1] == key ? bad : 0.0; });
+      call.options.mask = bias(added.view());
+      call.run();
+      for (std::int64_t i = 0; i < 40; ++i) {
+        EXPECT_EQ(std::isnan(call.out_at(0, 0, i, 1)), i == 17) << bad << " at key " << key << ", query " << i;
+      }
+      EXPECT_TRUE(std::isnan(call.lse_at(0, 0, 17)) || (bad == kInf && call.lse_at(0, 0, 17) == kInf));
+      // Behind a bool mask it is not read.
+      const Strided mask = filled(DType::kBool, {700}, [&](const Index& at) { return at[0] != key; });
+      call.options.mask = bias(added.view()) | allowed(mask.view());
+      call.run();
+      EXPECT_FALSE(std::isnan(call.out_at(0, 0, 17, 1))) << bad << " at key " << key;
+    }
+  }
+}
+
+// --- Where the diagonal lies ---
+
+TEST_P(Semantics, CausalNeedsAnAlignmentWhereTheLengthsDiffer) {
+  Call call({.tq = 2, .tk = 4});
+  call.options.mask = causal();
+  const std::string text = error_of([&] { call.run(); });
+  EXPECT_TRUE(contains(text, "attention: causal with 2 queries and 4 keys: say top_left or bottom_right")) << text;
+  EXPECT_EQ(call.out_at(0, 0, 0, 0), 777.0);
+  EXPECT_EQ(seen(causal(), 3, 3), (Rows{"100", "110", "111"}));
+  // An offset says it too.
+  const Strided one = integers({1});
+  EXPECT_EQ(seen(causal() | offsets(one.view()), 2, 4), (Rows{"1100", "1110"}));
+}
+
+TEST_P(Semantics, TopLeft) {
+  EXPECT_EQ(seen(causal(Alignment::kTopLeft), 2, 4), (Rows{"1000", "1100"}));
+  EXPECT_EQ(seen(causal(Alignment::kTopLeft), 4, 2), (Rows{"10", "11", "11", "11"}));
+  EXPECT_EQ(seen(window(1, 0, Alignment::kTopLeft), 3, 4), (Rows{"1000", "1100", "0110"}));
+}
+
+TEST_P(Semantics, BottomRight) {
+  EXPECT_EQ(seen(causal(Alignment::kBottomRight), 2, 4), (Rows{"1110", "1111"}));
+  EXPECT_EQ(seen(causal(Alignment::kBottomRight), 4, 2), (Rows{"00", "00", "10", "11"}));
+  EXPECT_EQ(seen(window(1, 0, Alignment::kBottomRight), 2, 4), (Rows{"0110", "0011"}));
+  EXPECT_EQ(seen(causal() | align(Alignment::kBottomRight), 1, 3), (Rows{"111"}));
+}
+
+TEST_P(Semantics, BottomRightCountsFromTheKeyLengths) {
+  const Strided lengths = integers({3, 5, 1, 0}, DType::kI32);
+  const Mask mask = causal(Alignment::kBottomRight) | key_lengths(lengths.view());
+  EXPECT_EQ(seen(mask, 2, 5, 4, 0), (Rows{"11000", "11100"}));
+  EXPECT_EQ(seen(mask, 2, 5, 4, 1), (Rows{"11110", "11111"}));
+  EXPECT_EQ(seen(mask, 2, 5, 4, 2), (Rows{"00000", "10000"}));
+  EXPECT_EQ(seen(mask, 2, 5, 4, 3), (Rows{"00000", "00000"}));
+  // Top-left does not.
+  EXPECT_EQ(seen(causal(Alignment::kTopLeft) | key_lengths(lengths.view()), 2, 5, 4, 0), (Rows{"10000", "11000"}));
+}
+
+TEST_P(Semantics, OffsetsStandInForTheAlignment) {
+  const Strided far = integers({0, 2, -1, std::int64_t{1} << 60});
+  const Mask mask = causal(Alignment::kBottomRight) | offsets(far.view());
+  EXPECT_EQ(seen(mask, 2, 4, 4, 0), (Rows{"1000", "1100"}));
+  EXPECT_EQ(seen(mask, 2, 4, 4, 1), (Rows{"1110", "1111"}));
+  EXPECT_EQ(seen(mask, 2, 4, 4, 2), (Rows{"0000", "1000"}));
+  EXPECT_EQ(seen(mask, 2, 4, 4, 3), (Rows{"1111", "1111"}));
+  EXPECT_EQ(seen(window(0, 0) | offsets(far.view()), 2, 4, 4, 1), (Rows{"0010", "0001"}));
+}
+
+TEST_P(Semantics, WindowWithAndWithoutCausal) {
+  EXPECT_EQ(seen(window(-1, -1), 3, 3), (Rows{"111", "111", "111"}));
+  EXPECT_EQ(seen(window(1, 1), 4, 4), (Rows{"1100", "1110", "0111", "0011"}));
+  EXPECT_EQ(seen(window(0, -1), 3, 3), (Rows{"111", "011", "001"}));
+  EXPECT_EQ(seen(window(-1, 0), 3, 3), (Rows{"100", "110", "111"}));
+  EXPECT_EQ(seen(window(-1, 1), 3, 4), (Rows{"1100", "1110", "1111"}));
+  // Causal caps the right side at 0.
+  EXPECT_EQ(seen(window(1, 2) | causal(), 4, 4), (Rows{"1000", "1100", "0110", "0011"}));
+  EXPECT_EQ(seen(window(std::numeric_limits<std::int64_t>::max(), 0), 2, 2), (Rows{"10", "11"}));
+}
+
+TEST_P(Semantics, DocumentsAllowEqualIds) {
+  const Strided q_ids = ids(1, {3, -1, 3, 9});
+  const Strided k_ids = ids(1, {3, 3, -1, 3, 0}, DType::kI64);
+  EXPECT_EQ(seen(documents(q_ids.view(), k_ids.view()), 4, 5), (Rows{"11010", "00100", "11010", "00000"}));
+}
+
+TEST_P(Semantics, PartsOfAMaskHoldTogether) {
+  const Strided mask = filled(DType::kBool, {4}, [](const Index& at) { return at[0] != 1; });
+  EXPECT_EQ(seen(causal() | allowed(mask.view()), 4, 4), (Rows{"1000", "1000", "1010", "1011"}));
+  const Strided lengths = integers({3});
+  EXPECT_EQ(seen(causal() | allowed(mask.view()) | key_lengths(lengths.view()), 4, 4),
+            (Rows{"1000", "1000", "1010", "1010"}));
+  const Strided q_ids = ids(1, {0, 0, 1, 1});
+  EXPECT_EQ(seen(causal() | documents(q_ids.view(), q_ids.view()) | window(0, 3), 4, 4),
+            (Rows{"1000", "0100", "0010", "0001"}));
+  const Strided added = filled(DType::kF32, {4, 1}, [](const Index& at) { return at[0] == 2 ? -kInf : 0.0; });
+  EXPECT_EQ(seen(causal() | bias(added.view()), 4, 4), (Rows{"1000", "1100", "0000", "1111"}));
+}
+
+TEST_P(Semantics, MasksBroadcastFromTheRight) {
+  const Sizes s{.batch = 2, .q_heads = 4, .kv_heads = 2, .tq = 6, .tk = 70, .d = 8, .dv = 8};
+  for (const Dims& shape : {Dims{}, Dims{70}, Dims{1}, Dims{6, 1}, Dims{6, 70}, Dims{4, 1, 1}, Dims{4, 6, 70},
+                            Dims{2, 1, 1, 70}, Dims{2, 4, 6, 70}, Dims{1, 1, 1, 1}, Dims{2, 1, 6, 1}}) {
+    Call call(s);
+    std::int64_t count = 0;
+    const Strided mask = filled(DType::kBool, shape, [&](const Index&) { return count++ % 3 != 1; });
+    const Strided added = filled(DType::kF32, shape, [&](const Index&) { return static_cast<double>(count++ % 7); });
+    call.options.mask = allowed(mask.view()) | bias(added.view());
+    EXPECT_EQ(call.wrong(), "") << shape.to_string();
+  }
+}
+
+// --- What is not read ---
+
+TEST_P(Semantics, WhatIsMaskedIsNeverReadIntoTheResult) {
+  const Sizes s{.batch = 2, .q_heads = 2, .kv_heads = 1, .tq = 60, .tk = 200, .d = 16, .dv = 9};
+  for (const bool from_first_only : {false, true}) {
+    for (const Hiding& hiding : hidings(s, from_first_only)) {
+      Call clean(s);
+      clean.options.mask = hiding.mask;
+      EXPECT_EQ(clean.wrong(), "") << hiding.name;
+      for (const double poison : {kNaN, kInf, -kInf, 3e38}) {
+        for (const bool in_values : {false, true}) {
+          Call dirty(s);
+          dirty.options.mask = hiding.mask;
+          Strided& tensor = in_values ? dirty.v : dirty.k;
+          tensor.fill([&](const Index& at) {
+            // Some whole rows, some single elements.
+            const bool hit = at[2] >= kVisible && (at[2] % 3 != 0 || at[3] == 5);
+            return hit ? poison : element((in_values ? clean.v : clean.k).view(), {at[0], at[1], at[2], at[3]});
+          });
+          dirty.run();
+          for (std::int64_t b = 0; b < s.batch; ++b) {
+            for (std::int64_t h = 0; h < s.q_heads; ++h) {
+              for (std::int64_t i = 0; i < (from_first_only ? 1 : s.tq); ++i) {
+                EXPECT_TRUE(same_row(clean, {b, h, i}, dirty, {b, h, i}))
+                    << hiding.name << " with " << poison << (in_values ? " in values" : " in keys") << ", query " << i;
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Semantics, ANaNInAVisiblePlaceComesOutAsNaN) {
+  const Sizes s{.q_heads = 2, .kv_heads = 2, .tq = 50, .tk = 600, .d = 16, .dv = 10};
+  for (const std::int64_t place : {0, 13, 49}) {
+    Call call(s);
+    call.q.set(call.q.strides[2] * place + 7, kNaN);
+    call.run();
+    for (std::int64_t i = 0; i < s.tq; ++i) {
+      for (std::int64_t e = 0; e < s.dv; ++e) EXPECT_EQ(std::isnan(call.out_at(0, 0, i, e)), i == place) << i;
+      EXPECT_EQ(std::isnan(call.lse_at(0, 0, i)), i == place) << "lse of query " << i << " is " << call.lse_at(0, 0, i);
+      EXPECT_FALSE(std::isnan(call.out_at(0, 1, i, 0)));
+    }
+  }
+  for (const std::int64_t key : {0, 30, 63, 64, 512, 599}) {
+    Call call(s);
+    call.k.set(call.k.strides[2] * key, kNaN);
+    call.options.mask = causal(Alignment::kBottomRight);  // query i sees keys to 550 + i
+    call.run();
+    for (std::int64_t i = 0; i < s.tq; ++i) {
+      EXPECT_EQ(std::isnan(call.out_at(0, 0, i, 3)), key <= 550 + i) << "key " << key << ", query " << i;
+      EXPECT_EQ(std::isnan(call.lse_at(0, 0, i)), key <= 550 + i) << "key " << key << ", query " << i;
+    }
+    Call values(s);
+    values.v.set(values.v.strides[2] * key + 4, kNaN);
+    values.options.mask = causal(Alignment::kBottomRight);
+    values.run();
+    for (std::int64_t i = 0; i < s.tq; ++i) {
+      for (std::int64_t e = 0; e < s.dv; ++e) {
+        EXPECT_EQ(std::isnan(values.out_at(0, 0, i, e)), e == 4 && key <= 550 + i) << "key " << key << ", query " << i;
+      }
+      EXPECT_FALSE(std::isnan(values.lse_at(0, 0, i)));
+    }
+  }
+}
+
+TEST_P(Semantics, ANaNInEveryScoreOfARowIsNaNWithASinkToo) {
+  for (const bool sinks : {false, true}) {
+    for (const bool masked : {false, true}) {
+      Call call({.tq = 3, .tk = 90, .d = 4, .dv = 2});
+      const Strided logits = filled(DType::kF32, {1}, [](const Index&) { return 1.0; });
+      const Strided mask = filled(DType::kBool, {90}, [](const Index& at) { return at[0] > 4; });
+      if (sinks) call.options.sinks = logits.view();
+      if (masked) call.options.mask = allowed(mask.view());
+      call.q.set(call.q.strides[2] * 1, kNaN);
+      call.run();
+      EXPECT_TRUE(std::isnan(call.out_at(0, 0, 1, 0))) << call.out_at(0, 0, 1, 0);
+      EXPECT_TRUE(std::isnan(call.lse_at(0, 0, 1)))
+          << call.lse_at(0, 0, 1) << " sinks " << sinks << " masked " << masked;
+      EXPECT_FALSE(std::isnan(call.out_at(0, 0, 2, 0)));
+    }
+  }
+}
+
+TEST_P(Semantics, ANaNValueOfAVisibleKeyWithNoWeightIsNaN) {
+  Call call({.tq = 4, .tk = 100, .d = 8, .dv = 3});
+  const Strided added = filled(DType::kF32, {100}, [](const Index& at) { return at[0] == 40 ? -1e6 : 0.0; });
+  call.options.mask = bias(added.view());
+  call.v.set(call.v.strides[2] * 40 + 1, kNaN);
+  call.run();
+  EXPECT_TRUE(std::isnan(call.out_at(0, 0, 2, 1)));
+  EXPECT_FALSE(std::isnan(call.out_at(0, 0, 2, 0)));
+}
+
+// --- Shapes, layouts, types ---
+
+TEST_P(Semantics, QueryHeadsReadTheirGroupsKeyValueHead) {
+  for (const std::int64_t tq : {1, 5, 70}) {
+    Call call({.batch = 2, .q_heads = 6, .kv_heads = 2, .tq = tq, .tk = 80, .d = 8, .dv = 2});
+    call.v.fill([](const Index& at) { return static_cast<double>(10 * at[0] + at[1] + 1); });
+    call.run();
+    for (std::int64_t b = 0; b < 2; ++b) {
+      for (std::int64_t h = 0; h < 6; ++h) {
+        EXPECT_NEAR(call.out_at(b, h, tq - 1, 0), static_cast<double>(10 * b + h / 3 + 1), 1e-5) << h;
+      }
+    }
+  }
+  Call random({.batch = 2, .q_heads = 12, .kv_heads = 3, .tq = 7, .tk = 70, .d = 16, .dv = 12});
+  EXPECT_EQ(random.wrong(), "");
+}
+
+TEST_P(Semantics, AnyHeadSize) {
+  for (const std::int64_t d : {1, 2, 3, 7, 16, 33, 64, 80, 128, 257, 600}) {
+    for (const std::int64_t dv : {d, std::int64_t{1}, std::int64_t{5}, std::int64_t{67}}) {
+      Call call({.q_heads = 2, .kv_heads = 1, .tq = 19, .tk = 131, .d = d, .dv = dv}, DType::kF32,
+                static_cast<std::uint64_t>(d * 1000 + dv));
+      EXPECT_EQ(call.wrong(), "") << "D " << d << ", Dv " << dv;
+    }
+  }
+}
+
+TEST_P(Semantics, AnyNumberOfQueries) {
+  for (std::int64_t tq = 1; tq <= 70; ++tq) {
+    Call call({.q_heads = 2, .kv_heads = 1, .tq = tq, .tk = tq + 3, .d = 8, .dv = 5}, DType::kF32,
+              static_cast<std::uint64_t>(tq));
+    call.options.mask = causal(Alignment::kBottomRight);
+    EXPECT_EQ(call.wrong(), "") << tq;
+  }
+}
+
+TEST_P(Semantics, AnyNumberOfKeys) {
+  for (const std::int64_t tk : {1,   2,   3,   4,   5,    63,   64,   65,   127,  128,  129,  511,  512,
+                                513, 575, 576, 577, 1023, 1024, 1025, 1537, 2049, 4096, 4097, 5000, 9001}) {
+    Call call({.tq = 3, .tk = tk, .d = 8, .dv = 6}, DType::kF32, static_cast<std::uint64_t>(tk));
+    EXPECT_EQ(call.wrong(), "") << tk;
+  }
+}
+
+TEST_P(Semantics, EqualKeysKeepTheirDigits) {
+  // One running sum would lose them: the bound's 8 u is for sums in runs and chunks.
+  Call call({.tq = 2, .tk = 100000, .d = 1, .dv = 2});
+  call.k.fill([](const Index&) { return 0.0; });
+  call.v.fill([](const Index& at) { return 1 + static_cast<double>(at[2] % 7) / 16; });
+  EXPECT_EQ(call.wrong(), "");
+}
+
+TEST_P(Semantics, EveryTypeInAndOut) {
+  for (const DType in : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (const DType out : {DType::kF32, DType::kBF16, DType::kF16}) {
+      for (const std::int64_t d : {5, 64}) {
+        Call call({.batch = 2, .q_heads = 2, .kv_heads = 1, .tq = 30, .tk = 600, .d = d, .dv = 33}, in, out, 7);
+        EXPECT_EQ(call.wrong(), "") << name_of(in) << " -> " << name_of(out);
+      }
+    }
+  }
+}
+
+TEST_P(Semantics, HalfOutputsAreRoundedOnceFromTheF32Result) {
+  for (const DType in : {DType::kF32, DType::kBF16, DType::kF16}) {
+    const Sizes s{.q_heads = 2, .kv_heads = 2, .tq = 20, .tk = 90, .d = 32, .dv = 20};
+    Call full(s, in, DType::kF32, 3);
+    full.run();
+    for (const DType out : {DType::kBF16, DType::kF16}) {
+      Call half(s, in, out, 3);
+      half.run();
+      for (std::int64_t i = 0; i < 20; ++i) {
+        for (std::int64_t e = 0; e < 20; ++e) {
+          const float value = static_cast<float>(full.out_at(0, 1, i, e));
+          const std::uint32_t expected = out == DType::kBF16 ? bfloat16(value).bits : float16(value).bits;
+          EXPECT_EQ(bits(half.out.view(), {0, 1, i, e}), expected);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Semantics, AnyLayout) {
+  struct Layout {
+    const char* name;
+    std::vector<int> order;
+    std::int64_t gap, step;
+    int reversed;
+  };
+  const Sizes s{.batch = 2, .q_heads = 4, .kv_heads = 2, .tq = 21, .tk = 140, .d = 24, .dv = 13};
+  for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
+    Call plain(s, type);
+    plain.run();
+    for (const Layout& l :
+         {Layout{"[B,T,H,D]", {0, 2, 1, 3}, 0, 1, -1}, Layout{"rows apart", {0, 1, 2, 3}, 5, 1, -1},
+          Layout{"elements apart", {0, 1, 2, 3}, 0, 3, -1}, Layout{"rows backwards", {0, 1, 2, 3}, 0, 1, 2},
+          Layout{"elements backwards", {0, 1, 2, 3}, 0, 1, 3}, Layout{"batch backwards", {0, 2, 1, 3}, 0, 1, 0},
+          Layout{"head size slowest", {3, 2, 1, 0}, 0, 1, -1}, Layout{"keys fastest", {0, 1, 3, 2}, 2, 1, 1}}) {
+      Call call(s, type);
+      for (const auto& [tensor, from] :
+           {std::pair{&call.q, &plain.q}, {&call.k, &plain.k}, {&call.v, &plain.v}, {&call.out, &plain.out}}) {
+        *tensor = Strided(type, from->shape, l.order, l.gap, l.step, l.reversed, 1);
+        tensor->fill([&, from = from](const Index& at) { return element(from->view(), {at[0], at[1], at[2], at[3]}); });
+      }
+      call.run();
+      EXPECT_TRUE(same_bits(plain, call)) << l.name << " " << name_of(type);
+    }
+  }
+}
+
+TEST_P(Semantics, InputsMayBroadcastWithStrideZero) {
+  const Sizes s{.batch = 2, .q_heads = 3, .kv_heads = 3, .tq = 9, .tk = 70, .d = 16, .dv = 16};
+  Call call(s);
+  const auto shared = [](const Strided& tensor) {
+    return ConstTensorView(tensor.view().data(), tensor.type, tensor.shape,
+                           Dims{0, 0, tensor.strides[2], tensor.strides[3]});
+  };
+  const ConstTensorView q = shared(call.q);
+  const ConstTensorView k = shared(call.k);
+  const ConstTensorView v(call.v.view().data(), call.v.type, call.v.shape, Dims{0, 0, 0, 1});
+  const TensorView lse = call.lse.mutable_view();
+  call.options.lse = &lse;
+  attention(q, k, v, call.out.mutable_view(), call.options);
+  call.options.lse = nullptr;
+  EXPECT_EQ(compare(evaluate(q, k, v, call.options), call.out.view(), call.lse.view(), 16, DType::kF32, false), "");
+}
+
+TEST_P(Semantics, ViewsInterleavedInOneBufferAreNoOverlap) {
+  // [B,T,4,H,D]: query, key, value and output of a token side by side, as a fused projection leaves them.
+  constexpr std::int64_t kT = 30, kH = 2, kD = 8;
+  std::vector<float> buffer(2 * kT * 4 * kH * kD);
+  std::mt19937_64 engine(5);
+  std::normal_distribution<float> normal;
+  for (float& x : buffer) x = normal(engine);
+  const Dims shape{2, kH, kT, kD};
+  const Dims strides{kT * 4 * kH * kD, kD, 4 * kH * kD, 1};
+  const auto part = [&](std::int64_t i) { return TensorView(buffer.data() + i * kH * kD, shape, strides); };
+  const Oracle oracle = evaluate(part(0), part(1), part(2), {});
+  attention(part(0), part(1), part(2), part(3));
+  EXPECT_EQ(compare(oracle, part(3), {}, kD, DType::kF32, false), "");
+}
+
+// --- What is added to the scores, and what they are scaled by ---
+
+TEST_P(Semantics, Scale) {
+  for (const double scale : {0.0, -0.25, 1.0, 3.0, 1e-30, 1e-300, -1e-13, 0x1p-40, 0x1p40, 1e13}) {
+    Call call({.tq = 30, .tk = 150, .d = 16, .dv = 8});
+    call.options.scale = scale;
+    EXPECT_EQ(call.wrong(), "") << scale;
+  }
+}
+
+TEST_P(Semantics, AnExtremeScalePicksTheLargestScore) {
+  for (const double scale : {1e30, -1e30, 1e37, 1e300, -1e300}) {
+    Call call({.tq = 30, .tk = 150, .d = 16, .dv = 8});
+    call.options.scale = scale;
+    call.run();
+    for (std::int64_t i = 0; i < 30; ++i) {
+      std::int64_t best = 0;
+      double top = -kInf;
+      for (std::int64_t j = 0; j < 150; ++j) {
+        double dot = 0;
+        for (std::int64_t e = 0; e < 16; ++e) {
+          dot += element(call.q.view(), {0, 0, i, e}) * element(call.k.view(), {0, 0, j, e});
+        }
+        if (std::copysign(dot, dot * scale) > top) {
+          top = std::copysign(dot, dot * scale);
+          best = j;
+        }
+      }
+      EXPECT_EQ(call.out_at(0, 0, i, 0), element(call.v.view(), {0, 0, best, 0})) << scale << ", query " << i;
+    }
+  }
+}
+
+TEST_P(Semantics, Softcap) {
+  for (const double softcap : {0.5, 1.0, 20.0, 50.0, 1000.0, 1e6, 1e-3, 1e30, 1e-30}) {
+    for (const double scale : {0.3, 5.0}) {
+      Call call({.tq = 30, .tk = 150, .d = 16, .dv = 8});
+      call.options.softcap = softcap;
+      call.options.scale = scale;
+      EXPECT_EQ(call.wrong(), "") << softcap << " " << scale;
+    }
+  }
+}
+
+TEST_P(Semantics, AnExtremeSoftcapIsAsNoneOrAsZero) {
+  for (const double softcap : {1e38, 1e300, 1e-40, 1e-300}) {
+    Call call({.tq = 10, .tk = 70, .d = 16, .dv = 8});
+    call.options.softcap = softcap;
+    EXPECT_EQ(call.wrong(), "") << softcap;
+  }
+}
+
+TEST_P(Semantics, SoftcapComesBeforeBiasAndAlibi) {
+  Call call({.q_heads = 2, .kv_heads = 1, .tq = 30, .tk = 150, .d = 16, .dv = 8});
+  call.options.softcap = 2;
+  const Strided added = filled(DType::kF32, {30, 150}, [](const Index& at) { return static_cast<double>(at[1] % 9); });
+  const Strided slopes = filled(DType::kF32, {2}, [](const Index& at) { return at[0] == 0 ? 0.5 : -0.01; });
+  call.options.mask = bias(added.view()) | alibi(slopes.view());
+  EXPECT_EQ(call.wrong(), "");
+}
+
+TEST_P(Semantics, Alibi) {
+  const Strided slopes = filled(DType::kF32, {2}, [](const Index& at) { return at[0] == 0 ? 0.0625 : 3.0; });
+  for (const Alignment alignment : {Alignment::kTopLeft, Alignment::kBottomRight}) {
+    for (const bool is_causal : {false, true}) {
+      Call call({.batch = 2, .q_heads = 2, .kv_heads = 2, .tq = 40, .tk = 700, .d = 8, .dv = 8});
+      const Strided lengths = integers({700, 555});
+      call.options.mask = alibi(slopes.view()) | align(alignment) | key_lengths(lengths.view());
+      call.options.mask.causal = is_causal;
+      EXPECT_EQ(call.wrong(), "") << is_causal;
+    }
+  }
+  Call far({.q_heads = 2, .kv_heads = 2, .tq = 3, .tk = 90, .d = 8, .dv = 8});
+  const Strided offset = integers({100000});
+  far.options.mask = alibi(slopes.view()) | offsets(offset.view());
+  EXPECT_EQ(far.wrong(), "");
+}
+
+TEST_P(Semantics, SinksAddMassAndNoValue) {
+  for (const double sink : {0.0, 3.0, -3.0, 80.0, 1e4, -1e4, 1e30, -1e30, -kInf}) {
+    Call call({.q_heads = 2, .kv_heads = 1, .tq = 20, .tk = 600, .d = 16, .dv = 8});
+    const Strided logits = filled(DType::kF32, {2}, [&](const Index& at) { return at[0] == 0 ? sink : 0.5; });
+    call.options.sinks = logits.view();
+    EXPECT_EQ(call.wrong(), "") << sink;
+  }
+}
+
+TEST_P(Semantics, LargeScores) {
+  for (const double size : {30.0, 1e3, 1e6, 1e15}) {
+    Call call({.tq = 30, .tk = 700, .d = 16, .dv = 8});
+    call.k.fill([&, engine = std::mt19937_64(3), normal = std::normal_distribution<double>()](const Index&) mutable {
+      return normal(engine) * size;
+    });
+    EXPECT_EQ(call.wrong(), "") << size;
+  }
+}
+
+TEST_P(Semantics, RisingAndFallingScoresRescaleExactly) {
+  // The maximum moves again and again, up by far more than 2^127 in all, and down.
+  for (const double step : {0.7, -0.7, 5.0, -5.0}) {
+    Call call({.tq = 20, .tk = 3000, .d = 8, .dv = 8});
+    const Strided added =
+        filled(DType::kF32, {3000}, [&](const Index& at) { return static_cast<double>(at[0]) * step; });
+    call.options.mask = bias(added.view());
+    EXPECT_EQ(call.wrong(), "") << step;
+  }
+}
+
+TEST_P(Semantics, RowsWhoseKeysBeginInALaterChunk) {
+  Call call({.tq = 600, .tk = 2600, .d = 8, .dv = 4});
+  call.options.mask = window(300, 100, Alignment::kBottomRight);
+  EXPECT_EQ(call.wrong(), "");
+  const Strided mask = filled(DType::kBool, {600, 2600},
+                              [](const Index& at) { return at[1] / 512 == at[0] % 6 || at[1] / 512 == at[0] / 7 % 6; });
+  call.options.mask = allowed(mask.view());
+  EXPECT_EQ(call.wrong(), "");
+}
+
+}  // namespace
+}  // namespace manyheads::test

@@ -1,0 +1,46 @@
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <random>
+#include <string>
+
+#include <manyheads/cpu.hpp>
+
+#include "attention/oracle.hpp"
+#include "attention/random_case.hpp"
+
+namespace manyheads::test {
+namespace {
+
+std::int64_t from_environment(const char* name, std::int64_t otherwise) {
+  const char* text = std::getenv(name);
+  return text != nullptr && *text != '\0' ? std::stoll(text) : otherwise;
+}
+
+// MANYHEADS_SWEEP_CASES sets how many random calls are compared with float64, MANYHEADS_SWEEP_SEED where the seeds
+// begin; a failing case's seed is printed, and alone it is run by MANYHEADS_SWEEP_CASES=1 and that seed.
+TEST(AttentionSweep, RandomCasesStayWithinTheBoundsAtEveryInstructionSet) {
+  const std::int64_t cases = from_environment("MANYHEADS_SWEEP_CASES", 20000);
+  const std::int64_t first = from_environment("MANYHEADS_SWEEP_SEED", 1);
+  std::cout << "sweep: seeds " << first << " to " << first + cases - 1 << "\n";
+  std::int64_t calls = 0;
+  for (std::int64_t seed = first; seed < first + cases; ++seed) {
+    RandomCase c(static_cast<std::uint64_t>(seed));
+    const Oracle oracle = evaluate(c.q.view(), c.k.view(), c.v.view(), c.options);
+    for (const std::string& isa : available_isas()) {
+      set_isa(isa);
+      c.out.fill([](const auto&) { return 777.0; });
+      c.run();
+      const std::string wrong =
+          compare(oracle, c.out.view(), c.lse.view(), c.d, c.type, c.options.softcap > 0);
+      EXPECT_EQ(wrong, "") << isa << ", " << c.describe();
+      ++calls;
+    }
+  }
+  set_isa("");
+  std::cout << "sweep: " << cases << " cases, " << calls << " calls\n";
+}
+
+}  // namespace
+}  // namespace manyheads::test

@@ -1,0 +1,255 @@
+#include "base/parallel.hpp"
+
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "attention/call.hpp"
+
+namespace manyheads::test {
+namespace {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
+TEST(Parallel, EachPieceOnceWithAWorkerOfItsOwn) {
+  for (const std::int64_t count : {0, 1, 2, 7, 1000}) {
+    for (const int workers : {1, 2, 3, 16, 64}) {
+      std::vector<std::atomic<int>> done(static_cast<std::size_t>(count));
+      std::vector<std::atomic<int>> busy(static_cast<std::size_t>(workers));
+      std::atomic<int> shared{0};
+      base::parallel_for(count, workers, nullptr, [&](std::int64_t i, int worker) {
+        ASSERT_LT(worker, workers);
+        if (busy[static_cast<std::size_t>(worker)].fetch_add(1) != 0) ++shared;
+        ++done[static_cast<std::size_t>(i)];
+        busy[static_cast<std::size_t>(worker)].fetch_sub(1);
+      });
+      EXPECT_EQ(shared, 0);
+      for (const auto& times : done) EXPECT_EQ(times, 1);
+    }
+  }
+}
+
+TEST(Parallel, AnExceptionComesOutOnceAndThePoolLivesOn) {
+  for (int round = 0; round < 20; ++round) {
+    std::atomic<int> ran{0};
+    try {
+      base::parallel_for(1000, 4, nullptr, [&](std::int64_t i, int) {
+        ++ran;
+        if (i == 3) throw std::runtime_error("piece 3");
+      });
+      ADD_FAILURE() << "no exception";
+    } catch (const std::runtime_error& error) {
+      EXPECT_STREQ(error.what(), "piece 3");
+    }
+    EXPECT_LE(ran, 1000);
+    std::atomic<int> after{0};
+    base::parallel_for(100, 4, nullptr, [&](std::int64_t, int) { ++after; });
+    EXPECT_EQ(after, 100);
+  }
+}
+
+TEST(Parallel, NestedLoopsFinish) {
+  std::atomic<int> done{0};
+  base::parallel_for(8, 4, nullptr,
+                     [&](std::int64_t, int) { base::parallel_for(8, 4, nullptr, [&](std::int64_t, int) { ++done; }); });
+  EXPECT_EQ(done, 64);
+}
+
+TEST(Parallel, CallsFromManyThreadsAtOnceFinish) {
+  std::atomic<int> done{0};
+  std::vector<std::thread> callers;
+  for (int t = 0; t < 8; ++t) {
+    callers.emplace_back([&] {
+      for (int round = 0; round < 50; ++round) {
+        base::parallel_for(20, 4, nullptr, [&](std::int64_t, int) { ++done; });
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(done, 8 * 50 * 20);
+}
+
+TEST(Parallel, AttentionFromManyThreadsAtOnceIsRight) {
+  const Sizes s{.q_heads = 4, .kv_heads = 4, .tq = 100, .tk = 300, .d = 32, .dv = 32};
+  Call alone(s);
+  EXPECT_EQ(alone.wrong(), "");
+  std::vector<Call> calls(6, Call(s));
+  std::vector<std::thread> callers;
+  for (Call& call : calls) {
+    callers.emplace_back([&call] {
+      call.options.num_threads = 4;
+      for (int round = 0; round < 3; ++round) call.run();
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  for (const Call& call : calls) EXPECT_TRUE(same_bits(alone, call));
+}
+
+TEST(Parallel, AForkedChildHasAPoolOfItsOwn) {
+  if (kSanitized) GTEST_SKIP() << "the thread sanitizer ends children that start threads";
+  std::atomic<int> before{0};
+  base::parallel_for(100, 4, nullptr, [&](std::int64_t, int) { ++before; });  // the parent's pool has threads
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    ::alarm(20);  // a child that waits for its parent's threads would wait for ever
+    std::atomic<int> done{0};
+    base::parallel_for(1000, 4, nullptr, [&](std::int64_t, int) { ++done; });
+    ::_exit(done == 1000 ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "status " << status;
+  std::atomic<int> after{0};
+  base::parallel_for(100, 4, nullptr, [&](std::int64_t, int) { ++after; });
+  EXPECT_EQ(after, 100);
+}
+
+// An executor that gets fewer threads than workers asked for, one after the other.
+class OneThread : public Executor {
+ public:
+  void run(std::int64_t count, Task task, void* context) override {
+    counts.push_back(count);
+    for (std::int64_t i = 0; i < count; ++i) task(context, i);
+  }
+  std::vector<std::int64_t> counts;
+};
+
+TEST(Parallel, AnExecutorRunsTheWorkers) {
+  OneThread executor;
+  std::vector<int> done(50);
+  base::parallel_for(50, 4, &executor, [&](std::int64_t i, int) { ++done[static_cast<std::size_t>(i)]; });
+  for (const int times : done) EXPECT_EQ(times, 1);
+  EXPECT_EQ(executor.counts, (std::vector<std::int64_t>{4}));
+  EXPECT_THROW(base::parallel_for(50, 4, &executor, [](std::int64_t, int) { throw std::runtime_error("x"); }),
+               std::runtime_error);
+}
+
+TEST(Parallel, ThreadsThatCannotBeStartedMeanFewerOfThem) {
+  if (kSanitized) GTEST_SKIP() << "a sanitizer needs the address space that this test takes away";
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    ::alarm(20);
+    // No room for a thousand stacks.
+    const rlimit small{std::size_t{256} << 20, std::size_t{256} << 20};
+    ::setrlimit(RLIMIT_AS, &small);
+    std::atomic<int> done{0};
+    std::atomic<int> last{0};
+    try {
+      base::parallel_for(100000, 1000, nullptr, [&](std::int64_t, int worker) {
+        ++done;
+        int seen = last;
+        while (worker > seen && !last.compare_exchange_weak(seen, worker)) {
+        }
+      });
+    } catch (...) {
+      ::_exit(2);
+    }
+    ::_exit(done != 100000 ? 1 : last > 200 ? 3 : 0);  // 3: the limit did not bite
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "status " << status;
+}
+
+// Sets variables for one test.
+class ThreadCount : public testing::Test {
+ protected:
+  void SetUp() override {
+    for (const char* name : {"MANYHEADS_NUM_THREADS", "OMP_NUM_THREADS"}) {
+      const char* text = std::getenv(name);
+      before_.emplace_back(name, text != nullptr ? text : "");
+      ::unsetenv(name);
+    }
+  }
+  void TearDown() override {
+    for (const auto& [name, text] : before_) {
+      text.empty() ? ::unsetenv(name.c_str()) : ::setenv(name.c_str(), text.c_str(), 1);
+    }
+  }
+
+ private:
+  std::vector<std::pair<std::string, std::string>> before_;
+};
+
+TEST_F(ThreadCount, IsTheProcessorsThisProcessMayUse) {
+  cpu_set_t all;
+  ASSERT_EQ(::sched_getaffinity(0, sizeof(all), &all), 0);
+  EXPECT_EQ(default_num_threads(), CPU_COUNT(&all));
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  for (int cpu = 0; cpu < CPU_SETSIZE && CPU_COUNT(&one) == 0; ++cpu) {
+    if (CPU_ISSET(cpu, &all)) CPU_SET(cpu, &one);
+  }
+  ASSERT_EQ(::sched_setaffinity(0, sizeof(one), &one), 0);
+  EXPECT_EQ(default_num_threads(), 1);
+  ::sched_setaffinity(0, sizeof(all), &all);
+}
+
+TEST_F(ThreadCount, VariablesGoFirst) {
+  ::setenv("OMP_NUM_THREADS", "3", 1);
+  EXPECT_EQ(default_num_threads(), 3);
+  ::setenv("OMP_NUM_THREADS", "5,2", 1);
+  EXPECT_EQ(default_num_threads(), 5);
+  ::setenv("MANYHEADS_NUM_THREADS", "7", 1);
+  EXPECT_EQ(default_num_threads(), 7);
+  ::setenv("MANYHEADS_NUM_THREADS", "", 1);
+  EXPECT_EQ(default_num_threads(), 5);
+}
+
+TEST_F(ThreadCount, ABadVariableIsAnErrorThatNamesIt) {
+  for (const char* name : {"MANYHEADS_NUM_THREADS", "OMP_NUM_THREADS"}) {
+    for (const std::string text : {"0", "-3", "two", "3x", "1.5", " ", "99999999999999999999"}) {
+      ::setenv(name, text.c_str(), 1);
+      const std::string error = error_of([] { default_num_threads(); });
+      EXPECT_TRUE(contains(error, std::string(name) + "=" + text)) << error;
+      Call call({.q_heads = 4, .kv_heads = 4, .tq = 200, .tk = 200, .d = 32, .dv = 32});
+      EXPECT_TRUE(contains(error_of([&] { call.run(); }), name));
+      call.options.num_threads = 2;  // a count that is said needs no variable
+      EXPECT_EQ(error_of([&] { call.run(); }), "no error");
+    }
+    ::unsetenv(name);
+  }
+}
+
+TEST_F(ThreadCount, WorkersAreNoMoreThanPieces) {
+  EXPECT_EQ(base::worker_count(3, 8), 3);
+  EXPECT_EQ(base::worker_count(100, 8), 8);
+  EXPECT_EQ(base::worker_count(0, 8), 1);
+  EXPECT_EQ(base::worker_count(std::int64_t{1} << 40, 1 << 30), base::worker_count(std::int64_t{1} << 40, 1 << 20));
+}
+
+TEST(Workspaces, KeepTheLargestBlock) {
+  Workspace workspace;
+  EXPECT_EQ(workspace.capacity(), 0u);
+  void* first = workspace.reserve(1000);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(first) % 64, 0u);
+  EXPECT_EQ(workspace.reserve(10), first);
+  EXPECT_GE(workspace.capacity(), 1000u);
+  workspace.reserve(5000);
+  EXPECT_GE(workspace.capacity(), 5000u);
+  Workspace moved = std::move(workspace);
+  EXPECT_GE(moved.capacity(), 5000u);
+  if (kSanitized) GTEST_SKIP() << "a sanitizer ends the program where memory runs out";
+  EXPECT_NE(error_of([&] { moved.reserve(std::size_t{1} << 62); }, ErrorCode::kOutOfMemory), "no error");
+  EXPECT_NE(error_of([&] { moved.reserve(~std::size_t{0}); }, ErrorCode::kOutOfMemory), "no error");
+  EXPECT_NE(moved.reserve(100), nullptr);  // usable after the error
+}
+
+}  // namespace
+}  // namespace manyheads::test

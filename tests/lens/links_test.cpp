@@ -1,0 +1,122 @@
+#include "lens/links.hpp"
+
+#include <gtest/gtest.h>
+
+#include <manyheads/error.hpp>
+#include <string>
+#include <vector>
+
+namespace manyheads::lens {
+namespace {
+
+// [CLS] The embed ##ding the embed ##ding Cat [SEP], the second embedding in a second text.
+Trace small_trace() {
+  Trace trace;
+  trace.text = "The embedding";
+  trace.text2 = "the  embedding Cat";
+  trace.tokens = {"[CLS]", "the", "embed", "##ding", "the", "embed", "##ding", "cat", "[SEP]"};
+  trace.offsets = {{0, 0}, {0, 3}, {4, 9}, {9, 13}, {0, 3}, {5, 10}, {10, 14}, {15, 18}, {0, 0}};
+  trace.words = {-1, 0, 1, 1, 2, 3, 3, 4, -1};
+  trace.sequences = {-1, 0, 0, 0, 1, 1, 1, 1, -1};
+  trace.key_length = 9;
+  return trace;
+}
+
+TEST(WordsTest, PiecesBecomeWordsAndSpecialTokensNone) {
+  const std::vector<Word> words = words_of(small_trace());
+  ASSERT_EQ(words.size(), 5u);
+  EXPECT_EQ(words[0].text, "The");
+  EXPECT_EQ(words[1].text, "embedding");
+  EXPECT_EQ(words[1].first_token, 2);
+  EXPECT_EQ(words[1].num_tokens, 2);
+  EXPECT_EQ(words[1].sequence, 0);
+  EXPECT_EQ(words[3].text, "embedding");
+  EXPECT_EQ(words[3].first_token, 5);
+  EXPECT_EQ(words[3].sequence, 1);
+  EXPECT_EQ(words[4].text, "Cat");
+}
+
+TEST(WordsTest, WithoutOffsetsThePiecesAreJoined) {
+  Trace trace = small_trace();
+  trace.offsets.clear();
+  EXPECT_EQ(words_of(trace)[1].text, "embedding");
+}
+
+TEST(WordsTest, WithoutWordsEachTokenIsOne) {
+  Trace trace = small_trace();
+  trace.offsets.clear();
+  trace.words.clear();
+  trace.sequences.clear();
+  const std::vector<Word> words = words_of(trace);
+  ASSERT_EQ(words.size(), 9u);
+  EXPECT_EQ(words[0].text, "[CLS]");
+}
+
+TEST(FindWordTest, FirstOccurrenceUnlessAnIndexIsGiven) {
+  const std::vector<Word> words = words_of(small_trace());
+  EXPECT_EQ(find_word(words, "the"), 0u);  // small letters match in any case
+  EXPECT_EQ(find_word(words, "the#1"), 0u);
+  EXPECT_EQ(find_word(words, "the#2"), 2u);
+  EXPECT_EQ(find_word(words, "embedding#2"), 3u);
+  EXPECT_EQ(find_word(words, "cat"), 4u);
+  EXPECT_EQ(find_word(words, "CAT"), 4u);  // capitals that the text does not have: any case
+  EXPECT_EQ(find_word(words, "The"), 0u);
+  EXPECT_THROW(find_word(words, "The#2"), Error);  // the text has these capitals once
+}
+
+TEST(FindWordTest, AHashCanBeAWord) {
+  const std::vector<Word> words = {{"#", 0, 1, 0}, {"a", 1, 1, 0}, {"a#2", 2, 1, 0}, {"a", 3, 1, 0}};
+  EXPECT_EQ(find_word(words, "#"), 0u);
+  EXPECT_EQ(find_word(words, "a#2"), 2u);  // a word of that very name comes first
+  EXPECT_EQ(find_word(words, "a#1"), 1u);
+}
+
+TEST(FindWordTest, AnAbsentWordIsAnErrorThatListsTheWords) {
+  const std::vector<Word> words = words_of(small_trace());
+  for (const char* name : {"dog", "dog#1", "", "the#3", "the#0", "the#-1", "the#x", "the#99999999999999999999"}) {
+    try {
+      find_word(words, name);
+      FAIL() << name;
+    } catch (const Error& error) {
+      const std::string message = error.what();
+      EXPECT_TRUE(message.find("The embedding the embedding Cat") != std::string::npos ||
+                  message.find("occurs 2 times") != std::string::npos)
+          << message;
+    }
+  }
+  EXPECT_FALSE(has_word(words, "dog"));
+  EXPECT_TRUE(has_word(words, "cat"));
+}
+
+// Sum over the pieces of the attended word, mean over the pieces of the attending word.
+TEST(WordWeightsTest, SumOverKeysMeanOverQueries) {
+  const std::vector<float> a = {0.5f, 0.25f, 0.125f, 0.125f,  //
+                                0.0f, 0.5f,  0.25f,  0.25f,   //
+                                0.5f, 0.0f,  0.5f,   0.0f,    //
+                                0.1f, 0.2f,  0.3f,   0.4f};
+  const std::vector<Word> words = {{"x", 1, 2, 0}, {"y", 3, 1, 0}};
+  const std::vector<double> w = word_weights({a.data(), 4, 4}, words);
+  ASSERT_EQ(w.size(), 4u);
+  EXPECT_DOUBLE_EQ(w[0], (0.5 + 0.25 + 0.0 + 0.5) / 2);  // x to x
+  EXPECT_DOUBLE_EQ(w[1], (0.25 + 0.0) / 2);              // x to y
+  EXPECT_FLOAT_EQ(static_cast<float>(w[2]), 0.5f);       // y to x: 0.2 + 0.3
+  EXPECT_FLOAT_EQ(static_cast<float>(w[3]), 0.4f);
+}
+
+TEST(StrongestLinksTest, HeaviestFirstWithoutTheDiagonal) {
+  const std::vector<double> w = {0.9, 0.2, 0.4,  //
+                                 0.4, 0.9, 0.0,  //
+                                 0.1, 0.3, 0.9};
+  const std::vector<WeighedLink> links = strongest_links(w, 3, 3);
+  ASSERT_EQ(links.size(), 3u);
+  EXPECT_EQ(links[0].link.query, 0u);  // of equal weights, the earlier query
+  EXPECT_EQ(links[0].link.key, 2u);
+  EXPECT_EQ(links[1].link.query, 1u);
+  EXPECT_EQ(links[1].link.key, 0u);
+  EXPECT_DOUBLE_EQ(links[2].weight, 0.3);
+  EXPECT_EQ(strongest_links(w, 3, 99).size(), 5u);  // 0.0 is no link
+  EXPECT_TRUE(strongest_links({0.9}, 1, 3).empty());
+}
+
+}  // namespace
+}  // namespace manyheads::lens

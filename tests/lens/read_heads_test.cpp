@@ -1,0 +1,105 @@
+#include "lens/read_heads.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <manyheads/error.hpp>
+#include <string>
+
+namespace manyheads::lens {
+namespace {
+
+// Two layers of two heads over [CLS] a a [SEP]; q and k make head h of layer l look at token (2 l + h).
+Trace looking_trace() {
+  Trace trace;
+  trace.text = "a, a";
+  trace.tokens = {"[CLS]", "a", ",", "[SEP]"};
+  trace.token_ids = {101, 5, 6, 102};
+  trace.offsets = {{0, 0}, {0, 1}, {1, 2}, {0, 0}};
+  trace.words = {-1, 0, 1, -1};
+  trace.sequences = {-1, 0, 0, -1};
+  trace.scale = 1;
+  trace.key_length = 4;
+  for (std::int64_t l = 0; l < 2; ++l) {
+    Tensor q(DType::kF32, {2, 4, 1});
+    Tensor k(DType::kF32, {2, 4, 1});
+    Tensor lse(DType::kF32, {2, 4});
+    for (std::int64_t h = 0; h < 2; ++h) {
+      for (std::int64_t t = 0; t < 4; ++t) {
+        q.as<float>()[h * 4 + t] = 1;
+        k.as<float>()[h * 4 + t] = t == 2 * l + h ? 3.0f : 0.0f;
+        lse.as<float>()[h * 4 + t] = std::log(std::exp(3.0f) + 3.0f);
+      }
+    }
+    trace.layers.push_back({q.cview(), k.cview(), lse.cview(), {}, {}, {}, {q, k, lse}});
+  }
+  return trace;
+}
+
+TEST(ReadHeadsTest, EveryHeadInOrderWithItsLinks) {
+  const Trace trace = looking_trace();
+  const std::vector<Word> words = words_of(trace);
+  ASSERT_EQ(words.size(), 2u);
+  const double peak = std::exp(3.0) / (std::exp(3.0) + 3);
+  const double rest = 1 / (std::exp(3.0) + 3);
+  for (const int threads : {1, 3}) {
+    const std::vector<HeadReading> heads = read_heads(trace, words, {{0, 1}}, 3, threads);
+    ASSERT_EQ(heads.size(), 4u);
+    for (std::size_t i = 0; i < 4; ++i) {
+      EXPECT_EQ(heads[i].layer, i / 2);
+      EXPECT_EQ(heads[i].head, static_cast<std::int64_t>(i % 2));
+      ASSERT_EQ(heads[i].link_weights.size(), 1u);
+      EXPECT_NEAR(heads[i].link_weights[0], i == 2 ? peak : rest, 1e-6);  // key "," is token 2
+      EXPECT_EQ(heads[i].strongest.size(), 2u);
+      const auto first = static_cast<std::size_t>(ScoreId::kFirst);
+      EXPECT_NEAR(*heads[i].scores.scores[first].value, i == 0 ? peak : rest, 1e-6);
+    }
+    EXPECT_STREQ(heads[0].scores.roles.at(0)->role, "first");
+    EXPECT_STREQ(heads[2].scores.roles.at(0)->role, "punctuation");
+    EXPECT_STREQ(heads[3].scores.roles.at(0)->role, "separator");
+
+    const std::vector<LinkReading> ranked = rank_heads(heads, {{0, 1}});
+    ASSERT_EQ(ranked.size(), 1u);
+    ASSERT_EQ(ranked[0].best.size(), 4u);
+    EXPECT_EQ(ranked[0].best[0].layer, 1u);
+    EXPECT_EQ(ranked[0].best[0].head, 0);
+    EXPECT_NEAR(ranked[0].mean, (peak + 3 * rest) / 4, 1e-6);
+  }
+}
+
+TEST(ReadHeadsTest, NanRanksLast) {
+  std::vector<HeadReading> heads(3);
+  const double weights[] = {std::numeric_limits<double>::quiet_NaN(), 0.2, 0.4};
+  for (std::size_t i = 0; i < 3; ++i) {
+    heads[i].head = static_cast<std::int64_t>(i);
+    heads[i].link_weights = {weights[i]};
+  }
+  const LinkReading reading = rank_heads(heads, {{0, 1}}).at(0);
+  EXPECT_EQ(reading.best[0].head, 2);
+  EXPECT_EQ(reading.best[1].head, 1);
+  EXPECT_EQ(reading.best[2].head, 0);
+  EXPECT_TRUE(std::isnan(reading.mean));
+}
+
+TEST(TokenKindsTest, SeparatorsAndPunctuation) {
+  Trace trace = looking_trace();
+  TokenKinds kinds = token_kinds(trace);
+  EXPECT_EQ(kinds.separator, (std::vector<bool>{false, false, false, true}));
+  EXPECT_EQ(kinds.punctuation, (std::vector<bool>{false, false, true, false}));
+  EXPECT_EQ(kinds.ids, trace.token_ids);
+  trace.tokens[1] = "[SEP]";  // written by hand into the text
+  EXPECT_TRUE(token_kinds(trace).separator[1]);
+}
+
+TEST(ReadHeadsTest, AnotherNumberOfKeysIsAnError) {
+  Trace trace = looking_trace();
+  for (TraceLayer& layer : trace.layers) {
+    layer.q = ConstTensorView(static_cast<const float*>(layer.q.data()), Dims{2, 3, 1}, Dims{4, 1, 1});
+    layer.lse = ConstTensorView(static_cast<const float*>(layer.lse.data()), Dims{2, 3}, Dims{4, 1});
+  }
+  EXPECT_THROW(read_heads(trace, words_of(trace), {}, 3), Error);
+}
+
+}  // namespace
+}  // namespace manyheads::lens

@@ -1,0 +1,307 @@
+#include "model/bert.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <manyheads/attention.hpp>
+#include <manyheads/error.hpp>
+#include <manyheads/safetensors.hpp>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "layer/convert.hpp"
+#include "model/pooling.hpp"
+#include "model/safetensors.hpp"
+
+namespace manyheads::model {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path golden() { return fs::path(MANYHEADS_SOURCE_DIR) / "tests/golden/model"; }
+fs::path minilm() { return fs::path(MANYHEADS_SOURCE_DIR) / "models/all-MiniLM-L6-v2"; }
+
+double value(const Tensor& tensor, std::int64_t i) {
+  return tensor.dtype() == DType::kF64 ? tensor.as<double>()[i] : tensor.as<float>()[i];
+}
+
+std::vector<std::int64_t> integers(const Tensor& tensor) {
+  return {tensor.as<std::int64_t>(), tensor.as<std::int64_t>() + tensor.elements()};
+}
+
+BertInput input_of(const SafetensorsFile& file) {
+  const Tensor& ids = file.at("input_ids");
+  return {.batch = ids.size(0),
+          .tokens = ids.size(1),
+          .ids = integers(ids),
+          .type_ids = integers(file.at("token_type_ids")),
+          .lengths = integers(file.at("lengths"))};
+}
+
+double largest_difference(const Tensor& got, const Tensor& expected) {
+  EXPECT_EQ(got.shape(), expected.shape()) << got.shape().to_string() << expected.shape().to_string();
+  double largest = 0;
+  for (std::int64_t i = 0; i < got.elements(); ++i) {
+    const double difference = std::abs(value(got, i) - value(expected, i));
+    largest = difference <= largest ? largest : difference;  // a NaN counts
+  }
+  return largest;
+}
+
+// Compares all that a golden file holds: hidden states within 1e-4, each stored head's weights, recomputed from the
+// taps, within 1e-5.
+void compare(const BertEncoder& encoder, const SafetensorsFile& file, const std::vector<std::int64_t>& heads) {
+  const BertInput input = input_of(file);
+  BertTaps taps;
+  std::vector<Tensor> hidden;
+  const Tensor last = encoder.run(input, {.taps = &taps, .hidden_states = &hidden});
+  const auto layers = static_cast<std::size_t>(encoder.config().num_hidden_layers);
+  ASSERT_EQ(hidden.size(), layers + 1);
+  ASSERT_EQ(taps.layers.size(), layers);
+  EXPECT_EQ(largest_difference(last, hidden.back()), 0);
+  int compared = 0;
+  for (std::size_t i = 0; i <= layers; ++i) {
+    const auto found = file.tensors.find("hidden_states." + std::to_string(i));
+    if (found == file.tensors.end()) continue;
+    EXPECT_LE(largest_difference(hidden[i], found->second), 1e-4) << "hidden state " << i;
+    ++compared;
+  }
+  for (std::size_t i = 0; i < layers; ++i) {
+    const auto found = file.tensors.find("weights." + std::to_string(i));
+    if (found == file.tensors.end()) continue;
+    const Tensor& expected = found->second;
+    for (std::int64_t b = 0; b < input.batch; ++b) {
+      const std::int64_t length = input.lengths[static_cast<std::size_t>(b)];
+      const ConstTensorView q = taps.layers[i].q(b), k = taps.layers[i].k(b), lse = taps.layers[i].row_lse(b);
+      ASSERT_EQ(q.shape(), (Dims{encoder.config().num_attention_heads, length, encoder.config().head_size()}));
+      const auto one = [](const ConstTensorView& view) {
+        Dims shape{1}, strides{0};
+        std::vector<std::int64_t> s{1}, t{0};
+        s.insert(s.end(), view.shape().begin(), view.shape().end());
+        t.insert(t.end(), view.strides().begin(), view.strides().end());
+        return ConstTensorView(view.data(), view.dtype(), Dims(s), Dims(t));
+      };
+      Tensor weights(DType::kF32, {1, q.size(0), length, length});
+      attention_weights(one(q), one(k), one(lse), weights.view());
+      for (std::size_t n = 0; n < heads.size(); ++n) {
+        for (std::int64_t at = 0; at < length * length; ++at) {
+          const std::int64_t row = at / length, column = at % length, width = input.tokens;
+          const std::int64_t from =
+              ((b * static_cast<std::int64_t>(heads.size()) + static_cast<std::int64_t>(n)) * width + row) * width +
+              column;
+          ASSERT_NEAR(weights.as<float>()[heads[n] * length * length + at], value(expected, from), 1e-5)
+              << "layer " << i << " head " << heads[n];
+        }
+      }
+    }
+    ++compared;
+  }
+  EXPECT_GT(compared, 0);
+  const Tensor sentence = pool(last.cview(), input.lengths, {});
+  EXPECT_LE(largest_difference(sentence, file.at("sentence_embedding")), 1e-5);
+}
+
+class GoldenMiniLM : public testing::TestWithParam<const char*> {};
+
+TEST_P(GoldenMiniLM, MatchesTransformers) {
+  if (!fs::exists(minilm())) GTEST_SKIP() << "models/all-MiniLM-L6-v2 is not here: scripts/fetch-model fetches it";
+  static const BertEncoder encoder = BertEncoder::load(minilm());
+  const SafetensorsFile file = load_safetensors(golden() / ("minilm_" + std::string(GetParam()) + ".safetensors"));
+  std::vector<std::int64_t> heads;
+  for (const auto& head : nlohmann::json::parse(file.metadata.at("heads"))) heads.push_back(head);
+  if (std::string(GetParam()) == "full") {
+    const Tensor last = encoder.run(input_of(file));
+    EXPECT_EQ(last.size(1), 512);
+    EXPECT_LE(largest_difference(pool(last.cview(), {}, {}), file.at("sentence_embedding")), 1e-5);
+    return;
+  }
+  compare(encoder, file, heads);
+}
+
+INSTANTIATE_TEST_SUITE_P(Texts, GoldenMiniLM, testing::Values("cat", "unicode", "longer", "pair", "batch", "full"),
+                         [](const auto& text) { return std::string(text.param); });
+
+class GoldenTiny : public testing::TestWithParam<const char*> {};
+
+TEST_P(GoldenTiny, MatchesTransformers) {
+  const fs::path folder = golden() / ("tiny_" + std::string(GetParam()));
+  const BertEncoder encoder = BertEncoder::load(folder);
+  std::vector<std::int64_t> heads;
+  for (std::int64_t h = 0; h < encoder.config().num_attention_heads; ++h) heads.push_back(h);
+  compare(encoder, load_safetensors(folder / "expected.safetensors"), heads);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, GoldenTiny,
+                         testing::Values("gelu", "gelu_new", "relu", "legacy_names", "f16", "shards"),
+                         [](const auto& model) { return std::string(model.param); });
+
+BertEncoder tiny() { return BertEncoder::load(golden() / "tiny_gelu"); }
+
+BertInput random_input(std::uint64_t seed, const std::vector<std::int64_t>& lengths) {
+  std::mt19937_64 random(seed);
+  std::vector<std::vector<std::int64_t>> ids, types;
+  for (const std::int64_t length : lengths) {
+    ids.emplace_back();
+    types.emplace_back();
+    for (std::int64_t t = 0; t < length; ++t) {
+      ids.back().push_back(static_cast<std::int64_t>(random() % 50));
+      types.back().push_back(static_cast<std::int64_t>(random() % 2));
+    }
+  }
+  return BertInput::from_rows(ids, types);
+}
+
+bool same_bits(const float* a, const float* b, std::int64_t count) {
+  return std::memcmp(a, b, static_cast<std::size_t>(count) * sizeof(float)) == 0;
+}
+
+TEST(BertEncoder, RowsDoNotDependOnBatchPaddingOrThreads) {
+  const BertEncoder encoder = tiny();
+  const std::vector<std::int64_t> lengths{7, 7, 40, 0, 1, 7, 23};
+  const BertInput input = random_input(1, lengths);
+  EXPECT_EQ(input.tokens, 40);
+  const Tensor all = encoder.run(input, {.num_threads = 1});
+  for (const int threads : {2, 3, 8}) {
+    const Tensor again = encoder.run(input, {.num_threads = threads});
+    EXPECT_TRUE(same_bits(std::as_const(all).as<float>(), std::as_const(again).as<float>(), all.elements()));
+  }
+  BertTaps taps;
+  const Tensor tapped = encoder.run(input, {.taps = &taps});
+  EXPECT_TRUE(same_bits(std::as_const(all).as<float>(), std::as_const(tapped).as<float>(), all.elements()));
+  for (std::size_t b = 0; b < lengths.size(); ++b) {
+    if (lengths[b] == 0) continue;
+    const auto begin = input.ids.begin() + static_cast<std::ptrdiff_t>(b * 40);
+    const auto types = input.type_ids.begin() + static_cast<std::ptrdiff_t>(b * 40);
+    const BertInput one = BertInput::from_rows({{begin, begin + lengths[b]}}, {{types, types + lengths[b]}});
+    BertTaps own;
+    const Tensor y = encoder.run(one, {.taps = &own});
+    const float* row = std::as_const(all).as<float>() + static_cast<std::int64_t>(b) * 40 * 32;
+    EXPECT_TRUE(same_bits(std::as_const(y).as<float>(), row, lengths[b] * 32)) << b;
+    for (std::int64_t i = lengths[b] * 32; i < 40 * 32; ++i) ASSERT_EQ(row[i], 0);
+    const ConstTensorView in_batch = taps.layers[1].row_lse(static_cast<std::int64_t>(b)),
+                          alone = own.layers[1].row_lse();
+    for (std::int64_t h = 0; h < 4; ++h) {
+      EXPECT_TRUE(same_bits(static_cast<const float*>(in_batch.data()) + h * in_batch.stride(0),
+                            static_cast<const float*>(alone.data()) + h * alone.stride(0), lengths[b]));
+    }
+  }
+}
+
+TEST(BertEncoder, ManyRowsAreThoseOfOneText) {
+  const BertEncoder encoder = tiny();
+  std::vector<std::vector<std::int64_t>> ids(40, random_input(4, {25}).ids);  // more than one block of rows
+  const Tensor all = encoder.run(BertInput::from_rows(ids)), one = encoder.run(BertInput::from_rows({ids[0]}));
+  for (std::int64_t b = 0; b < 40; ++b) {
+    EXPECT_TRUE(same_bits(all.as<float>() + b * 25 * 32, one.as<float>(), 25 * 32)) << b;
+  }
+}
+
+TEST(BertEncoder, HiddenStatesOfAnUnpaddedBatchAreNotWrittenAgain) {
+  const BertEncoder encoder = tiny();
+  const BertInput input = random_input(2, {6, 6});
+  std::vector<Tensor> hidden;
+  const Tensor last = encoder.run(input, {.hidden_states = &hidden});
+  ASSERT_EQ(hidden.size(), 3U);
+  EXPECT_GT(largest_difference(hidden[0], hidden[1]), 0.01);
+  EXPECT_GT(largest_difference(hidden[1], hidden[2]), 0.01);
+  EXPECT_EQ(largest_difference(hidden[2], last), 0);
+}
+
+TEST(BertEncoder, HeadScaleZeroTakesAHeadOut) {
+  const fs::path folder = golden() / "tiny_gelu";
+  const BertConfig config = load_bert_config(folder);
+  StateDict tensors = load_checkpoint(folder).tensors;
+  const BertEncoder encoder(config, tensors);
+  const BertInput input = random_input(3, {9, 4});
+  Tensor scale(DType::kF32, {2, 4});
+  std::fill_n(scale.as<float>(), 8, 1.0f);
+  const Tensor plain = encoder.run(input);
+  EXPECT_EQ(largest_difference(plain, encoder.run(input, {.head_scale = scale.cview()})), 0);
+  scale.as<float>()[4 + 2] = 0;
+  const Tensor without = encoder.run(input, {.head_scale = scale.cview()});
+  EXPECT_GT(largest_difference(plain, without), 0.01);
+
+  // The columns of W_o that head 2 of layer 1 feeds, set to 0.
+  Tensor& stored = tensors.at("encoder.layer.1.attention.output.dense.weight");
+  Tensor w = layer::converted(stored.cview(), DType::kF32);
+  for (std::int64_t row = 0; row < 32; ++row) std::fill_n(w.as<float>() + row * 32 + 16, 8, 0.0f);
+  stored = w;
+  EXPECT_EQ(largest_difference(without, BertEncoder(config, tensors).run(input)), 0);
+}
+
+std::string error_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(BertEncoder, RunNamesWhatDoesNotFit) {
+  const BertEncoder encoder = tiny();
+  const auto error = [&](const BertInput& input) { return error_of([&] { encoder.run(input); }); };
+  EXPECT_EQ(error({.batch = 1, .tokens = 2, .ids = {1}}), "BertEncoder::run: 1 ids for [B,T] = [1,2]");
+  EXPECT_EQ(error({.batch = 1, .tokens = 1, .ids = {1}, .type_ids = {0, 0}}),
+            "BertEncoder::run: 2 type_ids for [B,T] = [1,1]");
+  EXPECT_EQ(error({.batch = 1, .tokens = 1, .ids = {1}, .lengths = {1, 1}}),
+            "BertEncoder::run: 2 lengths for [B,T] = [1,1]");
+  EXPECT_EQ(error({.batch = 1, .tokens = 1, .ids = {1}, .lengths = {2}}),
+            "BertEncoder::run: length 2 of batch entry 0, expected 0 to 1");
+  EXPECT_EQ(error({.batch = 1, .tokens = 1, .ids = {1}, .lengths = {-1}}),
+            "BertEncoder::run: length -1 of batch entry 0, expected 0 to 1");
+  EXPECT_EQ(error({.batch = 1, .tokens = 1, .ids = {50}}),
+            "BertEncoder::run: token id 50 of batch entry 0, the vocabulary has 50");
+  EXPECT_EQ(error({.batch = 1, .tokens = 1, .ids = {-1}}),
+            "BertEncoder::run: token id -1 of batch entry 0, the vocabulary has 50");
+  EXPECT_EQ(error({.batch = 1, .tokens = 1, .ids = {1}, .type_ids = {2}}),
+            "BertEncoder::run: type id 2 of batch entry 0, the model has 2");
+  EXPECT_EQ(error({.batch = 1, .tokens = 41, .ids = std::vector<std::int64_t>(41)}),
+            "BertEncoder::run: 41 tokens, more than the 40 that the model takes");
+  EXPECT_EQ(error({.batch = -1, .tokens = 1}), "shape [-1,1] has a negative size");
+  Tensor scale(DType::kF32, {2, 3});
+  EXPECT_EQ(error_of([&] { encoder.run(random_input(1, {3}), {.head_scale = scale.cview()}); }),
+            "BertEncoder::run: head_scale is F32 [2,3], expected F32 [layers,heads] = [2,4]");
+  EXPECT_EQ(error_of([] {
+              BertInput::from_rows({{1, 2}}, {{0}});
+            }),
+            "BertInput::from_rows: row 0 has 2 ids and 1 type_ids");
+  // Padding may hold anything, and nothing is fine.
+  EXPECT_EQ(error({.batch = 1, .tokens = 41, .ids = std::vector<std::int64_t>(41, 99), .lengths = {0}}), "no error");
+  EXPECT_EQ(error({.batch = 0, .tokens = 0}), "no error");
+  EXPECT_EQ(error({.batch = 2, .tokens = 0}), "no error");
+}
+
+TEST(BertEncoder, LoadNamesTheTensorThatDoesNotFit) {
+  const fs::path folder = golden() / "tiny_gelu";
+  const BertConfig config = load_bert_config(folder);
+  const StateDict good = load_checkpoint(folder).tensors;
+  const auto error = [&](const std::function<void(StateDict&)>& change) {
+    StateDict tensors = good;
+    change(tensors);
+    return error_of([&] { BertEncoder encoder(config, tensors); });
+  };
+  EXPECT_EQ(
+      error([](StateDict& t) { t.erase("encoder.layer.1.output.dense.bias"); }),
+      "BertEncoder: tensor \"encoder.layer.1.output.dense.bias\" [32] is missing (looked for with and without the "
+      "prefix bert.)");
+  EXPECT_EQ(error([](StateDict& t) {
+              t["embeddings.word_embeddings.weight"] = Tensor(DType::kF32, {50, 31});
+            }),
+            "BertEncoder: tensor \"embeddings.word_embeddings.weight\" is [50,31], expected [50,32]");
+  EXPECT_EQ(error([](StateDict& t) { t["encoder.layer.0.attention.self.key.bias"] = Tensor(DType::kI64, {32}); }),
+            "BertEncoder: tensor \"encoder.layer.0.attention.self.key.bias\" is I64, expected F32, BF16 or F16");
+  EXPECT_EQ(error([](StateDict& t) { t["pooler.dense.weight"] = Tensor(DType::kI64, {1}); }), "no error");
+  EXPECT_NE(error_of([&] { BertEncoder::load(golden() / "no_such_folder"); }), "no error");
+}
+
+}  // namespace
+}  // namespace manyheads::model

@@ -1,0 +1,281 @@
+//! Five C functions over Hugging Face's tokenizers. Text goes in as UTF-8 and every offset comes out in bytes of it.
+//! No panic leaves this crate: each call answers with a status, and `manyheads_tokenizer_error` tells the rest.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::ffi::c_int;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::ptr::null;
+use std::sync::Once;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokenizers::{EncodeInput, Tokenizer};
+
+const OK: c_int = 0;
+const NOT_UTF8: c_int = 1;
+const FAILED: c_int = 2;
+
+struct Failure(c_int, String);
+
+impl Failure {
+    fn new(message: impl ToString) -> Self {
+        Failure(FAILED, message.to_string())
+    }
+}
+
+thread_local! {
+    static LAST_ERROR: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// One entry a token. The arrays belong to `owner` and live until `manyheads_encoding_free(owner)`.
+#[repr(C)]
+pub struct View {
+    size: usize,
+    ids: *const i64,
+    type_ids: *const i64,
+    offsets: *const [i64; 2],
+    words: *const i64,     // counted through both texts; -1 for a token that stands in no text
+    sequences: *const i32, // 0 or 1: the text a token stands in; -1 for none
+    special: *const u8,    // 1 for a token that the tokenizer added
+    tokens: *const u8,     // the tokens' strings, one after the other
+    token_ends: *const usize,
+    owner: *mut Arrays,
+}
+
+#[derive(Default)]
+pub struct Arrays {
+    ids: Vec<i64>,
+    type_ids: Vec<i64>,
+    offsets: Vec<[i64; 2]>,
+    words: Vec<i64>,
+    sequences: Vec<i32>,
+    special: Vec<u8>,
+    tokens: Vec<u8>,
+    token_ends: Vec<usize>,
+}
+
+impl Arrays {
+    fn from(encoding: &tokenizers::Encoding) -> Self {
+        let mut arrays = Arrays::default();
+        let sequences = encoding.get_sequence_ids();
+        let word_ids = encoding.get_word_ids();
+        let words_of_first = (0..encoding.len())
+            .filter(|&i| sequences[i] == Some(0))
+            .filter_map(|i| word_ids[i])
+            .max()
+            .map_or(0, |last| i64::from(last) + 1);
+        for i in 0..encoding.len() {
+            let added = encoding.get_special_tokens_mask()[i] != 0;
+            let sequence = if added { None } else { sequences[i] };
+            let word = match (sequence, word_ids[i]) {
+                (Some(0), Some(word)) => i64::from(word),
+                (Some(_), Some(word)) => words_of_first + i64::from(word),
+                _ => -1,
+            };
+            let (begin, end) = encoding.get_offsets()[i];
+            arrays.ids.push(i64::from(encoding.get_ids()[i]));
+            arrays.type_ids.push(i64::from(encoding.get_type_ids()[i]));
+            arrays.offsets.push([begin as i64, end as i64]);
+            arrays.words.push(word);
+            arrays.sequences.push(sequence.map_or(-1, |s| s as i32));
+            arrays.special.push(u8::from(added));
+            arrays.tokens.extend_from_slice(encoding.get_tokens()[i].as_bytes());
+            arrays.token_ends.push(arrays.tokens.len());
+        }
+        arrays
+    }
+}
+
+/// The library takes a part of an unknown type for any known one whose fields fit, and would tokenize otherwise than
+/// the file says. So each type that the file names must be the one that was built.
+fn check_types(file: &Value, built: &Value) -> Result<(), Failure> {
+    match (file, built) {
+        (Value::Object(file), Value::Object(built)) => {
+            if let Some(named) = file.get("type") {
+                if built.get("type") != Some(named) {
+                    return Err(Failure::new(format!("unknown type {named}")));
+                }
+            }
+            file.iter()
+                .filter_map(|(key, value)| Some((value, built.get(key)?)))
+                .try_for_each(|(f, b)| check_types(f, b))
+        }
+        (Value::Array(file), Value::Array(built)) => file.iter().zip(built).try_for_each(|(f, b)| check_types(f, b)),
+        _ => Ok(()),
+    }
+}
+
+/// The parts of a tokenizer.json whose kind the library guesses where it does not know the type.
+#[derive(Deserialize)]
+struct Parts {
+    normalizer: Option<Value>,
+    pre_tokenizer: Option<Value>,
+    post_processor: Option<Value>,
+}
+
+fn check_parts(json: &[u8], tokenizer: &Tokenizer) -> Result<(), Failure> {
+    let file: Parts = serde_json::from_slice(json).map_err(Failure::new)?;
+    let parts = [
+        (
+            "normalizer",
+            file.normalizer,
+            serde_json::to_value(tokenizer.get_normalizer()),
+        ),
+        (
+            "pre_tokenizer",
+            file.pre_tokenizer,
+            serde_json::to_value(tokenizer.get_pre_tokenizer()),
+        ),
+        (
+            "post_processor",
+            file.post_processor,
+            serde_json::to_value(tokenizer.get_post_processor()),
+        ),
+    ];
+    for (name, file, built) in parts {
+        check_types(&file.unwrap_or_default(), &built.map_err(Failure::new)?)
+            .map_err(|Failure(status, text)| Failure(status, format!("{name}: {text}")))?;
+    }
+    Ok(())
+}
+
+fn load(json: &[u8]) -> Result<Tokenizer, Failure> {
+    let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| {
+        let text = error.to_string();
+        Failure::new(text.replace("data did not match any variant of untagged enum ", "no kind fits for "))
+    })?;
+    check_parts(json, &tokenizer)?;
+    // A model's sentence settings must not cut or lengthen the text: that is for the caller to decide.
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(Failure::new)?;
+    Ok(tokenizer)
+}
+
+fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, Failure> {
+    std::str::from_utf8(bytes)
+        .map_err(|e| Failure(NOT_UTF8, format!("{what} is not UTF-8 at byte {}", e.valid_up_to())))
+}
+
+fn encode(tokenizer: &Tokenizer, text: &[u8], pair: Option<&[u8]>, add_special: bool) -> Result<Arrays, Failure> {
+    let text = utf8(text, "the text")?;
+    let input: EncodeInput = match pair {
+        Some(pair) => (text, utf8(pair, "the second text")?).into(),
+        None => text.into(),
+    };
+    let encoding = tokenizer.encode(input, add_special).map_err(Failure::new)?;
+    Ok(Arrays::from(&encoding))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|s| s.to_string())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("the tokenizer gave up: {}", text.unwrap_or_default())
+}
+
+/// Runs `work`, keeps what went wrong for `manyheads_tokenizer_error`, and gives the status.
+fn guard(work: impl FnOnce() -> Result<(), Failure>) -> c_int {
+    // The default hook would print to stderr what the caller gets as an error.
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| std::panic::set_hook(Box::new(|_| {})));
+    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Failure::new(panic_text(&*panic))));
+    match result {
+        Ok(()) => OK,
+        Err(Failure(status, message)) => {
+            LAST_ERROR.with(|last| *last.borrow_mut() = message);
+            status
+        }
+    }
+}
+
+unsafe fn bytes<'a>(data: *const u8, size: usize) -> &'a [u8] {
+    if size == 0 {
+        &[]
+    } else {
+        std::slice::from_raw_parts(data, size)
+    }
+}
+
+/// Reads the text of a tokenizer.json. The tokenizer is safe to use from many threads.
+///
+/// # Safety
+/// `json` points to `size` bytes; `out` can be written.
+#[no_mangle]
+pub unsafe extern "C" fn manyheads_tokenizer_load(json: *const u8, size: usize, out: *mut *mut Tokenizer) -> c_int {
+    guard(|| {
+        *out = Box::into_raw(Box::new(load(bytes(json, size))?));
+        Ok(())
+    })
+}
+
+/// # Safety
+/// `tokenizer` came from `manyheads_tokenizer_load` and is not used again.
+#[no_mangle]
+pub unsafe extern "C" fn manyheads_tokenizer_free(tokenizer: *mut Tokenizer) {
+    guard(|| {
+        drop(Box::from_raw(tokenizer));
+        Ok(())
+    });
+}
+
+/// Encodes one text, or two when `pair` is not null.
+///
+/// # Safety
+/// `tokenizer` is a live tokenizer; the texts have their sizes; `out` can be written.
+#[no_mangle]
+pub unsafe extern "C" fn manyheads_tokenizer_encode(
+    tokenizer: *const Tokenizer,
+    text: *const u8,
+    text_size: usize,
+    pair: *const u8,
+    pair_size: usize,
+    add_special: c_int,
+    out: *mut View,
+) -> c_int {
+    guard(|| {
+        let pair = if pair == null() {
+            None
+        } else {
+            Some(bytes(pair, pair_size))
+        };
+        let arrays = Box::new(encode(&*tokenizer, bytes(text, text_size), pair, add_special != 0)?);
+        *out = View {
+            size: arrays.ids.len(),
+            ids: arrays.ids.as_ptr(),
+            type_ids: arrays.type_ids.as_ptr(),
+            offsets: arrays.offsets.as_ptr(),
+            words: arrays.words.as_ptr(),
+            sequences: arrays.sequences.as_ptr(),
+            special: arrays.special.as_ptr(),
+            tokens: arrays.tokens.as_ptr(),
+            token_ends: arrays.token_ends.as_ptr(),
+            owner: Box::into_raw(arrays),
+        };
+        Ok(())
+    })
+}
+
+/// # Safety
+/// `owner` came with a `View` and is not used again.
+#[no_mangle]
+pub unsafe extern "C" fn manyheads_encoding_free(owner: *mut Arrays) {
+    guard(|| {
+        drop(Box::from_raw(owner));
+        Ok(())
+    });
+}
+
+/// What the last call of this thread that failed says, until the next one fails. UTF-8, not terminated.
+///
+/// # Safety
+/// `size` can be written.
+#[no_mangle]
+pub unsafe extern "C" fn manyheads_tokenizer_error(size: *mut usize) -> *const u8 {
+    LAST_ERROR.with(|last| {
+        let last = last.borrow();
+        *size = last.len();
+        last.as_ptr()
+    })
+}
