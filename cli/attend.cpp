@@ -1,5 +1,4 @@
 #include <array>
-#include <limits>
 #include <manyheads/attention.hpp>
 #include <manyheads/error.hpp>
 #include <manyheads/safetensors.hpp>
@@ -63,7 +62,6 @@ Mask make_mask(const Attend& request, const StateDict& tensors) {
     }
     mask = mask | window(sides[0], sides[1], alignment);
   }
-  mask.alignment = alignment;
   mask.offsets = view_of(tensors, "offsets");
   mask.key_lengths = view_of(tensors, "key_lengths");
   mask.q_documents = view_of(tensors, "q_documents");

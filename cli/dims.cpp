@@ -1,9 +1,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
-#include <cmath>
 #include <manyheads/cpu.hpp>
 #include <manyheads/error.hpp>
 #include <manyheads/multi_head_attention.hpp>

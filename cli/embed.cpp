@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <filesystem>
 #include <manyheads/error.hpp>
 #include <manyheads/safetensors.hpp>
@@ -119,12 +120,21 @@ class Embedder {
   // The vectors of the texts, in their order, one after another. `first` is the line number of the first.
   std::vector<float> embed(const std::vector<std::string>& texts, std::size_t first, const std::string& source) const {
     std::vector<EncodedText> encoded(texts.size());
-    base::parallel_for(static_cast<std::int64_t>(texts.size()), request_.common.threads, nullptr,
-                       [&](std::int64_t i, int) {
-                         const auto t = static_cast<std::size_t>(i);
-                         encoded[t] = encode_text(tokenizer_, fmt::format("line {} of {}", first + t, source), texts[t],
-                                                  {}, encoder_.config().max_position_embeddings, request_.truncate);
-                       });
+    std::vector<std::exception_ptr> problems(texts.size());
+    base::parallel_for(
+        static_cast<std::int64_t>(texts.size()), request_.common.threads, nullptr, [&](std::int64_t i, int) {
+          const auto t = static_cast<std::size_t>(i);
+          try {
+            encoded[t] = encode_text(tokenizer_, fmt::format("line {} of {}", first + t, source), texts[t], {},
+                                     encoder_.config().max_position_embeddings, request_.truncate);
+          } catch (...) {
+            problems[t] = std::current_exception();
+          }
+        });
+    // Of several bad lines the first is named, whichever thread was faster.
+    for (const std::exception_ptr& problem : problems) {
+      if (problem) std::rethrow_exception(problem);
+    }
     // Texts of like length share a pass. The encoder's bits do not depend on who shares it.
     std::vector<std::size_t> order(texts.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
@@ -178,6 +188,7 @@ std::string json_line(const std::string& text, const float* vector, std::size_t 
 }
 
 void embed(const Embed& request) {
+  check_model(request.model);
   if (!request.out.empty()) check_output(request.out);
   LineReader reader(request.in);
   const Embedder embedder(request);
@@ -207,7 +218,7 @@ void embed(const Embed& request) {
   std::copy(all.begin(), all.end(), embeddings.as<float>());
   save_safetensors(request.out, {{"embeddings", embeddings}}, {{"model", model_name(request.model)}});
   if (request.common.json) {
-    print_json({{"output", request.out}, {"texts", count}, {"dimensions", embedder.size()}});
+    print_json({{"out", request.out}, {"texts", count}, {"dimensions", embedder.size()}});
   } else {
     print(fmt::format("Wrote {}: embeddings [{},{}]\n", request.out, count, embedder.size()));
   }
@@ -218,11 +229,11 @@ void embed(const Embed& request) {
 void add_embed(CLI::App& app) {
   auto request = std::make_shared<Embed>();
   CLI::App* verb = app.add_subcommand("embed", "Sentence embeddings, one text a line");
-  verb->add_option("FILE", request->in, "One text a line; - (the default) is standard input");
+  verb->add_option("FILE", request->in, "One text a line; - (the default) is standard input")->type_name("");
   verb->add_option("--model", request->model, "Folder with config.json, model.safetensors and tokenizer.json")
       ->required()
       ->type_name("DIR");
-  verb->add_option("-o,--output", request->out, "Write a safetensors file (embeddings [N,E]) instead of JSON lines")
+  verb->add_option("-o,--out", request->out, "Write a safetensors file (embeddings [N,E]) instead of JSON lines")
       ->type_name("FILE");
   verb->add_flag("--truncate", request->truncate, "Cut texts that are longer than the model takes");
   add_common(*verb, request->common);

@@ -25,7 +25,7 @@ using Json = nlohmann::ordered_json;
 
 struct Look {
   Common common;
-  std::string text;
+  std::optional<std::string> text;
   std::string model;
   std::string trace;
   std::optional<std::string> pair;
@@ -114,17 +114,18 @@ std::vector<std::string> name_words(const std::vector<lens::Word>& words) {
 }
 
 lens::Trace run_model(const Look& request, std::size_t* full_size) {
-  check_text("TEXT", request.text);
+  check_text("TEXT", *request.text);
   if (request.pair) check_text("--pair", *request.pair);
+  check_model(request.model);
   const model::Tokenizer tokenizer(std::filesystem::path(request.model) / "tokenizer.json");
   const model::BertEncoder encoder = model::BertEncoder::load(request.model);
-  const EncodedText encoded = encode_text(tokenizer, "TEXT", request.text, request.pair,
+  const EncodedText encoded = encode_text(tokenizer, "TEXT", *request.text, request.pair,
                                           encoder.config().max_position_embeddings, request.truncate);
   *full_size = encoded.full_size;
   lens::TraceOptions options;
   options.text2 = request.pair;
   options.num_threads = request.common.threads;
-  return lens::make_trace(encoder, encoded.encoding, model_name(request.model), request.text, options);
+  return lens::make_trace(encoder, encoded.encoding, model_name(request.model), *request.text, options);
 }
 
 Findings find(const Look& request) {
@@ -372,11 +373,12 @@ std::string links_text(const Findings& found, const Painter& paint, int columns)
     for (std::size_t i = 0; i + 1 < found.words.size(); ++i) {
       const std::string& query = found.word_names[i];
       const std::string& key = found.word_names[i + 1];
-      if ((query + key).find_first_of(",\"'.!?;:()") != std::string::npos) continue;
+      const bool long_words = lens::display_width(query) + lens::display_width(key) > 14;
+      if (long_words || (query + key).find_first_of(",\"'.!?;:()") != std::string::npos) continue;
       example = query + "," + key;
       break;
     }
-    return "Ask for a link between two words to see which heads read it best: --link \"" + example + "\"\n\n";
+    return "To see which heads read a link best, name two words: --link \"" + example + "\"\n\n";
   }
   std::string out = paint(kBold, "Which heads read a link best?") +
                     " The weight is the share of its attention that\n"
@@ -462,8 +464,9 @@ void print_findings(const Look& request, const Findings& found, const std::optio
 }
 
 void look(const Look& request) {
+  if (request.trace.empty() && !request.text) throw UsageError("TEXT is required");
   if (request.trace.empty() && request.model.empty()) throw UsageError("--model is required");
-  if (!request.trace.empty() && (!request.model.empty() || !request.text.empty() || request.pair)) {
+  if (!request.trace.empty() && (!request.model.empty() || request.text || request.pair)) {
     throw UsageError("--trace takes the text and the model from the file; leave out TEXT, --pair and --model");
   }
   std::optional<HeadName> head;
@@ -482,7 +485,7 @@ void look(const Look& request) {
 void add_look(CLI::App& app) {
   auto request = std::make_shared<Look>();
   CLI::App* verb = app.add_subcommand("look", "What each head of a model looks at in a text");
-  verb->add_option("TEXT", request->text, "The text");
+  verb->add_option("TEXT", request->text, "The text")->type_name("");
   verb->add_option("--model", request->model, "Folder with config.json, model.safetensors and tokenizer.json")
       ->type_name("DIR");
   verb->add_option("--pair", request->pair, "A second text: the model sees both, as two segments")->type_name("TEXT2");

@@ -41,7 +41,7 @@ EncodedText encode_text(const model::Tokenizer& tokenizer, const std::string& su
     bool any = false;
     for (const std::int32_t s : result.encoding.sequences) any = any || s == sequence;
     if (!any) {
-      throw Error(ErrorCode::kInvalidArgument, (sequence == 0 ? subject : "--pair") + " is empty: no tokens are in it");
+      throw Error(ErrorCode::kInvalidArgument, (sequence == 0 ? subject : "--pair") + " is empty: it has no tokens");
     }
   }
   if (static_cast<std::int64_t>(result.full_size) > max_tokens) {
@@ -53,6 +53,13 @@ EncodedText encode_text(const model::Tokenizer& tokenizer, const std::string& su
     result.encoding = lens::truncate(result.encoding, static_cast<std::size_t>(max_tokens));
   }
   return result;
+}
+
+void check_model(const std::string& folder) {
+  std::error_code problem;
+  if (!std::filesystem::is_directory(folder, problem)) {
+    throw Error(ErrorCode::kIo, "--model: there is no folder " + base::path_in_quotes(folder));
+  }
 }
 
 void check_output(const std::string& path) {

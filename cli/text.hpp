@@ -23,6 +23,9 @@ EncodedText encode_text(const model::Tokenizer& tokenizer, const std::string& su
 // The part of these checks that needs no model, so that it can come first. Throws Error.
 void check_text(const std::string& subject, const std::string& text);
 
+// Throws Error when there is no such folder.
+void check_model(const std::string& folder);
+
 // Long work must not end at a file that cannot be written: throws Error when `path` is a folder or lies in none.
 void check_output(const std::string& path);
 

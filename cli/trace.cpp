@@ -28,6 +28,7 @@ struct TraceRequest {
 void trace(const TraceRequest& request) {
   check_text("TEXT", request.text);
   if (request.pair) check_text("--pair", *request.pair);
+  check_model(request.model);
   check_output(request.out);
   const model::Tokenizer tokenizer(std::filesystem::path(request.model) / "tokenizer.json");
   const model::BertEncoder encoder = model::BertEncoder::load(request.model);
@@ -41,7 +42,7 @@ void trace(const TraceRequest& request) {
       lens::make_trace(encoder, encoded.encoding, model_name(request.model), request.text, options);
   lens::save_trace(request.out, result);
   if (request.common.json) {
-    print_json({{"output", request.out},
+    print_json({{"out", request.out},
                 {"tokens", result.tokens},
                 {"truncated_from", encoded.full_size > result.tokens.size() ? nlohmann::ordered_json(encoded.full_size)
                                                                             : nlohmann::ordered_json(nullptr)},
@@ -60,11 +61,11 @@ void trace(const TraceRequest& request) {
 void add_trace(CLI::App& app) {
   auto request = std::make_shared<TraceRequest>();
   CLI::App* verb = app.add_subcommand("trace", "Queries, keys and lse of every head for a text, as one file");
-  verb->add_option("TEXT", request->text, "The text")->required();
+  verb->add_option("TEXT", request->text, "The text")->required()->type_name("");
   verb->add_option("--model", request->model, "Folder with config.json, model.safetensors and tokenizer.json")
       ->required()
       ->type_name("DIR");
-  verb->add_option("-o,--output", request->out, "The safetensors file to write")->required()->type_name("FILE");
+  verb->add_option("-o,--out", request->out, "The safetensors file to write")->required()->type_name("FILE");
   verb->add_option("--pair", request->pair, "A second text: the model sees both, as two segments")->type_name("TEXT2");
   verb->add_flag("--truncate", request->truncate, "Cut a text that is longer than the model takes");
   add_common(*verb, request->common);

@@ -10,7 +10,10 @@
 // or an error message: plain pointers, strides in elements and sizes, all checked before.
 namespace manyheads::kernels {
 
-// Keys are summed in runs and the runs in chunks, both counted from key 0: fixed, since the bits follow from them.
+// Keys are summed in chains, the chains in runs and the runs in chunks, all counted from key 0: fixed, since the bits
+// follow from them. Equal terms round alike at each step; chains of 16, 4 in a run and 8 runs in a chunk keep the
+// relative error of any such sum below 6.8 * 2^-24, chains of 64 would let it reach 17.5.
+constexpr std::int64_t kChainKeys = 16;
 constexpr std::int64_t kRunKeys = 64;
 constexpr std::int64_t kChunkKeys = 512;
 // The running maximum moves when a run exceeds it by more than this many powers of two.

@@ -24,6 +24,19 @@ inline KeyRange key_range(const AttentionCall& call, std::int64_t b, std::int64_
   return range;
 }
 
+// Walks the rows of a tile: the query of each, and its head within the group. Divides once, not once a row.
+struct RowCursor {
+  RowCursor(const AttentionCall& call, const Tile& tile) noexcept
+      : tq(call.tq), head(tile.row / call.tq), query(tile.row % call.tq) {}
+  void next() noexcept {
+    if (++query == tq) {
+      query = 0;
+      ++head;
+    }
+  }
+  std::int64_t tq, head, query;
+};
+
 // Over the rows of a tile: the keys that any row sees, and those that all rows see.
 struct TileRange {
   KeyRange any;
@@ -32,8 +45,9 @@ struct TileRange {
 
 inline TileRange tile_range(const AttentionCall& call, const Tile& tile) noexcept {
   TileRange range{{call.tk, 0}, {0, call.tk}};
-  for (std::int64_t r = 0; r < tile.rows; ++r) {
-    const KeyRange row = key_range(call, tile.batch, (tile.row + r) % call.tq);
+  RowCursor cursor(call, tile);
+  for (std::int64_t r = 0; r < tile.rows; ++r, cursor.next()) {
+    const KeyRange row = key_range(call, tile.batch, cursor.query);
     if (row.begin < row.end) {
       range.any.begin = std::min(range.any.begin, row.begin);
       range.any.end = std::max(range.any.end, row.end);
@@ -68,10 +82,10 @@ inline Visibility allowed_of(const AttentionCall& call, const Tile& tile, std::i
   const std::int64_t* stride = call.allowed_stride;
   bool any = false;
   bool all = true;
-  for (std::int64_t r = 0; r < tile.rows && (all || !any); ++r) {
-    const std::int64_t row = tile.row + r;
-    const std::uint8_t* at = call.allowed + tile.batch * stride[0] +
-                             (tile.kv_head * group + row / call.tq) * stride[1] + (row % call.tq) * stride[2];
+  RowCursor cursor(call, tile);
+  for (std::int64_t r = 0; r < tile.rows && (all || !any); ++r, cursor.next()) {
+    const std::uint8_t* at = call.allowed + tile.batch * stride[0] + (tile.kv_head * group + cursor.head) * stride[1] +
+                             cursor.query * stride[2];
     std::int64_t seen = 0;
     for (std::int64_t j = begin; j < end; ++j) seen += at[j * stride[3]] != 0 ? 1 : 0;
     any = any || seen > 0;
@@ -89,9 +103,11 @@ std::int64_t for_each_run(const AttentionCall& call, const Tile& tile, const Til
   std::int64_t high = 0;
   const bool documents = call.q_documents.data != nullptr;
   if (documents) {
-    low = high = call.q_documents.at(tile.batch, tile.row % call.tq);
+    RowCursor cursor(call, tile);
+    low = high = call.q_documents.at(tile.batch, cursor.query);
     for (std::int64_t r = 1; r < tile.rows; ++r) {
-      const std::int64_t id = call.q_documents.at(tile.batch, (tile.row + r) % call.tq);
+      cursor.next();
+      const std::int64_t id = call.q_documents.at(tile.batch, cursor.query);
       low = std::min(low, id);
       high = std::max(high, id);
     }

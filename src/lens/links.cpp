@@ -124,17 +124,16 @@ std::vector<WeighedLink> strongest_links(const std::vector<double>& word_weights
     if (a.weight != b.weight) return a.weight > b.weight;
     return a.link.query != b.link.query ? a.link.query < b.link.query : a.link.key < b.link.key;
   };
-  std::vector<WeighedLink> links;
+  std::vector<WeighedLink> links;  // the heaviest so far, in order
   for (std::size_t q = 0; q < num_words; ++q) {
     for (std::size_t k = 0; k < num_words; ++k) {
-      const double weight = word_weights[q * num_words + k];
-      if (q == k || !(weight > 0)) continue;
-      links.push_back({{q, k}, weight});
+      const WeighedLink link{{q, k}, word_weights[q * num_words + k]};
+      if (q == k || !(link.weight > 0)) continue;
+      if (links.size() == count && (count == 0 || !heavier(link, links.back()))) continue;
+      links.insert(std::upper_bound(links.begin(), links.end(), link, heavier), link);
+      if (links.size() > count) links.pop_back();
     }
   }
-  const std::size_t kept = std::min(count, links.size());
-  std::partial_sort(links.begin(), links.begin() + static_cast<std::ptrdiff_t>(kept), links.end(), heavier);
-  links.resize(kept);
   return links;
 }
 

@@ -100,8 +100,8 @@ RandomCase::RandomCase(std::uint64_t s) : seed(s) {
   if (draw.chance(0.02)) batch = 0;
 
   // Sharp heads, flat heads, and large keys.
-  const double q_size = draw.of({1, 1, 1, 4, 0}) + 0.1;
-  const double k_size = draw.of({1, 1, 1, 10, 30});
+  const double q_size = static_cast<double>(draw.of({1, 1, 1, 4, 0})) + 0.1;
+  const double k_size = static_cast<double>(draw.of({1, 1, 1, 10, 30}));
   const double v_size = std::pow(10.0, static_cast<double>(draw.of({0, 0, 0, 3, -3})));
   q = layout(draw, type, {batch, q_heads, tq, d});
   k = layout(draw, type, {batch, kv_heads, tk, d});
@@ -115,7 +115,7 @@ RandomCase::RandomCase(std::uint64_t s) : seed(s) {
 
   std::ostringstream list;
   if (draw.chance(0.3)) {
-    options.scale = draw.of({0, -1, 1, 3}) * 0.25;
+    options.scale = static_cast<double>(draw.of({0, -1, 1, 3})) * 0.25;
     list << " scale " << *options.scale;
   }
   if (draw.chance(0.15)) {

@@ -1,4 +1,8 @@
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
 
 #include <cmath>
 #include <string>
@@ -466,11 +470,21 @@ TEST_P(Semantics, AnyNumberOfKeys) {
   }
 }
 
-TEST_P(Semantics, EqualKeysKeepTheirDigits) {
-  // One running sum would lose them: the bound's 8 u is for sums in runs and chunks.
-  Call call({.tq = 2, .tk = 100000, .d = 1, .dv = 2});
+TEST_P(Semantics, EqualKeysAndValuesKeepTheirDigits) {
+  // Equal terms round alike at each step of a sum: the worst that runs and chunks must bear.
+  for (const std::int64_t tk : {16, 64, 100, 512, 3000}) {
+    Call call({.tq = 2, .tk = tk, .d = 1, .dv = 40});
+    call.k.fill([](const Index&) { return 0.0; });
+    call.v.fill([](const Index& at) { return 1 + 0.025 * static_cast<double>(at[3]); });
+    EXPECT_EQ(call.wrong(), "") << tk;
+  }
+}
+
+TEST_P(Semantics, AMillionEqualKeysKeepTheirDigits) {
+  // One running sum, of keys or of chunks, would lose them.
+  Call call({.tq = 1, .tk = 1000000, .d = 1, .dv = 4});
   call.k.fill([](const Index&) { return 0.0; });
-  call.v.fill([](const Index& at) { return 1 + static_cast<double>(at[2] % 7) / 16; });
+  call.v.fill([](const Index& at) { return 1.1 + 0.3 * static_cast<double>(at[3]); });
   EXPECT_EQ(call.wrong(), "");
 }
 
@@ -563,6 +577,48 @@ TEST_P(Semantics, ViewsInterleavedInOneBufferAreNoOverlap) {
   attention(part(0), part(1), part(2), part(3));
   EXPECT_EQ(compare(oracle, part(3), {}, kD, DType::kF32, false), "");
 }
+
+TEST_P(Semantics, ElementOffsetsBeyondTwoToThe32) {
+  // Address space only: the pages between the rows are never touched.
+  constexpr std::size_t kBytes = std::size_t{3} << 34;
+  void* space = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (space == MAP_FAILED) GTEST_SKIP() << "no address space of 48 GiB";
+  constexpr std::int64_t kApart = std::int64_t{1} << 32;  // elements of F32
+  Call call({.tq = 2, .tk = 3, .d = 8, .dv = 8});
+  std::int64_t place = 0;
+  const auto spread = [&](const Strided& tensor) {
+    const Dims strides{0, 0, kApart, 1};
+    const TensorView far(static_cast<float*>(space) + 1024 * place++, tensor.shape, strides);
+    for (std::int64_t row = 0; row < tensor.shape[2]; ++row) {
+      for (std::int64_t e = 0; e < 8; ++e) {
+        static_cast<float*>(far.data())[row * kApart + e] = static_cast<float>(element(tensor.view(), {0, 0, row, e}));
+      }
+    }
+    return far;
+  };
+  const TensorView q = spread(call.q), k = spread(call.k), v = spread(call.v), out = spread(call.out);
+  bool* mask = static_cast<bool*>(space) + 4096 * place++;
+  constexpr std::int64_t kMaskApart = std::int64_t{1} << 33;
+  for (std::int64_t j = 0; j < 3; ++j) mask[j * kMaskApart] = j != 1;
+  call.options.mask = allowed(ConstTensorView(mask, Dims{1, 3}, Dims{0, kMaskApart}));
+  attention(q, k, v, out, call.options);
+  EXPECT_EQ(compare(call.oracle(), out, {}, 8, DType::kF32, false), "");
+  ::munmap(space, kBytes);
+}
+
+#if defined(__SSE__)
+TEST_P(Semantics, TheCallersFloatingPointModeIsKept) {
+  const unsigned int before = _mm_getcsr();
+  for (const unsigned int mode : {before, before | 0x8040u}) {  // denormals as they are, and flushed to zero
+    _mm_setcsr(mode);
+    Call call({.tq = 30, .tk = 700, .d = 16, .dv = 16});
+    call.run();
+    EXPECT_EQ(_mm_getcsr() & ~0x3fu, mode & ~0x3fu);  // but for the flags of what happened
+    _mm_setcsr(before);
+    EXPECT_EQ(compare(call.oracle(), call.out.view(), call.lse.view(), 16, DType::kF32, false), "");
+  }
+}
+#endif
 
 // --- What is added to the scores, and what they are scaled by ---
 

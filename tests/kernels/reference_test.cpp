@@ -57,6 +57,12 @@ TEST(Reference, HalfOutputsAreRoundedOnce) {
   call.v.fill([](const Index& at) { return at[2] == 0 ? 2.0 : 0x1p-10 - 0x1p-29; });
   attention_reference(call.q.view(), call.k.view(), call.v.view(), call.out.mutable_view());
   EXPECT_EQ(call.out_at(0, 0, 0, 0), 1.0);
+  // The same for bfloat16: the mean of 2 and 2^-7 + 2^-26 lies just above 1 + 2^-8.
+  Call brain({.tq = 1, .tk = 2, .d = 1, .dv = 1}, DType::kF32, DType::kBF16, 1);
+  brain.q.fill([](const Index&) { return 0.0; });
+  brain.v.fill([](const Index& at) { return at[2] == 0 ? 2.0 : 0x1p-7 + 0x1p-26; });
+  attention_reference(brain.q.view(), brain.k.view(), brain.v.view(), brain.out.mutable_view());
+  EXPECT_EQ(brain.out_at(0, 0, 0, 0), 1 + 0x1p-7);
 }
 
 TEST(Reference, ForbiddenRowsNaNAndEmptyCalls) {

@@ -65,16 +65,16 @@ HWY_INLINE bool AllFinite(const Rows& rows, std::size_t count, std::size_t width
   return rest == 0.0f && hn::AllFalse(d, hn::IsNaN(sum));
 }
 
-// output[dv][lane] (+)= sum over the run's keys, ascending, of values[key][dv] * p[key][lane].
+// output[dv][lane] (+)= sum over the run's keys, ascending, of values[key][dv] * p[key][lane]. `place` is the first
+// key's place in its run.
 template <int NV, int M>
-HWY_INLINE void AddValues(const Rows& values, const float* HWY_RESTRICT p, std::size_t keys, std::size_t first,
-                          bool fresh, float* HWY_RESTRICT output) {
+HWY_INLINE void AddValues(const Rows& values, const float* HWY_RESTRICT p, std::size_t place, std::size_t keys,
+                          std::size_t first, bool fresh, float* HWY_RESTRICT output) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   const std::size_t lanes = NV * n;
   VF acc[M][NV];
-  Clear<M, NV>(d, acc);
-  Accumulate<M, NV>(d, values.data + first, 1, values.stride, p, lanes, keys, acc);
+  SumInRuns<M, NV>(d, values.data + first, 1, values.stride, p, lanes, place, keys, kChainKeys, acc);
   float* to = output + first * lanes;
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
@@ -89,16 +89,21 @@ HWY_INLINE void AddValues(const Rows& values, const float* HWY_RESTRICT p, std::
 // The same where a value is not finite and a key forbidden to some lane: such a product is left out, since 0 * NaN
 // would reach the lane. Forbidden keys carry p = -0; skipping them changes no bit of a finite sum but the zero's sign.
 template <int NV>
-HWY_INLINE void AddVisibleValues(const Rows& values, const float* HWY_RESTRICT p, std::size_t keys, std::size_t width,
-                                 bool fresh, float* HWY_RESTRICT output) {
+HWY_INLINE void AddVisibleValues(const Rows& values, const float* HWY_RESTRICT p, std::size_t place, std::size_t keys,
+                                 std::size_t width, bool fresh, float* HWY_RESTRICT output) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   const std::size_t lanes = NV * n;
   const hn::RebindToSigned<DF> di;
   for (std::size_t i = 0; i < width; ++i) {
     for (int v = 0; v < NV; ++v) {
+      VF total = hn::Zero(d);
       VF acc = hn::Zero(d);
       for (std::size_t j = 0; j < keys; ++j) {
+        if (j > 0 && (place + j) % kChainKeys == 0) {
+          total = hn::Add(total, acc);
+          acc = hn::Zero(d);
+        }
         const VF weight = hn::LoadU(d, p + j * lanes + static_cast<std::size_t>(v) * n);
         const VF sum = hn::MulAdd(hn::Set(d, values.data[j * values.stride + i]), weight, acc);
         const auto forbidden = hn::RebindMask(
@@ -106,7 +111,8 @@ HWY_INLINE void AddVisibleValues(const Rows& values, const float* HWY_RESTRICT p
         acc = hn::IfThenElse(forbidden, acc, sum);
       }
       float* at = output + i * lanes + static_cast<std::size_t>(v) * n;
-      hn::StoreU(fresh ? acc : hn::Add(hn::LoadU(d, at), acc), d, at);
+      total = hn::Add(total, acc);
+      hn::StoreU(fresh ? total : hn::Add(hn::LoadU(d, at), total), d, at);
     }
   }
 }
@@ -189,9 +195,12 @@ HWY_INLINE void StoreOutput(const AttentionCall& call, const Tile& tile, const T
       const double keys = m <= static_cast<double>(kLowestScore)
                               ? -static_cast<double>(std::numeric_limits<float>::max())
                               : (m + std::log2(sum)) * 0.693147180559945309417;
-      // The share of the keys beside the sink: 1 where there is none.
-      const double share = 1.0 / (1.0 + std::exp(sink - keys));
-      lse = sink > keys ? sink + std::log1p(std::exp(keys - sink)) : keys + std::log1p(std::exp(sink - keys));
+      double share = 1;  // of the keys beside the sink
+      lse = keys;
+      if (call.sinks != nullptr) {
+        share = 1.0 / (1.0 + std::exp(sink - keys));
+        lse = sink > keys ? sink + std::log1p(std::exp(keys - sink)) : keys + std::log1p(std::exp(sink - keys));
+      }
       if (std::isnan(sum)) lse = sum;
       inverse[r] = static_cast<float>(share / sum);
     }
@@ -290,27 +299,34 @@ HWY_NOINLINE void ForwardTile(const AttentionCall& call, const Tile& tile, float
 
     const Rows v_rows = DenseRows(call.type, call.v, v_at, call.v_stride, begin, end, call.dv, scratch + at.values);
     const bool guard = masked && !AllFinite(v_rows, keys, dv);
-    VF sum[NV];
-    for (int v = 0; v < NV; ++v) sum[v] = hn::Zero(d);
+    const std::size_t place = static_cast<std::size_t>(begin % kRunKeys);
+    VF sum[NV], chain[NV];
+    for (int v = 0; v < NV; ++v) sum[v] = chain[v] = hn::Zero(d);
     for (std::size_t j = 0; j < keys; ++j) {
+      if ((place + j) % kChainKeys == 0) {
+        for (int v = 0; v < NV; ++v) {
+          sum[v] = hn::Add(sum[v], chain[v]);
+          chain[v] = hn::Zero(d);
+        }
+      }
 #pragma GCC unroll 8
       for (int v = 0; v < NV; ++v) {
         float* to = scores + j * lanes + static_cast<std::size_t>(v) * n;
         const VF x = hn::LoadU(d, to);
         VF p = Exp2(d, hn::Sub(x, m[v]));
-        sum[v] = hn::Add(sum[v], p);
+        chain[v] = hn::Add(chain[v], p);
         if (guard) p = hn::IfThenElse(hn::Eq(x, hn::Set(d, kForbidden)), hn::Neg(hn::Zero(d)), p);
         hn::StoreU(p, d, to);
       }
     }
-    for (int v = 0; v < NV; ++v) l[v] = hn::Add(l[v], sum[v]);
+    for (int v = 0; v < NV; ++v) l[v] = hn::Add(l[v], hn::Add(sum[v], chain[v]));
 
     if (guard) {
-      AddVisibleValues<NV>(v_rows, scores, keys, dv, fresh, output);
+      AddVisibleValues<NV>(v_rows, scores, place, keys, dv, fresh, output);
     } else {
       std::size_t i = 0;
-      for (; i + kTileRows <= dv; i += kTileRows) AddValues<NV, kTileRows>(v_rows, scores, keys, i, fresh, output);
-      for (; i < dv; ++i) AddValues<NV, 1>(v_rows, scores, keys, i, fresh, output);
+      for (; i + kTileRows <= dv; i += kTileRows) AddValues<NV, kTileRows>(v_rows, scores, place, keys, i, fresh, output);
+      for (; i < dv; ++i) AddValues<NV, 1>(v_rows, scores, place, keys, i, fresh, output);
     }
   });
   end_chunk();

@@ -105,7 +105,7 @@ struct TileState {
   std::int64_t end[kMaxRows];
   TileRange range;
   std::size_t lanes = 0;  // rows rounded up to whole vectors
-  double q_factor = 1;    // folded into the packed queries, with one rounding
+  double q_factor = 1;    // folded into the packed queries
   float score_factor = 1;  // on the product, where it is not folded
   float cap = 0;           // softcap, 0 where there is none
   bool rich = false;      // softcap, bias or ALiBi: scores are finished in base e, then turned to base 2
@@ -117,14 +117,16 @@ HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size
   const std::int64_t group = call.q_heads / call.kv_heads;
   state.lanes = lanes;
   state.range = tile_range(call, tile);
+  RowCursor cursor(call, tile);
   for (std::size_t r = 0; r < lanes; ++r) {
+    // Lanes behind the last row stand for the first, and see no key.
     const bool real = static_cast<std::int64_t>(r) < tile.rows;
-    const std::int64_t row = tile.row + (real ? static_cast<std::int64_t>(r) : 0);
-    state.head[r] = tile.kv_head * group + row / call.tq;
-    state.query[r] = row % call.tq;
-    const KeyRange keys = real ? key_range(call, tile.batch, state.query[r]) : KeyRange{};
+    state.head[r] = real ? tile.kv_head * group + cursor.head : state.head[0];
+    state.query[r] = real ? cursor.query : state.query[0];
+    const KeyRange keys = real ? key_range(call, tile.batch, cursor.query) : KeyRange{};
     state.begin[r] = keys.begin;
     state.end[r] = keys.end;
+    cursor.next();
   }
   // An extreme scale would overflow or vanish in q; a plain one is folded with the change of base.
   const double magnitude = std::fabs(call.scale);
@@ -136,8 +138,14 @@ HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size
   // Beyond float's range every scale picks the row's largest score alone; a smaller one does so without saturating.
   state.score_factor = static_cast<float>(fold ? 1.0 : magnitude > 1e38 ? std::copysign(1e30, call.scale) : call.scale);
 
+  // The factor in two floats: their products with q add up to the exact one with a single rounding to speak of.
+  const DF df;
+  const std::size_t n = hn::Lanes(df);
+  const float high = static_cast<float>(state.q_factor);
+  const VF factor = hn::Set(df, high);
+  const VF rest = hn::Set(df, static_cast<float>(state.q_factor - static_cast<double>(high)));
   const std::size_t d = static_cast<std::size_t>(call.d);
-  float row_values[256];
+  HWY_ALIGN float values[256] = {};
   for (std::size_t r = 0; r < lanes; ++r) {
     if (static_cast<std::int64_t>(r) >= tile.rows) {
       for (std::size_t i = 0; i < d; ++i) packed[i * lanes + r] = 0.0f;
@@ -148,10 +156,12 @@ HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size
     for (std::size_t from = 0; from < d; from += 256) {
       const std::size_t count = d - from < 256 ? d - from : 256;
       CopyRow(call.type, call.q, at + static_cast<std::int64_t>(from) * call.q_stride[3], call.q_stride[3],
-              static_cast<std::int64_t>(count), row_values);
-      for (std::size_t i = 0; i < count; ++i) {
-        packed[(from + i) * lanes + r] = static_cast<float>(static_cast<double>(row_values[i]) * state.q_factor);
+              static_cast<std::int64_t>(count), values);
+      for (std::size_t i = 0; i < count; i += n) {
+        const VF q = hn::Load(df, values + i);
+        hn::Store(hn::MulAdd(q, factor, hn::Mul(q, rest)), df, values + i);
       }
+      for (std::size_t i = 0; i < count; ++i) packed[(from + i) * lanes + r] = values[i];
     }
   }
   state.packed = packed;
@@ -196,7 +206,13 @@ HWY_INLINE void FillAdded(const AttentionCall& call, const Tile& tile, const Til
 
 // Products of M keys with the tile's queries, to scores[key][lane]. A chain over all of D would round sharp heads too
 // coarsely for lse, whose bound falls with D: D is summed in runs, and the runs one after the other.
-constexpr std::size_t DepthRun(std::size_t width) { return width <= 16 ? 4 : 16; }
+// Without fused multiply-add each product is rounded too.
+#if HWY_NATIVE_FMA
+constexpr std::size_t kShortRun = 4;
+#else
+constexpr std::size_t kShortRun = 2;
+#endif
+constexpr std::size_t DepthRun(std::size_t width) { return width <= 16 ? kShortRun : 16; }
 
 template <int M, int NV>
 HWY_INLINE void Products(const TileState& state, const Rows& keys, std::size_t key, std::size_t width,
@@ -204,23 +220,14 @@ HWY_INLINE void Products(const TileState& state, const Rows& keys, std::size_t k
   const DF d;
   const std::size_t n = hn::Lanes(d);
   const std::size_t lanes = NV * n;
-  const std::size_t run = DepthRun(width);
-  for (std::size_t from = 0; from < width; from += run) {
-    const std::size_t depth = width - from < run ? width - from : run;
-    const bool last = from + depth == width;
-    VF acc[M][NV];
-    Clear<M, NV>(d, acc);
-    Accumulate<M, NV>(d, keys.data + key * keys.stride + from, keys.stride, 1, state.packed + from * lanes, lanes,
-                      depth, acc);
+  VF sum[M][NV];
+  SumInRuns<M, NV>(d, keys.data + key * keys.stride, keys.stride, 1, state.packed, lanes, 0, width, DepthRun(width), sum);
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
+  for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) {
-        float* at = scores + (key + static_cast<std::size_t>(m)) * lanes + static_cast<std::size_t>(v) * n;
-        if (from > 0) acc[m][v] = hn::Add(hn::LoadU(d, at), acc[m][v]);
-        hn::StoreU(acc[m][v], d, at);
-        if (last) best[v] = hn::Max(acc[m][v], best[v]);
-      }
+    for (int v = 0; v < NV; ++v) {
+      hn::StoreU(sum[m][v], d, scores + (key + static_cast<std::size_t>(m)) * lanes + static_cast<std::size_t>(v) * n);
+      best[v] = hn::Max(sum[m][v], best[v]);
     }
   }
 }

@@ -46,6 +46,29 @@ HWY_INLINE void Clear(D d, V (&acc)[M][NV]) {
   }
 }
 
+// The same sum in chains of `run` terms, which begin where first + i is a multiple of it, added up one after the other.
+// A chain over many like terms drifts to one side: runs keep the error of a sum small.
+template <int M, int NV, class D, class V = hn::Vec<D>>
+HWY_INLINE void SumInRuns(D d, const float* HWY_RESTRICT a, std::size_t a_m, std::size_t a_i,
+                          const float* HWY_RESTRICT b, std::size_t b_i, std::size_t first, std::size_t count,
+                          std::size_t run, V (&total)[M][NV]) {
+  Clear<M, NV>(d, total);
+  std::size_t length = run - first % run;
+  length = length < count ? length : count;
+  Accumulate<M, NV>(d, a, a_m, a_i, b, b_i, length, total);
+  for (std::size_t i = length; i < count; i += run) {
+    V chain[M][NV];
+    Clear<M, NV>(d, chain);
+    length = count - i < run ? count - i : run;
+    Accumulate<M, NV>(d, a + i * a_i, a_m, a_i, b + i * b_i, b_i, length, chain);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 8
+      for (int n = 0; n < NV; ++n) total[m][n] = hn::Add(total[m][n], chain[m][n]);
+    }
+  }
+}
+
 }  // namespace manyheads::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
