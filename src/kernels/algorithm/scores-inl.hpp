@@ -108,7 +108,7 @@ struct TileState {
   double q_factor = 1;    // folded into the packed queries
   float score_factor = 1;  // on the product, where it is not folded
   float cap = 0;           // softcap, 0 where there is none
-  bool rich = false;      // softcap, bias or ALiBi: scores are finished in base e, then turned to base 2
+  bool rich = false;      // softcap, bias, ALiBi or an extreme scale: the product is not yet the score
   const float* packed = nullptr;  // [D][lanes]
 };
 
@@ -134,7 +134,8 @@ HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size
   // Far above every score a cap changes nothing; far below all of them it makes them 0.
   state.cap = call.softcap > 1e30 ? 0.0f : call.softcap > 0 ? static_cast<float>(std::fmax(call.softcap, 1e-30)) : 0.0f;
   state.rich = state.cap > 0 || call.bias != nullptr || call.alibi != nullptr || !fold;
-  state.q_factor = fold ? (state.rich ? call.scale : call.scale * 1.44269504088896340736) : 1.0;
+  // Base 2 from the start, unless softcap stands between.
+  state.q_factor = !fold ? 1.0 : state.cap > 0 ? call.scale : call.scale * 1.44269504088896340736;
   // Beyond float's range every scale picks the row's largest score alone; a smaller one does so without saturating.
   state.score_factor = static_cast<float>(fold ? 1.0 : magnitude > 1e38 ? std::copysign(1e30, call.scale) : call.scale);
 
@@ -205,14 +206,15 @@ HWY_INLINE void FillAdded(const AttentionCall& call, const Tile& tile, const Til
 }
 
 // Products of M keys with the tile's queries, to scores[key][lane]. A chain over all of D would round sharp heads too
-// coarsely for lse, whose bound falls with D: D is summed in runs, and the runs one after the other.
-// Without fused multiply-add each product is rounded too.
+// coarsely for lse: D is summed in runs, and the runs one after the other.
+constexpr std::size_t DepthRun(std::size_t width) { return width <= 48 ? 8 : 16; }
+// Over a short D nothing averages the roundings out: such heads are summed in double, longer ones too where products are
+// rounded by themselves.
 #if HWY_NATIVE_FMA
-constexpr std::size_t kShortRun = 4;
+constexpr std::size_t kDoubleWidth = 16;
 #else
-constexpr std::size_t kShortRun = 2;
+constexpr std::size_t kDoubleWidth = 48;
 #endif
-constexpr std::size_t DepthRun(std::size_t width) { return width <= 16 ? kShortRun : 16; }
 
 template <int M, int NV>
 HWY_INLINE void Products(const TileState& state, const Rows& keys, std::size_t key, std::size_t width,
@@ -220,6 +222,26 @@ HWY_INLINE void Products(const TileState& state, const Rows& keys, std::size_t k
   const DF d;
   const std::size_t n = hn::Lanes(d);
   const std::size_t lanes = NV * n;
+  if (width <= kDoubleWidth) {
+    HWY_ALIGN float rounded[TileState::kMaxRows];
+    double exact[TileState::kMaxRows];
+    for (std::size_t m = 0; m < M; ++m) {
+      for (std::size_t lane = 0; lane < lanes; ++lane) exact[lane] = 0;
+      for (std::size_t i = 0; i < width; ++i) {
+        const double k = static_cast<double>(keys.data[(key + m) * keys.stride + i]);
+        for (std::size_t lane = 0; lane < lanes; ++lane) {
+          exact[lane] += k * static_cast<double>(state.packed[i * lanes + lane]);
+        }
+      }
+      for (std::size_t lane = 0; lane < lanes; ++lane) rounded[lane] = static_cast<float>(exact[lane]);
+      for (int v = 0; v < NV; ++v) {
+        const VF x = hn::Load(d, rounded + static_cast<std::size_t>(v) * n);
+        hn::StoreU(x, d, scores + (key + m) * lanes + static_cast<std::size_t>(v) * n);
+        best[v] = hn::Max(x, best[v]);
+      }
+    }
+    return;
+  }
   VF sum[M][NV];
   SumInRuns<M, NV>(d, keys.data + key * keys.stride, keys.stride, 1, state.packed, lanes, 0, width, DepthRun(width), sum);
 #pragma GCC unroll 16
@@ -256,9 +278,10 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
     if (add) FillAdded(call, tile, state, begin, end, added);
     const VF forbidden = hn::Set(d, kForbidden);
     const VF lowest = hn::Set(d, kLowestScore);
-    const VF cap = hn::Set(d, state.cap);
+    const VF cap = hn::Set(d, static_cast<float>(static_cast<double>(state.cap) * 1.44269504088896340736));
+    const VF log2e = hn::Set(d, kLog2e);
     const VF inverse_cap = hn::Set(d, state.cap > 0 ? 1.0f / state.cap : 0.0f);
-    const VF huge = hn::Set(d, 2.0e38f);
+    const VF huge = hn::Set(d, 2.0e38f);  // in base 2 still finite
     for (int v = 0; v < NV; ++v) {
       const std::size_t at = static_cast<std::size_t>(v) * n;
       HWY_ALIGN float lane_begin[TileState::kMaxRows];
@@ -272,7 +295,7 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
         lane_end[l] = static_cast<float>(high < 0 ? 0 : high > kRunKeys ? kRunKeys : high);
         slope[l] = distance[l] = 0.0f;
         if (call.alibi != nullptr) {
-          slope[l] = call.alibi[state.head[at + l] * call.alibi_stride];
+          slope[l] = call.alibi[state.head[at + l] * call.alibi_stride] * kLog2e;
           // Counted from the run's first key, so that a run cut by the mask rounds alike.
           distance[l] = static_cast<float>(begin / kRunKeys * kRunKeys - state.query[at + l] -
                                            call.diagonal(tile.batch));
@@ -289,14 +312,15 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
           if (state.score_factor != 1.0f) {  // an extreme scale must not turn a finite score into an infinite one
             x = hn::Mul(x, hn::Set(d, state.score_factor));
             x = MaxKeepsNaN(hn::Neg(huge), MinKeepsNaN(huge, x));
+            if (state.cap == 0) x = hn::Mul(x, log2e);
           }
           if (state.cap > 0) x = hn::Mul(cap, Tanh(d, hn::Mul(x, inverse_cap)));
-          if (call.bias != nullptr) x = hn::Add(x, extra);
+          if (call.bias != nullptr) x = hn::MulAdd(extra, log2e, x);
           if (call.alibi != nullptr) {
             const VF place = hn::Set(d, static_cast<float>(static_cast<std::int64_t>(key) + begin % kRunKeys));
             x = hn::NegMulAdd(hn::Load(d, slope), hn::Abs(hn::Add(hn::Load(d, distance), place)), x);
           }
-          x = MaxKeepsNaN(lowest, hn::Mul(x, hn::Set(d, kLog2e)));
+          x = MaxKeepsNaN(lowest, x);
         }
         if (add) x = hn::IfThenElse(hn::Eq(extra, forbidden), forbidden, x);
         if (cut) {
