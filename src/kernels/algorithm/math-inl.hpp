@@ -12,22 +12,22 @@ HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Max and Min that keep a NaN of their second argument: x86 returns the second when either is NaN, NEON any NaN, the
-// emulated vectors neither.
+// Max and Min that keep a NaN of their second argument: x86's own return the second when either is NaN, others
+// may return the number.
 template <class V>
 HWY_INLINE V MaxKeepsNaN(V bound, V x) {
-#if HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR
-  return hn::IfThenElse(hn::Lt(x, bound), bound, x);
-#else
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR
   return hn::Max(bound, x);
+#else
+  return hn::IfThenElse(hn::Lt(x, bound), bound, x);
 #endif
 }
 template <class V>
 HWY_INLINE V MinKeepsNaN(V bound, V x) {
-#if HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR
-  return hn::IfThenElse(hn::Gt(x, bound), bound, x);
-#else
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR
   return hn::Min(bound, x);
+#else
+  return hn::IfThenElse(hn::Gt(x, bound), bound, x);
 #endif
 }
 
