@@ -12,13 +12,13 @@ namespace manyheads {
 
 struct AttentionOptions {
   Mask mask{};
-  std::optional<double> scale{};       // default 1/sqrt(D); any finite value
-  double softcap = 0;                // > 0: scores become softcap * tanh(score / softcap), before bias and mask
-  ConstTensorView sinks{};             // [Hq] F32: a logit for each head that adds mass to the softmax and no value
-  const TensorView* lse = nullptr;   // [B,Hq,Tq] F32, out: log of the sum of exp of each row's scores (natural log)
-  int num_threads = 0;               // 0: default_num_threads(). Fewer than asked for is never an error
-  Executor* executor = nullptr;      // the caller's threads instead of the library's pool
-  Workspace* workspace = nullptr;    // see attention_workspace_size
+  std::optional<double> scale{};    // default 1/sqrt(D); any finite value
+  double softcap = 0;               // > 0: scores become softcap * tanh(score / softcap), before bias and mask
+  ConstTensorView sinks{};          // [Hq] F32: a logit for each head that adds mass to the softmax and no value
+  const TensorView* lse = nullptr;  // [B,Hq,Tq] F32, out: log of the sum of exp of each row's scores (natural log)
+  int num_threads = 0;              // 0: default_num_threads(). Fewer than asked for is never an error
+  Executor* executor = nullptr;     // the caller's threads instead of the library's pool
+  Workspace* workspace = nullptr;   // see attention_workspace_size
 };
 
 // out = softmax(scale * q k^T + bias) v for each head, fused: no Tq x Tk memory.
@@ -53,17 +53,17 @@ std::size_t attention_workspace_size(ConstTensorView q, ConstTensorView k, Const
 
 // What attention() would do for a call.
 struct Explanation {
-  std::string isa;             // instruction set, as in cpu.hpp
-  std::string path;            // "fused forward, fp32" ...
-  int threads = 0;             // threads asked of the executor or the pool
-  std::int64_t tile_queries = 0;  // queries that share one pass over the keys
-  std::int64_t run_keys = 0;      // keys summed in one run, and
-  std::int64_t chunk_keys = 0;    // in one chunk: fixed, so that the bits are
-  std::int64_t tasks = 0;         // query tiles over all heads
-  std::int64_t blocks = 0;        // key blocks (runs) over all tiles, and
+  std::string isa;                  // instruction set, as in cpu.hpp
+  std::string path;                 // "fused forward, fp32" ...
+  int threads = 0;                  // threads asked of the executor or the pool
+  std::int64_t tile_queries = 0;    // queries that share one pass over the keys
+  std::int64_t run_keys = 0;        // keys summed in one run, and
+  std::int64_t chunk_keys = 0;      // in one chunk: fixed, so that the bits are
+  std::int64_t tasks = 0;           // query tiles over all heads
+  std::int64_t blocks = 0;          // key blocks (runs) over all tiles, and
   std::int64_t skipped_blocks = 0;  // those that the mask rules out, never read
-  double flop = 0;             // 2 (D + Dv) for each query and key of the blocks that are read
-  double bytes = 0;            // inputs read and outputs written, once
+  double flop = 0;                  // 2 (D + Dv) for each query and key of the blocks that are read
+  double bytes = 0;                 // inputs read and outputs written, once
   std::size_t workspace_bytes = 0;
   std::string to_string() const;
 };

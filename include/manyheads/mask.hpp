@@ -6,7 +6,8 @@
 
 namespace manyheads {
 
-// Where the diagonal j = i + o of the scores lies (i a query's place, j a key's). Causal, window and ALiBi count from it.
+// Where the diagonal j = i + o of the scores lies (i a query's place, j a key's). Causal, window and ALiBi count from
+// it.
 enum class Alignment {
   kUnspecified,  // as top_left; but causal with Tq != Tk then is an error: the two readings differ
   kTopLeft,      // o = 0
@@ -20,13 +21,13 @@ struct Mask {
   Alignment alignment = Alignment::kUnspecified;
   std::int64_t window_left = -1;   // allows i + o - left <= j; -1 is unbounded
   std::int64_t window_right = -1;  // allows j <= i + o + right; -1 is unbounded; causal caps it at 0
-  ConstTensorView offsets{};         // [B] I32 or I64: o for each batch entry, instead of the alignment's
-  ConstTensorView key_lengths{};     // [B] I32 or I64, 0 to Tk: only keys below it exist
-  ConstTensorView q_documents{};     // [B,Tq] I32 or I64 } a query attends to keys of equal id
-  ConstTensorView k_documents{};     // [B,Tk] I32 or I64 }
-  ConstTensorView allowed{};         // BOOL, true = attend; broadcasts from the right to [B,Hq,Tq,Tk]
-  ConstTensorView bias{};            // F32 or q's type, added to the scaled scores; broadcasts the same; -inf forbids
-  ConstTensorView alibi_slopes{};    // [Hq] F32: adds -slope * |j - i - o|
+  ConstTensorView offsets{};       // [B] I32 or I64: o for each batch entry, instead of the alignment's
+  ConstTensorView key_lengths{};   // [B] I32 or I64, 0 to Tk: only keys below it exist
+  ConstTensorView q_documents{};   // [B,Tq] I32 or I64 } a query attends to keys of equal id
+  ConstTensorView k_documents{};   // [B,Tk] I32 or I64 }
+  ConstTensorView allowed{};       // BOOL, true = attend; broadcasts from the right to [B,Hq,Tq,Tk]
+  ConstTensorView bias{};          // F32 or q's type, added to the scaled scores; broadcasts the same; -inf forbids
+  ConstTensorView alibi_slopes{};  // [Hq] F32: adds -slope * |j - i - o|
 };
 
 Mask operator|(const Mask& a, const Mask& b);

@@ -17,19 +17,19 @@ struct MultiHeadAttentionConfig {
   std::int64_t kdim = 0;          // width of the key input; 0: d_model
   std::int64_t vdim = 0;          // width of the value input; 0: d_model
   bool bias = true;
-  bool add_bias_kv = false;       // one learned key and value at the end of the sequence (bias_k, bias_v)
-  bool add_zero_attn = false;     // one zero key and value at the end of the sequence
-  DType dtype = DType::kF32;      // of the weights, as loaded and saved: kF32, kBF16 or kF16; sums are in F32
+  bool add_bias_kv = false;    // one learned key and value at the end of the sequence (bias_k, bias_v)
+  bool add_zero_attn = false;  // one zero key and value at the end of the sequence
+  DType dtype = DType::kF32;   // of the weights, as loaded and saved: kF32, kBF16 or kF16; sums are in F32
 };
 
 // The masks follow torch.nn.MultiheadAttention: a BOOL true means ignore, a float is added to the scores.
 struct MultiHeadAttentionOptions {
-  ConstTensorView key_padding_mask{};  // [B,S] BOOL or float
-  ConstTensorView attn_mask{};         // [T,S] or [B*num_heads,T,S], BOOL or float
-  Mask mask{};                         // any further parts, in attention's own meaning (true = attend), [B,H,T,S]
+  ConstTensorView key_padding_mask{};   // [B,S] BOOL or float
+  ConstTensorView attn_mask{};          // [T,S] or [B*num_heads,T,S], BOOL or float
+  Mask mask{};                          // any further parts, in attention's own meaning (true = attend), [B,H,T,S]
   const TensorView* weights = nullptr;  // [B,num_heads,T,S] F32, out: the weights of each head, from the fused path.
                                         // S counts the added keys of add_bias_kv and add_zero_attn
-  ConstTensorView head_scale{};        // [num_heads] F32: each head's output is multiplied by it; 0 switches a head off
+  ConstTensorView head_scale{};  // [num_heads] F32: each head's output is multiplied by it; 0 switches a head off
   int num_threads = 0;
   Executor* executor = nullptr;
   Workspace* workspace = nullptr;
@@ -46,7 +46,8 @@ struct MultiHeadAttentionOptions {
 // forward is const and thread-safe for disjoint outputs and workspaces.
 class MultiHeadAttention {
  public:
-  explicit MultiHeadAttention(const MultiHeadAttentionConfig& config);  // Xavier-uniform weights, fixed seed; zero biases
+  explicit MultiHeadAttention(
+      const MultiHeadAttentionConfig& config);  // Xavier-uniform weights, fixed seed; zero biases
   ~MultiHeadAttention();
   MultiHeadAttention(MultiHeadAttention&&) noexcept;
   MultiHeadAttention& operator=(MultiHeadAttention&&) noexcept;

@@ -10,8 +10,8 @@ namespace manyheads {
 
 // What a safetensors file holds.
 struct SafetensorsFile {
-  std::filesystem::path path;                      // where it was read from, for messages
-  StateDict tensors;                               // read-only: views on the mapped file, which they keep alive
+  std::filesystem::path path;  // where it was read from, for messages
+  StateDict tensors;           // read-only: views on the mapped file, which they keep alive
   std::map<std::string, std::string> metadata;
   std::map<std::string, std::string> unsupported;  // tensors that no Tensor can hold: name -> "U16", "F32 of rank 9"
 

@@ -21,15 +21,42 @@ const char* name_of(DType type) noexcept;  // as safetensors spells it: "F32", "
 
 template <class T>
 struct dtype_of;
-template <> struct dtype_of<float> { static constexpr DType value = DType::kF32; };
-template <> struct dtype_of<bfloat16> { static constexpr DType value = DType::kBF16; };
-template <> struct dtype_of<float16> { static constexpr DType value = DType::kF16; };
-template <> struct dtype_of<double> { static constexpr DType value = DType::kF64; };
-template <> struct dtype_of<bool> { static constexpr DType value = DType::kBool; };
-template <> struct dtype_of<std::uint8_t> { static constexpr DType value = DType::kU8; };
-template <> struct dtype_of<std::int8_t> { static constexpr DType value = DType::kI8; };
-template <> struct dtype_of<std::int32_t> { static constexpr DType value = DType::kI32; };
-template <> struct dtype_of<std::int64_t> { static constexpr DType value = DType::kI64; };
+template <>
+struct dtype_of<float> {
+  static constexpr DType value = DType::kF32;
+};
+template <>
+struct dtype_of<bfloat16> {
+  static constexpr DType value = DType::kBF16;
+};
+template <>
+struct dtype_of<float16> {
+  static constexpr DType value = DType::kF16;
+};
+template <>
+struct dtype_of<double> {
+  static constexpr DType value = DType::kF64;
+};
+template <>
+struct dtype_of<bool> {
+  static constexpr DType value = DType::kBool;
+};
+template <>
+struct dtype_of<std::uint8_t> {
+  static constexpr DType value = DType::kU8;
+};
+template <>
+struct dtype_of<std::int8_t> {
+  static constexpr DType value = DType::kI8;
+};
+template <>
+struct dtype_of<std::int32_t> {
+  static constexpr DType value = DType::kI32;
+};
+template <>
+struct dtype_of<std::int64_t> {
+  static constexpr DType value = DType::kI64;
+};
 
 constexpr int kMaxRank = 8;
 
@@ -52,7 +79,7 @@ class Dims {
   int rank_ = 0;
 };
 
-Dims contiguous_strides(const Dims& shape);  // row-major, in elements
+Dims contiguous_strides(const Dims& shape);     // row-major, in elements
 std::int64_t element_count(const Dims& shape);  // throws Error when the product leaves 63 bits or a size is negative
 
 // A view on the caller's memory: it owns nothing and costs nothing to copy. Strides count elements, are signed, and

@@ -153,10 +153,17 @@ void check_overlap(const char* function, const char* name, const ConstTensorView
 void check_inputs(const char* function, const char* name, const ConstTensorView& output, const ConstTensorView& q,
                   const ConstTensorView& k, const ConstTensorView* v, const AttentionOptions& options) {
   const Mask& mask = options.mask;
-  const std::pair<const char*, const ConstTensorView*> inputs[] = {
-      {"q", &q}, {"k", &k}, {"v", v}, {"mask", &mask.allowed}, {"bias", &mask.bias},
-      {"key_lengths", &mask.key_lengths}, {"offsets", &mask.offsets}, {"q_documents", &mask.q_documents},
-      {"k_documents", &mask.k_documents}, {"alibi_slopes", &mask.alibi_slopes}, {"sinks", &options.sinks}};
+  const std::pair<const char*, const ConstTensorView*> inputs[] = {{"q", &q},
+                                                                   {"k", &k},
+                                                                   {"v", v},
+                                                                   {"mask", &mask.allowed},
+                                                                   {"bias", &mask.bias},
+                                                                   {"key_lengths", &mask.key_lengths},
+                                                                   {"offsets", &mask.offsets},
+                                                                   {"q_documents", &mask.q_documents},
+                                                                   {"k_documents", &mask.k_documents},
+                                                                   {"alibi_slopes", &mask.alibi_slopes},
+                                                                   {"sinks", &options.sinks}};
   for (const auto& [input, view] : inputs) {
     if (view != nullptr) check_overlap(function, name, output, input, *view);
   }
@@ -165,8 +172,7 @@ void check_inputs(const char* function, const char* name, const ConstTensorView&
 void check_lse(const char* function, const ConstTensorView& lse, AttentionCall& call) {
   const Dims expected{call.batch, call.q_heads, call.tq};
   if (!lse.defined() || lse.dtype() != DType::kF32 || !(lse.shape() == expected)) {
-    fail(function,
-         fmt::format("lse is {}, expected F32 [B,Hq,Tq] = {}", describe(lse), expected.to_string()));
+    fail(function, fmt::format("lse is {}, expected F32 [B,Hq,Tq] = {}", describe(lse), expected.to_string()));
   }
   call.lse = static_cast<float*>(const_cast<void*>(lse.data()));
   copy_strides(lse, call.lse_stride);
@@ -175,12 +181,12 @@ void check_lse(const char* function, const ConstTensorView& lse, AttentionCall& 
 void check_weights(const char* function, const TensorView& weights, AttentionCall& call) {
   const Dims expected{call.batch, call.q_heads, call.tq, call.tk};
   if (!weights.defined() || weights.dtype() != DType::kF32 || !(weights.shape() == expected)) {
-    fail(function, fmt::format("weights is {}, expected F32 [B,Hq,Tq,Tk] = {}", describe(weights),
-                               expected.to_string()));
+    fail(function,
+         fmt::format("weights is {}, expected F32 [B,Hq,Tq,Tk] = {}", describe(weights), expected.to_string()));
   }
   if (element_count(expected) > 0 && overlaps_itself(weights)) {
-    fail(function, fmt::format("weights {} with strides {} overlaps itself", describe(weights),
-                               weights.strides().to_string()));
+    fail(function,
+         fmt::format("weights {} with strides {} overlaps itself", describe(weights), weights.strides().to_string()));
   }
   call.weights = static_cast<float*>(weights.data());
   copy_strides(weights, call.weights_stride);
@@ -191,9 +197,8 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   AttentionCall call;
   expect_rank4(function, "q", q, "[B,Hq,Tq,D]");
   expect_rank4(function, "k", k, "[B,Hkv,Tk,D]");
-  const std::string shapes =
-      v != nullptr ? fmt::format("(q {}, k {}, v {})", describe(q), describe(k), describe(*v))
-                   : fmt::format("(q {}, k {})", describe(q), describe(k));
+  const std::string shapes = v != nullptr ? fmt::format("(q {}, k {}, v {})", describe(q), describe(k), describe(*v))
+                                          : fmt::format("(q {}, k {})", describe(q), describe(k));
   if (k.dtype() != q.dtype()) fail(function, "k must have q's type " + shapes);
   if (k.size(0) != q.size(0)) {
     fail(function, fmt::format("k has batch {}, q has {} {}", k.size(0), q.size(0), shapes));
@@ -223,8 +228,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
     for (int axis : {0, 1, 2}) {
       if (v->size(axis) != k.size(axis)) {
         static constexpr const char* kAxes[] = {"batch", "heads", "keys"};
-        fail(function,
-             fmt::format("v has {} {}, k has {} {}", v->size(axis), kAxes[axis], k.size(axis), shapes));
+        fail(function, fmt::format("v has {} {}, k has {} {}", v->size(axis), kAxes[axis], k.size(axis), shapes));
       }
     }
     call.dv = v->size(3);
@@ -238,12 +242,11 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
     expect_rank4(function, "out", *out, "[B,Hq,Tq,Dv]");
     const Dims expected{call.batch, call.q_heads, call.tq, call.dv};
     if (!(out->shape() == expected)) {
-      fail(function, fmt::format("out is {}, expected [B,Hq,Tq,Dv] = {} {}", describe(*out), expected.to_string(),
-                                 shapes));
+      fail(function,
+           fmt::format("out is {}, expected [B,Hq,Tq,Dv] = {} {}", describe(*out), expected.to_string(), shapes));
     }
     if (element_count(expected) > 0 && overlaps_itself(*out)) {
-      fail(function,
-           fmt::format("out {} with strides {} overlaps itself", describe(*out), out->strides().to_string()));
+      fail(function, fmt::format("out {} with strides {} overlaps itself", describe(*out), out->strides().to_string()));
     }
     call.out = out->data();
     call.out_type = out->dtype();
@@ -257,15 +260,16 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   }
   call.scale = scale;
   call.softcap = options.softcap;
-  if (options.num_threads < 0) fail(function, fmt::format("num_threads is {}, expected 0 or more", options.num_threads));
+  if (options.num_threads < 0)
+    fail(function, fmt::format("num_threads is {}, expected 0 or more", options.num_threads));
 
   const Mask& mask = options.mask;
   call.causal = mask.causal;
   call.window_left = window_side(function, "left", mask.window_left);
   call.window_right = window_side(function, "right", mask.window_right);
   if (mask.causal && mask.alignment == Alignment::kUnspecified && !mask.offsets.defined() && call.tq != call.tk) {
-    fail(function, fmt::format("causal with {} queries and {} keys: say top_left or bottom_right {}", call.tq, call.tk,
-                               shapes));
+    fail(function,
+         fmt::format("causal with {} queries and {} keys: say top_left or bottom_right {}", call.tq, call.tk, shapes));
   }
   if (mask.key_lengths.defined()) {
     call.key_lengths = integers(function, "key_lengths", mask.key_lengths, Dims{call.batch});

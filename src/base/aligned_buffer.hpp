@@ -26,8 +26,8 @@ class AlignedBuffer {
       p = std::aligned_alloc(kAlignment, bytes);
     }
     if (p == nullptr) {
-      throw Error(ErrorCode::kOutOfMemory, "cannot allocate " + std::to_string(count) + " elements of " +
-                                               std::to_string(sizeof(T)) + " bytes");
+      throw Error(ErrorCode::kOutOfMemory,
+                  "cannot allocate " + std::to_string(count) + " elements of " + std::to_string(sizeof(T)) + " bytes");
     }
     data_.reset(static_cast<T*>(p));
   }

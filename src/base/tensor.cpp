@@ -30,15 +30,24 @@ std::size_t size_of(DType type) noexcept {
 
 const char* name_of(DType type) noexcept {
   switch (type) {
-    case DType::kF32: return "F32";
-    case DType::kBF16: return "BF16";
-    case DType::kF16: return "F16";
-    case DType::kF64: return "F64";
-    case DType::kBool: return "BOOL";
-    case DType::kU8: return "U8";
-    case DType::kI8: return "I8";
-    case DType::kI32: return "I32";
-    case DType::kI64: return "I64";
+    case DType::kF32:
+      return "F32";
+    case DType::kBF16:
+      return "BF16";
+    case DType::kF16:
+      return "F16";
+    case DType::kF64:
+      return "F64";
+    case DType::kBool:
+      return "BOOL";
+    case DType::kU8:
+      return "U8";
+    case DType::kI8:
+      return "I8";
+    case DType::kI32:
+      return "I32";
+    case DType::kI64:
+      return "I64";
   }
   return "?";
 }
@@ -48,8 +57,8 @@ Dims::Dims(std::initializer_list<std::int64_t> values)
 
 Dims::Dims(std::span<const std::int64_t> values) {
   if (values.size() > kMaxRank) {
-    throw Error(ErrorCode::kInvalidArgument, "a tensor of " + std::to_string(values.size()) +
-                                                 " dimensions: at most " + std::to_string(kMaxRank) + " are taken");
+    throw Error(ErrorCode::kInvalidArgument, "a tensor of " + std::to_string(values.size()) + " dimensions: at most " +
+                                                 std::to_string(kMaxRank) + " are taken");
   }
   for (const std::int64_t value : values) values_[static_cast<std::size_t>(rank_++)] = value;
 }
@@ -137,8 +146,7 @@ Tensor::Tensor(DType type, Dims shape) : dtype_(type), writable_(true), shape_(s
   if (!base::multiply(element_count(shape), static_cast<std::int64_t>(size_of(type)), &bytes)) {
     throw Error(ErrorCode::kOutOfMemory, "a tensor of shape " + shape.to_string() + " is larger than memory");
   }
-  auto buffer =
-      std::make_shared<base::AlignedBuffer<unsigned char>>(static_cast<std::size_t>(bytes > 0 ? bytes : 1));
+  auto buffer = std::make_shared<base::AlignedBuffer<unsigned char>>(static_cast<std::size_t>(bytes > 0 ? bytes : 1));
   std::memset(buffer->data(), 0, buffer->size());
   data_ = buffer->data();
   owner_ = std::move(buffer);

@@ -44,8 +44,8 @@ const KernelTable& table_named(const std::string& name, const std::string& where
     known = known || target.name == name;
   }
   if (known) {
-    throw Error(ErrorCode::kUnsupported,
-                where + ": this machine does not run the instruction set " + name + "; it runs " + names(available_isas()));
+    throw Error(ErrorCode::kUnsupported, where + ": this machine does not run the instruction set " + name +
+                                             "; it runs " + names(available_isas()));
   }
   throw Error(ErrorCode::kInvalidArgument,
               where + ": no instruction set is called \"" + name + "\"; this build has " + names(built));

@@ -36,9 +36,9 @@ struct AttentionCall {
   const void* k = nullptr;
   const void* v = nullptr;
   void* out = nullptr;
-  float* lse = nullptr;       // may be null; read by the weights kernel
-  float* weights = nullptr;   // for the weights kernel
-  DType type = DType::kF32;   // of q, k, v
+  float* lse = nullptr;      // may be null; read by the weights kernel
+  float* weights = nullptr;  // for the weights kernel
+  DType type = DType::kF32;  // of q, k, v
   DType out_type = DType::kF32;
   std::int64_t batch = 0, q_heads = 0, kv_heads = 0, tq = 0, tk = 0, d = 0, dv = 0;
   std::int64_t q_stride[4] = {}, k_stride[4] = {}, v_stride[4] = {}, out_stride[4] = {}, weights_stride[4] = {};
@@ -49,10 +49,10 @@ struct AttentionCall {
 
   bool causal = false;
   std::int64_t window_left = -1, window_right = -1;
-  std::int64_t offset = 0;       // of the diagonal, where `offsets` is null
-  IntegerView offsets;           // [B]
-  bool offset_from_length = false;  // the diagonal's offset is the entry's key length - Tq
-  IntegerView key_lengths;       // [B]
+  std::int64_t offset = 0;               // of the diagonal, where `offsets` is null
+  IntegerView offsets;                   // [B]
+  bool offset_from_length = false;       // the diagonal's offset is the entry's key length - Tq
+  IntegerView key_lengths;               // [B]
   IntegerView q_documents, k_documents;  // [B,T]
   const std::uint8_t* allowed = nullptr;
   std::int64_t allowed_stride[4] = {};

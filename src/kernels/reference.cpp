@@ -11,9 +11,12 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 double load(const void* data, DType type, std::int64_t at) {
   switch (type) {
-    case DType::kBF16: return static_cast<double>(static_cast<float>(static_cast<const bfloat16*>(data)[at]));
-    case DType::kF16: return static_cast<double>(static_cast<float>(static_cast<const float16*>(data)[at]));
-    default: return static_cast<double>(static_cast<const float*>(data)[at]);
+    case DType::kBF16:
+      return static_cast<double>(static_cast<float>(static_cast<const bfloat16*>(data)[at]));
+    case DType::kF16:
+      return static_cast<double>(static_cast<float>(static_cast<const float16*>(data)[at]));
+    default:
+      return static_cast<double>(static_cast<const float*>(data)[at]);
   }
 }
 
@@ -28,9 +31,14 @@ float to_float_odd(double value) {
 
 void store(void* data, DType type, std::int64_t at, double value) {
   switch (type) {
-    case DType::kBF16: static_cast<bfloat16*>(data)[at] = bfloat16(to_float_odd(value)); break;
-    case DType::kF16: static_cast<float16*>(data)[at] = float16(to_float_odd(value)); break;
-    default: static_cast<float*>(data)[at] = static_cast<float>(value);
+    case DType::kBF16:
+      static_cast<bfloat16*>(data)[at] = bfloat16(to_float_odd(value));
+      break;
+    case DType::kF16:
+      static_cast<float16*>(data)[at] = float16(to_float_odd(value));
+      break;
+    default:
+      static_cast<float*>(data)[at] = static_cast<float>(value);
   }
 }
 
@@ -81,8 +89,7 @@ void reference(const AttentionCall& call) {
   for (std::int64_t b = 0; b < call.batch; ++b) {
     for (std::int64_t h = 0; h < call.q_heads; ++h) {
       for (std::int64_t i = 0; i < call.tq; ++i) {
-        const double sink =
-            call.sinks != nullptr ? static_cast<double>(call.sinks[h * call.sinks_stride]) : -kInfinity;
+        const double sink = call.sinks != nullptr ? static_cast<double>(call.sinks[h * call.sinks_stride]) : -kInfinity;
         bool any = false;
         bool nan = false;
         double largest = sink;
@@ -107,8 +114,7 @@ void reference(const AttentionCall& call) {
         }
         if (nan) lse = std::numeric_limits<double>::quiet_NaN();
         if (call.lse != nullptr) {
-          call.lse[b * call.lse_stride[0] + h * call.lse_stride[1] + i * call.lse_stride[2]] =
-              static_cast<float>(lse);
+          call.lse[b * call.lse_stride[0] + h * call.lse_stride[1] + i * call.lse_stride[2]] = static_cast<float>(lse);
         }
         for (std::int64_t j = 0; call.weights != nullptr && j < call.tk; ++j) {
           const std::int64_t* s = call.weights_stride;
@@ -122,9 +128,9 @@ void reference(const AttentionCall& call) {
             // A key that is not visible is not read, whatever it holds.
             if (!visible(call, b, h, i, j)) continue;
             const double weight = p[static_cast<std::size_t>(j)] / sum;
-            value += weight * load(call.v, call.type,
-                                   b * call.v_stride[0] + kv * call.v_stride[1] + j * call.v_stride[2] +
-                                       e * call.v_stride[3]);
+            value += weight *
+                     load(call.v, call.type,
+                          b * call.v_stride[0] + kv * call.v_stride[1] + j * call.v_stride[2] + e * call.v_stride[3]);
           }
           store(call.out, call.out_type,
                 b * call.out_stride[0] + h * call.out_stride[1] + i * call.out_stride[2] + e * call.out_stride[3],

@@ -12,9 +12,12 @@ namespace {
 
 float value_at(const ConstTensorView& view, std::int64_t at) {
   switch (view.dtype()) {
-    case DType::kBF16: return static_cast<float>(static_cast<const bfloat16*>(view.data())[at]);
-    case DType::kF16: return static_cast<float>(static_cast<const float16*>(view.data())[at]);
-    default: return static_cast<const float*>(view.data())[at];
+    case DType::kBF16:
+      return static_cast<float>(static_cast<const bfloat16*>(view.data())[at]);
+    case DType::kF16:
+      return static_cast<float>(static_cast<const float16*>(view.data())[at]);
+    default:
+      return static_cast<const float*>(view.data())[at];
   }
 }
 
@@ -70,10 +73,18 @@ void Linear::run(const float* x, std::int64_t rows, std::int64_t x_stride, float
   call.in = in_;
   call.out = out_;
   switch (activation) {
-    case Activation::kNone: call.epilogue = kernels::Epilogue::kNone; break;
-    case Activation::kRelu: call.epilogue = kernels::Epilogue::kRelu; break;
-    case Activation::kGelu: call.epilogue = kernels::Epilogue::kGelu; break;
-    case Activation::kGeluTanh: call.epilogue = kernels::Epilogue::kGeluTanh; break;
+    case Activation::kNone:
+      call.epilogue = kernels::Epilogue::kNone;
+      break;
+    case Activation::kRelu:
+      call.epilogue = kernels::Epilogue::kRelu;
+      break;
+    case Activation::kGelu:
+      call.epilogue = kernels::Epilogue::kGelu;
+      break;
+    case Activation::kGeluTanh:
+      call.epilogue = kernels::Epilogue::kGeluTanh;
+      break;
   }
 
   // A task is a block of rows, whose inputs stay in the second cache, times a share of the panels.
@@ -81,8 +92,8 @@ void Linear::run(const float* x, std::int64_t rows, std::int64_t x_stride, float
   const std::int64_t block = table.linear_rows * 8;
   const std::int64_t row_tasks = (rows + block - 1) / block;
   const double flop = 2.0 * static_cast<double>(rows) * static_cast<double>(in_) * static_cast<double>(out_);
-  const int wanted = base::worker_count(std::max<std::int64_t>(1, static_cast<std::int64_t>(flop / kFlopPerTask)),
-                                        num_threads);
+  const int wanted =
+      base::worker_count(std::max<std::int64_t>(1, static_cast<std::int64_t>(flop / kFlopPerTask)), num_threads);
   const std::int64_t panel_tasks =
       std::min<std::int64_t>(panels, wanted == 1 ? 1 : (4 * wanted + row_tasks - 1) / row_tasks);
   base::parallel_for(row_tasks * panel_tasks, wanted, executor, [&](std::int64_t i, int) {

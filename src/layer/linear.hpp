@@ -30,7 +30,7 @@ class Linear {
  private:
   std::int64_t in_ = 0;
   std::int64_t out_ = 0;
-  int panel_ = 0;                     // columns of a panel, as the instruction set wants them
+  int panel_ = 0;                      // columns of a panel, as the instruction set wants them
   base::AlignedBuffer<float> packed_;  // [N / panel][K][panel], zeros behind N
   base::AlignedBuffer<float> bias_;    // [N rounded up to panel], zeros where there is none
 };

@@ -23,8 +23,9 @@ double broadcast(const ConstTensorView& view, const std::int64_t (&index)[4]) {
   for (int axis = 0; axis < view.rank(); ++axis) {
     if (view.size(axis) != 1) at += index[4 - view.rank() + axis] * view.stride(axis);
   }
-  const ConstTensorView one(static_cast<const char*>(view.data()) + at * static_cast<std::int64_t>(size_of(view.dtype())),
-                            view.dtype(), Dims{1});
+  const ConstTensorView one(
+      static_cast<const char*>(view.data()) + at * static_cast<std::int64_t>(size_of(view.dtype())), view.dtype(),
+      Dims{1});
   return element(one, {0});
 }
 
@@ -36,15 +37,23 @@ double element(const ConstTensorView& view, std::initializer_list<std::int64_t> 
   for (const std::int64_t i : index) at += i * view.stride(axis++);
   const void* data = view.data();
   switch (view.dtype()) {
-    case DType::kF32: return static_cast<double>(static_cast<const float*>(data)[at]);
-    case DType::kBF16: return static_cast<double>(static_cast<float>(static_cast<const bfloat16*>(data)[at]));
-    case DType::kF16: return static_cast<double>(static_cast<float>(static_cast<const float16*>(data)[at]));
-    case DType::kF64: return static_cast<const double*>(data)[at];
+    case DType::kF32:
+      return static_cast<double>(static_cast<const float*>(data)[at]);
+    case DType::kBF16:
+      return static_cast<double>(static_cast<float>(static_cast<const bfloat16*>(data)[at]));
+    case DType::kF16:
+      return static_cast<double>(static_cast<float>(static_cast<const float16*>(data)[at]));
+    case DType::kF64:
+      return static_cast<const double*>(data)[at];
     case DType::kBool:
-    case DType::kU8: return static_cast<const std::uint8_t*>(data)[at];
-    case DType::kI8: return static_cast<const std::int8_t*>(data)[at];
-    case DType::kI32: return static_cast<const std::int32_t*>(data)[at];
-    case DType::kI64: return static_cast<double>(static_cast<const std::int64_t*>(data)[at]);
+    case DType::kU8:
+      return static_cast<const std::uint8_t*>(data)[at];
+    case DType::kI8:
+      return static_cast<const std::int8_t*>(data)[at];
+    case DType::kI32:
+      return static_cast<const std::int32_t*>(data)[at];
+    case DType::kI64:
+      return static_cast<double>(static_cast<const std::int64_t*>(data)[at]);
   }
   return 0;
 }
@@ -83,8 +92,7 @@ Oracle evaluate(const ConstTensorView& q, const ConstTensorView& k, const ConstT
           if (j >= length || (mask.causal && place > 0)) continue;
           if (mask.window_left >= 0 && -place > mask.window_left) continue;
           if (mask.window_right >= 0 && place > mask.window_right) continue;
-          if (mask.q_documents.defined() &&
-              whole(mask.q_documents, {b, i}) != whole(mask.k_documents, {b, j})) {
+          if (mask.q_documents.defined() && whole(mask.q_documents, {b, i}) != whole(mask.k_documents, {b, j})) {
             continue;
           }
           if (mask.allowed.defined() && broadcast(mask.allowed, {b, h, i, j}) == 0) continue;

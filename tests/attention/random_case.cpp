@@ -29,7 +29,8 @@ Strided::Strided(DType t, Dims s, std::vector<int> order, std::int64_t gap, std:
 }
 
 ConstTensorView Strided::view() const {
-  return ConstTensorView(memory.data() + shift_ + static_cast<std::size_t>(origin) * size_of(type), type, shape, strides);
+  return ConstTensorView(memory.data() + shift_ + static_cast<std::size_t>(origin) * size_of(type), type, shape,
+                         strides);
 }
 
 TensorView Strided::mutable_view() {
@@ -40,15 +41,23 @@ void Strided::set(std::int64_t at, double value) {
   unsigned char* to = memory.data() + shift_ + static_cast<std::size_t>(at) * size_of(type);
   const auto put = [to](auto typed) { std::memcpy(to, &typed, sizeof(typed)); };
   switch (type) {
-    case DType::kF32: return put(static_cast<float>(value));
-    case DType::kBF16: return put(bfloat16(static_cast<float>(value)));
-    case DType::kF16: return put(float16(static_cast<float>(value)));
-    case DType::kF64: return put(value);
+    case DType::kF32:
+      return put(static_cast<float>(value));
+    case DType::kBF16:
+      return put(bfloat16(static_cast<float>(value)));
+    case DType::kF16:
+      return put(float16(static_cast<float>(value)));
+    case DType::kF64:
+      return put(value);
     case DType::kBool:
-    case DType::kU8: return put(static_cast<std::uint8_t>(value));
-    case DType::kI8: return put(static_cast<std::int8_t>(value));
-    case DType::kI32: return put(static_cast<std::int32_t>(value));
-    case DType::kI64: return put(static_cast<std::int64_t>(value));
+    case DType::kU8:
+      return put(static_cast<std::uint8_t>(value));
+    case DType::kI8:
+      return put(static_cast<std::int8_t>(value));
+    case DType::kI32:
+      return put(static_cast<std::int32_t>(value));
+    case DType::kI64:
+      return put(static_cast<std::int64_t>(value));
   }
 }
 
@@ -150,17 +159,16 @@ RandomCase::RandomCase(std::uint64_t s) : seed(s) {
     mask.key_lengths = t.view();
     list << " key_lengths";
     // What lies behind the lengths is never read.
-    const double poison = draw.chance(0.5) ? std::numeric_limits<double>::quiet_NaN()
-                                           : std::numeric_limits<double>::infinity();
+    const double poison =
+        draw.chance(0.5) ? std::numeric_limits<double>::quiet_NaN() : std::numeric_limits<double>::infinity();
     const ConstTensorView lengths = t.view();
     const auto length = [&](std::int64_t b) {
       return lengths.dtype() == DType::kI64 ? static_cast<const std::int64_t*>(lengths.data())[b * lengths.stride(0)]
                                             : static_cast<const std::int32_t*>(lengths.data())[b * lengths.stride(0)];
     };
     const auto hide = [&](Strided& x) {
-      x.fill([&, &x = x](const std::vector<std::int64_t>& at) {
-        return at[2] >= length(at[0]) ? poison : draw.normal();
-      });
+      x.fill(
+          [&, &x = x](const std::vector<std::int64_t>& at) { return at[2] >= length(at[0]) ? poison : draw.normal(); });
     };
     hide(k);
     hide(v);
@@ -204,9 +212,7 @@ RandomCase::RandomCase(std::uint64_t s) : seed(s) {
   if (draw.chance(0.25)) {
     Strided& t = part(draw.chance(0.5) ? DType::kF32 : type, broadcast());
     t.fill([&](const auto&) {
-      return draw.chance(0.1)    ? -std::numeric_limits<double>::infinity()
-             : draw.chance(0.02) ? -1e4
-                                 : draw.normal();
+      return draw.chance(0.1) ? -std::numeric_limits<double>::infinity() : draw.chance(0.02) ? -1e4 : draw.normal();
     });
     mask.bias = t.view();
     list << " bias" << t.shape.to_string();
@@ -236,8 +242,8 @@ void RandomCase::run() {
 
 std::string RandomCase::describe() const {
   std::ostringstream text;
-  text << "seed " << seed << ": " << name_of(type) << " -> " << name_of(out_type) << " q " << q.shape.to_string() << " k "
-       << k.shape.to_string() << " v " << v.shape.to_string() << features;
+  text << "seed " << seed << ": " << name_of(type) << " -> " << name_of(out_type) << " q " << q.shape.to_string()
+       << " k " << k.shape.to_string() << " v " << v.shape.to_string() << features;
   return text.str();
 }
 

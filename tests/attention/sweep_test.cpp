@@ -32,8 +32,7 @@ TEST(AttentionSweep, RandomCasesStayWithinTheBoundsAtEveryInstructionSet) {
       set_isa(isa);
       c.out.fill([](const auto&) { return 777.0; });
       c.run();
-      const std::string wrong =
-          compare(oracle, c.out.view(), c.lse.view(), c.d, c.type, c.options.softcap > 0);
+      const std::string wrong = compare(oracle, c.out.view(), c.lse.view(), c.d, c.type, c.options.softcap > 0);
       EXPECT_EQ(wrong, "") << isa << ", " << c.describe();
       ++calls;
     }

@@ -38,9 +38,8 @@ struct ForwardScratch {
     keys = take(kRunKeys * d);
     values = take(kRunKeys * dv);
     scores = take(kRunKeys * lanes);
-    added = take(call.bias != nullptr || call.allowed != nullptr || call.q_documents.data != nullptr
-                     ? kRunKeys * lanes
-                     : 0);
+    added = take(call.bias != nullptr || call.allowed != nullptr || call.q_documents.data != nullptr ? kRunKeys * lanes
+                                                                                                     : 0);
     // A node of the merge tree: maximum, sum, and the unnormalised output [Dv][lanes]. The tree holds one open node a
     // level, and the chunk under way.
     node = (2 + dv) * lanes;
@@ -106,8 +105,8 @@ HWY_INLINE void AddVisibleValues(const Rows& values, const float* HWY_RESTRICT p
         }
         const VF weight = hn::LoadU(d, p + j * lanes + static_cast<std::size_t>(v) * n);
         const VF sum = hn::MulAdd(hn::Set(d, values.data[j * values.stride + i]), weight, acc);
-        const auto forbidden = hn::RebindMask(
-            d, hn::Eq(hn::BitCast(di, weight), hn::Set(di, static_cast<std::int32_t>(0x80000000u))));
+        const auto forbidden =
+            hn::RebindMask(d, hn::Eq(hn::BitCast(di, weight), hn::Set(di, static_cast<std::int32_t>(0x80000000u))));
         acc = hn::IfThenElse(forbidden, acc, sum);
       }
       float* at = output + i * lanes + static_cast<std::size_t>(v) * n;
@@ -186,9 +185,8 @@ HWY_INLINE void StoreOutput(const AttentionCall& call, const Tile& tile, const T
     const double sum = root != nullptr ? static_cast<double>(root[lanes + r]) : 0.0;
     inverse[r] = 0.0f;
     if (!real) continue;
-    const double sink = call.sinks != nullptr
-                            ? static_cast<double>(call.sinks[state.head[r] * call.sinks_stride])
-                            : -std::numeric_limits<double>::infinity();
+    const double sink = call.sinks != nullptr ? static_cast<double>(call.sinks[state.head[r] * call.sinks_stride])
+                                              : -std::numeric_limits<double>::infinity();
     double lse = sink;
     if (sum != 0.0) {  // 0 only where every key is forbidden: the largest score contributes at least 2^-1/2
       const double m = static_cast<double>(root[r]);
@@ -221,8 +219,8 @@ HWY_INLINE void StoreOutput(const AttentionCall& call, const Tile& tile, const T
   }
   for (std::int64_t r = 0; r < tile.rows; ++r) {
     const std::size_t lane = static_cast<std::size_t>(r);
-    const std::int64_t at =
-        tile.batch * call.out_stride[0] + state.head[lane] * call.out_stride[1] + state.query[lane] * call.out_stride[2];
+    const std::int64_t at = tile.batch * call.out_stride[0] + state.head[lane] * call.out_stride[1] +
+                            state.query[lane] * call.out_stride[2];
     const std::int64_t step = call.out_stride[3];
     const auto value = [&](std::size_t i) { return output != nullptr ? output[i * lanes + lane] : 0.0f; };
     if (call.out_type == DType::kF32) {
@@ -325,7 +323,8 @@ HWY_NOINLINE void ForwardTile(const AttentionCall& call, const Tile& tile, float
       AddVisibleValues<NV>(v_rows, scores, place, keys, dv, fresh, output);
     } else {
       std::size_t i = 0;
-      for (; i + kTileRows <= dv; i += kTileRows) AddValues<NV, kTileRows>(v_rows, scores, place, keys, i, fresh, output);
+      for (; i + kTileRows <= dv; i += kTileRows)
+        AddValues<NV, kTileRows>(v_rows, scores, place, keys, i, fresh, output);
       for (; i < dv; ++i) AddValues<NV, 1>(v_rows, scores, place, keys, i, fresh, output);
     }
   });
@@ -342,18 +341,20 @@ template <template <int> class Kernel>
 HWY_INLINE void WithVectors(const AttentionCall& call, const Tile& tile, float* scratch) {
   const std::size_t vectors = (static_cast<std::size_t>(tile.rows) + LaneCount() - 1) / LaneCount();
   switch (vectors) {
-    case 1: return Kernel<1>::Run(call, tile, scratch);
-    case 2: return Kernel<2>::Run(call, tile, scratch);
-    case 3: return Kernel<3>::Run(call, tile, scratch);
-    default: return Kernel<kTileVectors>::Run(call, tile, scratch);
+    case 1:
+      return Kernel<1>::Run(call, tile, scratch);
+    case 2:
+      return Kernel<2>::Run(call, tile, scratch);
+    case 3:
+      return Kernel<3>::Run(call, tile, scratch);
+    default:
+      return Kernel<kTileVectors>::Run(call, tile, scratch);
   }
 }
 
 template <int NV>
 struct ForwardKernel {
-  static void Run(const AttentionCall& call, const Tile& tile, float* scratch) {
-    ForwardTile<NV>(call, tile, scratch);
-  }
+  static void Run(const AttentionCall& call, const Tile& tile, float* scratch) { ForwardTile<NV>(call, tile, scratch); }
 };
 
 void Forward(const AttentionCall& call, const Tile& tile, float* scratch) {

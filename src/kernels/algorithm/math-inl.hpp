@@ -31,9 +31,9 @@ HWY_INLINE V MinKeepsNaN(V bound, V x) {
 #endif
 }
 
-// 2^x for x <= 127, exactly 1 at 0 and exactly 0 at x <= -127 (-inf too); NaN stays NaN. Relative error 1.3 * 2^-24 (1.7 without fused
-// multiply-add).
-// x = r + f with r whole, |f| <= 1/2; the polynomial of 2^f was fitted for the least relative error with P(0) = 1.
+// 2^x for x <= 127, exactly 1 at 0 and exactly 0 at x <= -127 (-inf too); NaN stays NaN. Relative error 1.3 * 2^-24
+// (1.7 without fused multiply-add). x = r + f with r whole, |f| <= 1/2; the polynomial of 2^f was fitted for the least
+// relative error with P(0) = 1.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V Exp2(D d, V x) {
   const hn::RebindToSigned<D> di;

@@ -104,11 +104,11 @@ struct TileState {
   std::int64_t begin[kMaxRows];  // the keys that causal, window and length leave to the row
   std::int64_t end[kMaxRows];
   TileRange range;
-  std::size_t lanes = 0;  // rows rounded up to whole vectors
-  double q_factor = 1;    // folded into the packed queries
-  float score_factor = 1;  // on the product, where it is not folded
-  float cap = 0;           // softcap, 0 where there is none
-  bool rich = false;      // softcap, bias, ALiBi or an extreme scale: the product is not yet the score
+  std::size_t lanes = 0;          // rows rounded up to whole vectors
+  double q_factor = 1;            // folded into the packed queries
+  float score_factor = 1;         // on the product, where it is not folded
+  float cap = 0;                  // softcap, 0 where there is none
+  bool rich = false;              // softcap, bias, ALiBi or an extreme scale: the product is not yet the score
   const float* packed = nullptr;  // [D][lanes]
 };
 
@@ -208,8 +208,8 @@ HWY_INLINE void FillAdded(const AttentionCall& call, const Tile& tile, const Til
 // Products of M keys with the tile's queries, to scores[key][lane]. A chain over all of D would round sharp heads too
 // coarsely for lse: D is summed in runs, and the runs one after the other.
 constexpr std::size_t DepthRun(std::size_t width) { return width <= 48 ? 8 : 16; }
-// Over a short D nothing averages the roundings out: such heads are summed in double, longer ones too where products are
-// rounded by themselves.
+// Over a short D nothing averages the roundings out: such heads are summed in double, longer ones too where products
+// are rounded by themselves.
 #if HWY_NATIVE_FMA
 constexpr std::size_t kDoubleWidth = 16;
 #else
@@ -243,7 +243,8 @@ HWY_INLINE void Products(const TileState& state, const Rows& keys, std::size_t k
     return;
   }
   VF sum[M][NV];
-  SumInRuns<M, NV>(d, keys.data + key * keys.stride, keys.stride, 1, state.packed, lanes, 0, width, DepthRun(width), sum);
+  SumInRuns<M, NV>(d, keys.data + key * keys.stride, keys.stride, 1, state.packed, lanes, 0, width, DepthRun(width),
+                   sum);
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 8
@@ -297,8 +298,8 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
         if (call.alibi != nullptr) {
           slope[l] = call.alibi[state.head[at + l] * call.alibi_stride] * kLog2e;
           // Counted from the run's first key, so that a run cut by the mask rounds alike.
-          distance[l] = static_cast<float>(begin / kRunKeys * kRunKeys - state.query[at + l] -
-                                           call.diagonal(tile.batch));
+          distance[l] =
+              static_cast<float>(begin / kRunKeys * kRunKeys - state.query[at + l] - call.diagonal(tile.batch));
         }
       }
       const VF first = hn::Load(d, lane_begin);

@@ -103,9 +103,7 @@ HWY_NOINLINE void WeightsTile(const AttentionCall& call, const Tile& tile, float
 
 template <int NV>
 struct WeightsKernel {
-  static void Run(const AttentionCall& call, const Tile& tile, float* scratch) {
-    WeightsTile<NV>(call, tile, scratch);
-  }
+  static void Run(const AttentionCall& call, const Tile& tile, float* scratch) { WeightsTile<NV>(call, tile, scratch); }
 };
 
 void Weights(const AttentionCall& call, const Tile& tile, float* scratch) {
