@@ -17,19 +17,40 @@ using attention_detail::check;
 using attention_detail::plan;
 using attention_detail::Plan;
 
-void run(const kernels::AttentionCall& call, const Plan& plan, const AttentionOptions& options,
-         void (*kernel)(const kernels::AttentionCall&, const kernels::Tile&, float*)) {
-  base::AlignedBuffer<float> own;
-  float* scratch = nullptr;
-  if (options.workspace != nullptr) {
-    scratch = static_cast<float*>(options.workspace->reserve(plan.workspace_bytes()));
-  } else {
-    own = base::AlignedBuffer<float>(plan.workspace_bytes() / sizeof(float));
-    scratch = own.data();
+// The plan's memory: the caller's workspace, or a block of the call's own.
+class Memory {
+ public:
+  Memory(const Plan& plan, Workspace* workspace) {
+    if (workspace != nullptr) {
+      data_ = static_cast<float*>(workspace->reserve(plan.workspace_floats() * sizeof(float)));
+    } else {
+      own_ = base::AlignedBuffer<float>(plan.workspace_floats());
+      data_ = own_.data();
+    }
   }
-  base::parallel_for(plan.tasks, plan.workers, options.executor, [&](std::int64_t task, int worker) {
-    kernel(call, plan.tile(task), scratch + static_cast<std::size_t>(worker) * plan.scratch_floats);
+  float* data() const noexcept { return data_; }
+
+ private:
+  base::AlignedBuffer<float> own_;
+  float* data_ = nullptr;
+};
+
+void forward(const kernels::AttentionCall& call, const kernels::KernelTable& table, const AttentionOptions& options) {
+  const Plan p = plan(call, table, options);
+  const Memory memory(p, options.workspace);
+  float* const scratch = memory.data();
+  float* const nodes = scratch + static_cast<std::size_t>(p.workers) * p.scratch_floats;
+  const auto nodes_of = [&](std::int64_t tile) { return nodes + static_cast<std::size_t>(tile * p.blocks) * p.node_floats; };
+  base::parallel_for(p.tasks(), p.workers, options.executor, [&](std::int64_t task, int worker) {
+    const kernels::Tile tile = p.tile(task / p.blocks);
+    const std::int64_t block = task % p.blocks;
+    float* node = nullptr;
+    if (p.blocks > 1) node = nodes_of(task / p.blocks) + static_cast<std::size_t>(block) * table.node_floats(call, tile);
+    table.forward(call, tile, p.chunks(block), node, scratch + static_cast<std::size_t>(worker) * p.scratch_floats);
   });
+  if (p.blocks == 1) return;
+  base::parallel_for(p.tiles, p.workers, options.executor,
+                     [&](std::int64_t i, int) { table.merge(call, p.tile(i), nodes_of(i), p.blocks); });
 }
 
 }  // namespace
@@ -37,8 +58,7 @@ void run(const kernels::AttentionCall& call, const Plan& plan, const AttentionOp
 void attention(ConstTensorView q, ConstTensorView k, ConstTensorView v, TensorView out,
                const AttentionOptions& options) {
   const kernels::AttentionCall call = check("attention", q, k, &v, &out, options);
-  const kernels::KernelTable& table = kernels::active_table();
-  run(call, plan(call, table, options), options, table.forward);
+  forward(call, kernels::active_table(), options);
 }
 
 void attention_weights(ConstTensorView q, ConstTensorView k, ConstTensorView lse, TensorView weights,
@@ -50,7 +70,11 @@ void attention_weights(ConstTensorView q, ConstTensorView k, ConstTensorView lse
   attention_detail::check_overlap(kName, "weights", weights, "lse", lse);
   attention_detail::check_inputs(kName, "weights", weights, q, k, nullptr, options);
   const kernels::KernelTable& table = kernels::active_table();
-  run(call, plan(call, table, options), options, table.weights);
+  const Plan p = plan(call, table, options, false);
+  const Memory memory(p, options.workspace);
+  base::parallel_for(p.tasks(), p.workers, options.executor, [&](std::int64_t i, int worker) {
+    table.weights(call, p.tile(i), memory.data() + static_cast<std::size_t>(worker) * p.scratch_floats);
+  });
 }
 
 void attention_reference(ConstTensorView q, ConstTensorView k, ConstTensorView v, TensorView out,
@@ -69,7 +93,7 @@ void attention_reference(ConstTensorView q, ConstTensorView k, ConstTensorView v
 std::size_t attention_workspace_size(ConstTensorView q, ConstTensorView k, ConstTensorView v, TensorView out,
                                      const AttentionOptions& options) {
   const kernels::AttentionCall call = check("attention_workspace_size", q, k, &v, &out, options);
-  return plan(call, kernels::active_table(), options).workspace_bytes();
+  return plan(call, kernels::active_table(), options).workspace_floats() * sizeof(float);
 }
 
 Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, TensorView out,
@@ -79,17 +103,19 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
   const Plan plan = attention_detail::plan(call, table, options);
   Explanation e;
   e.isa = table.name;
-  e.path = call.type == DType::kF32 ? "fused forward, F32"
-                                    : fmt::format("fused forward, {} read as F32", name_of(call.type));
+  e.path = call.type == DType::kF32                           ? "fused forward, F32"
+           : call.type == DType::kBF16 && table.bf16_products ? "fused forward, BF16 products"
+                                                              : fmt::format("fused forward, {} read as F32",
+                                                                            name_of(call.type));
   e.threads = plan.workers;
   e.tile_queries = table.tile_queries;
   e.run_keys = kernels::kRunKeys;
   e.chunk_keys = kernels::kChunkKeys;
-  e.tasks = plan.tasks;
-  e.workspace_bytes = plan.workspace_bytes();
+  e.tasks = plan.tasks();
+  e.workspace_bytes = plan.workspace_floats() * sizeof(float);
   const std::int64_t runs = (call.tk + kernels::kRunKeys - 1) / kernels::kRunKeys;
-  for (std::int64_t task = 0; task < plan.tasks; ++task) {
-    const kernels::Tile tile = plan.tile(task);
+  for (std::int64_t i = 0; i < plan.tiles; ++i) {
+    const kernels::Tile tile = plan.tile(i);
     std::int64_t keys = 0;
     const std::int64_t read =
         kernels::for_each_run(call, tile, kernels::tile_range(call, tile),

@@ -20,6 +20,7 @@ struct Target {
   std::string name;
   std::int64_t bit;
   KernelTable (*table)();
+  bool (*has_more)();
 };
 
 std::vector<Target>& targets() {
@@ -55,19 +56,22 @@ std::atomic<const KernelTable*> g_active{nullptr};
 
 }  // namespace
 
-TargetRegistration::TargetRegistration(const char* name, std::int64_t target, KernelTable (*table)()) {
-  targets().push_back({name, target, table});
+TargetRegistration::TargetRegistration(const char* name, std::int64_t target, KernelTable (*table)(),
+                                       bool (*has_more)()) {
+  targets().push_back({name, target, table, has_more});
 }
 
 const std::vector<KernelTable>& available_tables() {
   static const std::vector<KernelTable> tables = [] {
     link_highway_targets();
-    std::sort(targets().begin(), targets().end(), [](const Target& a, const Target& b) { return a.bit < b.bit; });
+    std::sort(targets().begin(), targets().end(), [](const Target& a, const Target& b) {
+      return a.bit != b.bit ? a.bit < b.bit : a.has_more != nullptr && b.has_more == nullptr && fast_bf16_products();
+    });
     // What the compiler was allowed to use everywhere runs here. Highway asks for AES too before it counts NEON.
     const std::int64_t runs = hwy::SupportedTargets() | HWY_STATIC_TARGET;
     std::vector<KernelTable> list;
     for (const Target& target : targets()) {
-      if ((runs & target.bit) != 0) list.push_back(target.table());
+      if ((runs & target.bit) != 0 && (target.has_more == nullptr || target.has_more())) list.push_back(target.table());
     }
     return list;
   }();

@@ -64,6 +64,24 @@ struct AttentionCall {
   const float* sinks = nullptr;
   std::int64_t sinks_stride = 0;
 
+  // Where query i of entry b and head h begins, and key j of its key/value head.
+  std::int64_t q_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
+    return b * q_stride[0] + h * q_stride[1] + i * q_stride[2];
+  }
+  std::int64_t out_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
+    return b * out_stride[0] + h * out_stride[1] + i * out_stride[2];
+  }
+  std::int64_t lse_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
+    return b * lse_stride[0] + h * lse_stride[1] + i * lse_stride[2];
+  }
+  std::int64_t k_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
+    return b * k_stride[0] + h * k_stride[1] + j * k_stride[2];
+  }
+  std::int64_t v_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
+    return b * v_stride[0] + h * v_stride[1] + j * v_stride[2];
+  }
+  // Whether keys [begin, end) lie one row stride apart.
+  bool adjacent_keys(std::int64_t /*begin*/, std::int64_t /*end*/) const noexcept { return true; }
   std::int64_t key_length(std::int64_t b) const noexcept {
     return key_lengths.data != nullptr ? key_lengths.at(b, 0) : tk;
   }
@@ -80,6 +98,13 @@ struct Tile {
   std::int64_t kv_head = 0;
   std::int64_t row = 0;
   std::int64_t rows = 0;
+};
+
+// Part of a tile's keys, in chunks. A block of 2^n chunks that begins at a multiple of 2^n is a whole branch of the merge
+// tree.
+struct ChunkRange {
+  std::int64_t begin = 0;
+  std::int64_t end = -1;  // -1: all there are
 };
 
 enum class Epilogue { kNone, kRelu, kGelu, kGeluTanh };
@@ -117,9 +142,14 @@ struct KernelTable {
   std::int64_t tile_queries;  // rows of the largest tile
   std::int64_t panel;         // columns of a packed panel
   std::int64_t linear_rows;   // rows of its largest register tile
+  bool bf16_products;         // attention over BF16 multiplies it as it is, without making it F32
 
-  std::size_t (*scratch_floats)(const AttentionCall&);  // for one worker
-  void (*forward)(const AttentionCall&, const Tile&, float* scratch);
+  std::size_t (*scratch_floats)(const AttentionCall&, const Tile&);  // for one worker
+  // A tile's rows over some of its chunks: to the caller's output, or to `node` (node_floats) where it is not null; the
+  // nodes of the blocks of a tile follow each other, and merge stores what they come to.
+  void (*forward)(const AttentionCall&, const Tile&, const ChunkRange&, float* node, float* scratch);
+  std::size_t (*node_floats)(const AttentionCall&, const Tile&);
+  void (*merge)(const AttentionCall&, const Tile&, float* nodes, std::int64_t count);
   void (*weights)(const AttentionCall&, const Tile&, float* scratch);
   void (*linear)(const LinearCall&, std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin,
                  std::int64_t panel_end);

@@ -6,131 +6,141 @@
 #define MANYHEADS_FORWARD_INL_HPP
 #endif
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/algorithm/scores-inl.hpp"
 #include "kernels/kernel_table.hpp"
 
-// The fused forward: online softmax over runs of 64 keys, chunks of 512, chunks merged in a fixed tree. What a lane
-// computes depends on its own row only, at fixed key positions: a run or chunk that is skipped leaves the same bits as
-// one whose keys are all forbidden to the row.
+// The fused forward: online softmax over runs of 64 keys, chunks of 512, chunks merged in a fixed tree. What a row
+// computes depends on itself only, at fixed key positions: a run or chunk that is skipped leaves the same bits as one
+// whose keys are all forbidden to the row. Many rows lie in the vector lanes (ForwardLanes); for a few of them, as in
+// decoding, keys and values do (ForwardRows). The chains of operations are the same, and so are the bits.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+
+// Up to so many rows pass over the keys one by one.
+constexpr int kFewRows = 8;
+
+constexpr std::size_t RoundUp(std::size_t value, std::size_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// The places of a tile: lanes in whole vectors, or a few rows.
+HWY_INLINE std::size_t PlacesOf(const Tile& tile) {
+  const std::size_t rows = static_cast<std::size_t>(tile.rows);
+  return rows <= kFewRows ? kFewRows : RoundUp(rows, LaneCount());
+}
+// Floats that the output of a row takes.
+HWY_INLINE std::size_t OutputWidth(const AttentionCall& call, const Tile& tile) {
+  const std::size_t dv = static_cast<std::size_t>(call.dv);
+  return tile.rows <= kFewRows ? RoundUp(dv, LaneCount()) : dv;
+}
+
+// A node of the merge tree: maximum, sum, and the unnormalised output of each row, [Dv][lanes] or [rows][Dv].
+HWY_INLINE std::size_t NodeFloats(const AttentionCall& call, const Tile& tile) {
+  return RoundUp((2 + OutputWidth(call, tile)) * PlacesOf(tile), 16);
+}
 
 // Where a tile's working memory lies in the scratch block of its worker. Sizes in floats, each rounded up to 64 bytes.
 struct ForwardScratch {
   std::size_t packed, keys, values, scores, added, nodes, node, total;
 
-  ForwardScratch(const AttentionCall& call, std::size_t lanes) {
+  ForwardScratch(const AttentionCall& call, const Tile& tile) {
     std::size_t at = 0;
     const auto take = [&at](std::size_t floats) {
       const std::size_t begin = at;
-      at += (floats + 15) / 16 * 16;
+      at += RoundUp(floats, 16);
       return begin;
     };
+    // Enough for a tile of this height or less, in either form.
+    const std::size_t places = RoundUp(std::max<std::size_t>(static_cast<std::size_t>(tile.rows), kFewRows), LaneCount());
     const std::size_t d = static_cast<std::size_t>(call.d);
-    const std::size_t dv = static_cast<std::size_t>(call.dv);
-    packed = take(d * lanes);
+    const std::size_t dv = RoundUp(static_cast<std::size_t>(call.dv), LaneCount());
+    packed = take(d * places);
     keys = take(kRunKeys * d);
     values = take(kRunKeys * dv);
-    scores = take(kRunKeys * lanes);
-    added = take(call.bias != nullptr || call.allowed != nullptr || call.q_documents.data != nullptr ? kRunKeys * lanes
-                                                                                                     : 0);
-    // A node of the merge tree: maximum, sum, and the unnormalised output [Dv][lanes]. The tree holds one open node a
-    // level, and the chunk under way.
-    node = (2 + dv) * lanes;
+    scores = take(kRunKeys * places);
+    added = take(call.bias != nullptr || call.allowed != nullptr || call.q_documents.data != nullptr
+                     ? kRunKeys * places
+                     : 0);
+    node = RoundUp((2 + dv) * places, 16);
+    // The tree holds one open node a level, and the chunk under way.
     const std::uint64_t chunks = static_cast<std::uint64_t>(call.tk / kChunkKeys + 1);
     nodes = take(node * static_cast<std::size_t>(std::bit_width(chunks) + 2));
     total = at;
   }
 };
 
-HWY_INLINE bool AllFinite(const Rows& rows, std::size_t count, std::size_t width) {
-  const DF d;
-  const std::size_t n = hn::Lanes(d);
-  // 0 * x is 0 for a finite x and NaN for the others.
-  VF sum = hn::Zero(d);
-  float rest = 0;
-  for (std::size_t j = 0; j < count; ++j) {
-    const float* row = rows.data + j * rows.stride;
-    std::size_t i = 0;
-    for (; i + n <= width; i += n) sum = hn::MulAdd(hn::LoadU(d, row + i), hn::Zero(d), sum);
-    for (; i < width; ++i) rest += row[i] * 0.0f;
-  }
-  return rest == 0.0f && hn::AllFalse(d, hn::IsNaN(sum));
-}
+// How the nodes of a tile whose rows lie in the lanes are merged; and of one whose rows follow each other.
+struct LaneNodes {
+  std::size_t lanes, width;
 
-// output[dv][lane] (+)= sum over the run's keys, ascending, of values[key][dv] * p[key][lane]. `place` is the first
-// key's place in its run.
-template <int NV, int M>
-HWY_INLINE void AddValues(const Rows& values, const float* HWY_RESTRICT p, std::size_t place, std::size_t keys,
-                          std::size_t first, bool fresh, float* HWY_RESTRICT output) {
-  const DF d;
-  const std::size_t n = hn::Lanes(d);
-  const std::size_t lanes = NV * n;
-  VF acc[M][NV];
-  SumInRuns<M, NV>(d, values.data + first, 1, values.stride, p, lanes, place, keys, kChainKeys, acc);
-  float* to = output + first * lanes;
-#pragma GCC unroll 16
-  for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) {
-      float* at = to + static_cast<std::size_t>(m) * lanes + static_cast<std::size_t>(v) * n;
-      hn::StoreU(fresh ? acc[m][v] : hn::Add(hn::LoadU(d, at), acc[m][v]), d, at);
-    }
-  }
-}
-
-// The same where a value is not finite and a key forbidden to some lane: such a product is left out, since 0 * NaN
-// would reach the lane. Forbidden keys carry p = -0; skipping them changes no bit of a finite sum but the zero's sign.
-template <int NV>
-HWY_INLINE void AddVisibleValues(const Rows& values, const float* HWY_RESTRICT p, std::size_t place, std::size_t keys,
-                                 std::size_t width, bool fresh, float* HWY_RESTRICT output) {
-  const DF d;
-  const std::size_t n = hn::Lanes(d);
-  const std::size_t lanes = NV * n;
-  const hn::RebindToSigned<DF> di;
-  for (std::size_t i = 0; i < width; ++i) {
-    for (int v = 0; v < NV; ++v) {
-      VF total = hn::Zero(d);
-      VF acc = hn::Zero(d);
-      for (std::size_t j = 0; j < keys; ++j) {
-        if (j > 0 && (place + j) % kChainKeys == 0) {
-          total = hn::Add(total, acc);
-          acc = hn::Zero(d);
-        }
-        const VF weight = hn::LoadU(d, p + j * lanes + static_cast<std::size_t>(v) * n);
-        const VF sum = hn::MulAdd(hn::Set(d, values.data[j * values.stride + i]), weight, acc);
-        const auto forbidden =
-            hn::RebindMask(d, hn::Eq(hn::BitCast(di, weight), hn::Set(di, static_cast<std::int32_t>(0x80000000u))));
-        acc = hn::IfThenElse(forbidden, acc, sum);
+  void Merge(float* HWY_RESTRICT a, const float* HWY_RESTRICT b) const {
+    const DF d;
+    const std::size_t n = hn::Lanes(d);
+    for (std::size_t at = 0; at < lanes; at += n) {
+      const VF ma = hn::LoadU(d, a + at);
+      const VF mb = hn::LoadU(d, b + at);
+      const VF m = hn::Max(ma, mb);
+      const VF fa = PowerOfTwo(d, hn::Sub(ma, m));
+      const VF fb = PowerOfTwo(d, hn::Sub(mb, m));
+      hn::StoreU(m, d, a + at);
+      // Row 1 is the sum, the rows behind it the output: scaled alike.
+      for (std::size_t i = lanes + at; i < (2 + width) * lanes; i += lanes) {
+        hn::StoreU(hn::MulAdd(hn::LoadU(d, a + i), fa, hn::Mul(hn::LoadU(d, b + i), fb)), d, a + i);
       }
-      float* at = output + i * lanes + static_cast<std::size_t>(v) * n;
-      total = hn::Add(total, acc);
-      hn::StoreU(fresh ? total : hn::Add(hn::LoadU(d, at), total), d, at);
     }
   }
+};
+struct RowNodes {
+  std::size_t width;
+
+  void Merge(float* HWY_RESTRICT a, const float* HWY_RESTRICT b) const {
+    const DF d;
+    const std::size_t n = hn::Lanes(d);
+    for (std::size_t r = 0; r < kFewRows; ++r) {
+      const VF ma = hn::Set(d, a[r]);
+      const VF mb = hn::Set(d, b[r]);
+      const VF m = hn::Max(ma, mb);
+      const VF fa = PowerOfTwo(d, hn::Sub(ma, m));
+      const VF fb = PowerOfTwo(d, hn::Sub(mb, m));
+      a[r] = hn::GetLane(m);
+      float& l = a[kFewRows + r];
+      l = hn::GetLane(hn::MulAdd(hn::Set(d, l), fa, hn::Mul(hn::Set(d, b[kFewRows + r]), fb)));
+      for (std::size_t i = 2 * kFewRows + r * width; i < 2 * kFewRows + (r + 1) * width; i += n) {
+        hn::StoreU(hn::MulAdd(hn::LoadU(d, a + i), fa, hn::Mul(hn::LoadU(d, b + i), fb)), d, a + i);
+      }
+    }
+  }
+};
+
+// A node of no keys: merging it changes no bit but the sign of a zero.
+HWY_INLINE void ClearNode(const AttentionCall& call, const Tile& tile, float* node) {
+  const std::size_t places = PlacesOf(tile);
+  std::fill_n(node, places, kNoMaximum);
+  std::fill_n(node + places, NodeFloats(call, tile) - places, 0.0f);
 }
 
 // Chunks merged in the binary tree over their numbers, in which a missing chunk counts as empty: the shape does not
 // depend on which chunks a tile happened to read.
-template <int NV>
+template <class Nodes>
 class MergeTree {
  public:
-  MergeTree(float* nodes, std::size_t node, std::size_t width) : nodes_(nodes), node_(node), width_(width) {}
+  MergeTree(const Nodes& merger, float* nodes, std::size_t node) : merger_(merger), nodes_(nodes), node_(node) {}
 
-  // The node to fill for a chunk: m [lanes], l [lanes], output [width][lanes]. Nodes whose common subtree does not
-  // reach the chunk are complete and merged first.
+  // The node to fill for a chunk. Nodes whose common subtree does not reach the chunk are complete and merged first.
   float* open(std::int64_t chunk) {
     while (count_ >= 2 && level(last_[count_ - 2], last_[count_ - 1]) < level(last_[count_ - 1], chunk)) merge_top();
     last_[count_++] = chunk;
     return nodes_ + static_cast<std::size_t>(count_ - 1) * node_;
   }
-  // Merges all that is left; null when no chunk was opened.
+  // Merges all that is left into the root; null when no chunk was opened.
   float* close() {
     while (count_ >= 2) merge_top();
     return count_ == 1 ? nodes_ : nullptr;
@@ -140,115 +150,182 @@ class MergeTree {
   static int level(std::int64_t a, std::int64_t b) { return std::bit_width(static_cast<std::uint64_t>(a ^ b)); }
 
   void merge_top() {
-    const DF d;
-    const std::size_t n = hn::Lanes(d);
-    const std::size_t lanes = NV * n;
     float* a = nodes_ + static_cast<std::size_t>(count_ - 2) * node_;
-    const float* b = a + node_;
-    VF fa[NV], fb[NV];
-    for (int v = 0; v < NV; ++v) {
-      const std::size_t at = static_cast<std::size_t>(v) * n;
-      const VF ma = hn::LoadU(d, a + at);
-      const VF mb = hn::LoadU(d, b + at);
-      const VF m = hn::Max(ma, mb);
-      fa[v] = PowerOfTwo(d, hn::Sub(ma, m));
-      fb[v] = PowerOfTwo(d, hn::Sub(mb, m));
-      hn::StoreU(m, d, a + at);
-    }
-    // Row 1 is the sum, the rows behind it the output: scaled alike.
-    for (std::size_t row = 1; row < 2 + width_; ++row) {
-      for (int v = 0; v < NV; ++v) {
-        const std::size_t at = row * lanes + static_cast<std::size_t>(v) * n;
-        hn::StoreU(hn::MulAdd(hn::LoadU(d, a + at), fa[v], hn::Mul(hn::LoadU(d, b + at), fb[v])), d, a + at);
-      }
-    }
+    merger_.Merge(a, a + node_);
     last_[count_ - 2] = last_[count_ - 1];
     --count_;
   }
 
+  Nodes merger_;
   float* nodes_;
   std::size_t node_;
-  std::size_t width_;
   int count_ = 0;
   std::int64_t last_[64];
 };
 
-template <int NV>
-HWY_INLINE void StoreOutput(const AttentionCall& call, const Tile& tile, const TileState& state, float* root) {
+// A row's lse, to the caller, and the factor that normalises its output.
+HWY_INLINE float FinishRow(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t r,
+                           float maximum, float total) {
+  const double sum = static_cast<double>(total);
+  float inverse = 0.0f;
+  double lse = call.sinks != nullptr ? static_cast<double>(call.sinks[state.head[r] * call.sinks_stride])
+                                     : -std::numeric_limits<double>::infinity();
+  if (sum != 0.0) {  // 0 only where every key is forbidden: the largest score contributes at least 2^-1/2
+    const double m = static_cast<double>(maximum);
+    const double keys = m <= static_cast<double>(kLowestScore)
+                            ? -static_cast<double>(std::numeric_limits<float>::max())
+                            : (m + std::log2(sum)) * 0.693147180559945309417;
+    const double sink = lse;
+    double share = 1;  // of the keys beside the sink
+    lse = keys;
+    if (call.sinks != nullptr) {
+      share = 1.0 / (1.0 + std::exp(sink - keys));
+      lse = sink > keys ? sink + std::log1p(std::exp(keys - sink)) : keys + std::log1p(std::exp(sink - keys));
+    }
+    if (std::isnan(sum)) lse = sum;
+    inverse = static_cast<float>(share / sum);
+  }
+  if (call.lse != nullptr) {
+    call.lse[call.lse_at(tile.batch, state.head[r], state.query[r])] = static_cast<float>(lse);
+  }
+  return inverse;
+}
+
+// + 0 turns the -0 of a row of -0 products into the 0 that a longer sum gives. A row without keys has scale 0.
+HWY_INLINE VF Normalised(VF output, VF scale) {
+  const DF d;
+  const VF y = hn::Add(hn::Mul(output, scale), hn::Zero(d));
+  return hn::IfThenElse(hn::Eq(scale, hn::Zero(d)), hn::Zero(d), y);
+}
+
+// The caller's rows from the root of a tile.
+HWY_INLINE void StoreTile(const AttentionCall& call, const Tile& tile, const TileState& state, float* root) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
-  const std::size_t lanes = NV * n;
-  const std::size_t dv = static_cast<std::size_t>(call.dv);
-  HWY_ALIGN float inverse[TileState::kMaxRows];
-  for (std::size_t r = 0; r < lanes; ++r) {
-    const bool real = static_cast<std::int64_t>(r) < tile.rows;
-    const double sum = root != nullptr ? static_cast<double>(root[lanes + r]) : 0.0;
-    inverse[r] = 0.0f;
-    if (!real) continue;
-    const double sink = call.sinks != nullptr ? static_cast<double>(call.sinks[state.head[r] * call.sinks_stride])
-                                              : -std::numeric_limits<double>::infinity();
-    double lse = sink;
-    if (sum != 0.0) {  // 0 only where every key is forbidden: the largest score contributes at least 2^-1/2
-      const double m = static_cast<double>(root[r]);
-      const double keys = m <= static_cast<double>(kLowestScore)
-                              ? -static_cast<double>(std::numeric_limits<float>::max())
-                              : (m + std::log2(sum)) * 0.693147180559945309417;
-      double share = 1;  // of the keys beside the sink
-      lse = keys;
-      if (call.sinks != nullptr) {
-        share = 1.0 / (1.0 + std::exp(sink - keys));
-        lse = sink > keys ? sink + std::log1p(std::exp(keys - sink)) : keys + std::log1p(std::exp(sink - keys));
+  const std::size_t places = PlacesOf(tile);
+  const std::size_t width = OutputWidth(call, tile);
+  float* output = root + 2 * places;
+  HWY_ALIGN float inverse[TileState::kMaxRows] = {};
+  for (std::size_t r = 0; r < static_cast<std::size_t>(tile.rows); ++r) {
+    inverse[r] = FinishRow(call, tile, state, r, root[r], root[places + r]);
+  }
+  if (tile.rows <= kFewRows) {
+    for (std::size_t r = 0; r < static_cast<std::size_t>(tile.rows); ++r) {
+      float* row = output + r * width;
+      for (std::size_t i = 0; i < width; i += n) {
+        hn::StoreU(Normalised(hn::LoadU(d, row + i), hn::Set(d, inverse[r])), d, row + i);
       }
-      if (std::isnan(sum)) lse = sum;
-      inverse[r] = static_cast<float>(share / sum);
+      StoreRow(call.out_type, call.out, call.out_at(tile.batch, state.head[r], state.query[r]), call.out_stride[3],
+               call.dv, row);
     }
-    if (call.lse != nullptr) {
-      call.lse[tile.batch * call.lse_stride[0] + state.head[r] * call.lse_stride[1] +
-               state.query[r] * call.lse_stride[2]] = static_cast<float>(lse);
-    }
+    return;
   }
-  float* output = root != nullptr ? root + 2 * lanes : nullptr;
-  for (std::size_t i = 0; output != nullptr && i < dv; ++i) {
-    for (int v = 0; v < NV; ++v) {
-      float* at = output + i * lanes + static_cast<std::size_t>(v) * n;
-      const VF scale = hn::Load(d, inverse + static_cast<std::size_t>(v) * n);
-      // + 0 turns the -0 of a row of -0 products into the 0 that a longer sum gives. A row without keys has scale 0.
-      const VF y = hn::Add(hn::Mul(hn::LoadU(d, at), scale), hn::Zero(d));
-      hn::StoreU(hn::IfThenElse(hn::Eq(scale, hn::Zero(d)), hn::Zero(d), y), d, at);
-    }
+  for (std::size_t at = 0; at < places * width; at += n) {
+    hn::StoreU(Normalised(hn::LoadU(d, output + at), hn::Load(d, inverse + at % places)), d, output + at);
   }
-  for (std::int64_t r = 0; r < tile.rows; ++r) {
-    const std::size_t lane = static_cast<std::size_t>(r);
-    const std::int64_t at = tile.batch * call.out_stride[0] + state.head[lane] * call.out_stride[1] +
-                            state.query[lane] * call.out_stride[2];
-    const std::int64_t step = call.out_stride[3];
-    const auto value = [&](std::size_t i) { return output != nullptr ? output[i * lanes + lane] : 0.0f; };
-    if (call.out_type == DType::kF32) {
-      float* to = static_cast<float*>(call.out) + at;
-      for (std::size_t i = 0; i < dv; ++i) to[static_cast<std::int64_t>(i) * step] = value(i);
-    } else if (call.out_type == DType::kBF16) {
-      bfloat16* to = static_cast<bfloat16*>(call.out) + at;
-      for (std::size_t i = 0; i < dv; ++i) to[static_cast<std::int64_t>(i) * step] = bfloat16(value(i));
+  const auto out_at = [&](std::int64_t h, std::int64_t i) { return call.out_at(tile.batch, h, i); };
+  for (std::size_t first = 0; first < places; first += n) {
+    UnpackLanes(call.out_type, call.out, state.rows_at(first, n, out_at), call.out_stride[3], call.dv, places,
+                output + first);
+  }
+}
+
+// output[dv][lane] (+)= sum over the run's keys, ascending, of values[key][dv] * p[key][lane]. `place` is the first
+// key's place in its run; `keys` counts words.
+template <class Unit, int NV, int M>
+HWY_INLINE void AddValues(const float* HWY_RESTRICT a, std::size_t a_m, std::size_t a_i, const float* HWY_RESTRICT b,
+                          std::size_t b_i, std::size_t place, std::size_t words, bool fresh, std::size_t out_step,
+                          float* HWY_RESTRICT output) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  VF acc[M][NV];
+  const auto at = [&](int m, int v) HWY_ATTR {
+    return output + static_cast<std::size_t>(m) * out_step + static_cast<std::size_t>(v) * n;
+  };
+  if constexpr (Unit::kChains) {
+    SumInRuns<Unit>(a, a_m, a_i, b, b_i, place, words, kChainKeys, acc);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) {
+        hn::StoreU(fresh ? acc[m][v] : hn::Add(hn::LoadU(d, at(m, v)), acc[m][v]), d, at(m, v));
+      }
+    }
+  } else {
+    if (fresh) {
+      Clear(acc);
     } else {
-      float16* to = static_cast<float16*>(call.out) + at;
-      for (std::size_t i = 0; i < dv; ++i) to[static_cast<std::int64_t>(i) * step] = float16(value(i));
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) acc[m][v] = hn::LoadU(d, at(m, v));
+      }
+    }
+    Accumulate<Unit>(a, a_m, a_i, b, b_i, words, acc);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) hn::StoreU(acc[m][v], d, at(m, v));
     }
   }
 }
 
-template <int NV>
-HWY_NOINLINE void ForwardTile(const AttentionCall& call, const Tile& tile, float* scratch) {
+// Weights in place of a run's scores, p[word][lane], for lanes' maxima m; adds them to l. A forbidden key's weight is -0
+// where `guard` asks for it.
+template <class Unit, int NV>
+HWY_INLINE void LaneWeights(const VF (&m)[NV], float late_factor, std::size_t place, std::size_t keys, bool guard,
+                            float* HWY_RESTRICT scores, VF (&l)[NV]) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  const std::size_t lanes = NV * n;
+  const VF factor = hn::Set(d, late_factor);
+  VF sum[NV], chain[NV];
+  for (int v = 0; v < NV; ++v) sum[v] = chain[v] = hn::Zero(d);
+  for (std::size_t j = 0; j < keys; j += Unit::kTerms) {
+    if ((place + j) % kChainKeys == 0) {
+      for (int v = 0; v < NV; ++v) {
+        sum[v] = hn::Add(sum[v], chain[v]);
+        chain[v] = hn::Zero(d);
+      }
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+      const auto weight = [&](std::size_t key) HWY_ATTR {
+        const VF x = hn::LoadU(d, scores + key * lanes + static_cast<std::size_t>(v) * n);
+        const VF p = Exp2(d, Unit::Shifted(x, factor, m[v]));
+        chain[v] = hn::Add(chain[v], p);
+        return guard ? hn::IfThenElse(hn::Eq(x, hn::Set(d, kForbidden)), hn::Neg(hn::Zero(d)), p) : p;
+      };
+      float* to = scores + j / Unit::kTerms * lanes + static_cast<std::size_t>(v) * n;
+      const VF p = weight(j);
+      if constexpr (Unit::kTerms == 1) {
+        hn::StoreU(p, d, to);
+      } else {
+        hn::StoreU(Unit::Zip(p, j + 1 < keys ? weight(j + 1) : hn::Zero(d)), d, to);
+      }
+    }
+  }
+  for (int v = 0; v < NV; ++v) l[v] = hn::Add(l[v], hn::Add(sum[v], chain[v]));
+}
+
+// The chunks [begin, end) that a call of the kernel covers.
+HWY_INLINE TileRange WithinChunks(TileRange range, const ChunkRange& chunks) {
+  range.any.begin = std::max(range.any.begin, chunks.begin * kChunkKeys);
+  if (chunks.end >= 0) range.any.end = std::min(range.any.end, chunks.end * kChunkKeys);
+  return range;
+}
+
+template <class Unit, int NV>
+HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* scratch,
+                                 TileState& state) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   const std::size_t lanes = NV * n;
   const std::size_t dv = static_cast<std::size_t>(call.dv);
-  const ForwardScratch at(call, lanes);
-  TileState state;
-  BeginTile(call, tile, lanes, scratch + at.packed, state);
-  const std::int64_t k_at = tile.batch * call.k_stride[0] + tile.kv_head * call.k_stride[1];
-  const std::int64_t v_at = tile.batch * call.v_stride[0] + tile.kv_head * call.v_stride[1];
+  const ForwardScratch at(call, tile);
+  PackQueries<Unit>(call, tile, lanes, scratch + at.packed, state);
   float* scores = scratch + at.scores;
-  MergeTree<NV> tree(scratch + at.nodes, at.node, dv);
+  MergeTree<LaneNodes> tree({lanes, dv}, scratch + at.nodes, at.node);
 
   std::int64_t chunk = -1;
   float* node = nullptr;  // of the chunk under way
@@ -261,7 +338,12 @@ HWY_NOINLINE void ForwardTile(const AttentionCall& call, const Tile& tile, float
     }
   };
 
-  for_each_run(call, tile, state.range, [&](std::int64_t begin, std::int64_t end, bool some) HWY_ATTR {
+  for_each_run(call, tile, WithinChunks(state.range, chunks), [&](std::int64_t begin, std::int64_t end,
+                                                                  bool some) HWY_ATTR {
+    if (begin % static_cast<std::int64_t>(Unit::kTerms) != 0) {
+      --begin;
+      some = true;
+    }
     const bool masked = some || call.bias != nullptr;
     const std::size_t keys = static_cast<std::size_t>(end - begin);
     const bool fresh = begin / kChunkKeys != chunk;
@@ -276,9 +358,9 @@ HWY_NOINLINE void ForwardTile(const AttentionCall& call, const Tile& tile, float
     }
     float* output = node + 2 * lanes;
 
-    const Rows k_rows = DenseRows(call.type, call.k, k_at, call.k_stride, begin, end, call.d, scratch + at.keys);
     VF top[NV];
-    ScoreRun<NV>(call, tile, state, k_rows, begin, end, some, scratch + at.added, scores, top);
+    ScoreRun<Unit, NV>(call, tile, state, KeyRows<Unit>(call, tile, begin, end, scratch + at.keys), begin, end, some,
+                       scratch + at.added, scores, top);
 
     for (int v = 0; v < NV; ++v) {
       const auto moves = hn::Gt(top[v], hn::Add(m[v], hn::Set(d, kMaxSlack)));
@@ -295,70 +377,318 @@ HWY_NOINLINE void ForwardTile(const AttentionCall& call, const Tile& tile, float
       m[v] = next;
     }
 
-    const Rows v_rows = DenseRows(call.type, call.v, v_at, call.v_stride, begin, end, call.dv, scratch + at.values);
-    const bool guard = masked && !AllFinite(v_rows, keys, dv);
+    const std::size_t words = Words<Unit>(keys);
+    const Rows values = ValueRows<Unit>(call, tile, begin, end, 1, scratch + at.values);
+    const bool guard = masked && !AllFinite<Unit>(values, words, dv);
     const std::size_t place = static_cast<std::size_t>(begin % kRunKeys);
-    VF sum[NV], chain[NV];
-    for (int v = 0; v < NV; ++v) sum[v] = chain[v] = hn::Zero(d);
-    for (std::size_t j = 0; j < keys; ++j) {
-      if ((place + j) % kChainKeys == 0) {
-        for (int v = 0; v < NV; ++v) {
-          sum[v] = hn::Add(sum[v], chain[v]);
-          chain[v] = hn::Zero(d);
-        }
-      }
-#pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) {
-        float* to = scores + j * lanes + static_cast<std::size_t>(v) * n;
-        const VF x = hn::LoadU(d, to);
-        VF p = Exp2(d, hn::Sub(x, m[v]));
-        chain[v] = hn::Add(chain[v], p);
-        if (guard) p = hn::IfThenElse(hn::Eq(x, hn::Set(d, kForbidden)), hn::Neg(hn::Zero(d)), p);
-        hn::StoreU(p, d, to);
-      }
-    }
-    for (int v = 0; v < NV; ++v) l[v] = hn::Add(l[v], hn::Add(sum[v], chain[v]));
+    LaneWeights<Unit, NV>(m, state.late_factor, place, keys, guard, scores, l);
 
-    if (guard) {
-      AddVisibleValues<NV>(v_rows, scores, place, keys, dv, fresh, output);
-    } else {
+    const auto add = [&]<class U>(U) HWY_ATTR {
+      constexpr int kRows = RowsBeside<NV>();
       std::size_t i = 0;
-      for (; i + kTileRows <= dv; i += kTileRows)
-        AddValues<NV, kTileRows>(v_rows, scores, place, keys, i, fresh, output);
-      for (; i < dv; ++i) AddValues<NV, 1>(v_rows, scores, place, keys, i, fresh, output);
+      for (; i + kRows <= dv; i += kRows) {
+        AddValues<U, NV, kRows>(values.data + i, 1, values.stride, scores, lanes, place, words, fresh, lanes,
+                                output + i * lanes);
+      }
+      for (; i < dv; ++i) {
+        AddValues<U, NV, 1>(values.data + i, 1, values.stride, scores, lanes, place, words, fresh, lanes,
+                            output + i * lanes);
+      }
+    };
+    if (guard) {
+      add(WeightsSecond<Unit>());
+    } else {
+      add(Unit());
     }
   });
   end_chunk();
-  StoreOutput<NV>(call, tile, state, tree.close());
+  return tree.close();
 }
 
-inline std::size_t ScratchFloats(const AttentionCall& call) {
-  return ForwardScratch(call, kTileVectors * LaneCount()).total;
+// Vectors of keys or values beside R broadcast rows, so that sums and operands fit the registers.
+template <int R>
+constexpr int VectorsBeside() {
+  return R * 4 <= kTileRows * kTileVectors ? 4 : R * 2 <= kTileRows * kTileVectors ? 2 : 1;
 }
 
-// The tile with just as many vectors as its rows need.
-template <template <int> class Kernel>
-HWY_INLINE void WithVectors(const AttentionCall& call, const Tile& tile, float* scratch) {
-  const std::size_t vectors = (static_cast<std::size_t>(tile.rows) + LaneCount() - 1) / LaneCount();
-  switch (vectors) {
-    case 1:
-      return Kernel<1>::Run(call, tile, scratch);
-    case 2:
-      return Kernel<2>::Run(call, tile, scratch);
-    case 3:
-      return Kernel<3>::Run(call, tile, scratch);
-    default:
-      return Kernel<kTileVectors>::Run(call, tile, scratch);
+// Fetches the rows of keys [begin, end) into the caches ahead of their use.
+HWY_INLINE void PrefetchKeys(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end) {
+  const std::int64_t size = static_cast<std::int64_t>(size_of(call.type));
+  const auto fetch = [](const void* base, std::int64_t at, std::int64_t bytes) {
+    const char* row = static_cast<const char*>(base) + at;
+    for (std::int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(row + i);
+  };
+  for (std::int64_t j = begin; j < end; ++j) {
+    if (call.k_stride[3] == 1) fetch(call.k, call.k_at(tile.batch, tile.kv_head, j) * size, call.d * size);
+    if (call.v_stride[3] == 1) fetch(call.v, call.v_at(tile.batch, tile.kv_head, j) * size, call.dv * size);
   }
 }
 
-template <int NV>
-struct ForwardKernel {
-  static void Run(const AttentionCall& call, const Tile& tile, float* scratch) { ForwardTile<NV>(call, tile, scratch); }
+// Adds the weights of R rows, [row][64] from `place` on, to their sums l, in the order of LaneWeights: chains of 16 keys,
+// one after the other. A lane takes a chain.
+template <int R>
+HWY_INLINE void AddChains(const float* HWY_RESTRICT weights, std::size_t place, float* HWY_RESTRICT l) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
+  constexpr std::size_t kChain = static_cast<std::size_t>(kChainKeys);
+  HWY_ALIGN float sums[kFewRows * kRun / kChain];
+#if HWY_TARGET != HWY_SCALAR
+  if (place == 0) {
+    for (std::size_t first = 0; first < R * kRun / kChain; first += n) {
+      const float* chains[kMaxLanes];
+      for (std::size_t c = 0; c < n; ++c) chains[c] = weights + (first + c) * kChain;
+      VF sum = hn::Zero(d);
+      for (std::size_t i = 0; i < kChain; i += 4) {
+        VF block[4];
+        for (std::size_t j = 0; j < 4; ++j) block[j] = LoadBlocks(chains + j, i);
+        TransposeBlocks(block);
+        for (std::size_t j = 0; j < 4; ++j) sum = hn::Add(sum, block[j]);
+      }
+      hn::Store(sum, d, sums + first);
+    }
+  } else  // the run is cut at its begin
+#endif
+  {
+    for (std::size_t c = 0; c < R * kRun / kChain; ++c) sums[c] = 0.0f;
+    for (std::size_t r = 0; r < R; ++r) {
+      for (std::size_t i = place; i < kRun; ++i) sums[(r * kRun + i) / kChain] += weights[r * kRun + i - place];
+    }
+  }
+  for (std::size_t r = 0; r < R; ++r) {
+    float sum = 0;
+    for (std::size_t c = 0; c < kRun / kChain; ++c) sum += sums[r * (kRun / kChain) + c];
+    l[r] += sum;
+  }
+}
+
+template <class Unit, int R>
+HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* scratch,
+                                TileState& state) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
+  constexpr int kVectors = VectorsBeside<R>();
+  const ForwardScratch at(call, tile);
+  const std::size_t width = OutputWidth(call, tile);
+  const std::size_t d_words = Words<Unit>(static_cast<std::size_t>(call.d));
+  const VF forbidden = hn::Set(d, kForbidden);
+  const VF late_factor = hn::Set(d, state.late_factor);
+
+  // The queries, [row][word].
+  float* queries = scratch + at.packed;
+  const QueryFactor<Unit> change(state);
+  for (std::size_t r = 0; r < R; ++r) {
+    float* to = queries + r * d_words;
+    const float* row = Unit::Row(call.type, call.q, call.q_at(tile.batch, state.head[r], state.query[r]),
+                                 call.q_stride[3], call.d, to);
+    std::size_t i = 0;
+    for (; i + n <= d_words; i += n) hn::StoreU(change(hn::LoadU(d, row + i)), d, to + i);
+    for (; i < d_words; ++i) to[i] = hn::GetLane(change(hn::Set(d, row[i])));
+  }
+  float* keys = scratch + at.keys;      // [word][64]
+  float* scores = scratch + at.scores;  // [row][64]
+  float* added = scratch + at.added;
+  // Sums of weights are taken by chains, a lane each: rows up to a whole vector.
+  for (std::size_t i = R * kRun; i < kFewRows * kRun; ++i) scores[i] = 0.0f;
+
+  MergeTree<RowNodes> tree({width}, scratch + at.nodes, at.node);
+  std::int64_t chunk = -1;
+  float* node = nullptr;
+  const ScoreRule rule(call, state);
+  HWY_ALIGN float ramp[kRun];
+  for (std::size_t i = 0; i < kRun; ++i) ramp[i] = static_cast<float>(i);
+
+  const TileRange range = WithinChunks(state.range, chunks);
+  for_each_run(call, tile, range, [&](std::int64_t begin, std::int64_t end, bool some) HWY_ATTR {
+    if (begin % static_cast<std::int64_t>(Unit::kTerms) != 0) {
+      --begin;
+      some = true;
+    }
+    const std::int64_t run = begin / kRunKeys * kRunKeys;
+    const bool masked = some || call.bias != nullptr;
+    const bool fresh = begin / kChunkKeys != chunk;
+    if (fresh) {
+      chunk = begin / kChunkKeys;
+      node = tree.open(chunk);
+      std::fill_n(node, kFewRows, kNoMaximum);
+      std::fill_n(node + kFewRows, kFewRows, 0.0f);
+    }
+    float* output = node + 2 * kFewRows;
+    const std::size_t place = static_cast<std::size_t>(begin - run);
+    const std::size_t count = static_cast<std::size_t>(end - begin);
+
+    // Keys into the lanes. The next run is fetched meanwhile, a vector's share at a time.
+    for (std::size_t first = 0; first < kRun; first += n) {
+      LaneRows rows;
+      for (std::size_t l = first; l < first + n && l < count; ++l) {
+        rows.at[rows.count++] = call.k_at(tile.batch, tile.kv_head, begin + static_cast<std::int64_t>(l));
+      }
+      const std::int64_t ahead = run + kRunKeys + static_cast<std::int64_t>(first);
+      PrefetchKeys(call, tile, std::min(ahead, range.any.end),
+                   std::min(ahead + static_cast<std::int64_t>(n), range.any.end));
+      PackLanes<Unit>(call.type, call.k, rows, call.k_stride[3], call.d, kRun, keys + first, [](VF x) { return x; });
+    }
+    for (std::size_t first = 0; first < kRun; first += kVectors * n) {
+      VF sum[R][kVectors];
+      Products<Unit>(queries, d_words, keys + first, kRun, static_cast<std::size_t>(call.d), sum);
+      for (std::size_t r = 0; r < R; ++r) {
+        for (std::size_t v = 0; v < kVectors; ++v) hn::StoreU(sum[r][v], d, scores + r * kRun + first + v * n);
+      }
+    }
+
+    if (some || state.rich) {
+      if (state.adds) FillAdded(call, tile, state, R, begin, end, 1, kRun, added);
+      for (std::size_t r = 0; r < R; ++r) {
+        const RowRule row(call, tile, state, r, begin);
+        for (std::size_t i = 0; i < kRun; i += n) {
+          const VF here = hn::LoadU(d, ramp + i);
+          const VF extra = state.adds ? hn::LoadU(d, added + r * kRun + i) : hn::Zero(d);
+          VF x = rule(hn::LoadU(d, scores + r * kRun + i), extra, hn::Set(d, row.slope), hn::Set(d, row.distance),
+                      hn::Add(here, hn::Set(d, static_cast<float>(place))));
+          x = hn::IfThenElse(hn::And(hn::Ge(here, hn::Set(d, row.first)), hn::Lt(here, hn::Set(d, row.last))), x,
+                             forbidden);
+          hn::StoreU(x, d, scores + r * kRun + i);
+        }
+      }
+    }
+
+    const std::size_t words = Words<Unit>(count);
+    const Rows values = ValueRows<Unit>(call, tile, begin, end, n, scratch + at.values);
+    const bool guard = masked && !AllFinite<Unit>(values, words, static_cast<std::size_t>(call.dv));
+    const VF last = hn::Set(d, static_cast<float>(count));
+    for (std::size_t r = 0; r < R; ++r) {
+      float* row = scores + r * kRun;
+      VF best = forbidden;
+      for (std::size_t i = 0; i < kRun; i += n) {
+        VF x = hn::LoadU(d, row + i);
+        if (count < kRun) {  // lanes behind the last key
+          x = hn::IfThenElse(hn::Lt(hn::LoadU(d, ramp + i), last), x, forbidden);
+          hn::StoreU(x, d, row + i);
+        }
+        best = hn::Max(x, best);
+      }
+      VF top = hn::MaxOfLanes(d, best);
+      if (!Unit::kScaledQueries) top = hn::Mul(top, late_factor);
+      VF m = hn::Set(d, node[r]);
+      if (!hn::AllFalse(d, hn::Gt(top, hn::Add(m, hn::Set(d, kMaxSlack))))) {
+        const VF next = hn::Round(top);
+        if (!fresh) {
+          const VF factor = PowerOfTwo(d, hn::Sub(m, next));
+          node[kFewRows + r] = hn::GetLane(hn::Mul(hn::Set(d, node[kFewRows + r]), factor));
+          for (std::size_t i = r * width; i < (r + 1) * width; i += n) {
+            hn::StoreU(hn::Mul(hn::LoadU(d, output + i), factor), d, output + i);
+          }
+        }
+        m = next;
+        node[r] = hn::GetLane(m);
+      }
+      for (std::size_t i = 0; i < kRun; i += n) {
+        const VF x = hn::LoadU(d, row + i);
+        const VF p = Exp2(d, Unit::Shifted(x, late_factor, m));
+        hn::StoreU(p, d, row + i);
+        if (guard) {
+          hn::StoreU(hn::IfThenElse(hn::Eq(x, forbidden), hn::Neg(hn::Zero(d)), p), d, row + i);
+        }
+      }
+    }
+    AddChains<R>(scores, place, node + kFewRows);
+
+    // Weights as words: in place, each row's packed at its begin.
+    if constexpr (Unit::kTerms == 2) {
+      for (std::size_t i = 0; i < R * kRun; i += 2 * n) {
+        hn::StoreU(Unit::Pack(hn::LoadU(d, scores + i), hn::LoadU(d, scores + i + n)), d,
+                   scores + i / kRun * kRun + i % kRun / 2);
+      }
+    }
+    const auto add = [&]<class U>(U) HWY_ATTR {
+      std::size_t i = 0;
+      for (; i + kVectors * n <= width; i += kVectors * n) {
+        AddValues<U, kVectors, R>(scores, kRun, 1, values.data + i, values.stride, place, words, fresh, width,
+                                  output + i);
+      }
+      for (; i < width; i += n) {
+        AddValues<U, 1, R>(scores, kRun, 1, values.data + i, values.stride, place, words, fresh, width, output + i);
+      }
+    };
+    if (guard) {
+      add(WeightsFirst<Unit>());
+    } else {
+      add(Unit());
+    }
+  });
+  return tree.close();
+}
+
+template <class Unit, template <class, int> class Kernel, int N, class... Args>
+HWY_INLINE float* WithCount(std::size_t count, Args&&... args) {
+  if constexpr (N > 1) {
+    if (count < N) return WithCount<Unit, Kernel, N - 1>(count, args...);
+  }
+  return Kernel<Unit, N>::Run(args...);
+}
+
+template <class Unit, int NV>
+struct LanesKernel {
+  static float* Run(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* scratch,
+                    TileState& state) {
+    return ForwardLanes<Unit, NV>(call, tile, chunks, scratch, state);
+  }
+};
+template <class Unit, int R>
+struct RowsKernel {
+  static float* Run(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* scratch,
+                    TileState& state) {
+    return ForwardRows<Unit, R>(call, tile, chunks, scratch, state);
+  }
 };
 
-void Forward(const AttentionCall& call, const Tile& tile, float* scratch) {
-  WithVectors<ForwardKernel>(call, tile, scratch);
+// A tile's rows over the chunks given, to the caller's output, or to a node of the merge tree where one is given.
+template <class Unit>
+void ForwardTile(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* node, float* scratch) {
+  TileState state;
+  const std::size_t places = PlacesOf(tile);
+  BeginTile<Unit>(call, tile, places, state);
+  float* root =
+      tile.rows <= kFewRows
+          ? WithCount<Unit, RowsKernel, kFewRows>(static_cast<std::size_t>(tile.rows), call, tile, chunks, scratch,
+                                                  state)
+          : WithCount<Unit, LanesKernel, kTileVectors>(places / LaneCount(), call, tile, chunks, scratch, state);
+  if (node == nullptr) {
+    if (root == nullptr) {
+      root = scratch + ForwardScratch(call, tile).nodes;
+      ClearNode(call, tile, root);
+    }
+    StoreTile(call, tile, state, root);
+  } else if (root == nullptr) {
+    ClearNode(call, tile, node);
+  } else {
+    std::copy_n(root, NodeFloats(call, tile), node);
+  }
+}
+
+// Merges the nodes of a tile's blocks of chunks, in place, as the one tree over all chunks would, and stores the rows.
+void MergeTile(const AttentionCall& call, const Tile& tile, float* nodes, std::int64_t count) {
+  TileState state;
+  BeginTile<Floats>(call, tile, PlacesOf(tile), state);
+  const std::size_t node = NodeFloats(call, tile);
+  const auto merge_all = [&](const auto& merger) HWY_ATTR {
+    for (std::int64_t step = 1; step < count; step *= 2) {
+      for (std::int64_t i = 0; i + step < count; i += 2 * step) {
+        merger.Merge(nodes + static_cast<std::size_t>(i) * node, nodes + static_cast<std::size_t>(i + step) * node);
+      }
+    }
+  };
+  if (tile.rows <= kFewRows) {
+    merge_all(RowNodes{OutputWidth(call, tile)});
+  } else {
+    merge_all(LaneNodes{PlacesOf(tile), OutputWidth(call, tile)});
+  }
+  StoreTile(call, tile, state, nodes);
+}
+
+inline std::size_t ScratchFloats(const AttentionCall& call, const Tile& tile) {
+  return ForwardScratch(call, tile).total;
 }
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE

@@ -42,7 +42,7 @@ HWY_NOINLINE void LinearTile(const LinearCall& call, std::int64_t row, std::int6
   HWY_ALIGN float edge[HWY_MAX_BYTES / sizeof(float) * kPanelVectors];
   VF acc[M][kPanelVectors];
   if (from == 0) {
-    Clear<M, kPanelVectors>(d, acc);
+    Clear(acc);
   } else {
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
@@ -55,7 +55,7 @@ HWY_NOINLINE void LinearTile(const LinearCall& call, std::int64_t row, std::int6
       for (int v = 0; v < kPanelVectors; ++v) acc[m][v] = hn::LoadU(d, y + static_cast<std::size_t>(v) * n);
     }
   }
-  Accumulate<M, kPanelVectors>(d, call.x + row * call.x_stride + from, static_cast<std::size_t>(call.x_stride), 1,
+  Accumulate<Floats>(call.x + row * call.x_stride + from, static_cast<std::size_t>(call.x_stride), 1,
                                call.packed + (panel * call.in + from) * static_cast<std::int64_t>(width), width,
                                static_cast<std::size_t>(depth), acc);
   const bool last = from + depth == call.in;

@@ -12,18 +12,16 @@
 
 #include "hwy/highway.h"
 #include "kernels/algorithm/math-inl.hpp"
+#include "kernels/algorithm/pack-inl.hpp"
 #include "kernels/algorithm/tile-inl.hpp"
 #include "kernels/kernel_table.hpp"
 #include "kernels/mask.hpp"
 
-// From queries and keys to scores in base 2: the transposed form S^T = K Q^T, with the queries of a tile in the vector
-// lanes, so that masks, maxima and sums are vertical.
+// From queries and keys to scores in base 2, in two forms with the same bits. Many queries lie in the vector lanes,
+// S^T = K Q^T, so that masks, maxima and sums are vertical; for a few of them the keys do, S = Q K^T.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-using DF = hn::ScalableTag<float>;
-using VF = hn::Vec<DF>;
 
 // Vectors of queries in the largest tile, and rows of the register tile, so that accumulators and operands fit.
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SSSE3
@@ -40,62 +38,13 @@ constexpr float kForbidden = -std::numeric_limits<float>::infinity();
 constexpr float kLowestScore = -3.0e38f;
 constexpr float kNoMaximum = -std::numeric_limits<float>::max();
 
-inline std::size_t LaneCount() { return hn::Lanes(DF()); }
-
-// A block of rows of q, k or v as dense F32: in place where the caller's rows already are, else converted.
-HWY_INLINE void CopyRow(DType type, const void* base, std::int64_t at, std::int64_t step, std::int64_t count,
-                        float* HWY_RESTRICT to) {
-  const DF d;
-  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  std::int64_t i = 0;
-  if (type == DType::kF32) {
-    const float* from = static_cast<const float*>(base) + at;
-    if (step == 1) {
-      for (; i + lanes <= count; i += lanes) hn::StoreU(hn::LoadU(d, from + i), d, to + i);
-    }
-    for (; i < count; ++i) to[i] = from[i * step];
-  } else if (type == DType::kBF16) {
-    const bfloat16* from = static_cast<const bfloat16*>(base) + at;
-    if (step == 1) {
-      const hn::RebindToUnsigned<DF> du;
-      const hn::Rebind<std::uint16_t, DF> dh;
-      const std::uint16_t* bits = reinterpret_cast<const std::uint16_t*>(from);
-      for (; i + lanes <= count; i += lanes) {
-        hn::StoreU(hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(dh, bits + i)))), d, to + i);
-      }
-    }
-    for (; i < count; ++i) to[i] = static_cast<float>(from[i * step]);
-  } else {
-    const float16* from = static_cast<const float16*>(base) + at;
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
-    // Targets that convert in hardware: Highway's software conversion has no infinities.
-    if (step == 1) {
-      const hn::Rebind<hwy::float16_t, DF> dh;
-      const hwy::float16_t* halves = reinterpret_cast<const hwy::float16_t*>(from);
-      for (; i + lanes <= count; i += lanes) hn::StoreU(hn::PromoteTo(d, hn::LoadU(dh, halves + i)), d, to + i);
-    }
-#endif
-    for (; i < count; ++i) to[i] = static_cast<float>(from[i * step]);
-  }
+// Register rows that keep the multipliers busy beside NV vectors.
+template <int NV>
+constexpr int RowsBeside() {
+  return NV == 1 ? 2 * kTileRows : kTileRows;
 }
 
-struct Rows {
-  const float* data;
-  std::size_t stride;
-};
-
-HWY_INLINE Rows DenseRows(DType type, const void* base, std::int64_t at, const std::int64_t* stride, std::int64_t begin,
-                          std::int64_t end, std::int64_t width, float* scratch) {
-  if (type == DType::kF32 && stride[3] == 1 && stride[2] == width) {
-    return {static_cast<const float*>(base) + at + begin * stride[2], static_cast<std::size_t>(width)};
-  }
-  for (std::int64_t j = begin; j < end; ++j) {
-    CopyRow(type, base, at + j * stride[2], stride[3], width, scratch + (j - begin) * width);
-  }
-  return {scratch, static_cast<std::size_t>(width)};
-}
-
-// What a tile's lanes stand for, and its packed queries.
+// What a tile's rows are, and how their products become scores.
 struct TileState {
   static constexpr int kMaxRows = 64;  // lanes of the largest tile: 4 vectors of 16
 
@@ -103,23 +52,35 @@ struct TileState {
   std::int64_t query[kMaxRows];
   std::int64_t begin[kMaxRows];  // the keys that causal, window and length leave to the row
   std::int64_t end[kMaxRows];
+  std::int64_t rows = 0;  // rows of the call; places behind them stand for the first, and see no key
   TileRange range;
-  std::size_t lanes = 0;          // rows rounded up to whole vectors
-  double q_factor = 1;            // folded into the packed queries
-  float score_factor = 1;         // on the product, where it is not folded
-  float cap = 0;                  // softcap, 0 where there is none
-  bool rich = false;              // softcap, bias, ALiBi or an extreme scale: the product is not yet the score
-  const float* packed = nullptr;  // [D][lanes]
+  double q_factor = 1;      // folded into the packed queries
+  float score_factor = 1;   // on the product before softcap and what is added
+  float late_factor = 1;    // on the score, where nothing is added
+  float cap = 0;            // softcap, 0 where there is none
+  bool extreme = false;     // a scale that would overflow or vanish in q
+  bool rich = false;        // softcap, bias, ALiBi or an extreme scale: the product is not yet the score
+  bool adds = false;        // bias, bool mask or documents
+  const float* packed = nullptr;
+
+  // Where rows [first, first + n) begin.
+  template <class At>
+  LaneRows rows_at(std::size_t first, std::size_t n, At&& at) const {
+    LaneRows lanes;
+    for (std::size_t r = first; r < first + n && static_cast<std::int64_t>(r) < rows; ++r) {
+      lanes.at[lanes.count++] = at(head[r], query[r]);
+    }
+    return lanes;
+  }
 };
 
-HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size_t lanes, float* packed,
-                          TileState& state) {
+template <class Unit>
+HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size_t places, TileState& state) {
   const std::int64_t group = call.q_heads / call.kv_heads;
-  state.lanes = lanes;
+  state.rows = tile.rows;
   state.range = tile_range(call, tile);
   RowCursor cursor(call, tile);
-  for (std::size_t r = 0; r < lanes; ++r) {
-    // Lanes behind the last row stand for the first, and see no key.
+  for (std::size_t r = 0; r < places; ++r) {
     const bool real = static_cast<std::int64_t>(r) < tile.rows;
     state.head[r] = real ? tile.kv_head * group + cursor.head : state.head[0];
     state.query[r] = real ? cursor.query : state.query[0];
@@ -128,85 +89,146 @@ HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size
     state.end[r] = keys.end;
     cursor.next();
   }
-  // An extreme scale would overflow or vanish in q; a plain one is folded with the change of base.
+  // A plain scale is folded with the change of base.
   const double magnitude = std::fabs(call.scale);
-  const bool fold = magnitude < 0x1p40 && magnitude > 0x1p-40;
+  state.extreme = !(magnitude < 0x1p40 && magnitude > 0x1p-40);
   // Far above every score a cap changes nothing; far below all of them it makes them 0.
   state.cap = call.softcap > 1e30 ? 0.0f : call.softcap > 0 ? static_cast<float>(std::fmax(call.softcap, 1e-30)) : 0.0f;
-  state.rich = state.cap > 0 || call.bias != nullptr || call.alibi != nullptr || !fold;
+  state.rich = state.cap > 0 || call.bias != nullptr || call.alibi != nullptr || state.extreme;
+  state.adds = call.bias != nullptr || call.allowed != nullptr || call.q_documents.data != nullptr;
   // Base 2 from the start, unless softcap stands between.
-  state.q_factor = !fold ? 1.0 : state.cap > 0 ? call.scale : call.scale * 1.44269504088896340736;
-  // Beyond float's range every scale picks the row's largest score alone; a smaller one does so without saturating.
-  state.score_factor = static_cast<float>(fold ? 1.0 : magnitude > 1e38 ? std::copysign(1e30, call.scale) : call.scale);
+  const double factor = state.cap > 0 ? call.scale : call.scale * 1.44269504088896340736;
+  if (state.extreme) {
+    // Beyond float's range every scale picks the row's largest score alone; a smaller one does so without saturating.
+    state.score_factor = static_cast<float>(magnitude > 1e38 ? std::copysign(1e30, call.scale) : call.scale);
+  } else if (Unit::kScaledQueries) {
+    state.q_factor = factor;
+  } else {
+    // The sign alone leaves a half type's bits exact; a positive factor keeps the order of the products.
+    state.q_factor = std::copysign(1.0, call.scale);
+    (state.rich ? state.score_factor : state.late_factor) = static_cast<float>(std::fabs(factor));
+  }
+}
 
-  // The factor in two floats: their products with q add up to the exact one with a single rounding to speak of.
-  const DF df;
-  const std::size_t n = hn::Lanes(df);
-  const float high = static_cast<float>(state.q_factor);
-  const VF factor = hn::Set(df, high);
-  const VF rest = hn::Set(df, static_cast<float>(state.q_factor - static_cast<double>(high)));
-  const std::size_t d = static_cast<std::size_t>(call.d);
-  HWY_ALIGN float values[256] = {};
-  for (std::size_t r = 0; r < lanes; ++r) {
-    if (static_cast<std::int64_t>(r) >= tile.rows) {
-      for (std::size_t i = 0; i < d; ++i) packed[i * lanes + r] = 0.0f;
-      continue;
+// Changes the words of queries on their way into a tile. The factor comes in two floats: their products with q add up to
+// the exact one with a single rounding to speak of.
+template <class Unit>
+struct QueryFactor {
+  explicit QueryFactor(const TileState& state)
+      : high(static_cast<float>(state.q_factor)), rest(static_cast<float>(state.q_factor - static_cast<double>(high))) {}
+  HWY_INLINE VF operator()(VF q) const {
+    const DF d;
+    if constexpr (Unit::kScaledQueries) {
+      return hn::MulAdd(q, hn::Set(d, high), hn::Mul(q, hn::Set(d, rest)));
+    } else {
+      const hn::RebindToUnsigned<DF> du;
+      return hn::BitCast(d, hn::Xor(hn::BitCast(du, q), hn::Set(du, high < 0 ? 0x80008000u : 0u)));
     }
-    const std::int64_t at =
-        tile.batch * call.q_stride[0] + state.head[r] * call.q_stride[1] + state.query[r] * call.q_stride[2];
-    for (std::size_t from = 0; from < d; from += 256) {
-      const std::size_t count = d - from < 256 ? d - from : 256;
-      CopyRow(call.type, call.q, at + static_cast<std::int64_t>(from) * call.q_stride[3], call.q_stride[3],
-              static_cast<std::int64_t>(count), values);
-      for (std::size_t i = 0; i < count; i += n) {
-        const VF q = hn::Load(df, values + i);
-        hn::Store(hn::MulAdd(q, factor, hn::Mul(q, rest)), df, values + i);
-      }
-      for (std::size_t i = 0; i < count; ++i) packed[(from + i) * lanes + r] = values[i];
-    }
+  }
+  float high, rest;
+};
+
+// The words of the tile's queries, packed[word][lane].
+template <class Unit>
+HWY_INLINE void PackQueries(const AttentionCall& call, const Tile& tile, std::size_t lanes, float* packed,
+                            TileState& state) {
+  const std::size_t n = LaneCount();
+  const auto at = [&](std::int64_t h, std::int64_t i) { return call.q_at(tile.batch, h, i); };
+  for (std::size_t first = 0; first < lanes; first += n) {
+    PackLanes<Unit>(call.type, call.q, state.rows_at(first, n, at), call.q_stride[3], call.d, lanes, packed + first,
+                    QueryFactor<Unit>(state));
   }
   state.packed = packed;
 }
 
-// What is added to the scores of keys [begin, end) for each lane: bias, and -inf where bool mask or documents forbid.
-// added[key][lane]. Only the keys that a row may see by its range are looked at.
-HWY_INLINE void FillAdded(const AttentionCall& call, const Tile& tile, const TileState& state, std::int64_t begin,
-                          std::int64_t end, float* HWY_RESTRICT added) {
-  const std::size_t lanes = state.lanes;
+// What is added to the scores of keys [begin, end): bias, and -inf where bool mask or documents forbid, to
+// added[key * key_step + row * row_step].
+HWY_INLINE void FillAdded(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t places,
+                          std::int64_t begin, std::int64_t end, std::size_t key_step, std::size_t row_step,
+                          float* HWY_RESTRICT added) {
   const std::size_t keys = static_cast<std::size_t>(end - begin);
-  for (std::size_t r = 0; r < lanes; ++r) {
+  for (std::size_t r = 0; r < places; ++r) {
     const std::int64_t h = state.head[r];
     const std::int64_t i = state.query[r];
+    float* to = added + r * row_step;
     if (call.bias != nullptr) {
       const std::int64_t* stride = call.bias_stride;
       const std::int64_t at = tile.batch * stride[0] + h * stride[1] + i * stride[2] + begin * stride[3];
       float values[kRunKeys];
       CopyRow(call.bias_type, call.bias, at, stride[3], static_cast<std::int64_t>(keys), values);
-      for (std::size_t j = 0; j < keys; ++j) added[j * lanes + r] = values[j];
+      for (std::size_t j = 0; j < keys; ++j) to[j * key_step] = values[j];
     } else {
-      for (std::size_t j = 0; j < keys; ++j) added[j * lanes + r] = 0.0f;
+      for (std::size_t j = 0; j < keys; ++j) to[j * key_step] = 0.0f;
     }
     if (call.allowed != nullptr) {
       const std::int64_t* stride = call.allowed_stride;
       const std::uint8_t* at =
           call.allowed + tile.batch * stride[0] + h * stride[1] + i * stride[2] + begin * stride[3];
       for (std::size_t j = 0; j < keys; ++j) {
-        if (at[static_cast<std::int64_t>(j) * stride[3]] == 0) added[j * lanes + r] = kForbidden;
+        if (at[static_cast<std::int64_t>(j) * stride[3]] == 0) to[j * key_step] = kForbidden;
       }
     }
     if (call.q_documents.data != nullptr) {
       const std::int64_t id = call.q_documents.at(tile.batch, i);
       for (std::size_t j = 0; j < keys; ++j) {
-        if (call.k_documents.at(tile.batch, begin + static_cast<std::int64_t>(j)) != id) {
-          added[j * lanes + r] = kForbidden;
-        }
+        if (call.k_documents.at(tile.batch, begin + static_cast<std::int64_t>(j)) != id) to[j * key_step] = kForbidden;
       }
     }
   }
 }
 
-// Products of M keys with the tile's queries, to scores[key][lane]. A chain over all of D would round sharp heads too
-// coarsely for lse: D is summed in runs, and the runs one after the other.
+// From products to scores, whatever lies in the lanes.
+struct ScoreRule {
+  ScoreRule(const AttentionCall& call, const TileState& state)
+      : rich(state.rich), adds(state.adds), bias(call.bias != nullptr), alibi(call.alibi != nullptr),
+        extreme(state.extreme), factor(state.score_factor), cap(state.cap) {}
+
+  // `extra` is what FillAdded gave; ALiBi is -slope * |distance + place|.
+  HWY_INLINE VF operator()(VF x, VF extra, VF slope, VF distance, VF place) const {
+    const DF d;
+    const VF log2e = hn::Set(d, kLog2e);
+    if (rich) {
+      if (factor != 1.0f) x = hn::Mul(x, hn::Set(d, factor));
+      if (extreme) {  // must not turn a finite score into an infinite one; in base 2 still finite
+        const VF huge = hn::Set(d, 2.0e38f);
+        x = MaxKeepsNaN(hn::Neg(huge), MinKeepsNaN(huge, x));
+        if (cap == 0) x = hn::Mul(x, log2e);
+      }
+      if (cap > 0) {
+        const VF full = hn::Set(d, static_cast<float>(static_cast<double>(cap) * 1.44269504088896340736));
+        x = hn::Mul(full, Tanh(d, hn::Mul(x, hn::Set(d, 1.0f / cap))));
+      }
+      if (bias) x = hn::MulAdd(extra, log2e, x);
+      if (alibi) x = hn::NegMulAdd(slope, hn::Abs(hn::Add(distance, place)), x);
+      x = MaxKeepsNaN(hn::Set(d, kLowestScore), x);
+    }
+    if (adds) x = hn::IfThenElse(hn::Eq(extra, hn::Set(d, kForbidden)), hn::Set(d, kForbidden), x);
+    return x;
+  }
+
+  bool rich, adds, bias, alibi, extreme;
+  float factor, cap;
+};
+
+// A row's part in the scores of a run that begins at `begin`: its keys' places, and ALiBi's terms.
+struct RowRule {
+  RowRule(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t r, std::int64_t begin) {
+    const std::int64_t low = state.begin[r] - begin;
+    const std::int64_t high = state.end[r] - begin;
+    first = static_cast<float>(low < 0 ? 0 : low > kRunKeys ? kRunKeys : low);
+    last = static_cast<float>(high < 0 ? 0 : high > kRunKeys ? kRunKeys : high);
+    if (call.alibi != nullptr) {
+      slope = call.alibi[state.head[r] * call.alibi_stride] * kLog2e;
+      // Counted from the run's first key, so that a run cut by the mask rounds alike.
+      distance = static_cast<float>(begin / kRunKeys * kRunKeys - state.query[r] - call.diagonal(tile.batch));
+    }
+  }
+  float first, last;
+  float slope = 0, distance = 0;
+};
+
+// A chain over all of D would round sharp heads too coarsely for lse: D is summed in runs, and the runs one after the
+// other.
 constexpr std::size_t DepthRun(std::size_t width) { return width <= 48 ? 8 : 16; }
 // Over a short D nothing averages the roundings out: such heads are summed in double, longer ones too where products
 // are rounded by themselves.
@@ -216,35 +238,50 @@ constexpr std::size_t kDoubleWidth = 16;
 constexpr std::size_t kDoubleWidth = 48;
 #endif
 
-template <int M, int NV>
-HWY_INLINE void Products(const TileState& state, const Rows& keys, std::size_t key, std::size_t width,
-                         float* HWY_RESTRICT scores, VF (&best)[NV]) {
+template <class Unit>
+constexpr bool InDouble(std::size_t width) {
+  return Unit::kChains && width <= kDoubleWidth;
+}
+
+// products[m][lane] of M broadcast rows of `words` with the vectors of columns[word][lanes]; `width` values in a row.
+template <class Unit, int M, int NV>
+HWY_INLINE void Products(const float* HWY_RESTRICT rows, std::size_t stride, const float* HWY_RESTRICT columns,
+                         std::size_t lanes, std::size_t width, VF (&sum)[M][NV]) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
-  const std::size_t lanes = NV * n;
-  if (width <= kDoubleWidth) {
-    HWY_ALIGN float rounded[TileState::kMaxRows];
-    double exact[TileState::kMaxRows];
+  if (InDouble<Unit>(width)) {
+    HWY_ALIGN float rounded[NV * kMaxLanes];
+    double exact[NV * kMaxLanes];
     for (std::size_t m = 0; m < M; ++m) {
-      for (std::size_t lane = 0; lane < lanes; ++lane) exact[lane] = 0;
+      for (std::size_t lane = 0; lane < NV * n; ++lane) exact[lane] = 0;
       for (std::size_t i = 0; i < width; ++i) {
-        const double k = static_cast<double>(keys.data[(key + m) * keys.stride + i]);
-        for (std::size_t lane = 0; lane < lanes; ++lane) {
-          exact[lane] += k * static_cast<double>(state.packed[i * lanes + lane]);
+        const double a = static_cast<double>(rows[m * stride + i]);
+        for (std::size_t lane = 0; lane < NV * n; ++lane) {
+          exact[lane] += a * static_cast<double>(columns[i * lanes + lane]);
         }
       }
-      for (std::size_t lane = 0; lane < lanes; ++lane) rounded[lane] = static_cast<float>(exact[lane]);
-      for (int v = 0; v < NV; ++v) {
-        const VF x = hn::Load(d, rounded + static_cast<std::size_t>(v) * n);
-        hn::StoreU(x, d, scores + (key + m) * lanes + static_cast<std::size_t>(v) * n);
-        best[v] = hn::Max(x, best[v]);
-      }
+      for (std::size_t lane = 0; lane < NV * n; ++lane) rounded[lane] = static_cast<float>(exact[lane]);
+      for (int v = 0; v < NV; ++v) sum[m][v] = hn::Load(d, rounded + static_cast<std::size_t>(v) * n);
     }
     return;
   }
+  if constexpr (Unit::kChains) {
+    SumInRuns<Unit>(rows, stride, 1, columns, lanes, 0, width, DepthRun(width), sum);
+  } else {
+    Clear(sum);
+    Accumulate<Unit>(rows, stride, 1, columns, lanes, Words<Unit>(width), sum);
+  }
+}
+
+// Products of M keys with the tile's queries, to scores[key][lane].
+template <class Unit, int M, int NV>
+HWY_INLINE void ScoreKeys(const TileState& state, const Rows& keys, std::size_t key, std::size_t width,
+                          float* HWY_RESTRICT scores, VF (&best)[NV]) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  const std::size_t lanes = NV * n;
   VF sum[M][NV];
-  SumInRuns<M, NV>(d, keys.data + key * keys.stride, keys.stride, 1, state.packed, lanes, 0, width, DepthRun(width),
-                   sum);
+  Products<Unit>(keys.data + key * keys.stride, keys.stride, state.packed, lanes, width, sum);
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 8
@@ -255,9 +292,10 @@ HWY_INLINE void Products(const TileState& state, const Rows& keys, std::size_t k
   }
 }
 
-// Scores of keys [begin, end) against the tile, in base 2, to scores[key][lane], forbidden ones -inf; `maximum` takes
-// each lane's largest. Returns whether some lane may not see some key.
-template <int NV>
+// Scores of keys [begin, end) against the tile, queries in the lanes, in base 2 but for late_factor, to
+// scores[key][lane], forbidden ones -inf; `maximum` takes each lane's largest. `some` where some lane may not see some
+// key.
+template <class Unit, int NV>
 HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const TileState& state, const Rows& keys,
                          std::int64_t begin, std::int64_t end, bool some, float* HWY_RESTRICT added,
                          float* HWY_RESTRICT scores, VF (&maximum)[NV]) {
@@ -266,67 +304,45 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
   const std::size_t lanes = NV * n;
   const std::size_t count = static_cast<std::size_t>(end - begin);
   const std::size_t width = static_cast<std::size_t>(call.d);
+  const VF forbidden = hn::Set(d, kForbidden);
   VF best[NV];
-  for (int v = 0; v < NV; ++v) best[v] = hn::Set(d, kForbidden);
+  for (int v = 0; v < NV; ++v) best[v] = forbidden;
 
+  constexpr int kRows = RowsBeside<NV>();
   std::size_t j = 0;
-  for (; j + kTileRows <= count; j += kTileRows) Products<kTileRows, NV>(state, keys, j, width, scores, best);
-  for (; j < count; ++j) Products<1, NV>(state, keys, j, width, scores, best);
+  for (; j + kRows <= count; j += kRows) ScoreKeys<Unit, kRows, NV>(state, keys, j, width, scores, best);
+  for (; j < count; ++j) ScoreKeys<Unit, 1, NV>(state, keys, j, width, scores, best);
 
   if (some || state.rich) {
     const bool cut = begin < state.range.all.begin || end > state.range.all.end;
-    const bool add = call.bias != nullptr || call.allowed != nullptr || call.q_documents.data != nullptr;
-    if (add) FillAdded(call, tile, state, begin, end, added);
-    const VF forbidden = hn::Set(d, kForbidden);
-    const VF lowest = hn::Set(d, kLowestScore);
-    const VF cap = hn::Set(d, static_cast<float>(static_cast<double>(state.cap) * 1.44269504088896340736));
-    const VF log2e = hn::Set(d, kLog2e);
-    const VF inverse_cap = hn::Set(d, state.cap > 0 ? 1.0f / state.cap : 0.0f);
-    const VF huge = hn::Set(d, 2.0e38f);  // in base 2 still finite
+    if (state.adds) FillAdded(call, tile, state, lanes, begin, end, lanes, 1, added);
+    const ScoreRule rule(call, state);
     for (int v = 0; v < NV; ++v) {
       const std::size_t at = static_cast<std::size_t>(v) * n;
-      HWY_ALIGN float lane_begin[TileState::kMaxRows];
-      HWY_ALIGN float lane_end[TileState::kMaxRows];
-      HWY_ALIGN float slope[TileState::kMaxRows];
-      HWY_ALIGN float distance[TileState::kMaxRows];
+      HWY_ALIGN float row_first[kMaxLanes];
+      HWY_ALIGN float row_last[kMaxLanes];
+      HWY_ALIGN float row_slope[kMaxLanes];
+      HWY_ALIGN float row_distance[kMaxLanes];
       for (std::size_t l = 0; l < n; ++l) {
-        const std::int64_t low = state.begin[at + l] - begin;
-        const std::int64_t high = state.end[at + l] - begin;
-        lane_begin[l] = static_cast<float>(low < 0 ? 0 : low > kRunKeys ? kRunKeys : low);
-        lane_end[l] = static_cast<float>(high < 0 ? 0 : high > kRunKeys ? kRunKeys : high);
-        slope[l] = distance[l] = 0.0f;
-        if (call.alibi != nullptr) {
-          slope[l] = call.alibi[state.head[at + l] * call.alibi_stride] * kLog2e;
-          // Counted from the run's first key, so that a run cut by the mask rounds alike.
-          distance[l] =
-              static_cast<float>(begin / kRunKeys * kRunKeys - state.query[at + l] - call.diagonal(tile.batch));
-        }
+        const RowRule row(call, tile, state, at + l, begin);
+        row_first[l] = row.first;
+        row_last[l] = row.last;
+        row_slope[l] = row.slope;
+        row_distance[l] = row.distance;
       }
-      const VF first = hn::Load(d, lane_begin);
-      const VF last = hn::Load(d, lane_end);
+      const VF first = hn::Load(d, row_first);
+      const VF last = hn::Load(d, row_last);
+      const VF slope = hn::Load(d, row_slope);
+      const VF distance = hn::Load(d, row_distance);
       VF top = forbidden;
       for (std::size_t key = 0; key < count; ++key) {
         float* to = scores + key * lanes + at;
-        VF x = hn::LoadU(d, to);
-        const VF extra = add ? hn::LoadU(d, added + key * lanes + at) : hn::Zero(d);
-        if (state.rich) {
-          if (state.score_factor != 1.0f) {  // an extreme scale must not turn a finite score into an infinite one
-            x = hn::Mul(x, hn::Set(d, state.score_factor));
-            x = MaxKeepsNaN(hn::Neg(huge), MinKeepsNaN(huge, x));
-            if (state.cap == 0) x = hn::Mul(x, log2e);
-          }
-          if (state.cap > 0) x = hn::Mul(cap, Tanh(d, hn::Mul(x, inverse_cap)));
-          if (call.bias != nullptr) x = hn::MulAdd(extra, log2e, x);
-          if (call.alibi != nullptr) {
-            const VF place = hn::Set(d, static_cast<float>(static_cast<std::int64_t>(key) + begin % kRunKeys));
-            x = hn::NegMulAdd(hn::Load(d, slope), hn::Abs(hn::Add(hn::Load(d, distance), place)), x);
-          }
-          x = MaxKeepsNaN(lowest, x);
-        }
-        if (add) x = hn::IfThenElse(hn::Eq(extra, forbidden), forbidden, x);
+        const VF extra = state.adds ? hn::LoadU(d, added + key * lanes + at) : hn::Zero(d);
+        const VF place = hn::Set(d, static_cast<float>(static_cast<std::int64_t>(key) + begin % kRunKeys));
+        VF x = rule(hn::LoadU(d, to), extra, slope, distance, place);
         if (cut) {
-          const VF place = hn::Set(d, static_cast<float>(key));
-          x = hn::IfThenElse(hn::And(hn::Ge(place, first), hn::Lt(place, last)), x, forbidden);
+          const VF here = hn::Set(d, static_cast<float>(key));
+          x = hn::IfThenElse(hn::And(hn::Ge(here, first), hn::Lt(here, last)), x, forbidden);
         }
         hn::StoreU(x, d, to);
         top = hn::Max(x, top);
@@ -334,7 +350,9 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
       best[v] = top;
     }
   }
-  for (int v = 0; v < NV; ++v) maximum[v] = best[v];
+  for (int v = 0; v < NV; ++v) {
+    maximum[v] = Unit::kScaledQueries ? best[v] : hn::Mul(best[v], hn::Set(d, state.late_factor));
+  }
 }
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE

@@ -9,6 +9,7 @@
 #include <cstddef>
 
 #include "hwy/highway.h"
+#include "kernels/algorithm/unit-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
@@ -18,49 +19,50 @@ namespace hn = hwy::HWY_NAMESPACE;
 //
 //   acc[m][n] = sum over i, ascending, of a[m * a_m + i * a_i] * b[i * b_i + n]
 //
-// One chain of fused multiply-adds for each element, from `acc` as it comes in.
-template <int M, int NV, class D, class V = hn::Vec<D>>
-HWY_INLINE void Accumulate(D d, const float* HWY_RESTRICT a, std::size_t a_m, std::size_t a_i,
-                           const float* HWY_RESTRICT b, std::size_t b_i, std::size_t count, V (&acc)[M][NV]) {
+// One chain of the unit's steps for each element, from `acc` as it comes in.
+template <class Unit, int M, int NV>
+HWY_INLINE void Accumulate(const float* HWY_RESTRICT a, std::size_t a_m, std::size_t a_i, const float* HWY_RESTRICT b,
+                           std::size_t b_i, std::size_t count, VF (&acc)[M][NV]) {
+  const DF d;
   const std::size_t lanes = hn::Lanes(d);
 #pragma GCC unroll 2
   for (std::size_t i = 0; i < count; ++i) {
-    V column[NV];
+    VF column[NV];
 #pragma GCC unroll 8
     for (int n = 0; n < NV; ++n) column[n] = hn::LoadU(d, b + i * b_i + static_cast<std::size_t>(n) * lanes);
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
-      const V value = hn::Set(d, a[static_cast<std::size_t>(m) * a_m + i * a_i]);
+      const VF value = hn::Set(d, a[static_cast<std::size_t>(m) * a_m + i * a_i]);
 #pragma GCC unroll 8
-      for (int n = 0; n < NV; ++n) acc[m][n] = hn::MulAdd(value, column[n], acc[m][n]);
+      for (int n = 0; n < NV; ++n) acc[m][n] = Unit::MulAdd(value, column[n], acc[m][n]);
     }
   }
 }
 
-template <int M, int NV, class D, class V = hn::Vec<D>>
-HWY_INLINE void Clear(D d, V (&acc)[M][NV]) {
+template <int M, int NV>
+HWY_INLINE void Clear(VF (&acc)[M][NV]) {
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 8
-    for (int n = 0; n < NV; ++n) acc[m][n] = hn::Zero(d);
+    for (int n = 0; n < NV; ++n) acc[m][n] = hn::Zero(DF());
   }
 }
 
 // The same sum in chains of `run` terms, which begin where first + i is a multiple of it, added up one after the other.
 // A chain over many like terms drifts to one side: runs keep the error of a sum small.
-template <int M, int NV, class D, class V = hn::Vec<D>>
-HWY_INLINE void SumInRuns(D d, const float* HWY_RESTRICT a, std::size_t a_m, std::size_t a_i,
+template <class Unit, int M, int NV>
+HWY_INLINE void SumInRuns(const float* HWY_RESTRICT a, std::size_t a_m, std::size_t a_i,
                           const float* HWY_RESTRICT b, std::size_t b_i, std::size_t first, std::size_t count,
-                          std::size_t run, V (&total)[M][NV]) {
-  Clear<M, NV>(d, total);
+                          std::size_t run, VF (&total)[M][NV]) {
+  Clear(total);
   std::size_t length = run - first % run;
   length = length < count ? length : count;
-  Accumulate<M, NV>(d, a, a_m, a_i, b, b_i, length, total);
+  Accumulate<Unit>(a, a_m, a_i, b, b_i, length, total);
   for (std::size_t i = length; i < count; i += run) {
-    V chain[M][NV];
-    Clear<M, NV>(d, chain);
+    VF chain[M][NV];
+    Clear(chain);
     length = count - i < run ? count - i : run;
-    Accumulate<M, NV>(d, a + i * a_i, a_m, a_i, b + i * b_i, b_i, length, chain);
+    Accumulate<Unit>(a + i * a_i, a_m, a_i, b + i * b_i, b_i, length, chain);
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 8

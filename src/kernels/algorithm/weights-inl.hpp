@@ -20,7 +20,7 @@ namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // Turns a row of base-2 scores into weights that, with the sink, sum to 1.
-HWY_INLINE void FinishRow(float* row, std::int64_t step, std::int64_t count, float lse, float sink) {
+HWY_INLINE void FinishWeights(float* row, std::int64_t step, std::int64_t count, float lse, float sink) {
   const DF d;
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
   const auto at = [&](std::int64_t j) -> float& { return row[j * step]; };
@@ -67,10 +67,10 @@ HWY_INLINE void FinishRow(float* row, std::int64_t step, std::int64_t count, flo
 template <int NV>
 HWY_NOINLINE void WeightsTile(const AttentionCall& call, const Tile& tile, float* scratch) {
   const std::size_t lanes = NV * LaneCount();
-  const ForwardScratch at(call, lanes);
+  const ForwardScratch at(call, tile);
   TileState state;
-  BeginTile(call, tile, lanes, scratch + at.packed, state);
-  const std::int64_t k_at = tile.batch * call.k_stride[0] + tile.kv_head * call.k_stride[1];
+  BeginTile<Floats>(call, tile, lanes, state);
+  PackQueries<Floats>(call, tile, lanes, scratch + at.packed, state);
   float* scores = scratch + at.scores;
   const std::int64_t step = call.weights_stride[3];
   const auto row_of = [&](std::int64_t r) {
@@ -82,9 +82,9 @@ HWY_NOINLINE void WeightsTile(const AttentionCall& call, const Tile& tile, float
     for (std::int64_t j = 0; j < call.tk; ++j) row_of(r)[j * step] = kForbidden;
   }
   for_each_run(call, tile, state.range, [&](std::int64_t begin, std::int64_t end, bool some) HWY_ATTR {
-    const Rows k_rows = DenseRows(call.type, call.k, k_at, call.k_stride, begin, end, call.d, scratch + at.keys);
     VF top[NV];
-    ScoreRun<NV>(call, tile, state, k_rows, begin, end, some, scratch + at.added, scores, top);
+    ScoreRun<Floats, NV>(call, tile, state, KeyRows<Floats>(call, tile, begin, end, scratch + at.keys), begin, end, some,
+                         scratch + at.added, scores, top);
     for (std::int64_t r = 0; r < tile.rows; ++r) {
       float* row = row_of(r) + begin * step;
       for (std::int64_t j = 0; j < end - begin; ++j) {
@@ -97,17 +97,16 @@ HWY_NOINLINE void WeightsTile(const AttentionCall& call, const Tile& tile, float
     const float lse = call.lse[tile.batch * call.lse_stride[0] + state.head[lane] * call.lse_stride[1] +
                                state.query[lane] * call.lse_stride[2]];
     const float sink = call.sinks != nullptr ? call.sinks[state.head[lane] * call.sinks_stride] : kForbidden;
-    FinishRow(row_of(r), step, call.tk, lse, sink);
+    FinishWeights(row_of(r), step, call.tk, lse, sink);
   }
 }
 
-template <int NV>
-struct WeightsKernel {
-  static void Run(const AttentionCall& call, const Tile& tile, float* scratch) { WeightsTile<NV>(call, tile, scratch); }
-};
-
 void Weights(const AttentionCall& call, const Tile& tile, float* scratch) {
-  WithVectors<WeightsKernel>(call, tile, scratch);
+  const std::size_t vectors = RoundUp(static_cast<std::size_t>(tile.rows), LaneCount()) / LaneCount();
+  if (vectors == 1) return WeightsTile<1>(call, tile, scratch);
+  if (vectors == 2) return WeightsTile<2>(call, tile, scratch);
+  if (vectors == 3) return WeightsTile<3>(call, tile, scratch);
+  WeightsTile<kTileVectors>(call, tile, scratch);
 }
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE

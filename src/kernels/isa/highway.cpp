@@ -34,8 +34,11 @@ KernelTable Table() {
           .tile_queries = kTileVectors * lanes,
           .panel = kPanelVectors * lanes,
           .linear_rows = kLinearRows,
+          .bf16_products = false,
           .scratch_floats = ScratchFloats,
-          .forward = Forward,
+          .forward = ForwardTile<Floats>,
+          .node_floats = NodeFloats,
+          .merge = MergeTile,
           .weights = Weights,
           .linear = Linear,
           .layer_norm = LayerNorm,
@@ -43,7 +46,26 @@ KernelTable Table() {
           .read_work = ReadWork};
 }
 
-[[maybe_unused]] const TargetRegistration kRegistration{Name(), HWY_TARGET, Table};
+[[maybe_unused]] const TargetRegistration kRegistration{Name(), HWY_TARGET, Table, nullptr};
+
+#if HWY_TARGET == HWY_AVX3
+// The same with the dot product of BF16 pairs, which Highway has no target for.
+void ForwardBf16(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* node, float* scratch) {
+  if (call.type == DType::kBF16) return ForwardTile<Pairs>(call, tile, chunks, node, scratch);
+  ForwardTile<Floats>(call, tile, chunks, node, scratch);
+}
+
+KernelTable Bf16Table() {
+  KernelTable table = Table();
+  table.name = "avx512_bf16";
+  table.bf16_products = true;
+  table.forward = ForwardBf16;
+  return table;
+}
+
+const TargetRegistration kBf16Registration{"avx512_bf16", HWY_TARGET, Bf16Table,
+                                           [] { return bf16_dot_work() != nullptr; }};
+#endif
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

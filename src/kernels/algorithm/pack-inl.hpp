@@ -1,0 +1,221 @@
+// Per-target include guard: this file is read once for each instruction set.
+#if defined(MANYHEADS_PACK_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHEADS_PACK_INL_HPP
+#undef MANYHEADS_PACK_INL_HPP
+#else
+#define MANYHEADS_PACK_INL_HPP
+#endif
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "hwy/highway.h"
+#include "kernels/algorithm/rows-inl.hpp"
+#include "kernels/algorithm/unit-inl.hpp"
+#include "kernels/kernel_table.hpp"
+
+// Queries, keys and values as a unit's words, laid out as the register tile reads them.
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr std::size_t kSegment = 64;  // words of a row handled at a time
+
+// Where the rows of a vector's lanes begin. Lanes behind the last row have none.
+struct LaneRows {
+  std::int64_t at[kMaxLanes];
+  std::size_t count = 0;
+};
+
+// Each row, as words that `change` was applied to, to packed[word][lane], `lanes` apart; 0 in the lanes without a row.
+template <class Unit, class Change>
+HWY_INLINE void PackLanes(DType type, const void* base, const LaneRows& from_rows, std::int64_t step,
+                          std::int64_t width, std::size_t lanes, float* HWY_RESTRICT packed, Change&& change) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  HWY_ALIGN float values[kMaxLanes * kSegment];
+  const std::size_t size = static_cast<std::size_t>(width);
+  const std::size_t words = Words<Unit>(size);
+  for (std::size_t from = 0; from < words; from += kSegment) {
+    const std::size_t count = words - from < kSegment ? words - from : kSegment;
+    const std::int64_t skip = static_cast<std::int64_t>(from * Unit::kTerms);
+    const std::int64_t left = width - skip;
+    const std::int64_t most = static_cast<std::int64_t>(kSegment * Unit::kTerms);
+    const float* rows[kMaxLanes];
+    for (std::size_t l = 0; l < n; ++l) {
+      float* scratch = values + l * kSegment;
+      rows[l] = scratch;
+      if (l < from_rows.count) {
+        rows[l] =
+            Unit::Row(type, base, from_rows.at[l] + skip * step, step, left < most ? left : most, scratch);
+      } else {
+        for (std::size_t i = 0; i < count; ++i) scratch[i] = 0.0f;
+      }
+    }
+    std::size_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+    for (; i + 4 <= count; i += 4) {
+      VF block[4];
+      for (std::size_t j = 0; j < 4; ++j) block[j] = LoadBlocks(rows + j, i);
+      TransposeBlocks(block);
+      for (std::size_t j = 0; j < 4; ++j) hn::StoreU(change(block[j]), d, packed + (from + i + j) * lanes);
+    }
+#endif
+    for (; i < count; ++i) {
+      HWY_ALIGN float column[kMaxLanes];
+      for (std::size_t l = 0; l < n; ++l) column[l] = rows[l][i];
+      hn::StoreU(change(hn::Load(d, column)), d, packed + (from + i) * lanes);
+    }
+  }
+}
+
+// The way back: output[value][lane], `lanes` apart, to each lane's row.
+HWY_INLINE void UnpackLanes(DType type, void* base, const LaneRows& to_rows, std::int64_t step, std::int64_t width,
+                            std::size_t lanes, const float* HWY_RESTRICT output) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  HWY_ALIGN float values[kMaxLanes * kSegment];
+  const std::size_t size = static_cast<std::size_t>(width);
+  for (std::size_t from = 0; from < size; from += kSegment) {
+    const std::size_t count = size - from < kSegment ? size - from : kSegment;
+    float* rows[kMaxLanes];
+    for (std::size_t l = 0; l < n; ++l) {
+      rows[l] = l < to_rows.count && type == DType::kF32 && step == 1
+                    ? static_cast<float*>(base) + to_rows.at[l] + static_cast<std::int64_t>(from)
+                    : values + l * kSegment;
+    }
+    std::size_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+    for (; i + 4 <= count; i += 4) {
+      VF block[4];
+      for (std::size_t j = 0; j < 4; ++j) block[j] = hn::LoadU(d, output + (from + i + j) * lanes);
+      TransposeBlocks(block);
+      for (std::size_t j = 0; j < 4; ++j) StoreBlocks(block[j], rows + j, i);
+    }
+#endif
+    for (; i < count; ++i) {
+      for (std::size_t l = 0; l < n; ++l) rows[l][i] = output[(from + i) * lanes + l];
+    }
+    for (std::size_t l = 0; l < to_rows.count; ++l) {
+      if (rows[l] != values + l * kSegment) continue;
+      StoreRow(type, base, to_rows.at[l] + static_cast<std::int64_t>(from) * step, step,
+               static_cast<std::int64_t>(count), rows[l]);
+    }
+  }
+}
+
+// Rows of words, `stride` words apart.
+struct Rows {
+  const float* data;
+  std::size_t stride;
+};
+
+// Keys [begin, end) of one head: where they lie, or in scratch [keys][words].
+template <class Unit>
+HWY_INLINE Rows KeyRows(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end,
+                        float* scratch) {
+  const std::int64_t terms = static_cast<std::int64_t>(Unit::kTerms);
+  const std::int64_t* stride = call.k_stride;
+  const std::size_t words = Words<Unit>(static_cast<std::size_t>(call.d));
+  if ((call.type == DType::kF32 || terms == 2) && stride[3] == 1 && call.d % terms == 0 && stride[2] % terms == 0 &&
+      stride[2] >= call.d && call.adjacent_keys(begin, end)) {
+    const std::int64_t at = call.k_at(tile.batch, tile.kv_head, begin);
+    return {Unit::Row(call.type, call.k, at, 1, call.d, nullptr), static_cast<std::size_t>(stride[2] / terms)};
+  }
+  for (std::int64_t j = begin; j < end; ++j) {
+    float* to = scratch + static_cast<std::size_t>(j - begin) * words;
+    const float* row = Unit::Row(call.type, call.k, call.k_at(tile.batch, tile.kv_head, j), stride[3], call.d, to);
+    if (row != to) std::memcpy(to, row, words * sizeof(float));
+  }
+  return {scratch, words};
+}
+
+// Values of keys [begin, end): a row of words for each kTerms keys, the values of an index side by side; `begin` is a
+// multiple of kTerms and a key behind the last counts 0. Rows are `multiple` of values wide, 0 behind the last. Where
+// they lie, or in scratch.
+template <class Unit>
+HWY_INLINE Rows ValueRows(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end,
+                          std::size_t multiple, float* scratch) {
+  const DF d;
+  const std::int64_t* stride = call.v_stride;
+  const std::size_t width = static_cast<std::size_t>(call.dv);
+  const std::size_t padded = (width + multiple - 1) / multiple * multiple;
+  // Rows a power of two apart would fall on the same few lines of the first cache: only dense ones stay.
+  if (Unit::kTerms == 1 && call.type == DType::kF32 && stride[3] == 1 && padded == width &&
+      (stride[2] == call.dv || (multiple > 1 && stride[2] >= call.dv)) && call.adjacent_keys(begin, end)) {
+    return {static_cast<const float*>(call.v) + call.v_at(tile.batch, tile.kv_head, begin),
+            static_cast<std::size_t>(stride[2])};
+  }
+  for (std::int64_t j = begin; j < end; j += static_cast<std::int64_t>(Unit::kTerms)) {
+    float* to = scratch + static_cast<std::size_t>(j - begin) / Unit::kTerms * padded;
+    const std::int64_t at = call.v_at(tile.batch, tile.kv_head, j);
+    if constexpr (Unit::kTerms == 1) {
+      CopyRow(call.type, call.v, at, stride[3], call.dv, to);
+    } else {
+      const hn::Rebind<std::uint16_t, DF> dh;
+      const hn::RebindToUnsigned<DF> du;
+      const std::size_t n = hn::Lanes(d);
+      const std::uint16_t* first = static_cast<const std::uint16_t*>(call.v) + at;
+      const bool alone = j + 1 == end;
+      const std::uint16_t* second =
+          alone ? nullptr
+                : static_cast<const std::uint16_t*>(call.v) + call.v_at(tile.batch, tile.kv_head, j + 1);
+      std::uint32_t* words = reinterpret_cast<std::uint32_t*>(to);
+      std::size_t i = 0;
+      if (stride[3] == 1 && !alone) {
+        for (; i + n <= width; i += n) {
+          const auto low = hn::PromoteTo(du, hn::LoadU(dh, first + i));
+          const auto high = hn::PromoteTo(du, hn::LoadU(dh, second + i));
+          hn::StoreU(hn::Or(low, hn::ShiftLeft<16>(high)), du, words + i);
+        }
+      }
+      for (; i < width; ++i) {
+        const std::int64_t s = static_cast<std::int64_t>(i) * stride[3];
+        words[i] = first[s] | (alone ? 0u : static_cast<std::uint32_t>(second[s]) << 16);
+      }
+    }
+    for (std::size_t i = width; i < padded; ++i) to[i] = 0.0f;
+  }
+  return {scratch, padded};
+}
+
+// Whether every value of the rows is finite.
+template <class Unit>
+HWY_INLINE bool AllFinite(const Rows& rows, std::size_t count, std::size_t width) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  bool finite = true;
+  for (std::size_t j = 0; j < count; ++j) {
+    const float* row = rows.data + j * rows.stride;
+    std::size_t i = 0;
+    if constexpr (Unit::kTerms == 1) {
+      // 0 * x is 0 for a finite x and NaN for the others.
+      VF sum = hn::Zero(d);
+      for (; i + n <= width; i += n) sum = hn::MulAdd(hn::LoadU(d, row + i), hn::Zero(d), sum);
+      finite = finite && hn::AllFalse(d, hn::IsNaN(sum));
+      for (; i < width; ++i) finite = finite && row[i] * 0.0f == 0.0f;
+    } else {
+      const hn::RebindToUnsigned<DF> du;
+      const auto exponent = hn::Set(du, 0x7f80u);  // all ones in an infinity or NaN
+      auto bad = hn::Zero(du);
+      const std::uint32_t* words = reinterpret_cast<const std::uint32_t*>(row);
+      for (; i + n <= width; i += n) {
+        const auto w = hn::LoadU(du, words + i);
+        const auto low = hn::VecFromMask(du, hn::Eq(hn::And(w, exponent), exponent));
+        const auto high = hn::VecFromMask(du, hn::Eq(hn::And(hn::ShiftRight<16>(w), exponent), exponent));
+        bad = hn::Or(bad, hn::Or(low, high));
+      }
+      finite = finite && hn::AllTrue(du, hn::Eq(bad, hn::Zero(du)));
+      for (; i < width; ++i) {
+        finite = finite && (words[i] & 0x7f80u) != 0x7f80u && (words[i] >> 16 & 0x7f80u) != 0x7f80u;
+      }
+    }
+  }
+  return finite;
+}
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,165 @@
+// Per-target include guard: this file is read once for each instruction set.
+#if defined(MANYHEADS_ROWS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHEADS_ROWS_INL_HPP
+#undef MANYHEADS_ROWS_INL_HPP
+#else
+#define MANYHEADS_ROWS_INL_HPP
+#endif
+
+#include <cstddef>
+#include <cstdint>
+
+#include <manyheads/half.hpp>
+#include <manyheads/tensor.hpp>
+
+#include "hwy/highway.h"
+
+// Rows of the caller's memory, of any type and stride, in and out; and their transposition between rows and lanes.
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using DF = hn::ScalableTag<float>;
+using VF = hn::Vec<DF>;
+
+constexpr std::size_t kMaxLanes = 16;
+
+inline std::size_t LaneCount() { return hn::Lanes(DF()); }
+
+// A row of `count` values, `step` apart, as dense F32.
+HWY_INLINE void CopyRow(DType type, const void* base, std::int64_t at, std::int64_t step, std::int64_t count,
+                        float* HWY_RESTRICT to) {
+  const DF d;
+  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  std::int64_t i = 0;
+  if (type == DType::kF32) {
+    const float* from = static_cast<const float*>(base) + at;
+    if (step == 1) {
+      for (; i + lanes <= count; i += lanes) hn::StoreU(hn::LoadU(d, from + i), d, to + i);
+    }
+    for (; i < count; ++i) to[i] = from[i * step];
+  } else if (type == DType::kBF16) {
+    const bfloat16* from = static_cast<const bfloat16*>(base) + at;
+    if (step == 1) {
+      const hn::RebindToUnsigned<DF> du;
+      const hn::Rebind<std::uint16_t, DF> dh;
+      const std::uint16_t* bits = reinterpret_cast<const std::uint16_t*>(from);
+      for (; i + lanes <= count; i += lanes) {
+        hn::StoreU(hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(dh, bits + i)))), d, to + i);
+      }
+    }
+    for (; i < count; ++i) to[i] = static_cast<float>(from[i * step]);
+  } else {
+    const float16* from = static_cast<const float16*>(base) + at;
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
+    // Targets that convert in hardware: Highway's software conversion has no infinities.
+    if (step == 1) {
+      const hn::Rebind<hwy::float16_t, DF> dh;
+      const hwy::float16_t* halves = reinterpret_cast<const hwy::float16_t*>(from);
+      for (; i + lanes <= count; i += lanes) hn::StoreU(hn::PromoteTo(d, hn::LoadU(dh, halves + i)), d, to + i);
+    }
+#endif
+    for (; i < count; ++i) to[i] = static_cast<float>(from[i * step]);
+  }
+}
+
+// `count` floats to a row of the caller's, each rounded once.
+HWY_INLINE void StoreRow(DType type, void* base, std::int64_t at, std::int64_t step, std::int64_t count,
+                         const float* HWY_RESTRICT from) {
+  const DF d;
+  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  std::int64_t i = 0;
+  if (type == DType::kF32) {
+    float* to = static_cast<float*>(base) + at;
+    if (step == 1) {
+      for (; i + lanes <= count; i += lanes) hn::StoreU(hn::LoadU(d, from + i), d, to + i);
+    }
+    for (; i < count; ++i) to[i * step] = from[i];
+  } else if (type == DType::kBF16) {
+    bfloat16* to = static_cast<bfloat16*>(base) + at;
+    if (step == 1) {
+      const hn::RebindToUnsigned<DF> du;
+      const hn::Rebind<std::uint16_t, DF> dh;
+      std::uint16_t* bits = reinterpret_cast<std::uint16_t*>(to);
+      for (; i + lanes <= count; i += lanes) {
+        const VF x = hn::LoadU(d, from + i);
+        const auto u = hn::BitCast(du, x);
+        const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(du, 1u));
+        const auto nearest = hn::ShiftRight<16>(hn::Add(u, hn::Add(odd, hn::Set(du, 0x7fffu))));
+        const auto quiet = hn::Or(hn::ShiftRight<16>(u), hn::Set(du, 0x40u));
+        const auto half = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(x)), quiet, nearest);
+        hn::StoreU(hn::DemoteTo(dh, hn::BitCast(hn::RebindToSigned<DF>(), half)), dh, bits + i);
+      }
+    }
+    for (; i < count; ++i) to[i * step] = bfloat16(from[i]);
+  } else {
+    float16* to = static_cast<float16*>(base) + at;
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
+    if (step == 1) {
+      const hn::Rebind<hwy::float16_t, DF> dh;
+      hwy::float16_t* halves = reinterpret_cast<hwy::float16_t*>(to);
+      for (; i + lanes <= count; i += lanes) hn::StoreU(hn::DemoteTo(dh, hn::LoadU(d, from + i)), dh, halves + i);
+    }
+#endif
+    for (; i < count; ++i) to[i * step] = float16(from[i]);
+  }
+}
+
+#if HWY_TARGET != HWY_SCALAR
+
+// Four values at `from` of each of a vector's rows j, j + 4, ... as its 128-bit blocks.
+HWY_INLINE VF LoadBlocks(const float* const* from, std::size_t i) {
+  const DF d;
+#if HWY_MAX_BYTES == 64 && HWY_TARGET <= HWY_AVX3
+  const hn::Half<DF> dh;
+  const hn::Half<decltype(dh)> dq;
+  return hn::Combine(d, hn::Combine(dh, hn::LoadU(dq, from[12] + i), hn::LoadU(dq, from[8] + i)),
+                     hn::Combine(dh, hn::LoadU(dq, from[4] + i), hn::LoadU(dq, from[0] + i)));
+#elif HWY_TARGET == HWY_AVX2
+  const hn::Half<DF> dh;
+  return hn::Combine(d, hn::LoadU(dh, from[4] + i), hn::LoadU(dh, from[0] + i));
+#else
+  return hn::LoadU(d, from[0] + i);
+#endif
+}
+
+HWY_INLINE void StoreBlocks(VF v, float* const* to, std::size_t i) {
+#if HWY_TARGET == HWY_AVX3
+  const hn::Half<DF> dh;
+  const hn::Half<decltype(dh)> dq;
+  const auto low = hn::LowerHalf(dh, v);
+  const auto high = hn::UpperHalf(dh, v);
+  hn::StoreU(hn::LowerHalf(dq, low), dq, to[0] + i);
+  hn::StoreU(hn::UpperHalf(dq, low), dq, to[4] + i);
+  hn::StoreU(hn::LowerHalf(dq, high), dq, to[8] + i);
+  hn::StoreU(hn::UpperHalf(dq, high), dq, to[12] + i);
+#elif HWY_TARGET == HWY_AVX2
+  const hn::Half<DF> dh;
+  hn::StoreU(hn::LowerHalf(dh, v), dh, to[0] + i);
+  hn::StoreU(hn::UpperHalf(dh, v), dh, to[4] + i);
+#else
+  hn::StoreU(v, DF(), to[0] + i);
+#endif
+}
+
+// Transposes the 4 x 4 values of each 128-bit block: with blocks of rows in, each vector holds one value of every row;
+// the other way round it is its own inverse.
+HWY_INLINE void TransposeBlocks(VF (&v)[4]) {
+  const DF d;
+  const hn::RepartitionToWide<DF> dw;
+  const auto low01 = hn::BitCast(dw, hn::InterleaveLower(d, v[0], v[1]));
+  const auto high01 = hn::BitCast(dw, hn::InterleaveUpper(d, v[0], v[1]));
+  const auto low23 = hn::BitCast(dw, hn::InterleaveLower(d, v[2], v[3]));
+  const auto high23 = hn::BitCast(dw, hn::InterleaveUpper(d, v[2], v[3]));
+  v[0] = hn::BitCast(d, hn::InterleaveLower(dw, low01, low23));
+  v[1] = hn::BitCast(d, hn::InterleaveUpper(dw, low01, low23));
+  v[2] = hn::BitCast(d, hn::InterleaveLower(dw, high01, high23));
+  v[3] = hn::BitCast(d, hn::InterleaveUpper(dw, high01, high23));
+}
+
+#endif  // a lone lane has no blocks
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard
