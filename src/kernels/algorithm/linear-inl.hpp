@@ -30,6 +30,9 @@ constexpr int kLinearRows = 12;
 // Sums go on from y, so the depth does not touch the bits.
 constexpr std::int64_t kLinearDepth = 256;
 
+// How far ahead of its use a panel is fetched, in floats: weights that the second cache does not hold arrive in time.
+constexpr std::size_t kLinearAhead = 512;
+
 template <int M>
 HWY_NOINLINE void LinearTile(const LinearCall& call, std::int64_t row, std::int64_t panel, std::int64_t from,
                              std::int64_t depth) {
@@ -55,7 +58,7 @@ HWY_NOINLINE void LinearTile(const LinearCall& call, std::int64_t row, std::int6
       for (int v = 0; v < kPanelVectors; ++v) acc[m][v] = hn::LoadU(d, y + static_cast<std::size_t>(v) * n);
     }
   }
-  Accumulate<Floats>(call.x + row * call.x_stride + from, static_cast<std::size_t>(call.x_stride), 1,
+  Accumulate<Floats, M, kPanelVectors, kLinearAhead>(call.x + row * call.x_stride + from, static_cast<std::size_t>(call.x_stride), 1,
                                call.packed + (panel * call.in + from) * static_cast<std::int64_t>(width), width,
                                static_cast<std::size_t>(depth), acc);
   const bool last = from + depth == call.in;

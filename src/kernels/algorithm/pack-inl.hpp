@@ -118,14 +118,14 @@ HWY_INLINE Rows KeyRows(const AttentionCall& call, const Tile& tile, std::int64_
   const std::int64_t terms = static_cast<std::int64_t>(Unit::kTerms);
   const std::int64_t* stride = call.k_stride;
   const std::size_t words = Words<Unit>(static_cast<std::size_t>(call.d));
-  if ((call.type == DType::kF32 || terms == 2) && stride[3] == 1 && call.d % terms == 0 && stride[2] % terms == 0 &&
+  if ((call.kv_type == DType::kF32 || terms == 2) && stride[3] == 1 && call.d % terms == 0 && stride[2] % terms == 0 &&
       stride[2] >= call.d && call.adjacent_keys(begin, end)) {
     const std::int64_t at = call.k_at(tile.batch, tile.kv_head, begin);
-    return {Unit::Row(call.type, call.k, at, 1, call.d, nullptr), static_cast<std::size_t>(stride[2] / terms)};
+    return {Unit::Row(call.kv_type, call.k, at, 1, call.d, nullptr), static_cast<std::size_t>(stride[2] / terms)};
   }
   for (std::int64_t j = begin; j < end; ++j) {
     float* to = scratch + static_cast<std::size_t>(j - begin) * words;
-    const float* row = Unit::Row(call.type, call.k, call.k_at(tile.batch, tile.kv_head, j), stride[3], call.d, to);
+    const float* row = Unit::Row(call.kv_type, call.k, call.k_at(tile.batch, tile.kv_head, j), stride[3], call.d, to);
     if (row != to) std::memcpy(to, row, words * sizeof(float));
   }
   return {scratch, words};
@@ -142,7 +142,7 @@ HWY_INLINE Rows ValueRows(const AttentionCall& call, const Tile& tile, std::int6
   const std::size_t width = static_cast<std::size_t>(call.dv);
   const std::size_t padded = (width + multiple - 1) / multiple * multiple;
   // Rows a power of two apart would fall on the same few lines of the first cache: only dense ones stay.
-  if (Unit::kTerms == 1 && call.type == DType::kF32 && stride[3] == 1 && padded == width &&
+  if (Unit::kTerms == 1 && call.kv_type == DType::kF32 && stride[3] == 1 && padded == width &&
       (stride[2] == call.dv || (multiple > 1 && stride[2] >= call.dv)) && call.adjacent_keys(begin, end)) {
     return {static_cast<const float*>(call.v) + call.v_at(tile.batch, tile.kv_head, begin),
             static_cast<std::size_t>(stride[2])};
@@ -151,7 +151,7 @@ HWY_INLINE Rows ValueRows(const AttentionCall& call, const Tile& tile, std::int6
     float* to = scratch + static_cast<std::size_t>(j - begin) / Unit::kTerms * padded;
     const std::int64_t at = call.v_at(tile.batch, tile.kv_head, j);
     if constexpr (Unit::kTerms == 1) {
-      CopyRow(call.type, call.v, at, stride[3], call.dv, to);
+      CopyRow(call.kv_type, call.v, at, stride[3], call.dv, to);
     } else {
       const hn::Rebind<std::uint16_t, DF> dh;
       const hn::RebindToUnsigned<DF> du;
