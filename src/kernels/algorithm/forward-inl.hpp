@@ -429,17 +429,24 @@ constexpr int VectorsBeside() {
   return R * 4 <= kTileRows * kTileVectors ? 4 : R * 2 <= kTileRows * kTileVectors ? 2 : 1;
 }
 
-// Fetches the rows of keys [begin, end) into the caches ahead of their use.
+// Fetches `bytes` of memory into the caches ahead of their use.
+HWY_INLINE void Fetch(const char* from, std::int64_t bytes) {
+  for (std::int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(from + i);
+}
+
+// The keys and values of some keys of a run, which lie in one page.
 HWY_INLINE void PrefetchKeys(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end) {
+  if (begin >= end) return;
   const std::int64_t size = static_cast<std::int64_t>(size_of(call.kv_type));
-  const auto fetch = [](const void* base, std::int64_t at, std::int64_t bytes) {
-    const char* row = static_cast<const char*>(base) + at;
-    for (std::int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(row + i);
-  };
-  for (std::int64_t j = begin; j < end; ++j) {
-    if (call.k_stride[3] == 1) fetch(call.k, call.k_at(tile.batch, tile.kv_head, j) * size, call.d * size);
-    if (call.v_stride[3] == 1) fetch(call.v, call.v_at(tile.batch, tile.kv_head, j) * size, call.dv * size);
-  }
+  const auto fetch = [&](const void* base, const std::int64_t* stride, std::int64_t at, std::int64_t width)
+                         HWY_ATTR {
+                           const char* row = static_cast<const char*>(base) + at * size;
+                           if (stride[3] != 1) return;
+                           if (stride[2] == width) return Fetch(row, (end - begin) * width * size);
+                           for (std::int64_t j = begin; j < end; ++j, row += stride[2] * size) Fetch(row, width * size);
+                         };
+  fetch(call.k, call.k_stride, call.k_at(tile.batch, tile.kv_head, begin), call.d);
+  fetch(call.v, call.v_stride, call.v_at(tile.batch, tile.kv_head, begin), call.dv);
 }
 
 // Adds the weights of R rows, [row][64] from `place` on, to their sums l, in the order of LaneWeights: chains of 16 keys,
@@ -504,7 +511,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     for (; i + n <= d_words; i += n) hn::StoreU(change(hn::LoadU(d, row + i)), d, to + i);
     for (; i < d_words; ++i) to[i] = hn::GetLane(change(hn::Set(d, row[i])));
   }
-  float* keys = scratch + at.keys;      // [word][64]
+  float* keys = scratch + at.keys;      // [word][lane]
   float* scores = scratch + at.scores;  // [row][64]
   float* added = scratch + at.added;
   // Sums of weights are taken by chains, a lane each: rows up to a whole vector.
@@ -536,20 +543,22 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     const std::size_t place = static_cast<std::size_t>(begin - run);
     const std::size_t count = static_cast<std::size_t>(end - begin);
 
-    // Keys into the lanes. The next run is fetched meanwhile, a vector's share at a time.
-    for (std::size_t first = 0; first < kRun; first += n) {
-      LaneRows rows;
-      for (std::size_t l = first; l < first + n && l < count; ++l) {
-        rows.at[rows.count++] = call.k_at(tile.batch, tile.kv_head, begin + static_cast<std::int64_t>(l));
-      }
-      const std::int64_t ahead = run + kRunKeys + static_cast<std::int64_t>(first);
-      PrefetchKeys(call, tile, std::min(ahead, range.any.end),
-                   std::min(ahead + static_cast<std::int64_t>(n), range.any.end));
-      PackLanes<Unit>(call.kv_type, call.k, rows, call.k_stride[3], call.d, kRun, keys + first, [](VF x) { return x; });
-    }
+    // Keys into the lanes, as many as are multiplied at once. The next run is fetched meanwhile, a vector's share at a
+    // time.
     for (std::size_t first = 0; first < kRun; first += kVectors * n) {
+      for (std::size_t v = 0; v < kVectors; ++v) {
+        LaneRows rows;
+        for (std::size_t l = first + v * n; l < first + (v + 1) * n && l < count; ++l) {
+          rows.at[rows.count++] = call.k_at(tile.batch, tile.kv_head, begin + static_cast<std::int64_t>(l));
+        }
+        const std::int64_t ahead = run + kRunKeys + static_cast<std::int64_t>(first + v * n);
+        PrefetchKeys(call, tile, std::min(ahead, range.any.end),
+                     std::min(ahead + static_cast<std::int64_t>(n), range.any.end));
+        PackLanes<Unit>(call.kv_type, call.k, rows, call.k_stride[3], call.d, kVectors * n, keys + v * n,
+                        [](VF x) { return x; });
+      }
       VF sum[R][kVectors];
-      Products<Unit>(queries, d_words, keys + first, kRun, static_cast<std::size_t>(call.d), sum);
+      Products<Unit>(queries, d_words, keys, kVectors * n, static_cast<std::size_t>(call.d), sum);
       for (std::size_t r = 0; r < R; ++r) {
         for (std::size_t v = 0; v < kVectors; ++v) hn::StoreU(sum[r][v], d, scores + r * kRun + first + v * n);
       }

@@ -28,16 +28,71 @@ struct LaneRows {
   std::size_t count = 0;
 };
 
+#if HWY_TARGET != HWY_SCALAR
+
+// PackLanes for the first values of rows of BF16 or I8, as many as fill whole blocks, which it returns: they are
+// transposed as they lie, several in a word, and widened behind.
+template <int kValues, class Change>
+HWY_INLINE std::int64_t PackNarrow(const void* base, const LaneRows& from_rows, std::int64_t width, std::size_t lanes,
+                                   float* HWY_RESTRICT packed, const Change& change) {
+  static_assert(kValues == 2 || kValues == 4);
+  const DF d;
+  const hn::RebindToSigned<DF> di;
+  const std::size_t n = hn::Lanes(d);
+  alignas(64) static constexpr float kZeros[kSegment] = {};
+  const std::size_t words = static_cast<std::size_t>(width) / (4 * kValues) * 4;
+  for (std::size_t from = 0; from < words; from += kSegment) {
+    const std::size_t count = words - from < kSegment ? words - from : kSegment;
+    const float* rows[kMaxLanes];
+    for (std::size_t l = 0; l < n; ++l) {
+      rows[l] = kZeros;
+      if (l >= from_rows.count) continue;
+      const char* row = static_cast<const char*>(base) + from_rows.at[l] * static_cast<std::int64_t>(4 / kValues);
+      rows[l] = reinterpret_cast<const float*>(row) + from;
+    }
+    for (std::size_t i = 0; i < count; i += 4) {
+      VF block[4];
+      for (std::size_t j = 0; j < 4; ++j) block[j] = LoadBlocks(rows + j, i);
+      TransposeBlocks(block);
+      float* to = packed + (from + i) * kValues * lanes;
+      for (std::size_t j = 0; j < 4; ++j, to += kValues * lanes) {
+        const auto word = hn::BitCast(di, block[j]);
+        if constexpr (kValues == 2) {
+          hn::StoreU(change(hn::BitCast(d, hn::ShiftLeft<16>(word))), d, to);
+          hn::StoreU(change(hn::BitCast(d, hn::And(word, hn::Set(di, static_cast<std::int32_t>(0xffff0000u))))), d,
+                     to + lanes);
+        } else {
+          hn::StoreU(change(hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<24>(word)))), d, to);
+          hn::StoreU(change(hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<16>(word)))), d, to + lanes);
+          hn::StoreU(change(hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<8>(word)))), d, to + 2 * lanes);
+          hn::StoreU(change(hn::ConvertTo(d, hn::ShiftRight<24>(word))), d, to + 3 * lanes);
+        }
+      }
+    }
+  }
+  return static_cast<std::int64_t>(words) * kValues;
+}
+
+#endif
+
 // Each row, as words that `change` was applied to, to packed[word][lane], `lanes` apart; 0 in the lanes without a row.
 template <class Unit, class Change>
 HWY_INLINE void PackLanes(DType type, const void* base, const LaneRows& from_rows, std::int64_t step,
-                          std::int64_t width, std::size_t lanes, float* HWY_RESTRICT packed, Change&& change) {
+                          std::int64_t width, std::size_t lanes, float* HWY_RESTRICT packed, const Change& change) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
+  std::int64_t done = 0;
+#if HWY_TARGET != HWY_SCALAR
+  if (Unit::kTerms == 1 && step == 1 && type == DType::kBF16) {
+    done = PackNarrow<2>(base, from_rows, width, lanes, packed, change);
+  } else if (Unit::kTerms == 1 && step == 1 && type == DType::kI8) {
+    done = PackNarrow<4>(base, from_rows, width, lanes, packed, change);
+  }
+#endif
   HWY_ALIGN float values[kMaxLanes * kSegment];
   const std::size_t size = static_cast<std::size_t>(width);
   const std::size_t words = Words<Unit>(size);
-  for (std::size_t from = 0; from < words; from += kSegment) {
+  for (std::size_t from = static_cast<std::size_t>(done); from < words; from += kSegment) {
     const std::size_t count = words - from < kSegment ? words - from : kSegment;
     const std::int64_t skip = static_cast<std::int64_t>(from * Unit::kTerms);
     const std::int64_t left = width - skip;
