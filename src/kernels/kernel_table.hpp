@@ -170,11 +170,11 @@ struct LayerNormCall {
 struct KernelTable {
   const char* name;
   std::int64_t target;        // Highway's bit for it
-  std::int64_t tile_queries;  // rows of the largest tile
   std::int64_t panel;         // columns of a packed panel
   std::int64_t linear_rows;   // rows of its largest register tile
   bool bf16_products;         // attention over BF16 multiplies it as it is, without making it F32
 
+  std::int64_t (*tile_queries)(const AttentionCall&);                // rows of the largest tile
   std::size_t (*scratch_floats)(const AttentionCall&, const Tile&);  // for one worker
   // A tile's rows over some of its chunks: to the caller's output, or to `node` (node_floats) where it is not null; the
   // nodes of the blocks of a tile follow each other, and merge stores what they come to.

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/algorithm/math-inl.hpp"
 #include "kernels/algorithm/scores-inl.hpp"
@@ -58,9 +59,13 @@ HWY_NOINLINE void LinearTile(const LinearCall& call, std::int64_t row, std::int6
       for (int v = 0; v < kPanelVectors; ++v) acc[m][v] = hn::LoadU(d, y + static_cast<std::size_t>(v) * n);
     }
   }
-  Accumulate<Floats, M, kPanelVectors, kLinearAhead>(call.x + row * call.x_stride + from, static_cast<std::size_t>(call.x_stride), 1,
-                               call.packed + (panel * call.in + from) * static_cast<std::int64_t>(width), width,
-                               static_cast<std::size_t>(depth), acc);
+  const float* weights = call.packed + (panel * call.in + from) * static_cast<std::int64_t>(width);
+  Accumulate<Floats>(call.x + row * call.x_stride + from, static_cast<std::size_t>(call.x_stride), 1, weights, width,
+                     static_cast<std::size_t>(depth), acc, [&](std::size_t i) HWY_ATTR {
+                       for (std::size_t at = 0; at < width; at += 16) {
+                         hwy::Prefetch(weights + i * width + kLinearAhead + at);
+                       }
+                     });
   const bool last = from + depth == call.in;
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
