@@ -8,6 +8,7 @@
 
 #include <cstddef>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/algorithm/unit-inl.hpp"
 
@@ -20,7 +21,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 //   acc[m][n] = sum over i, ascending, of a[m * a_m + i * a_i] * b[i * b_i + n]
 //
 // One chain of the unit's steps for each element, from `acc` as it comes in.
-template <class Unit, int M, int NV>
+template <class Unit, int M, int NV, std::size_t kAhead = 0>
 HWY_INLINE void Accumulate(const float* HWY_RESTRICT a, std::size_t a_m, std::size_t a_i, const float* HWY_RESTRICT b,
                            std::size_t b_i, std::size_t count, VF (&acc)[M][NV]) {
   const DF d;
@@ -28,6 +29,9 @@ HWY_INLINE void Accumulate(const float* HWY_RESTRICT a, std::size_t a_m, std::si
 #pragma GCC unroll 2
   for (std::size_t i = 0; i < count; ++i) {
     VF column[NV];
+    if constexpr (kAhead > 0) {  // `b` streams from behind the second cache: words so far ahead are fetched
+      for (std::size_t at = 0; at < NV * lanes; at += 16) hwy::Prefetch(b + i * b_i + kAhead + at);
+    }
 #pragma GCC unroll 8
     for (int n = 0; n < NV; ++n) column[n] = hn::LoadU(d, b + i * b_i + static_cast<std::size_t>(n) * lanes);
 #pragma GCC unroll 16

@@ -60,6 +60,7 @@ KernelTable Bf16Table() {
   table.name = "avx512_bf16";
   table.bf16_products = true;
   table.forward = ForwardBf16;
+  table.linear = LinearBf16;
   return table;
 }
 
