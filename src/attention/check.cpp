@@ -1,11 +1,13 @@
 #include "attention/check.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <numeric>
+#include <span>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include <fmt/format.h>
 #include <manyheads/error.hpp>
@@ -90,7 +92,12 @@ std::int64_t window_side(const char* function, const char* side, std::int64_t va
 struct Layout {
   std::intptr_t begin = 0, end = 0;  // bytes
   std::int64_t block = 0;
-  std::vector<std::pair<std::int64_t, std::int64_t>> axes;  // stride in bytes, size
+  std::array<std::pair<std::int64_t, std::int64_t>, kMaxRank> axis{};  // stride in bytes, size
+  int count = 0;
+
+  std::span<const std::pair<std::int64_t, std::int64_t>> axes() const {
+    return {axis.data(), static_cast<std::size_t>(count)};
+  }
 };
 
 Layout layout_of(const ConstTensorView& view) {
@@ -98,20 +105,22 @@ Layout layout_of(const ConstTensorView& view) {
   const std::int64_t element = static_cast<std::int64_t>(size_of(view.dtype()));
   layout.begin = layout.end = reinterpret_cast<std::intptr_t>(view.data());
   layout.block = element;
-  std::vector<std::pair<std::int64_t, std::int64_t>> axes;
+  auto& axes = layout.axis;
+  int found = 0;
   for (int i = 0; i < view.rank(); ++i) {
     if (view.size(i) == 1) continue;
     const std::int64_t bytes = view.stride(i) * element;
     (bytes < 0 ? layout.begin : layout.end) += bytes * (view.size(i) - 1);
-    axes.emplace_back(bytes < 0 ? -bytes : bytes, view.size(i));
+    axes[static_cast<std::size_t>(found++)] = {bytes < 0 ? -bytes : bytes, view.size(i)};
   }
   layout.end += element;
-  std::sort(axes.begin(), axes.end());
-  for (const auto& [stride, size] : axes) {
-    if (layout.axes.empty() && stride == layout.block) {
-      layout.block *= size;
+  std::sort(axes.begin(), axes.begin() + found);
+  for (int i = 0; i < found; ++i) {
+    const auto one = axes[static_cast<std::size_t>(i)];
+    if (layout.count == 0 && one.first == layout.block) {
+      layout.block *= one.second;
     } else {
-      layout.axes.emplace_back(stride, size);
+      axes[static_cast<std::size_t>(layout.count++)] = one;
     }
   }
   return layout;
@@ -120,7 +129,7 @@ Layout layout_of(const ConstTensorView& view) {
 bool overlaps_itself(const ConstTensorView& view) {
   const Layout layout = layout_of(view);
   std::int64_t extent = layout.block;
-  for (const auto& [stride, size] : layout.axes) {
+  for (const auto& [stride, size] : layout.axes()) {
     if (stride < extent) return true;
     extent = stride * (size - 1) + extent;
   }
@@ -134,8 +143,8 @@ bool may_share(const ConstTensorView& a, const ConstTensorView& b) {
   if (x.end <= y.begin || y.end <= x.begin) return false;
   // Interleaved views: every block starts at its view's begin plus a multiple of the strides' common divisor.
   std::int64_t step = 0;
-  for (const auto& axis : x.axes) step = std::gcd(step, axis.first);
-  for (const auto& axis : y.axes) step = std::gcd(step, axis.first);
+  for (const auto& axis : x.axes()) step = std::gcd(step, axis.first);
+  for (const auto& axis : y.axes()) step = std::gcd(step, axis.first);
   if (step == 0) return true;
   const std::int64_t apart = ((y.begin - x.begin) % step + step) % step;
   return !(apart >= x.block && step - apart >= y.block);
@@ -197,14 +206,16 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   AttentionCall call;
   expect_rank4(function, "q", q, "[B,Hq,Tq,D]");
   expect_rank4(function, "k", k, "[B,Hkv,Tk,D]");
-  const std::string shapes = v != nullptr ? fmt::format("(q {}, k {}, v {})", describe(q), describe(k), describe(*v))
-                                          : fmt::format("(q {}, k {})", describe(q), describe(k));
-  if (k.dtype() != q.dtype()) fail(function, "k must have q's type " + shapes);
+  const auto shapes = [&] {
+    return v != nullptr ? fmt::format("(q {}, k {}, v {})", describe(q), describe(k), describe(*v))
+                        : fmt::format("(q {}, k {})", describe(q), describe(k));
+  };
+  if (k.dtype() != q.dtype()) fail(function, "k must have q's type " + shapes());
   if (k.size(0) != q.size(0)) {
-    fail(function, fmt::format("k has batch {}, q has {} {}", k.size(0), q.size(0), shapes));
+    fail(function, fmt::format("k has batch {}, q has {} {}", k.size(0), q.size(0), shapes()));
   }
   if (k.size(3) != q.size(3)) {
-    fail(function, fmt::format("k has head size {}, q has {} {}", k.size(3), q.size(3), shapes));
+    fail(function, fmt::format("k has head size {}, q has {} {}", k.size(3), q.size(3), shapes()));
   }
   call.type = q.dtype();
   call.batch = q.size(0);
@@ -213,9 +224,9 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   call.d = q.size(3);
   call.kv_heads = k.size(1);
   call.tk = k.size(2);
-  if (call.d == 0) fail(function, "head size D is 0 " + shapes);
+  if (call.d == 0) fail(function, "head size D is 0 " + shapes());
   if (call.q_heads > 0 && (call.kv_heads == 0 || call.q_heads % call.kv_heads != 0)) {
-    fail(function, fmt::format("q has {} heads, not a multiple of k's {} {}", call.q_heads, call.kv_heads, shapes));
+    fail(function, fmt::format("q has {} heads, not a multiple of k's {} {}", call.q_heads, call.kv_heads, shapes()));
   }
   copy_strides(q, call.q_stride);
   copy_strides(k, call.k_stride);
@@ -224,11 +235,11 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   call.k_stride[3] = call.d == 1 ? 1 : k.stride(3);
   if (v != nullptr) {
     expect_rank4(function, "v", *v, "[B,Hkv,Tk,Dv]");
-    if (v->dtype() != q.dtype()) fail(function, "v must have q's type " + shapes);
+    if (v->dtype() != q.dtype()) fail(function, "v must have q's type " + shapes());
     for (int axis : {0, 1, 2}) {
       if (v->size(axis) != k.size(axis)) {
         static constexpr const char* kAxes[] = {"batch", "heads", "keys"};
-        fail(function, fmt::format("v has {} {}, k has {} {}", v->size(axis), kAxes[axis], k.size(axis), shapes));
+        fail(function, fmt::format("v has {} {}, k has {} {}", v->size(axis), kAxes[axis], k.size(axis), shapes()));
       }
     }
     call.dv = v->size(3);
@@ -243,7 +254,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
     const Dims expected{call.batch, call.q_heads, call.tq, call.dv};
     if (!(out->shape() == expected)) {
       fail(function,
-           fmt::format("out is {}, expected [B,Hq,Tq,Dv] = {} {}", describe(*out), expected.to_string(), shapes));
+           fmt::format("out is {}, expected [B,Hq,Tq,Dv] = {} {}", describe(*out), expected.to_string(), shapes()));
     }
     if (element_count(expected) > 0 && overlaps_itself(*out)) {
       fail(function, fmt::format("out {} with strides {} overlaps itself", describe(*out), out->strides().to_string()));
@@ -268,8 +279,8 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   call.window_left = window_side(function, "left", mask.window_left);
   call.window_right = window_side(function, "right", mask.window_right);
   if (mask.causal && mask.alignment == Alignment::kUnspecified && !mask.offsets.defined() && call.tq != call.tk) {
-    fail(function,
-         fmt::format("causal with {} queries and {} keys: say top_left or bottom_right {}", call.tq, call.tk, shapes));
+    fail(function, fmt::format("causal with {} queries and {} keys: say top_left or bottom_right {}", call.tq, call.tk,
+                               shapes()));
   }
   if (mask.key_lengths.defined()) {
     call.key_lengths = integers(function, "key_lengths", mask.key_lengths, Dims{call.batch});
