@@ -132,5 +132,6 @@ def all_cases(model):
             cases += [Attention(dtype, d, 1024, causal, heads=8) for d in (32, 64, 128)]
             cases.append(Attention(dtype, 64, 4096, causal, heads=2))
     cases += [Layer(1, 7), Layer(1, 128), Layer(8, 512)]
-    cases += [Bert(model, 1, 10), Bert(model, 32, 128)]
+    for dtype in ("f32", "bf16"):
+        cases += [Bert(model, b, t, dtype) for b, t in ((1, 10), (1, 128), (32, 128), (4, 512))]
     return cases

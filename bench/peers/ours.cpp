@@ -2,7 +2,7 @@
 //
 //   prepare attention FOLDER f32|bf16 B H T D full|causal     inputs q, k, v
 //   prepare layer FOLDER B T D_MODEL HEADS                    inputs x and the state_dict's tensors
-//   prepare bert FOLDER B T MODEL                             input ids
+//   prepare bert FOLDER f32|bf16 B T MODEL                    input ids; the type is the weights'
 //   time SECONDS      seconds a run of the case prepared last, over enough runs to fill SECONDS
 //   limit f32|bf16    GFLOP/s of multiply-adds; bf16: of F32 ones or of its dot product, whichever is faster
 //   isa               the instruction set in use
@@ -69,10 +69,14 @@ T next(std::istream& words) {
 // One run of a case; returns its output.
 using Run = std::function<Tensor()>;
 
+DType next_type(std::istream& words) {
+  const auto name = next<std::string>(words);
+  if (name != "f32" && name != "bf16") refuse("unknown type " + name);
+  return name == "f32" ? DType::kF32 : DType::kBF16;
+}
+
 Run prepare_attention(std::istream& words, const std::string& folder, int threads) {
-  const auto type_name = next<std::string>(words);
-  if (type_name != "f32" && type_name != "bf16") refuse("unknown type " + type_name);
-  const DType type = type_name == "f32" ? DType::kF32 : DType::kBF16;
+  const DType type = next_type(words);
   Dims shape{0, 0, 0, 0};
   for (int i = 0; i < 4; ++i) shape[i] = next<std::int64_t>(words);
   const auto mode = next<std::string>(words);
@@ -120,6 +124,7 @@ Run prepare_layer(std::istream& words, const std::string& folder, int threads) {
 }
 
 Run prepare_bert(std::istream& words, const std::string& folder, int threads) {
+  const DType weights = next_type(words);
   manyheads::model::BertInput input;
   input.batch = next<std::int64_t>(words);
   input.tokens = next<std::int64_t>(words);
@@ -128,10 +133,12 @@ Run prepare_bert(std::istream& words, const std::string& folder, int threads) {
   const Tensor ids = read(folder + "/ids", DType::kI64, {input.batch, input.tokens});
   input.ids.assign(ids.as<std::int64_t>(), ids.as<std::int64_t>() + ids.elements());
   const auto encoder =
-      std::make_shared<const manyheads::model::BertEncoder>(manyheads::model::BertEncoder::load(model));
+      std::make_shared<const manyheads::model::BertEncoder>(manyheads::model::BertEncoder::load(model, weights));
+  const auto workspace = std::make_shared<manyheads::Workspace>();
   return [=] {
     manyheads::model::BertOptions options;
     options.num_threads = threads;
+    options.workspace = workspace.get();
     return encoder->run(input, options);
   };
 }

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/algorithm/unit-inl.hpp"
 

@@ -78,6 +78,9 @@ struct Bf16Kernels {
     table.forward = Forward;
     table.node_floats = Node;
     table.merge = Merge;
+#if HWY_TARGET == HWY_AVX3
+    if (!Unit::kTiles) table.linear = LinearBf16;
+#endif
     return table;
   }
 };
