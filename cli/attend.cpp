@@ -15,9 +15,10 @@ namespace {
 
 using namespace std::string_view_literals;
 
-constexpr std::array kNames = {"q"sv,           "k"sv,       "v"sv,           "mask"sv,        "bias"sv,
-                               "key_lengths"sv, "offsets"sv, "q_documents"sv, "k_documents"sv, "alibi_slopes"sv,
-                               "sinks"sv};
+constexpr std::array kNames = {"q"sv,           "k"sv,        "v"sv,           "mask"sv,         "bias"sv,
+                               "key_lengths"sv, "offsets"sv,  "q_documents"sv, "k_documents"sv,  "alibi_slopes"sv,
+                               "sinks"sv,       "k_scales"sv, "v_scales"sv,    "cu_seqlens_q"sv, "cu_seqlens_k"sv,
+                               "page_table"sv};
 
 struct Attend {
   Common common;
@@ -31,6 +32,7 @@ struct Attend {
   std::string out_dtype;
   bool weights = false;
   bool reference = false;
+  bool cu_seqlens = false;
   bool explain = false;
 };
 
@@ -43,6 +45,21 @@ View swap_heads(const View& v) {
 
 ConstTensorView load_heads(const Attend& request, const StateDict& tensors, const std::string& name) {
   const ConstTensorView view = need(request.in, tensors, name).cview();
+  const bool paged = name != "q" && tensors.contains("page_table");
+  if (request.cu_seqlens && !paged) {
+    if (view.rank() != 3) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  name + " needs the axes [T,H,D] beside --cu-seqlens, has " + view.shape().to_string());
+    }
+    return view;
+  }
+  if (paged) {
+    if (view.rank() != 4) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  name + " needs the axes [pages,Hkv,page size,D] beside page_table, has " + view.shape().to_string());
+    }
+    return view;
+  }
   if (view.rank() != 4) {
     throw Error(ErrorCode::kInvalidArgument, name + " needs the axes " +
                                                  (request.layout == "bthd" ? "[B,T,H,D]" : "[B,H,T,D]") + ", has " +
@@ -77,24 +94,43 @@ Mask make_mask(const Attend& request, const StateDict& tensors) {
 
 void run(const Attend& request) {
   const StateDict tensors = load_named(request.in, kNames);
+  if (!request.cu_seqlens && (tensors.contains("cu_seqlens_q") || tensors.contains("cu_seqlens_k"))) {
+    throw Error(ErrorCode::kInvalidArgument, request.in + " has cu_seqlens tensors: say --cu-seqlens");
+  }
   const ConstTensorView q = load_heads(request, tensors, "q");
   const ConstTensorView k = load_heads(request, tensors, "k");
   const ConstTensorView v = load_heads(request, tensors, "v");
 
+  const bool paged = tensors.contains("page_table");
   AttentionOptions options;
+  if (request.cu_seqlens) {
+    options.cu_seqlens_q = need(request.in, tensors, "cu_seqlens_q").cview();
+    if (!paged) options.cu_seqlens_k = need(request.in, tensors, "cu_seqlens_k").cview();
+  }
+  options.page_table = view_of(tensors, "page_table");
+  options.k_scales = view_of(tensors, "k_scales");
+  options.v_scales = view_of(tensors, "v_scales");
   options.mask = make_mask(request, tensors);
   options.scale = request.scale;
   options.softcap = request.softcap;
   options.sinks = view_of(tensors, "sinks");
   options.num_threads = request.common.threads;
 
-  const bool bthd = request.layout == "bthd";
-  const std::int64_t batch = q.size(0), heads = q.size(1), queries = q.size(2), d_v = v.size(3);
-  Tensor out(request.out_dtype.empty() ? q.dtype() : parse_dtype(request.out_dtype),
-             bthd ? Dims{batch, queries, heads, d_v} : Dims{batch, heads, queries, d_v});
-  Tensor lse(DType::kF32, {batch, heads, queries});
-  Tensor weights;
-  if (request.weights) weights = Tensor(DType::kF32, {batch, heads, queries, k.size(2)});
+  const bool bthd = request.layout == "bthd" && !request.cu_seqlens;
+  const DType out_type = request.out_dtype.empty() ? q.dtype() : parse_dtype(request.out_dtype);
+  Tensor out, lse, weights;
+  if (request.cu_seqlens) {
+    out = Tensor(out_type, {q.size(0), q.size(1), v.size(v.rank() - 1)});
+    lse = Tensor(DType::kF32, {q.size(1), q.size(0)});
+  } else {
+    const std::int64_t batch = q.size(0), heads = q.size(1), queries = q.size(2), d_v = v.size(3);
+    out = Tensor(out_type, bthd ? Dims{batch, queries, heads, d_v} : Dims{batch, heads, queries, d_v});
+    lse = Tensor(DType::kF32, {batch, heads, queries});
+    if (request.weights && !paged) weights = Tensor(DType::kF32, {batch, heads, queries, k.size(2)});
+  }
+  if (request.weights && !weights.defined()) {
+    throw Error(ErrorCode::kInvalidArgument, "--weights takes plain tensors: packed and paged ones have no one Tq and Tk");
+  }
   const TensorView out_view = bthd ? swap_heads(out.view()) : out.view();
   const TensorView lse_view = lse.view();
   options.lse = &lse_view;
@@ -123,6 +159,7 @@ void run(const Attend& request) {
       summary["run_keys"] = e.run_keys;
       summary["chunk_keys"] = e.chunk_keys;
       summary["tasks"] = e.tasks;
+      summary["key_blocks"] = e.key_blocks;
       summary["blocks"] = e.blocks;
       summary["skipped_blocks"] = e.skipped_blocks;
       summary["flop"] = e.flop;
@@ -146,14 +183,18 @@ void add_attend(CLI::App& app) {
   auto request = std::make_shared<Attend>();
   CLI::App* verb = app.add_subcommand("attend", "Attention on the tensors of a safetensors file");
   verb->add_option("IN", request->in,
-                   "safetensors with q [B,Hq,Tq,D], k [B,Hkv,Tk,D], v [B,Hkv,Tk,Dv] of F32, BF16 or F16; and where "
-                   "present mask (BOOL, true = attend), bias, key_lengths [B], offsets [B], q_documents [B,Tq] with "
+                   "safetensors with q [B,Hq,Tq,D], k [B,Hkv,Tk,D], v [B,Hkv,Tk,Dv] of F32, BF16 or F16 (k and v also I8 "
+                   "with k_scales and v_scales [B,Hkv,Tk]); and where present page_table [B,N] (k and v then are "
+                   "[pages,Hkv,page size,D]), mask (BOOL, true = attend), bias, key_lengths [B], offsets [B], q_documents [B,Tq] with "
                    "k_documents [B,Tk], alibi_slopes [Hq], sinks [Hq]")
       ->required();
   verb->add_option("-o,--out", request->out, "safetensors to write: out, and lse [B,Hq,Tq] (F32)")->required();
   verb->add_option("--layout", request->layout, "Axes of q, k, v and out: bhtd (default) or bthd")
       ->check(CLI::IsMember({"bhtd", "bthd"}))
       ->type_name("NAME");
+  verb->add_flag("--cu-seqlens", request->cu_seqlens,
+                 "Packed sequences: q [Tq,Hq,D], k [Tk,Hkv,D], v [Tk,Hkv,Dv], with cu_seqlens_q and cu_seqlens_k [B+1] "
+                 "(with page_table only q is packed); out is [Tq,Hq,Dv], lse [Hq,Tq]");
   verb->add_option("--causal", request->causal,
                    "Only keys up to the diagonal, which starts top-left or ends bottom-right; windows and ALiBi count "
                    "from the same diagonal")

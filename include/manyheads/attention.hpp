@@ -15,6 +15,11 @@ struct AttentionOptions {
   std::optional<double> scale{};    // default 1/sqrt(D); any finite value
   double softcap = 0;               // > 0: scores become softcap * tanh(score / softcap), before bias and mask
   ConstTensorView sinks{};          // [Hq] F32: a logit for each head that adds mass to the softmax and no value
+  ConstTensorView cu_seqlens_q{};   // } see below
+  ConstTensorView cu_seqlens_k{};   // }
+  ConstTensorView page_table{};     // }
+  ConstTensorView k_scales{};       // }
+  ConstTensorView v_scales{};       // }
   const TensorView* lse = nullptr;  // [B,Hq,Tq] F32, out: log of the sum of exp of each row's scores (natural log)
   int num_threads = 0;              // 0: default_num_threads(). Fewer than asked for is never an error
   Executor* executor = nullptr;     // the caller's threads instead of the library's pool
@@ -28,6 +33,16 @@ struct AttentionOptions {
 // q, k and v share a type of F32, BF16 or F16; out has any of these. Sums are kept in F32 and rounded once. Hq is a
 // multiple of Hkv; query head h reads key/value head h / (Hq / Hkv). Any strides; unit stride in the last axis is fast.
 // out and lse must not overlap an input or each other.
+//
+// Sequences of different lengths, packed one after the other (cu_seqlens_q, cu_seqlens_k; [B+1] I32 or I64, from 0 to the
+// number of rows, ascending): entry b is rows cu_seqlens[b] to cu_seqlens[b+1] of
+//   q [Tq,Hq,D], out [Tq,Hq,Dv], lse [Hq,Tq]    and    k [Tk,Hkv,D], v [Tk,Hkv,Dv].
+// Either side may be packed alone. Bool masks, biases and documents, which speak of one Tq and Tk, are then errors.
+// Paged keys and values (page_table [B,N] I32 or I64): key j of entry b is row j % size of page page_table[b, j / size] of
+//   k [pages,Hkv,size,D], v [pages,Hkv,size,Dv],    size a multiple of 16.
+// mask.key_lengths gives each entry's keys (else N * size); the table is read only as far as they reach.
+// I8 keys and values, with F32 scales of k's and v's shape less the last axis: key * scale is what takes part.
+//
 // Rows whose keys are all forbidden give out 0 and lse -inf (the sink's logit where there is one).
 // The bits of a row depend on that row's query, its keys, values and mask and on the instruction set; not on threads,
 // batch, strides or alignment.
@@ -39,9 +54,17 @@ void attention(ConstTensorView q, ConstTensorView k, ConstTensorView v, TensorVi
 
 // weights[B,Hq,Tq,Tk] (F32) = exp(score - lse), recomputed from q, k and the lse that attention() gave for the same
 // options. Each row is divided by its own sum with the sink's mass, which takes out the rounding of lse. Forbidden rows
-// are 0. Costs one product more; options.lse is not used.
+// are 0. Costs one product more; options.lse is not used. Packed and paged calls are not taken: they have no one Tq and Tk.
 void attention_weights(ConstTensorView q, ConstTensorView k, ConstTensorView lse, TensorView weights,
                        const AttentionOptions& options = {});
+
+// Attention over the union of two sets of keys from attention over each, say a shared prefix and the rest:
+//   out = (exp(lse_a) out_a + exp(lse_b) out_b) / (exp(lse_a) + exp(lse_b)), lse the log of the denominator.
+// out_a, out_b, out [...,Dv] of any float types and one shape; lse_a, lse_b, lse [...] F32 (lse may be undefined). out and
+// lse may be those of a. A row without keys on one side takes the other's; without any it is 0 and -inf. Exact but for the
+// rounding of its inputs and one of its own. Allocates nothing; thread-safe for disjoint outputs.
+void merge_attention(ConstTensorView out_a, ConstTensorView lse_a, ConstTensorView out_b, ConstTensorView lse_b,
+                     TensorView out, TensorView lse = {});
 
 // The definition: float64, plain loops, no blocks. What attention() is tested against. `weights` may be undefined.
 void attention_reference(ConstTensorView q, ConstTensorView k, ConstTensorView v, TensorView out,
@@ -59,7 +82,8 @@ struct Explanation {
   std::int64_t tile_queries = 0;    // queries that share one pass over the keys
   std::int64_t run_keys = 0;        // keys summed in one run, and
   std::int64_t chunk_keys = 0;      // in one chunk: fixed, so that the bits are
-  std::int64_t tasks = 0;           // query tiles over all heads
+  std::int64_t tasks = 0;           // pieces of work that threads take: query tiles over all heads, times
+  std::int64_t key_blocks = 1;      // parts that the keys of each tile are cut into, where tiles are few
   std::int64_t blocks = 0;          // key blocks (runs) over all tiles, and
   std::int64_t skipped_blocks = 0;  // those that the mask rules out, never read
   double flop = 0;                  // 2 (D + Dv) for each query and key of the blocks that are read

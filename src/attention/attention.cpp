@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <vector>
+
 #include "attention/check.hpp"
 #include "attention/plan.hpp"
 #include "base/aligned_buffer.hpp"
@@ -16,6 +18,7 @@ namespace {
 using attention_detail::check;
 using attention_detail::plan;
 using attention_detail::Plan;
+using attention_detail::TileIndex;
 
 // The plan's memory: the caller's workspace, or a block of the call's own.
 class Memory {
@@ -29,6 +32,9 @@ class Memory {
     }
   }
   float* data() const noexcept { return data_; }
+  float* scratch(int worker, const Plan& plan) const noexcept {
+    return data_ + plan.entry_floats + static_cast<std::size_t>(worker) * plan.scratch_floats;
+  }
 
  private:
   base::AlignedBuffer<float> own_;
@@ -38,19 +44,19 @@ class Memory {
 void forward(const kernels::AttentionCall& call, const kernels::KernelTable& table, const AttentionOptions& options) {
   const Plan p = plan(call, table, options);
   const Memory memory(p, options.workspace);
-  float* const scratch = memory.data();
-  float* const nodes = scratch + static_cast<std::size_t>(p.workers) * p.scratch_floats;
+  const TileIndex tiles(call, p, table, memory.data());
+  float* const nodes = memory.scratch(p.workers, p);
   const auto nodes_of = [&](std::int64_t tile) { return nodes + static_cast<std::size_t>(tile * p.blocks) * p.node_floats; };
   base::parallel_for(p.tasks(), p.workers, options.executor, [&](std::int64_t task, int worker) {
-    const kernels::Tile tile = p.tile(task / p.blocks);
+    const kernels::Tile tile = tiles(task / p.blocks);
     const std::int64_t block = task % p.blocks;
     float* node = nullptr;
     if (p.blocks > 1) node = nodes_of(task / p.blocks) + static_cast<std::size_t>(block) * table.node_floats(call, tile);
-    table.forward(call, tile, p.chunks(block), node, scratch + static_cast<std::size_t>(worker) * p.scratch_floats);
+    table.forward(call, tile, p.chunks(block), node, memory.scratch(worker, p));
   });
   if (p.blocks == 1) return;
   base::parallel_for(p.tiles, p.workers, options.executor,
-                     [&](std::int64_t i, int) { table.merge(call, p.tile(i), nodes_of(i), p.blocks); });
+                     [&](std::int64_t i, int) { table.merge(call, tiles(i), nodes_of(i), p.blocks); });
 }
 
 }  // namespace
@@ -72,8 +78,9 @@ void attention_weights(ConstTensorView q, ConstTensorView k, ConstTensorView lse
   const kernels::KernelTable& table = kernels::active_table();
   const Plan p = plan(call, table, options, false);
   const Memory memory(p, options.workspace);
+  const TileIndex tiles(call, p, table, memory.data());
   base::parallel_for(p.tasks(), p.workers, options.executor, [&](std::int64_t i, int worker) {
-    table.weights(call, p.tile(i), memory.data() + static_cast<std::size_t>(worker) * p.scratch_floats);
+    table.weights(call, tiles(i), memory.scratch(worker, p));
   });
 }
 
@@ -103,19 +110,27 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
   const Plan plan = attention_detail::plan(call, table, options);
   Explanation e;
   e.isa = table.name;
-  e.path = call.type == DType::kF32                           ? "fused forward, F32"
-           : call.type == DType::kBF16 && table.bf16_products ? "fused forward, BF16 products"
-                                                              : fmt::format("fused forward, {} read as F32",
-                                                                            name_of(call.type));
+  if (call.kv_type == DType::kBF16 && table.bf16_products) {
+    e.path = "fused forward, BF16 products";
+  } else if (call.kv_type == DType::kF32) {
+    e.path = "fused forward, F32";
+  } else {
+    e.path = fmt::format("fused forward, {} read as F32", name_of(call.kv_type));
+  }
+  if (call.page_size > 0) e.path += fmt::format(", pages of {}", call.page_size);
+  if (call.q_starts.data != nullptr || call.k_starts.data != nullptr) e.path += ", packed sequences";
   e.threads = plan.workers;
   e.tile_queries = table.tile_queries;
   e.run_keys = kernels::kRunKeys;
   e.chunk_keys = kernels::kChunkKeys;
+  e.key_blocks = plan.blocks;
   e.tasks = plan.tasks();
   e.workspace_bytes = plan.workspace_floats() * sizeof(float);
-  const std::int64_t runs = (call.tk + kernels::kRunKeys - 1) / kernels::kRunKeys;
+  std::vector<float> index(plan.entry_floats);
+  const TileIndex tiles(call, plan, table, index.data());
   for (std::int64_t i = 0; i < plan.tiles; ++i) {
-    const kernels::Tile tile = plan.tile(i);
+    const kernels::Tile tile = tiles(i);
+    const std::int64_t runs = (call.key_length(tile.batch) + kernels::kRunKeys - 1) / kernels::kRunKeys;
     std::int64_t keys = 0;
     const std::int64_t read =
         kernels::for_each_run(call, tile, kernels::tile_range(call, tile),
@@ -124,19 +139,24 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
     e.skipped_blocks += runs - read;
     e.flop += 2.0 * static_cast<double>(call.d + call.dv) * static_cast<double>(tile.rows * keys);
   }
-  const double kv_rows = static_cast<double>(call.batch * call.kv_heads * call.tk);
-  const double q_rows = static_cast<double>(call.batch * call.q_heads * call.tq);
-  const double size = static_cast<double>(size_of(call.type));
-  e.bytes = kv_rows * static_cast<double>(call.d + call.dv) * size + q_rows * static_cast<double>(call.d) * size +
+  double q_rows = 0;
+  double kv_rows = 0;
+  for (std::int64_t b = 0; b < call.batch; ++b) {
+    q_rows += static_cast<double>(call.q_heads * call.queries(b));
+    kv_rows += static_cast<double>(call.kv_heads * call.key_length(b));
+  }
+  const double scale_bytes = call.k_scales != nullptr ? 2.0 * sizeof(float) : 0.0;
+  e.bytes = kv_rows * (static_cast<double>(call.d + call.dv) * static_cast<double>(size_of(call.kv_type)) + scale_bytes) +
+            q_rows * static_cast<double>(call.d) * static_cast<double>(size_of(call.type)) +
             q_rows * static_cast<double>(call.dv) * static_cast<double>(size_of(call.out_type));
   return e;
 }
 
 std::string Explanation::to_string() const {
   return fmt::format(
-      "{} on {}, {} threads: {} tiles of up to {} queries, keys in runs of {} and chunks of {}; {} of {} blocks "
-      "skipped; {:.3g} FLOP, {:.3g} bytes, workspace {} bytes",
-      path, isa, threads, tasks, tile_queries, run_keys, chunk_keys, skipped_blocks, blocks, flop, bytes,
+      "{} on {}, {} threads: {} tiles of up to {} queries, keys in runs of {} and chunks of {}, each "
+      "tile's in {} parts; {} of {} blocks skipped; {:.3g} FLOP, {:.3g} bytes, workspace {} bytes",
+      path, isa, threads, tasks, tile_queries, run_keys, chunk_keys, key_blocks, skipped_blocks, blocks, flop, bytes,
       workspace_bytes);
 }
 

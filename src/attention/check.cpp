@@ -7,6 +7,7 @@
 #include <numeric>
 #include <span>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include <fmt/format.h>
@@ -31,12 +32,29 @@ std::string describe(const ConstTensorView& view) {
   return view.defined() ? fmt::format("{} {}", name_of(view.dtype()), view.shape().to_string()) : "undefined";
 }
 
-void expect_rank4(const char* function, const char* name, const ConstTensorView& view, const char* layout) {
+// A tensor of rows, seen as batch, heads, rows, width whatever its layout.
+struct Heads {
+  std::int64_t batch = 0, heads = 0, rows = 0, width = 0;
+  std::int64_t stride[4] = {};
+};
+
+Heads expect_heads(const char* function, const char* name, const ConstTensorView& view, bool packed, const char* layout,
+                   bool quantised) {
   if (!view.defined()) fail(function, fmt::format("{} is undefined, expected {}", name, layout));
-  if (view.rank() != 4) fail(function, fmt::format("{} is {}, expected {}", name, describe(view), layout));
-  if (!floating(view.dtype())) {
-    fail(function, fmt::format("{} is {}, expected F32, BF16 or F16", name, describe(view)));
+  if (view.rank() != (packed ? 3 : 4)) {
+    fail(function, fmt::format("{} is {}, expected {}", name, describe(view), layout));
   }
+  if (!floating(view.dtype()) && !(quantised && view.dtype() == DType::kI8)) {
+    fail(function,
+         fmt::format("{} is {}, expected F32, BF16 {}", name, describe(view), quantised ? ", F16 or I8" : "or F16"));
+  }
+  // An axis of one element is never stepped along, whatever its stride says; but the inner one decides whether rows are
+  // read as vectors.
+  const auto stride = [&](int axis) { return view.size(axis) > 1 ? view.stride(axis) : 0; };
+  const int last = view.rank() - 1;
+  const std::int64_t inner = view.size(last) == 1 ? 1 : view.stride(last);
+  if (packed) return {1, view.size(1), view.size(0), view.size(2), {0, stride(1), stride(0), inner}};
+  return {view.size(0), view.size(1), view.size(2), view.size(3), {stride(0), stride(1), stride(2), inner}};
 }
 
 void copy_strides(const ConstTensorView& view, std::int64_t* to) {
@@ -80,6 +98,43 @@ void broadcast(const char* function, const char* name, const ConstTensorView& vi
     fail(function, fmt::format("{} is {}, which does not broadcast to [B,Hq,Tq,Tk] = {}", name, describe(view),
                                target.to_string()));
   }
+}
+
+// Where packed sequences begin and end; the longest of them.
+kernels::IntegerView starts(const char* function, const char* name, const ConstTensorView& view, std::int64_t batch,
+                            const char* rows_name, std::int64_t rows, std::int64_t* longest) {
+  const kernels::IntegerView begins = integers(function, name, view, Dims{batch + 1});
+  *longest = 0;
+  for (std::int64_t b = 0; b <= batch; ++b) {
+    const std::int64_t here = begins.at(b, 0);
+    const std::int64_t before = b > 0 ? begins.at(b - 1, 0) : 0;
+    if (b == 0 ? here != 0 : here < before) {
+      fail(function, b == 0 ? fmt::format("{}[0] is {}, expected 0", name, here)
+                            : fmt::format("{}[{}] is {}, less than {} before it", name, b, here, before));
+    }
+    *longest = std::max(*longest, here - before);
+  }
+  if (begins.at(batch, 0) != rows) {
+    fail(function, fmt::format("{} ends at {}, {} has {} rows", name, begins.at(batch, 0), rows_name, rows));
+  }
+  return begins;
+}
+
+const float* scales(const char* function, const char* name, const ConstTensorView& view, const char* of,
+                    const ConstTensorView& tensor, bool packed, std::int64_t* stride) {
+  if (tensor.dtype() != DType::kI8) {
+    if (view.defined()) fail(function, fmt::format("{} with {} {}: only I8 takes scales", name, of, describe(tensor)));
+    return nullptr;
+  }
+  Dims expected = packed ? Dims{tensor.size(0), tensor.size(1)} : Dims{tensor.size(0), tensor.size(1), tensor.size(2)};
+  if (!view.defined() || view.dtype() != DType::kF32 || !(view.shape() == expected)) {
+    fail(function, fmt::format("{} is {}, expected F32 {} for {} {}", name, describe(view), expected.to_string(), of,
+                               describe(tensor)));
+  }
+  stride[0] = packed ? 0 : view.stride(0);
+  stride[1] = view.stride(1);
+  stride[2] = packed ? view.stride(0) : view.stride(2);
+  return static_cast<const float*>(view.data());
 }
 
 std::int64_t window_side(const char* function, const char* side, std::int64_t value) {
@@ -172,19 +227,27 @@ void check_inputs(const char* function, const char* name, const ConstTensorView&
                                                                    {"q_documents", &mask.q_documents},
                                                                    {"k_documents", &mask.k_documents},
                                                                    {"alibi_slopes", &mask.alibi_slopes},
-                                                                   {"sinks", &options.sinks}};
+                                                                   {"sinks", &options.sinks},
+                                                                   {"cu_seqlens_q", &options.cu_seqlens_q},
+                                                                   {"cu_seqlens_k", &options.cu_seqlens_k},
+                                                                   {"page_table", &options.page_table},
+                                                                   {"k_scales", &options.k_scales},
+                                                                   {"v_scales", &options.v_scales}};
   for (const auto& [input, view] : inputs) {
     if (view != nullptr) check_overlap(function, name, output, input, *view);
   }
 }
 
 void check_lse(const char* function, const ConstTensorView& lse, AttentionCall& call) {
-  const Dims expected{call.batch, call.q_heads, call.tq};
+  const bool packed = call.q_starts.data != nullptr;
+  const Dims expected =
+      packed ? Dims{call.q_heads, call.q_starts.at(call.batch, 0)} : Dims{call.batch, call.q_heads, call.tq};
   if (!lse.defined() || lse.dtype() != DType::kF32 || !(lse.shape() == expected)) {
-    fail(function, fmt::format("lse is {}, expected F32 [B,Hq,Tq] = {}", describe(lse), expected.to_string()));
+    fail(function, fmt::format("lse is {}, expected F32 {} = {}", describe(lse), packed ? "[Hq,Tq]" : "[B,Hq,Tq]",
+                               expected.to_string()));
   }
   call.lse = static_cast<float*>(const_cast<void*>(lse.data()));
-  copy_strides(lse, call.lse_stride);
+  copy_strides(lse, call.lse_stride + (packed ? 1 : 0));
 }
 
 void check_weights(const char* function, const TensorView& weights, AttentionCall& call) {
@@ -204,64 +267,98 @@ void check_weights(const char* function, const TensorView& weights, AttentionCal
 kernels::AttentionCall check(const char* function, const ConstTensorView& q, const ConstTensorView& k,
                              const ConstTensorView* v, const TensorView* out, const AttentionOptions& options) {
   AttentionCall call;
-  expect_rank4(function, "q", q, "[B,Hq,Tq,D]");
-  expect_rank4(function, "k", k, "[B,Hkv,Tk,D]");
+  const bool packed_q = options.cu_seqlens_q.defined();
+  const bool packed_k = options.cu_seqlens_k.defined();
+  const bool paged = options.page_table.defined();
+  if (packed_k && paged) fail(function, "cu_seqlens_k and page_table: keys are packed or paged, not both");
+  if (v == nullptr && (packed_q || packed_k || paged)) {
+    fail(function, "packed and paged calls have no one Tq and Tk; call it for each sequence");
+  }
+  const Heads queries = expect_heads(function, "q", q, packed_q, packed_q ? "[Tq,Hq,D]" : "[B,Hq,Tq,D]", false);
+  const char* layout = packed_k ? "[Tk,Hkv,D]" : paged ? "[pages,Hkv,page size,D]" : "[B,Hkv,Tk,D]";
+  const Heads keys = expect_heads(function, "k", k, packed_k, layout, v != nullptr);
   const auto shapes = [&] {
     return v != nullptr ? fmt::format("(q {}, k {}, v {})", describe(q), describe(k), describe(*v))
                         : fmt::format("(q {}, k {})", describe(q), describe(k));
   };
-  if (k.dtype() != q.dtype()) fail(function, "k must have q's type " + shapes());
-  if (k.size(0) != q.size(0)) {
-    fail(function, fmt::format("k has batch {}, q has {} {}", k.size(0), q.size(0), shapes()));
+  if (k.dtype() != q.dtype() && k.dtype() != DType::kI8) fail(function, "k must have q's type " + shapes());
+  if (packed_q && options.cu_seqlens_q.rank() == 1) {
+    call.batch = options.cu_seqlens_q.size(0) - 1;
+  } else {
+    call.batch = queries.batch;
   }
-  if (k.size(3) != q.size(3)) {
-    fail(function, fmt::format("k has head size {}, q has {} {}", k.size(3), q.size(3), shapes()));
+  if (call.batch < 0) fail(function, "cu_seqlens_q is empty, expected [B+1]");
+  if (!packed_k && !paged && keys.batch != call.batch) {
+    fail(function, fmt::format("k has batch {}, q has {} {}", keys.batch, call.batch, shapes()));
+  }
+  if (keys.width != queries.width) {
+    fail(function, fmt::format("k has head size {}, q has {} {}", keys.width, queries.width, shapes()));
   }
   call.type = q.dtype();
-  call.batch = q.size(0);
-  call.q_heads = q.size(1);
-  call.tq = q.size(2);
-  call.d = q.size(3);
-  call.kv_heads = k.size(1);
-  call.tk = k.size(2);
+  call.kv_type = k.dtype();
+  call.q_heads = queries.heads;
+  call.tq = queries.rows;
+  call.d = queries.width;
+  call.kv_heads = keys.heads;
+  call.tk = keys.rows;
   if (call.d == 0) fail(function, "head size D is 0 " + shapes());
   if (call.q_heads > 0 && (call.kv_heads == 0 || call.q_heads % call.kv_heads != 0)) {
     fail(function, fmt::format("q has {} heads, not a multiple of k's {} {}", call.q_heads, call.kv_heads, shapes()));
   }
-  copy_strides(q, call.q_stride);
-  copy_strides(k, call.k_stride);
-  // The inner stride decides whether rows are read as vectors.
-  call.q_stride[3] = call.d == 1 ? 1 : q.stride(3);
-  call.k_stride[3] = call.d == 1 ? 1 : k.stride(3);
-  if (v != nullptr) {
-    expect_rank4(function, "v", *v, "[B,Hkv,Tk,Dv]");
-    if (v->dtype() != q.dtype()) fail(function, "v must have q's type " + shapes());
-    for (int axis : {0, 1, 2}) {
-      if (v->size(axis) != k.size(axis)) {
-        static constexpr const char* kAxes[] = {"batch", "heads", "keys"};
-        fail(function, fmt::format("v has {} {}, k has {} {}", v->size(axis), kAxes[axis], k.size(axis), shapes()));
-      }
+  if (packed_q) {
+    call.q_starts = starts(function, "cu_seqlens_q", options.cu_seqlens_q, call.batch, "q", queries.rows, &call.tq);
+  }
+  if (packed_k) {
+    call.k_starts = starts(function, "cu_seqlens_k", options.cu_seqlens_k, call.batch, "k", keys.rows, &call.tk);
+  }
+  if (paged) {
+    const ConstTensorView& table = options.page_table;
+    const std::int64_t columns = table.rank() == 2 ? table.size(1) : 0;
+    call.pages = integers(function, "page_table", table, Dims{call.batch, columns});
+    call.page_size = keys.rows;
+    if (call.page_size < 16 || call.page_size % 16 != 0) {
+      fail(function, fmt::format("k has pages of {} keys, expected a multiple of 16 {}", call.page_size, shapes()));
     }
-    call.dv = v->size(3);
-    copy_strides(*v, call.v_stride);
-    call.v_stride[3] = call.dv == 1 ? 1 : v->stride(3);
+    call.tk = columns * call.page_size;
+  }
+  std::copy_n(queries.stride, 4, call.q_stride);
+  std::copy_n(keys.stride, 4, call.k_stride);
+  if (v != nullptr) {
+    const Heads values = expect_heads(function, "v", *v, packed_k,
+                                      packed_k ? "[Tk,Hkv,Dv]"
+                                      : paged  ? "[pages,Hkv,page size,Dv]"
+                                               : "[B,Hkv,Tk,Dv]",
+                                      true);
+    if (v->dtype() != k.dtype())
+      fail(function, fmt::format("v must have {}'s type {}", k.dtype() == q.dtype() ? "q" : "k", shapes()));
+    for (const auto& [axis, of_v, of_k] :
+         {std::tuple{paged ? "pages" : "batch", values.batch, keys.batch},
+          std::tuple{"heads", values.heads, keys.heads}, std::tuple{"keys", values.rows, keys.rows}}) {
+      if (of_v != of_k) fail(function, fmt::format("v has {} {}, k has {} {}", of_v, axis, of_k, shapes()));
+    }
+    call.dv = values.width;
+    std::copy_n(values.stride, 4, call.v_stride);
     call.v = v->data();
+    call.k_scales = scales(function, "k_scales", options.k_scales, "k", k, packed_k, call.k_scales_stride);
+    call.v_scales = scales(function, "v_scales", options.v_scales, "v", *v, packed_k, call.v_scales_stride);
   }
   call.q = q.data();
   call.k = k.data();
   if (out != nullptr) {
-    expect_rank4(function, "out", *out, "[B,Hq,Tq,Dv]");
-    const Dims expected{call.batch, call.q_heads, call.tq, call.dv};
+    const char* out_layout = packed_q ? "[Tq,Hq,Dv]" : "[B,Hq,Tq,Dv]";
+    const Heads rows = expect_heads(function, "out", *out, packed_q, out_layout, false);
+    const Dims expected =
+        packed_q ? Dims{queries.rows, call.q_heads, call.dv} : Dims{call.batch, call.q_heads, call.tq, call.dv};
     if (!(out->shape() == expected)) {
       fail(function,
-           fmt::format("out is {}, expected [B,Hq,Tq,Dv] = {} {}", describe(*out), expected.to_string(), shapes()));
+           fmt::format("out is {}, expected {} = {} {}", describe(*out), out_layout, expected.to_string(), shapes()));
     }
     if (element_count(expected) > 0 && overlaps_itself(*out)) {
       fail(function, fmt::format("out {} with strides {} overlaps itself", describe(*out), out->strides().to_string()));
     }
     call.out = out->data();
     call.out_type = out->dtype();
-    copy_strides(*out, call.out_stride);
+    std::copy_n(rows.stride, 4, call.out_stride);
   }
 
   const double scale = options.scale.value_or(1.0 / std::sqrt(static_cast<double>(call.d)));
@@ -278,17 +375,33 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   call.causal = mask.causal;
   call.window_left = window_side(function, "left", mask.window_left);
   call.window_right = window_side(function, "right", mask.window_right);
-  if (mask.causal && mask.alignment == Alignment::kUnspecified && !mask.offsets.defined() && call.tq != call.tk) {
-    fail(function, fmt::format("causal with {} queries and {} keys: say top_left or bottom_right {}", call.tq, call.tk,
-                               shapes()));
-  }
   if (mask.key_lengths.defined()) {
+    if (packed_k) fail(function, "key_lengths with cu_seqlens_k, which gives the lengths");
     call.key_lengths = integers(function, "key_lengths", mask.key_lengths, Dims{call.batch});
     for (std::int64_t b = 0; b < call.batch; ++b) {
       const std::int64_t length = call.key_lengths.at(b, 0);
       if (length < 0 || length > call.tk) {
         fail(function, fmt::format("key_lengths[{}] is {}, expected 0 to Tk = {}", b, length, call.tk));
       }
+    }
+  }
+  for (std::int64_t b = 0; paged && b < call.batch; ++b) {
+    for (std::int64_t i = 0; i * call.page_size < call.key_length(b); ++i) {
+      const std::int64_t page = call.pages.at(b, i);
+      if (page < 0 || page >= keys.batch) {
+        fail(function, fmt::format("page_table[{}, {}] is {}, k has {} pages", b, i, page, keys.batch));
+      }
+    }
+  }
+  if (mask.causal && mask.alignment == Alignment::kUnspecified && !mask.offsets.defined()) {
+    // Key lengths without a word on the alignment leave the diagonal at the top left, as for tensors of equal lengths.
+    const bool lengths = packed_q || packed_k || paged;
+    for (std::int64_t b = 0; b < (lengths ? call.batch : 1); ++b) {
+      const std::int64_t rows = lengths ? call.queries(b) : call.tq;
+      const std::int64_t columns = lengths ? call.key_length(b) : call.tk;
+      if (rows == columns) continue;
+      fail(function, fmt::format("causal with {} queries and {} keys{}: say top_left or bottom_right {}", rows, columns,
+                                 lengths ? fmt::format(" in entry {}", b) : "", shapes()));
     }
   }
   if (mask.offsets.defined()) {
@@ -302,7 +415,13 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   }
   if (mask.alignment == Alignment::kBottomRight) {
     call.offset = call.tk - call.tq;
-    call.offset_from_length = call.key_lengths.data != nullptr;
+    call.offset_from_length = packed_q || packed_k || call.key_lengths.data != nullptr;
+  }
+  for (const auto& [name, view] :
+       {std::pair{"mask", &mask.allowed}, {"bias", &mask.bias}, {"q_documents", &mask.q_documents}}) {
+    if ((packed_q || packed_k) && view->defined()) {
+      fail(function, fmt::format("{} with cu_seqlens: packed sequences have no one Tq and Tk", name));
+    }
   }
   if (mask.q_documents.defined() != mask.k_documents.defined()) {
     fail(function, mask.q_documents.defined() ? "q_documents without k_documents" : "k_documents without q_documents");

@@ -17,38 +17,68 @@ constexpr std::int64_t kTasksPerWorker = 4;
 
 }  // namespace
 
-kernels::Tile Plan::tile(std::int64_t i) const noexcept {
-  const std::int64_t t = tiles_per_part - 1 - i % tiles_per_part;
-  const std::int64_t part = i / tiles_per_part % parts;
-  const std::int64_t group = i / tiles_per_part / parts;
-  const std::int64_t begin = std::min(t * tile_rows, rows_per_part);
-  return {.batch = group / kv_heads,
-          .kv_head = group % kv_heads,
-          .row = part * rows_per_part + begin,
-          .rows = std::min(tile_rows, rows_per_part - begin)};
+TileIndex::TileIndex(const kernels::AttentionCall& call, const Plan& plan, const kernels::KernelTable& table,
+                     float* memory)
+    : call_(call), tile_rows_(plan.tile_rows), longest_folded_(table.tile_queries) {
+  if (plan.entry_floats == 0) return;
+  first_ = reinterpret_cast<std::int64_t*>(memory);
+  first_[0] = 0;
+  for (std::int64_t b = 0; b < call.batch; ++b) {
+    first_[b + 1] = first_[b] + EntryTiles(call, tile_rows_, longest_folded_, b).count;
+  }
+}
+
+kernels::Tile TileIndex::operator()(std::int64_t i) const noexcept {
+  std::int64_t b = 0;
+  if (first_ != nullptr) {
+    b = std::upper_bound(first_, first_ + call_.batch + 1, i) - first_ - 1;
+    i -= first_[b];
+  }
+  const EntryTiles entry(call_, tile_rows_, longest_folded_, b);
+  if (first_ == nullptr) {
+    b = i / entry.count;
+    i %= entry.count;
+  }
+  const std::int64_t begin = (entry.tiles_per_part - 1 - i % entry.tiles_per_part) * tile_rows_;
+  const std::int64_t part = i / entry.tiles_per_part % entry.parts;
+  return {.batch = b,
+          .kv_head = i / entry.tiles_per_part / entry.parts,
+          .row = part * entry.rows_per_part + begin,
+          .rows = std::min(tile_rows_, entry.rows_per_part - begin)};
 }
 
 Plan plan(const kernels::AttentionCall& call, const kernels::KernelTable& table, const AttentionOptions& options,
           bool split) {
   Plan plan;
   if (call.batch == 0 || call.q_heads == 0 || call.tq == 0) return plan;
-  const std::int64_t group = call.q_heads / call.kv_heads;
-  const bool fold = call.tq < table.tile_queries;
-  plan.kv_heads = call.kv_heads;
-  plan.parts = fold ? 1 : group;
-  plan.rows_per_part = fold ? group * call.tq : call.tq;
-  plan.tile_rows = std::min(table.tile_queries, plan.rows_per_part);
-  plan.tiles_per_part = (plan.rows_per_part + plan.tile_rows - 1) / plan.tile_rows;
-  plan.tiles = call.batch * call.kv_heads * plan.parts * plan.tiles_per_part;
+  const bool packed = call.q_starts.data != nullptr;
+  // Tiles no higher than the most rows that any part has.
+  for (std::int64_t b = 0; b < (packed ? call.batch : 1); ++b) {
+    const EntryTiles entry(call, 1, table.tile_queries, b);
+    plan.tile_rows = std::min(table.tile_queries, std::max(plan.tile_rows, entry.rows_per_part));
+  }
+  double pairs = 0;  // of a query and a key
+  double keys = 0;
+  for (std::int64_t b = 0; b < call.batch; ++b) {
+    const EntryTiles entry(call, plan.tile_rows, table.tile_queries, b);
+    const double length = static_cast<double>(call.key_length(b));
+    plan.tiles += entry.count;
+    pairs += static_cast<double>(call.queries(b)) * length;
+    keys += entry.count > 0 ? length : 0;
+  }
+  if (packed) {
+    plan.entry_floats = (static_cast<std::size_t>(call.batch) + 1) * sizeof(std::int64_t) / sizeof(float);
+    plan.entry_floats = (plan.entry_floats + 15) / 16 * 16;
+  }
 
-  const double pairs = static_cast<double>(call.tk) * static_cast<double>(call.d + call.dv);
-  const double flop = 2.0 * static_cast<double>(call.batch * call.q_heads) * static_cast<double>(call.tq) * pairs;
-  const double bytes = static_cast<double>(call.batch * call.kv_heads) * pairs * static_cast<double>(size_of(call.type));
+  const double width = static_cast<double>(call.d + call.dv);
+  const double flop = 2.0 * static_cast<double>(call.q_heads) * pairs * width;
+  const double bytes = static_cast<double>(call.kv_heads) * keys * width * static_cast<double>(size_of(call.kv_type));
   const std::int64_t chunks = (call.tk + kernels::kChunkKeys - 1) / kernels::kChunkKeys;
   const std::int64_t most = plan.tiles * (split ? std::max<std::int64_t>(chunks, 1) : 1);
   const double useful = std::min(std::max(flop / kFlopPerWorker, bytes / kBytesPerWorker), static_cast<double>(most));
   plan.workers = base::worker_count(std::max<std::int64_t>(1, static_cast<std::int64_t>(useful)), options.num_threads);
-  if (split && plan.workers > 1 && plan.tiles < kTasksPerWorker * plan.workers && chunks > 1) {
+  if (split && plan.workers > 1 && plan.tiles > 0 && plan.tiles < kTasksPerWorker * plan.workers && chunks > 1) {
     const std::int64_t wanted = (kTasksPerWorker * plan.workers + plan.tiles - 1) / plan.tiles;
     plan.block_chunks = static_cast<std::int64_t>(
         std::bit_ceil(static_cast<std::uint64_t>(std::max<std::int64_t>(1, chunks / wanted))));

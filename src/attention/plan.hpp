@@ -21,19 +21,43 @@ struct Plan {
 
   std::int64_t tasks() const noexcept { return tiles * blocks; }
   std::size_t workspace_floats() const noexcept {
-    return static_cast<std::size_t>(workers) * scratch_floats + static_cast<std::size_t>(tasks()) * node_floats;
+    return static_cast<std::size_t>(workers) * scratch_floats + static_cast<std::size_t>(tasks()) * node_floats +
+           entry_floats;
   }
-  // Tiles of one head follow each other, its last queries first: under a causal mask they have the most keys.
-  kernels::Tile tile(std::int64_t i) const noexcept;
   kernels::ChunkRange chunks(std::int64_t block) const noexcept {
     return {block * block_chunks, block + 1 == blocks ? -1 : (block + 1) * block_chunks};
   }
 
-  std::int64_t kv_heads = 0;
-  std::int64_t rows_per_part = 0;  // a part is one head's queries, or a whole group's where they are few
-  std::int64_t parts = 0;          // parts of a group
-  std::int64_t tiles_per_part = 0;
   std::int64_t tile_rows = 0;
+  std::size_t entry_floats = 0;  // for the index of the entries' tiles, where their lengths differ
+};
+
+// The tiles of a batch entry. A part is one head's queries, or a whole group's where they are few.
+struct EntryTiles {
+  EntryTiles(const kernels::AttentionCall& call, std::int64_t tile_rows, std::int64_t longest_folded, std::int64_t b) {
+    const std::int64_t group = call.q_heads / call.kv_heads;
+    const std::int64_t queries = call.queries(b);
+    const bool fold = queries < longest_folded;
+    parts = fold ? 1 : group;
+    rows_per_part = fold ? group * queries : queries;
+    tiles_per_part = (rows_per_part + tile_rows - 1) / tile_rows;
+    count = call.kv_heads * parts * tiles_per_part;
+  }
+  std::int64_t parts, rows_per_part, tiles_per_part, count;
+};
+
+// Tile number i of a call. Tiles of one head follow each other, its last queries first: under a causal mask they have
+// the most keys.
+class TileIndex {
+ public:
+  // `memory` holds plan.entry_floats floats and outlives the index.
+  TileIndex(const kernels::AttentionCall& call, const Plan& plan, const kernels::KernelTable& table, float* memory);
+  kernels::Tile operator()(std::int64_t i) const noexcept;
+
+ private:
+  const kernels::AttentionCall& call_;
+  std::int64_t tile_rows_, longest_folded_;
+  std::int64_t* first_ = nullptr;  // tile of each entry, where their lengths differ
 };
 
 // `split`: whether the keys of a tile may be cut into blocks.

@@ -38,11 +38,22 @@ struct AttentionCall {
   void* out = nullptr;
   float* lse = nullptr;      // may be null; read by the weights kernel
   float* weights = nullptr;  // for the weights kernel
-  DType type = DType::kF32;  // of q, k, v
+  DType type = DType::kF32;     // of q
+  DType kv_type = DType::kF32;  // of k and v: q's, or I8 with a scale for each key and head
   DType out_type = DType::kF32;
   std::int64_t batch = 0, q_heads = 0, kv_heads = 0, tq = 0, tk = 0, d = 0, dv = 0;
   std::int64_t q_stride[4] = {}, k_stride[4] = {}, v_stride[4] = {}, out_stride[4] = {}, weights_stride[4] = {};
   std::int64_t lse_stride[3] = {};
+  const float* k_scales = nullptr;  // for I8
+  const float* v_scales = nullptr;
+  std::int64_t k_scales_stride[3] = {}, v_scales_stride[3] = {};  // batch, head, key
+
+  // Packed sequences: entry b is [starts[b], starts[b + 1]) of its tensors' row axis. tq and tk are the longest entry's.
+  IntegerView q_starts, k_starts;  // [B+1]
+  // Paged keys and values: key j of entry b is row j % page_size of page pages[b, j / page_size], which takes the place
+  // of the batch axis.
+  IntegerView pages;
+  std::int64_t page_size = 0;
 
   double scale = 1;
   double softcap = 0;
@@ -64,35 +75,55 @@ struct AttentionCall {
   const float* sinks = nullptr;
   std::int64_t sinks_stride = 0;
 
-  // Where query i of entry b and head h begins, and key j of its key/value head.
+  // Where query i of entry b and head h begins, and its output and lse.
   std::int64_t q_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
-    return b * q_stride[0] + h * q_stride[1] + i * q_stride[2];
+    return row_at(q_stride, q_starts, b, h, i);
   }
   std::int64_t out_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
-    return b * out_stride[0] + h * out_stride[1] + i * out_stride[2];
+    return row_at(out_stride, q_starts, b, h, i);
   }
   std::int64_t lse_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
-    return b * lse_stride[0] + h * lse_stride[1] + i * lse_stride[2];
+    return row_at(lse_stride, q_starts, b, h, i);
   }
-  std::int64_t k_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
-    return b * k_stride[0] + h * k_stride[1] + j * k_stride[2];
+  // Where key j of entry b and key/value head h begins, and its value and scales.
+  std::int64_t k_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept { return key_at(k_stride, b, h, j); }
+  std::int64_t v_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept { return key_at(v_stride, b, h, j); }
+  float k_scale(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
+    return k_scales[key_at(k_scales_stride, b, h, j)];
   }
-  std::int64_t v_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
-    return b * v_stride[0] + h * v_stride[1] + j * v_stride[2];
+  float v_scale(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
+    return v_scales[key_at(v_scales_stride, b, h, j)];
   }
   // Whether keys [begin, end) lie one row stride apart.
-  bool adjacent_keys(std::int64_t /*begin*/, std::int64_t /*end*/) const noexcept { return true; }
+  bool adjacent_keys(std::int64_t begin, std::int64_t end) const noexcept {
+    return page_size == 0 || begin / page_size == (end - 1) / page_size;
+  }
+  std::int64_t queries(std::int64_t b) const noexcept {
+    return q_starts.data != nullptr ? q_starts.at(b + 1, 0) - q_starts.at(b, 0) : tq;
+  }
   std::int64_t key_length(std::int64_t b) const noexcept {
+    if (k_starts.data != nullptr) return k_starts.at(b + 1, 0) - k_starts.at(b, 0);
     return key_lengths.data != nullptr ? key_lengths.at(b, 0) : tk;
   }
   std::int64_t diagonal(std::int64_t b) const noexcept {
     if (offsets.data != nullptr) return offsets.at(b, 0);
-    return offset_from_length ? key_length(b) - tq : offset;
+    return offset_from_length ? key_length(b) - queries(b) : offset;
+  }
+
+ private:
+  static std::int64_t row_at(const std::int64_t* stride, const IntegerView& starts, std::int64_t b, std::int64_t h,
+                             std::int64_t i) noexcept {
+    const std::int64_t entry = starts.data != nullptr ? starts.at(b, 0) * stride[2] : b * stride[0];
+    return entry + h * stride[1] + i * stride[2];
+  }
+  std::int64_t key_at(const std::int64_t* stride, std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
+    if (page_size == 0) return row_at(stride, k_starts, b, h, j);
+    return pages.at(b, j / page_size) * stride[0] + h * stride[1] + j % page_size * stride[2];
   }
 };
 
-// Queries that pass over the keys together: rows of one batch entry and one key/value head. Row r is query r % tq of
-// the group's head r / tq.
+// Queries that pass over the keys together: rows of one batch entry and one key/value head. Row r is query r % n
+// of the group's head r / n, with n queries in the entry.
 struct Tile {
   std::int64_t batch = 0;
   std::int64_t kv_head = 0;

@@ -27,7 +27,7 @@ inline KeyRange key_range(const AttentionCall& call, std::int64_t b, std::int64_
 // Walks the rows of a tile: the query of each, and its head within the group. Divides once, not once a row.
 struct RowCursor {
   RowCursor(const AttentionCall& call, const Tile& tile) noexcept
-      : tq(call.tq), head(tile.row / call.tq), query(tile.row % call.tq) {}
+      : tq(call.queries(tile.batch)), head(tile.row / tq), query(tile.row % tq) {}
   void next() noexcept {
     if (++query == tq) {
       query = 0;

@@ -4,43 +4,15 @@
 #include <limits>
 #include <vector>
 
+#include "base/element.hpp"
+
 namespace manyheads::kernels {
 namespace {
 
+using base::load_element;
+using base::store_element;
+
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-double load(const void* data, DType type, std::int64_t at) {
-  switch (type) {
-    case DType::kBF16:
-      return static_cast<double>(static_cast<float>(static_cast<const bfloat16*>(data)[at]));
-    case DType::kF16:
-      return static_cast<double>(static_cast<float>(static_cast<const float16*>(data)[at]));
-    default:
-      return static_cast<double>(static_cast<const float*>(data)[at]);
-  }
-}
-
-// Rounded once: through F32 the half types could round twice, which the sticky bit of a round to odd prevents.
-float to_float_odd(double value) {
-  const float nearest = static_cast<float>(value);
-  if (static_cast<double>(nearest) == value || !std::isfinite(value) || !std::isfinite(nearest)) return nearest;
-  const bool away = std::fabs(static_cast<double>(nearest)) > std::fabs(value);
-  float truncated = away ? std::nextafter(nearest, 0.0f) : nearest;
-  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(truncated) | 1u);
-}
-
-void store(void* data, DType type, std::int64_t at, double value) {
-  switch (type) {
-    case DType::kBF16:
-      static_cast<bfloat16*>(data)[at] = bfloat16(to_float_odd(value));
-      break;
-    case DType::kF16:
-      static_cast<float16*>(data)[at] = float16(to_float_odd(value));
-      break;
-    default:
-      static_cast<float*>(data)[at] = static_cast<float>(value);
-  }
-}
 
 bool visible(const AttentionCall& call, std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) {
   const std::int64_t from_diagonal = j - i - call.diagonal(b);
@@ -55,7 +27,7 @@ bool visible(const AttentionCall& call, std::int64_t b, std::int64_t h, std::int
   }
   if (call.bias != nullptr) {
     const std::int64_t* s = call.bias_stride;
-    if (load(call.bias, call.bias_type, b * s[0] + h * s[1] + i * s[2] + j * s[3]) == -kInfinity) return false;
+    if (load_element(call.bias, call.bias_type, b * s[0] + h * s[1] + i * s[2] + j * s[3]) == -kInfinity) return false;
   }
   return true;
 }
@@ -64,16 +36,15 @@ double score(const AttentionCall& call, std::int64_t b, std::int64_t h, std::int
   const std::int64_t kv = h / (call.q_heads / call.kv_heads);
   double dot = 0;
   for (std::int64_t d = 0; d < call.d; ++d) {
-    dot += load(call.q, call.type,
-                b * call.q_stride[0] + h * call.q_stride[1] + i * call.q_stride[2] + d * call.q_stride[3]) *
-           load(call.k, call.type,
-                b * call.k_stride[0] + kv * call.k_stride[1] + j * call.k_stride[2] + d * call.k_stride[3]);
+    dot += load_element(call.q, call.type, call.q_at(b, h, i) + d * call.q_stride[3]) *
+           load_element(call.k, call.kv_type, call.k_at(b, kv, j) + d * call.k_stride[3]);
   }
+  if (call.k_scales != nullptr) dot *= static_cast<double>(call.k_scale(b, kv, j));
   double s = call.scale * dot;
   if (call.softcap > 0) s = call.softcap * std::tanh(s / call.softcap);
   if (call.bias != nullptr) {
     const std::int64_t* t = call.bias_stride;
-    s += load(call.bias, call.bias_type, b * t[0] + h * t[1] + i * t[2] + j * t[3]);
+    s += load_element(call.bias, call.bias_type, b * t[0] + h * t[1] + i * t[2] + j * t[3]);
   }
   if (call.alibi != nullptr) {
     s -= static_cast<double>(call.alibi[h * call.alibi_stride]) *
@@ -88,7 +59,7 @@ void reference(const AttentionCall& call) {
   std::vector<double> p(static_cast<std::size_t>(call.tk));
   for (std::int64_t b = 0; b < call.batch; ++b) {
     for (std::int64_t h = 0; h < call.q_heads; ++h) {
-      for (std::int64_t i = 0; i < call.tq; ++i) {
+      for (std::int64_t i = 0; i < call.queries(b); ++i) {
         const double sink = call.sinks != nullptr ? static_cast<double>(call.sinks[h * call.sinks_stride]) : -kInfinity;
         bool any = false;
         bool nan = false;
@@ -114,7 +85,7 @@ void reference(const AttentionCall& call) {
         }
         if (nan) lse = std::numeric_limits<double>::quiet_NaN();
         if (call.lse != nullptr) {
-          call.lse[b * call.lse_stride[0] + h * call.lse_stride[1] + i * call.lse_stride[2]] = static_cast<float>(lse);
+          call.lse[call.lse_at(b, h, i)] = static_cast<float>(lse);
         }
         for (std::int64_t j = 0; call.weights != nullptr && j < call.tk; ++j) {
           const std::int64_t* s = call.weights_stride;
@@ -128,13 +99,10 @@ void reference(const AttentionCall& call) {
             // A key that is not visible is not read, whatever it holds.
             if (!visible(call, b, h, i, j)) continue;
             const double weight = p[static_cast<std::size_t>(j)] / sum;
-            value += weight *
-                     load(call.v, call.type,
-                          b * call.v_stride[0] + kv * call.v_stride[1] + j * call.v_stride[2] + e * call.v_stride[3]);
+            const double scale = call.v_scales != nullptr ? static_cast<double>(call.v_scale(b, kv, j)) : 1.0;
+            value += weight * scale * load_element(call.v, call.kv_type, call.v_at(b, kv, j) + e * call.v_stride[3]);
           }
-          store(call.out, call.out_type,
-                b * call.out_stride[0] + h * call.out_stride[1] + i * call.out_stride[2] + e * call.out_stride[3],
-                value);
+          store_element(call.out, call.out_type, call.out_at(b, h, i) + e * call.out_stride[3], value);
         }
       }
     }

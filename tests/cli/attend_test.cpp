@@ -53,6 +53,56 @@ class CliAttend : public Folder {
 
 TEST_F(CliAttend, Plain) { expect_definition(qkv(), {}, {}); }
 
+// Entries of 3 and 2 queries on 4 and 5 keys, packed, and the same in pages of 16.
+TEST_F(CliAttend, PackedSequencesAndPages) {
+  StateDict in{{"q", normal(DType::kF32, {5, 4, 16}, random_)},
+               {"k", normal(DType::kF32, {9, 2, 16}, random_)},
+               {"v", normal(DType::kF32, {9, 2, 8}, random_)}};
+  const auto starts = [](std::vector<std::int64_t> values) {
+    Tensor tensor(DType::kI64, {static_cast<std::int64_t>(values.size())});
+    std::copy(values.begin(), values.end(), tensor.as<std::int64_t>());
+    return tensor;
+  };
+  in.emplace("cu_seqlens_q", starts({0, 3, 5}));
+  in.emplace("cu_seqlens_k", starts({0, 4, 9}));
+  const Result packed = attend(in, {"--cu-seqlens", "--causal", "bottom-right", "--explain"});
+  ASSERT_EQ(packed.code, 0) << packed.err;
+  EXPECT_NE(packed.out.find("packed sequences"), std::string::npos);
+  const SafetensorsFile got = load_safetensors(path("out"));
+  EXPECT_EQ(got.at("out").shape(), (Dims{5, 4, 8}));
+  EXPECT_EQ(got.at("lse").shape(), (Dims{4, 5}));
+
+  Tensor out(DType::kF32, {5, 4, 8});
+  AttentionOptions options{.mask = causal(Alignment::kBottomRight)};
+  options.cu_seqlens_q = in.at("cu_seqlens_q").cview();
+  options.cu_seqlens_k = in.at("cu_seqlens_k").cview();
+  attention_reference(in.at("q").cview(), in.at("k").cview(), in.at("v").cview(), out.view(), options);
+  EXPECT_LT(difference(got.at("out"), out), 1e-5);
+
+  StateDict paged{{"q", in.at("q")}, {"cu_seqlens_q", in.at("cu_seqlens_q")}, {"key_lengths", starts({4, 5})}};
+  for (const auto& [name, width] : {std::pair{"k", 16}, {"v", 8}}) {
+    Tensor pages(DType::kF32, {2, 2, 16, width});  // entry 0 lies in page 1
+    for (std::int64_t row = 0; row < 9; ++row) {
+      const std::int64_t page = row < 4 ? 1 : 0;
+      const std::int64_t place = row < 4 ? row : row - 4;
+      for (std::int64_t h = 0; h < 2; ++h) {
+        std::copy_n(in.at(name).as<float>() + (row * 2 + h) * width, width,
+                    pages.as<float>() + ((page * 2 + h) * 16 + place) * width);
+      }
+    }
+    paged.emplace(name, pages);
+  }
+  Tensor table(DType::kI32, {2, 1});
+  table.as<std::int32_t>()[0] = 1;
+  paged.emplace("page_table", table);
+  const Result from_pages = attend(paged, {"--cu-seqlens", "--causal", "bottom-right"});
+  ASSERT_EQ(from_pages.code, 0) << from_pages.err;
+  EXPECT_EQ(difference(load_safetensors(path("out")).at("out"), got.at("out")), 0.0);
+
+  EXPECT_NE(attend(in, {}).err.find("say --cu-seqlens"), std::string::npos);
+  EXPECT_NE(attend(in, {"--cu-seqlens", "--weights"}).err.find("--weights takes plain tensors"), std::string::npos);
+}
+
 TEST_F(CliAttend, WritesWeightsOnRequest) {
   expect_definition(qkv(), {"--weights"}, {});
   EXPECT_EQ(load_safetensors(path("out")).tensors.size(), 3u);

@@ -270,11 +270,26 @@ HWY_INLINE void AddValues(const float* HWY_RESTRICT a, std::size_t a_m, std::siz
   }
 }
 
-// Weights in place of a run's scores, p[word][lane], for lanes' maxima m; adds them to l. A forbidden key's weight is -0
-// where `guard` asks for it.
+// The factors of a run's values where they are I8; null for other types.
+HWY_INLINE const float* ValueScales(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::size_t keys,
+                                    float* HWY_RESTRICT to) {
+  if (call.v_scales == nullptr) return nullptr;
+  for (std::size_t j = 0; j < keys; ++j) {
+    to[j] = call.v_scale(tile.batch, tile.kv_head, begin + static_cast<std::int64_t>(j));
+  }
+  return to;
+}
+HWY_INLINE bool ScalesFinite(const float* scales, std::size_t keys) {
+  bool finite = true;
+  for (std::size_t j = 0; scales != nullptr && j < keys; ++j) finite = finite && scales[j] * 0.0f == 0.0f;
+  return finite;
+}
+
+// Weights in place of a run's scores, p[word][lane], for lanes' maxima m; adds them to l. They take the values' scales,
+// if any, with them. A forbidden key's weight is -0 where `guard` asks for it.
 template <class Unit, int NV>
-HWY_INLINE void LaneWeights(const VF (&m)[NV], float late_factor, std::size_t place, std::size_t keys, bool guard,
-                            float* HWY_RESTRICT scores, VF (&l)[NV]) {
+HWY_INLINE void LaneWeights(const VF (&m)[NV], float late_factor, const float* value_scales, std::size_t place,
+                            std::size_t keys, bool guard, float* HWY_RESTRICT scores, VF (&l)[NV]) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   const std::size_t lanes = NV * n;
@@ -292,8 +307,9 @@ HWY_INLINE void LaneWeights(const VF (&m)[NV], float late_factor, std::size_t pl
     for (int v = 0; v < NV; ++v) {
       const auto weight = [&](std::size_t key) HWY_ATTR {
         const VF x = hn::LoadU(d, scores + key * lanes + static_cast<std::size_t>(v) * n);
-        const VF p = Exp2(d, Unit::Shifted(x, factor, m[v]));
+        VF p = Exp2(d, Unit::Shifted(x, factor, m[v]));
         chain[v] = hn::Add(chain[v], p);
+        if (value_scales != nullptr) p = hn::Mul(p, hn::Set(d, value_scales[key]));
         return guard ? hn::IfThenElse(hn::Eq(x, hn::Set(d, kForbidden)), hn::Neg(hn::Zero(d)), p) : p;
       };
       float* to = scores + j / Unit::kTerms * lanes + static_cast<std::size_t>(v) * n;
@@ -379,9 +395,11 @@ HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, co
 
     const std::size_t words = Words<Unit>(keys);
     const Rows values = ValueRows<Unit>(call, tile, begin, end, 1, scratch + at.values);
-    const bool guard = masked && !AllFinite<Unit>(values, words, dv);
+    float scales[kRunKeys];
+    const float* value_scales = ValueScales(call, tile, begin, keys, scales);
+    const bool guard = masked && !(AllFinite<Unit>(values, words, dv) && ScalesFinite(value_scales, keys));
     const std::size_t place = static_cast<std::size_t>(begin % kRunKeys);
-    LaneWeights<Unit, NV>(m, state.late_factor, place, keys, guard, scores, l);
+    LaneWeights<Unit, NV>(m, state.late_factor, value_scales, place, keys, guard, scores, l);
 
     const auto add = [&]<class U>(U) HWY_ATTR {
       constexpr int kRows = RowsBeside<NV>();
@@ -411,17 +429,24 @@ constexpr int VectorsBeside() {
   return R * 4 <= kTileRows * kTileVectors ? 4 : R * 2 <= kTileRows * kTileVectors ? 2 : 1;
 }
 
-// Fetches the rows of keys [begin, end) into the caches ahead of their use.
+// Fetches `bytes` of memory into the caches ahead of their use.
+HWY_INLINE void Fetch(const char* from, std::int64_t bytes) {
+  for (std::int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(from + i);
+}
+
+// The keys and values of some keys of a run, which lie in one page.
 HWY_INLINE void PrefetchKeys(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end) {
-  const std::int64_t size = static_cast<std::int64_t>(size_of(call.type));
-  const auto fetch = [](const void* base, std::int64_t at, std::int64_t bytes) {
-    const char* row = static_cast<const char*>(base) + at;
-    for (std::int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(row + i);
-  };
-  for (std::int64_t j = begin; j < end; ++j) {
-    if (call.k_stride[3] == 1) fetch(call.k, call.k_at(tile.batch, tile.kv_head, j) * size, call.d * size);
-    if (call.v_stride[3] == 1) fetch(call.v, call.v_at(tile.batch, tile.kv_head, j) * size, call.dv * size);
-  }
+  if (begin >= end) return;
+  const std::int64_t size = static_cast<std::int64_t>(size_of(call.kv_type));
+  const auto fetch = [&](const void* base, const std::int64_t* stride, std::int64_t at, std::int64_t width)
+                         HWY_ATTR {
+                           const char* row = static_cast<const char*>(base) + at * size;
+                           if (stride[3] != 1) return;
+                           if (stride[2] == width) return Fetch(row, (end - begin) * width * size);
+                           for (std::int64_t j = begin; j < end; ++j, row += stride[2] * size) Fetch(row, width * size);
+                         };
+  fetch(call.k, call.k_stride, call.k_at(tile.batch, tile.kv_head, begin), call.d);
+  fetch(call.v, call.v_stride, call.v_at(tile.batch, tile.kv_head, begin), call.dv);
 }
 
 // Adds the weights of R rows, [row][64] from `place` on, to their sums l, in the order of LaneWeights: chains of 16 keys,
@@ -486,7 +511,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     for (; i + n <= d_words; i += n) hn::StoreU(change(hn::LoadU(d, row + i)), d, to + i);
     for (; i < d_words; ++i) to[i] = hn::GetLane(change(hn::Set(d, row[i])));
   }
-  float* keys = scratch + at.keys;      // [word][64]
+  float* keys = scratch + at.keys;      // [word][lane]
   float* scores = scratch + at.scores;  // [row][64]
   float* added = scratch + at.added;
   // Sums of weights are taken by chains, a lane each: rows up to a whole vector.
@@ -518,33 +543,39 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     const std::size_t place = static_cast<std::size_t>(begin - run);
     const std::size_t count = static_cast<std::size_t>(end - begin);
 
-    // Keys into the lanes. The next run is fetched meanwhile, a vector's share at a time.
-    for (std::size_t first = 0; first < kRun; first += n) {
-      LaneRows rows;
-      for (std::size_t l = first; l < first + n && l < count; ++l) {
-        rows.at[rows.count++] = call.k_at(tile.batch, tile.kv_head, begin + static_cast<std::int64_t>(l));
-      }
-      const std::int64_t ahead = run + kRunKeys + static_cast<std::int64_t>(first);
-      PrefetchKeys(call, tile, std::min(ahead, range.any.end),
-                   std::min(ahead + static_cast<std::int64_t>(n), range.any.end));
-      PackLanes<Unit>(call.type, call.k, rows, call.k_stride[3], call.d, kRun, keys + first, [](VF x) { return x; });
-    }
+    // Keys into the lanes, as many as are multiplied at once. The next run is fetched meanwhile, a vector's share at a
+    // time.
     for (std::size_t first = 0; first < kRun; first += kVectors * n) {
+      for (std::size_t v = 0; v < kVectors; ++v) {
+        LaneRows rows;
+        for (std::size_t l = first + v * n; l < first + (v + 1) * n && l < count; ++l) {
+          rows.at[rows.count++] = call.k_at(tile.batch, tile.kv_head, begin + static_cast<std::int64_t>(l));
+        }
+        const std::int64_t ahead = run + kRunKeys + static_cast<std::int64_t>(first + v * n);
+        PrefetchKeys(call, tile, std::min(ahead, range.any.end),
+                     std::min(ahead + static_cast<std::int64_t>(n), range.any.end));
+        PackLanes<Unit>(call.kv_type, call.k, rows, call.k_stride[3], call.d, kVectors * n, keys + v * n,
+                        [](VF x) { return x; });
+      }
       VF sum[R][kVectors];
-      Products<Unit>(queries, d_words, keys + first, kRun, static_cast<std::size_t>(call.d), sum);
+      Products<Unit>(queries, d_words, keys, kVectors * n, static_cast<std::size_t>(call.d), sum);
       for (std::size_t r = 0; r < R; ++r) {
         for (std::size_t v = 0; v < kVectors; ++v) hn::StoreU(sum[r][v], d, scores + r * kRun + first + v * n);
       }
     }
 
-    if (some || state.rich) {
+    if (some || state.rich || state.scaled_keys) {
+      HWY_ALIGN float key_scales[kRun] = {};
+      for (std::size_t j = 0; state.scaled_keys && j < count; ++j) {
+        key_scales[j] = call.k_scale(tile.batch, tile.kv_head, begin + static_cast<std::int64_t>(j));
+      }
       if (state.adds) FillAdded(call, tile, state, R, begin, end, 1, kRun, added);
       for (std::size_t r = 0; r < R; ++r) {
         const RowRule row(call, tile, state, r, begin);
         for (std::size_t i = 0; i < kRun; i += n) {
           const VF here = hn::LoadU(d, ramp + i);
           const VF extra = state.adds ? hn::LoadU(d, added + r * kRun + i) : hn::Zero(d);
-          VF x = rule(hn::LoadU(d, scores + r * kRun + i), extra, hn::Set(d, row.slope), hn::Set(d, row.distance),
+          VF x = rule(hn::LoadU(d, scores + r * kRun + i), hn::Load(d, key_scales + i), extra, hn::Set(d, row.slope), hn::Set(d, row.distance),
                       hn::Add(here, hn::Set(d, static_cast<float>(place))));
           x = hn::IfThenElse(hn::And(hn::Ge(here, hn::Set(d, row.first)), hn::Lt(here, hn::Set(d, row.last))), x,
                              forbidden);
@@ -555,7 +586,10 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
 
     const std::size_t words = Words<Unit>(count);
     const Rows values = ValueRows<Unit>(call, tile, begin, end, n, scratch + at.values);
-    const bool guard = masked && !AllFinite<Unit>(values, words, static_cast<std::size_t>(call.dv));
+    HWY_ALIGN float scales[kRun] = {};
+    const float* value_scales = ValueScales(call, tile, begin, count, scales);
+    const bool guard = masked && !(AllFinite<Unit>(values, words, static_cast<std::size_t>(call.dv)) &&
+                                   ScalesFinite(value_scales, count));
     const VF last = hn::Set(d, static_cast<float>(count));
     for (std::size_t r = 0; r < R; ++r) {
       float* row = scores + r * kRun;
@@ -585,14 +619,20 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
       }
       for (std::size_t i = 0; i < kRun; i += n) {
         const VF x = hn::LoadU(d, row + i);
-        const VF p = Exp2(d, Unit::Shifted(x, late_factor, m));
+        VF p = Exp2(d, Unit::Shifted(x, late_factor, m));
+        if (guard) p = hn::IfThenElse(hn::Eq(x, forbidden), hn::Neg(hn::Zero(d)), p);
         hn::StoreU(p, d, row + i);
-        if (guard) {
-          hn::StoreU(hn::IfThenElse(hn::Eq(x, forbidden), hn::Neg(hn::Zero(d)), p), d, row + i);
-        }
       }
     }
     AddChains<R>(scores, place, node + kFewRows);
+    if (value_scales != nullptr) {
+      const hn::RebindToUnsigned<DF> du;
+      for (std::size_t i = 0; i < R * kRun; i += n) {
+        const VF p = hn::LoadU(d, scores + i);
+        const auto kept = hn::RebindMask(d, hn::Eq(hn::BitCast(du, p), hn::Set(du, 0x80000000u)));
+        hn::StoreU(hn::IfThenElse(kept, p, hn::Mul(p, hn::Load(d, value_scales + i % kRun))), d, scores + i);
+      }
+    }
 
     // Weights as words: in place, each row's packed at its begin.
     if constexpr (Unit::kTerms == 2) {

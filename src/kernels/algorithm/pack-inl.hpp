@@ -28,16 +28,71 @@ struct LaneRows {
   std::size_t count = 0;
 };
 
+#if HWY_TARGET != HWY_SCALAR
+
+// PackLanes for the first values of rows of BF16 or I8, as many as fill whole blocks, which it returns: they are
+// transposed as they lie, several in a word, and widened behind.
+template <int kValues, class Change>
+HWY_INLINE std::int64_t PackNarrow(const void* base, const LaneRows& from_rows, std::int64_t width, std::size_t lanes,
+                                   float* HWY_RESTRICT packed, const Change& change) {
+  static_assert(kValues == 2 || kValues == 4);
+  const DF d;
+  const hn::RebindToSigned<DF> di;
+  const std::size_t n = hn::Lanes(d);
+  alignas(64) static constexpr float kZeros[kSegment] = {};
+  const std::size_t words = static_cast<std::size_t>(width) / (4 * kValues) * 4;
+  for (std::size_t from = 0; from < words; from += kSegment) {
+    const std::size_t count = words - from < kSegment ? words - from : kSegment;
+    const float* rows[kMaxLanes];
+    for (std::size_t l = 0; l < n; ++l) {
+      rows[l] = kZeros;
+      if (l >= from_rows.count) continue;
+      const char* row = static_cast<const char*>(base) + from_rows.at[l] * static_cast<std::int64_t>(4 / kValues);
+      rows[l] = reinterpret_cast<const float*>(row) + from;
+    }
+    for (std::size_t i = 0; i < count; i += 4) {
+      VF block[4];
+      for (std::size_t j = 0; j < 4; ++j) block[j] = LoadBlocks(rows + j, i);
+      TransposeBlocks(block);
+      float* to = packed + (from + i) * kValues * lanes;
+      for (std::size_t j = 0; j < 4; ++j, to += kValues * lanes) {
+        const auto word = hn::BitCast(di, block[j]);
+        if constexpr (kValues == 2) {
+          hn::StoreU(change(hn::BitCast(d, hn::ShiftLeft<16>(word))), d, to);
+          hn::StoreU(change(hn::BitCast(d, hn::And(word, hn::Set(di, static_cast<std::int32_t>(0xffff0000u))))), d,
+                     to + lanes);
+        } else {
+          hn::StoreU(change(hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<24>(word)))), d, to);
+          hn::StoreU(change(hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<16>(word)))), d, to + lanes);
+          hn::StoreU(change(hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<8>(word)))), d, to + 2 * lanes);
+          hn::StoreU(change(hn::ConvertTo(d, hn::ShiftRight<24>(word))), d, to + 3 * lanes);
+        }
+      }
+    }
+  }
+  return static_cast<std::int64_t>(words) * kValues;
+}
+
+#endif
+
 // Each row, as words that `change` was applied to, to packed[word][lane], `lanes` apart; 0 in the lanes without a row.
 template <class Unit, class Change>
 HWY_INLINE void PackLanes(DType type, const void* base, const LaneRows& from_rows, std::int64_t step,
-                          std::int64_t width, std::size_t lanes, float* HWY_RESTRICT packed, Change&& change) {
+                          std::int64_t width, std::size_t lanes, float* HWY_RESTRICT packed, const Change& change) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
+  std::int64_t done = 0;
+#if HWY_TARGET != HWY_SCALAR
+  if (Unit::kTerms == 1 && step == 1 && type == DType::kBF16) {
+    done = PackNarrow<2>(base, from_rows, width, lanes, packed, change);
+  } else if (Unit::kTerms == 1 && step == 1 && type == DType::kI8) {
+    done = PackNarrow<4>(base, from_rows, width, lanes, packed, change);
+  }
+#endif
   HWY_ALIGN float values[kMaxLanes * kSegment];
   const std::size_t size = static_cast<std::size_t>(width);
   const std::size_t words = Words<Unit>(size);
-  for (std::size_t from = 0; from < words; from += kSegment) {
+  for (std::size_t from = static_cast<std::size_t>(done); from < words; from += kSegment) {
     const std::size_t count = words - from < kSegment ? words - from : kSegment;
     const std::int64_t skip = static_cast<std::int64_t>(from * Unit::kTerms);
     const std::int64_t left = width - skip;
@@ -118,14 +173,14 @@ HWY_INLINE Rows KeyRows(const AttentionCall& call, const Tile& tile, std::int64_
   const std::int64_t terms = static_cast<std::int64_t>(Unit::kTerms);
   const std::int64_t* stride = call.k_stride;
   const std::size_t words = Words<Unit>(static_cast<std::size_t>(call.d));
-  if ((call.type == DType::kF32 || terms == 2) && stride[3] == 1 && call.d % terms == 0 && stride[2] % terms == 0 &&
+  if ((call.kv_type == DType::kF32 || terms == 2) && stride[3] == 1 && call.d % terms == 0 && stride[2] % terms == 0 &&
       stride[2] >= call.d && call.adjacent_keys(begin, end)) {
     const std::int64_t at = call.k_at(tile.batch, tile.kv_head, begin);
-    return {Unit::Row(call.type, call.k, at, 1, call.d, nullptr), static_cast<std::size_t>(stride[2] / terms)};
+    return {Unit::Row(call.kv_type, call.k, at, 1, call.d, nullptr), static_cast<std::size_t>(stride[2] / terms)};
   }
   for (std::int64_t j = begin; j < end; ++j) {
     float* to = scratch + static_cast<std::size_t>(j - begin) * words;
-    const float* row = Unit::Row(call.type, call.k, call.k_at(tile.batch, tile.kv_head, j), stride[3], call.d, to);
+    const float* row = Unit::Row(call.kv_type, call.k, call.k_at(tile.batch, tile.kv_head, j), stride[3], call.d, to);
     if (row != to) std::memcpy(to, row, words * sizeof(float));
   }
   return {scratch, words};
@@ -142,7 +197,7 @@ HWY_INLINE Rows ValueRows(const AttentionCall& call, const Tile& tile, std::int6
   const std::size_t width = static_cast<std::size_t>(call.dv);
   const std::size_t padded = (width + multiple - 1) / multiple * multiple;
   // Rows a power of two apart would fall on the same few lines of the first cache: only dense ones stay.
-  if (Unit::kTerms == 1 && call.type == DType::kF32 && stride[3] == 1 && padded == width &&
+  if (Unit::kTerms == 1 && call.kv_type == DType::kF32 && stride[3] == 1 && padded == width &&
       (stride[2] == call.dv || (multiple > 1 && stride[2] >= call.dv)) && call.adjacent_keys(begin, end)) {
     return {static_cast<const float*>(call.v) + call.v_at(tile.batch, tile.kv_head, begin),
             static_cast<std::size_t>(stride[2])};
@@ -151,7 +206,7 @@ HWY_INLINE Rows ValueRows(const AttentionCall& call, const Tile& tile, std::int6
     float* to = scratch + static_cast<std::size_t>(j - begin) / Unit::kTerms * padded;
     const std::int64_t at = call.v_at(tile.batch, tile.kv_head, j);
     if constexpr (Unit::kTerms == 1) {
-      CopyRow(call.type, call.v, at, stride[3], call.dv, to);
+      CopyRow(call.kv_type, call.v, at, stride[3], call.dv, to);
     } else {
       const hn::Rebind<std::uint16_t, DF> dh;
       const hn::RebindToUnsigned<DF> du;

@@ -49,6 +49,16 @@ HWY_INLINE void CopyRow(DType type, const void* base, std::int64_t at, std::int6
       }
     }
     for (; i < count; ++i) to[i] = static_cast<float>(from[i * step]);
+  } else if (type == DType::kI8) {
+    const std::int8_t* from = static_cast<const std::int8_t*>(base) + at;
+    if (step == 1) {
+      const hn::RebindToSigned<DF> di;
+      const hn::Rebind<std::int8_t, DF> db;
+      for (; i + lanes <= count; i += lanes) {
+        hn::StoreU(hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(db, from + i))), d, to + i);
+      }
+    }
+    for (; i < count; ++i) to[i] = static_cast<float>(from[i * step]);
   } else {
     const float16* from = static_cast<const float16*>(base) + at;
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON

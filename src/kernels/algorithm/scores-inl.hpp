@@ -61,6 +61,7 @@ struct TileState {
   bool extreme = false;     // a scale that would overflow or vanish in q
   bool rich = false;        // softcap, bias, ALiBi or an extreme scale: the product is not yet the score
   bool adds = false;        // bias, bool mask or documents
+  bool scaled_keys = false;  // I8 keys: each has its own factor
   const float* packed = nullptr;
 
   // Where rows [first, first + n) begin.
@@ -95,6 +96,7 @@ HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size
   // Far above every score a cap changes nothing; far below all of them it makes them 0.
   state.cap = call.softcap > 1e30 ? 0.0f : call.softcap > 0 ? static_cast<float>(std::fmax(call.softcap, 1e-30)) : 0.0f;
   state.rich = state.cap > 0 || call.bias != nullptr || call.alibi != nullptr || state.extreme;
+  state.scaled_keys = call.k_scales != nullptr;
   state.adds = call.bias != nullptr || call.allowed != nullptr || call.q_documents.data != nullptr;
   // Base 2 from the start, unless softcap stands between.
   const double factor = state.cap > 0 ? call.scale : call.scale * 1.44269504088896340736;
@@ -180,13 +182,14 @@ HWY_INLINE void FillAdded(const AttentionCall& call, const Tile& tile, const Til
 // From products to scores, whatever lies in the lanes.
 struct ScoreRule {
   ScoreRule(const AttentionCall& call, const TileState& state)
-      : rich(state.rich), adds(state.adds), bias(call.bias != nullptr), alibi(call.alibi != nullptr),
+      : rich(state.rich), adds(state.adds), scaled_keys(state.scaled_keys), bias(call.bias != nullptr), alibi(call.alibi != nullptr),
         extreme(state.extreme), factor(state.score_factor), cap(state.cap) {}
 
-  // `extra` is what FillAdded gave; ALiBi is -slope * |distance + place|.
-  HWY_INLINE VF operator()(VF x, VF extra, VF slope, VF distance, VF place) const {
+  // `key_scale` is the keys' own, `extra` what FillAdded gave; ALiBi is -slope * |distance + place|.
+  HWY_INLINE VF operator()(VF x, VF key_scale, VF extra, VF slope, VF distance, VF place) const {
     const DF d;
     const VF log2e = hn::Set(d, kLog2e);
+    if (scaled_keys) x = hn::Mul(x, key_scale);
     if (rich) {
       if (factor != 1.0f) x = hn::Mul(x, hn::Set(d, factor));
       if (extreme) {  // must not turn a finite score into an infinite one; in base 2 still finite
@@ -206,7 +209,7 @@ struct ScoreRule {
     return x;
   }
 
-  bool rich, adds, bias, alibi, extreme;
+  bool rich, adds, scaled_keys, bias, alibi, extreme;
   float factor, cap;
 };
 
@@ -313,7 +316,7 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
   for (; j + kRows <= count; j += kRows) ScoreKeys<Unit, kRows, NV>(state, keys, j, width, scores, best);
   for (; j < count; ++j) ScoreKeys<Unit, 1, NV>(state, keys, j, width, scores, best);
 
-  if (some || state.rich) {
+  if (some || state.rich || state.scaled_keys) {
     const bool cut = begin < state.range.all.begin || end > state.range.all.end;
     if (state.adds) FillAdded(call, tile, state, lanes, begin, end, lanes, 1, added);
     const ScoreRule rule(call, state);
@@ -339,7 +342,10 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
         float* to = scores + key * lanes + at;
         const VF extra = state.adds ? hn::LoadU(d, added + key * lanes + at) : hn::Zero(d);
         const VF place = hn::Set(d, static_cast<float>(static_cast<std::int64_t>(key) + begin % kRunKeys));
-        VF x = rule(hn::LoadU(d, to), extra, slope, distance, place);
+        const VF key_scale = hn::Set(d, state.scaled_keys ? call.k_scale(tile.batch, tile.kv_head,
+                                                                         begin + static_cast<std::int64_t>(key))
+                                                          : 1.0f);
+        VF x = rule(hn::LoadU(d, to), key_scale, extra, slope, distance, place);
         if (cut) {
           const VF here = hn::Set(d, static_cast<float>(key));
           x = hn::IfThenElse(hn::And(hn::Ge(here, first), hn::Lt(here, last)), x, forbidden);

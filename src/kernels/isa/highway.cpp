@@ -51,7 +51,7 @@ KernelTable Table() {
 #if HWY_TARGET == HWY_AVX3
 // The same with the dot product of BF16 pairs, which Highway has no target for.
 void ForwardBf16(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* node, float* scratch) {
-  if (call.type == DType::kBF16) return ForwardTile<Pairs>(call, tile, chunks, node, scratch);
+  if (call.type == DType::kBF16 && call.kv_type == DType::kBF16) return ForwardTile<Pairs>(call, tile, chunks, node, scratch);
   ForwardTile<Floats>(call, tile, chunks, node, scratch);
 }
 
