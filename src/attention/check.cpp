@@ -38,15 +38,15 @@ struct Heads {
   std::int64_t stride[4] = {};
 };
 
-Heads expect_heads(const char* function, const char* name, const ConstTensorView& view, bool packed,
-                   const char* layout, bool quantised) {
+Heads expect_heads(const char* function, const char* name, const ConstTensorView& view, bool packed, const char* layout,
+                   bool quantised) {
   if (!view.defined()) fail(function, fmt::format("{} is undefined, expected {}", name, layout));
   if (view.rank() != (packed ? 3 : 4)) {
     fail(function, fmt::format("{} is {}, expected {}", name, describe(view), layout));
   }
   if (!floating(view.dtype()) && !(quantised && view.dtype() == DType::kI8)) {
-    fail(function, fmt::format("{} is {}, expected F32, BF16 {}", name, describe(view),
-                               quantised ? ", F16 or I8" : "or F16"));
+    fail(function,
+         fmt::format("{} is {}, expected F32, BF16 {}", name, describe(view), quantised ? ", F16 or I8" : "or F16"));
   }
   // An axis of one element is never stepped along, whatever its stride says; but the inner one decides whether rows are
   // read as vectors.
@@ -240,8 +240,8 @@ void check_inputs(const char* function, const char* name, const ConstTensorView&
 
 void check_lse(const char* function, const ConstTensorView& lse, AttentionCall& call) {
   const bool packed = call.q_starts.data != nullptr;
-  const Dims expected = packed ? Dims{call.q_heads, call.q_starts.at(call.batch, 0)}
-                               : Dims{call.batch, call.q_heads, call.tq};
+  const Dims expected =
+      packed ? Dims{call.q_heads, call.q_starts.at(call.batch, 0)} : Dims{call.batch, call.q_heads, call.tq};
   if (!lse.defined() || lse.dtype() != DType::kF32 || !(lse.shape() == expected)) {
     fail(function, fmt::format("lse is {}, expected F32 {} = {}", describe(lse), packed ? "[Hq,Tq]" : "[B,Hq,Tq]",
                                expected.to_string()));
@@ -325,12 +325,15 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   std::copy_n(keys.stride, 4, call.k_stride);
   if (v != nullptr) {
     const Heads values = expect_heads(function, "v", *v, packed_k,
-                                      packed_k ? "[Tk,Hkv,Dv]" : paged ? "[pages,Hkv,page size,Dv]" : "[B,Hkv,Tk,Dv]",
+                                      packed_k ? "[Tk,Hkv,Dv]"
+                                      : paged  ? "[pages,Hkv,page size,Dv]"
+                                               : "[B,Hkv,Tk,Dv]",
                                       true);
-    if (v->dtype() != k.dtype()) fail(function, fmt::format("v must have {}'s type {}", k.dtype() == q.dtype() ? "q" : "k", shapes()));
-    for (const auto& [axis, of_v, of_k] : {std::tuple{paged ? "pages" : "batch", values.batch, keys.batch},
-                                           std::tuple{"heads", values.heads, keys.heads},
-                                           std::tuple{"keys", values.rows, keys.rows}}) {
+    if (v->dtype() != k.dtype())
+      fail(function, fmt::format("v must have {}'s type {}", k.dtype() == q.dtype() ? "q" : "k", shapes()));
+    for (const auto& [axis, of_v, of_k] :
+         {std::tuple{paged ? "pages" : "batch", values.batch, keys.batch},
+          std::tuple{"heads", values.heads, keys.heads}, std::tuple{"keys", values.rows, keys.rows}}) {
       if (of_v != of_k) fail(function, fmt::format("v has {} {}, k has {} {}", of_v, axis, of_k, shapes()));
     }
     call.dv = values.width;
@@ -344,8 +347,8 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   if (out != nullptr) {
     const char* out_layout = packed_q ? "[Tq,Hq,Dv]" : "[B,Hq,Tq,Dv]";
     const Heads rows = expect_heads(function, "out", *out, packed_q, out_layout, false);
-    const Dims expected = packed_q ? Dims{queries.rows, call.q_heads, call.dv}
-                                   : Dims{call.batch, call.q_heads, call.tq, call.dv};
+    const Dims expected =
+        packed_q ? Dims{queries.rows, call.q_heads, call.dv} : Dims{call.batch, call.q_heads, call.tq, call.dv};
     if (!(out->shape() == expected)) {
       fail(function,
            fmt::format("out is {}, expected {} = {} {}", describe(*out), out_layout, expected.to_string(), shapes()));
@@ -414,7 +417,8 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
     call.offset = call.tk - call.tq;
     call.offset_from_length = packed_q || packed_k || call.key_lengths.data != nullptr;
   }
-  for (const auto& [name, view] : {std::pair{"mask", &mask.allowed}, {"bias", &mask.bias}, {"q_documents", &mask.q_documents}}) {
+  for (const auto& [name, view] :
+       {std::pair{"mask", &mask.allowed}, {"bias", &mask.bias}, {"q_documents", &mask.q_documents}}) {
     if ((packed_q || packed_k) && view->defined()) {
       fail(function, fmt::format("{} with cu_seqlens: packed sequences have no one Tq and Tk", name));
     }

@@ -482,7 +482,7 @@ class Fetcher {
     each_step_ = (lines + steps - 1) / steps;
     if (count > 0) take();
   }
-  HWY_INLINE void operator()(std::size_t) {
+  HWY_INLINE void operator()(const float* /*here*/) {
     for (std::size_t i = 0; i < each_step_; ++i) {
       if (at_ == end_) {
         if (next_ == last_) return;

@@ -34,12 +34,11 @@ constexpr std::int64_t kLinearDepth = 512;
 // How far ahead of its use a panel is fetched, in words: weights that the second cache does not hold arrive in time.
 constexpr std::size_t kLinearAhead = 512;
 
-// Words of a panel far ahead of step i.
+// A panel's words far ahead of those that a step reads.
 struct FetchPanel {
-  HWY_INLINE void operator()(std::size_t i) const {
-    for (std::size_t at = 0; at < width; at += 16) hwy::Prefetch(weights + i * width + kLinearAhead + at);
+  HWY_INLINE void operator()(const float* here) const {
+    for (std::size_t at = 0; at < width; at += 16) hwy::Prefetch(here + kLinearAhead + at);
   }
-  const float* weights;
   std::size_t width;
 };
 
@@ -49,7 +48,7 @@ struct F32Weights {
   template <int M, int NV>
   static HWY_INLINE void Sum(const float* HWY_RESTRICT x, std::size_t x_m, const float* HWY_RESTRICT weights,
                              std::size_t width, std::size_t depth, VF (&acc)[M][NV]) {
-    Accumulate<Floats>(x, x_m, 1, weights, width, depth, acc, FetchPanel{weights, width});
+    Accumulate<Floats>(x, x_m, 1, weights, width, depth, acc, FetchPanel{width});
   }
 };
 
@@ -92,7 +91,7 @@ struct PairedWeights {
   template <int M, int NV>
   static HWY_INLINE void Sum(const float* HWY_RESTRICT x, std::size_t x_m, const float* HWY_RESTRICT weights,
                              std::size_t width, std::size_t depth, VF (&acc)[M][NV]) {
-    Accumulate<Pairs>(x, x_m, 1, weights, width, Words<Pairs>(depth), acc, FetchPanel{weights, width});
+    Accumulate<Pairs>(x, x_m, 1, weights, width, Words<Pairs>(depth), acc, FetchPanel{width});
   }
 };
 #endif

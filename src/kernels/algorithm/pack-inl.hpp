@@ -54,7 +54,7 @@ HWY_INLINE std::int64_t PackNarrow(const void* base, const LaneRows& from_rows, 
     }
     for (std::size_t i = 0; i < count; i += 4) {
       VF block[4];
-      meanwhile(i);
+      meanwhile(rows[0] + i);
       for (std::size_t j = 0; j < 4; ++j) block[j] = LoadBlocks(rows + j, i);
       TransposeBlocks(block);
       float* to = packed + (from + i) * kValues * lanes;
@@ -115,7 +115,7 @@ HWY_INLINE void PackLanes(DType type, const void* base, const LaneRows& from_row
 #if HWY_TARGET != HWY_SCALAR
     for (; i + 4 <= count; i += 4) {
       VF block[4];
-      meanwhile(i);
+      meanwhile(rows[0] + i);
       for (std::size_t j = 0; j < 4; ++j) block[j] = LoadBlocks(rows + j, i);
       TransposeBlocks(block);
       for (std::size_t j = 0; j < 4; ++j) hn::StoreU(change(block[j]), d, packed + (from + i + j) * lanes);

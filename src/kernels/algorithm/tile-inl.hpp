@@ -20,10 +20,10 @@ namespace hn = hwy::HWY_NAMESPACE;
 //
 //   acc[m][n] = sum over i, ascending, of a[m * a_m + i * a_i] * b[i * b_i + n]
 //
-// One chain of the unit's steps for each element, from `acc` as it comes in. `meanwhile(i)` is called at each step: for
-// memory that is to be fetched while the multipliers work.
+// One chain of the unit's steps for each element, from `acc` as it comes in. `meanwhile` is called at each step with
+// where it reads b: for memory that is to be fetched while the multipliers work.
 struct Nothing {
-  HWY_INLINE void operator()(std::size_t) const {}
+  HWY_INLINE void operator()(const float* /*here*/) const {}
 };
 
 template <class Unit, int M, int NV, class Meanwhile = Nothing>
@@ -34,7 +34,7 @@ HWY_INLINE void Accumulate(const float* HWY_RESTRICT a, std::size_t a_m, std::si
 #pragma GCC unroll 2
   for (std::size_t i = 0; i < count; ++i) {
     VF column[NV];
-    meanwhile(i);
+    meanwhile(b + i * b_i);
 #pragma GCC unroll 8
     for (int n = 0; n < NV; ++n) column[n] = hn::LoadU(d, b + i * b_i + static_cast<std::size_t>(n) * lanes);
 #pragma GCC unroll 16
