@@ -110,7 +110,7 @@ constexpr const char* kHeader =
 std::string to_text(const BenchRow& row) {
   const auto count = [](const auto& value) { return value ? std::to_string(*value) : std::string(); };
   std::string heads = count(row.heads);
-  if (row.kv_heads && row.kv_heads != row.heads) heads = count(row.kv_heads) + "/" + heads;
+  if (row.kv_heads && row.kv_heads != row.heads) heads = fmt::format("{}/{}", *row.kv_heads, heads);
   std::string text = fmt::format("{:<20} {:<5} {:>8} {:>4} {:>5} {:>3} {:>7} {:<6} {:<11}", row.name, row.dtype, heads,
                                  count(row.head_dim), count(row.tokens), row.tokens ? std::to_string(row.batch) : "",
                                  row.threads, row.causal ? "causal" : "", row.isa);
@@ -180,23 +180,18 @@ BenchRow measure(const BenchCase& c, const std::string& isa, Limits& machine, bo
   const bool memory = c.bytes > 0;
   const PreparedCase prepared = c.prepare();
   const double long_enough = memory ? 20e-3 : 4e-3;
-  std::vector<std::function<double()>> samples{timed(prepared.work, long_enough)};
-  const double before = seconds_now();
-  samples[0]();
-  const double once = seconds_now() - before;
-  const double as_long = std::clamp(once, 4e-3, 0.1);
-  if (memory) {
-    samples.push_back([&] { return machine.memory(table, c.row.threads); });
-  } else {
-    samples.push_back([&] { return machine.arithmetic(table.fma_work, c.row.threads, as_long); });
-  }
+  double once = 0;  // of work: what limits it is measured for as long
+  std::vector<std::function<double()>> samples;
+  samples.push_back([&once, sample = timed(prepared.work, long_enough)] { return once = sample(); });
+  const auto rate = [&](Limits::Work work) {
+    return [&, work] { return machine.arithmetic(work, c.row.threads, std::clamp(once, 4e-3, 0.1)); };
+  };
   const bool may_dot = !memory && c.row.dtype == "bf16" && dot_work != nullptr && isa.starts_with("avx512");
-  if (may_dot) samples.push_back([&] { return machine.arithmetic(dot_work, c.row.threads, as_long); });
+  if (memory) samples.push_back([&] { return machine.memory(table, c.row.threads); });
+  if (!memory) samples.push_back(rate(table.fma_work));
+  if (may_dot) samples.push_back(rate(dot_work));
   if (prepared.base) samples.push_back(timed(prepared.base, long_enough));
-  // Work that takes long is its own average: fewer rounds do.
-  const double budget = quick ? 0.2 : 1;
-  const int rounds = static_cast<int>(std::clamp(budget / once, 3.0, quick ? 5.0 : 9.0));
-  const std::vector<std::vector<double>> values = in_turn(rounds, samples);
+  const std::vector<std::vector<double>> values = in_turn(quick ? 5 : 9, samples, quick ? 0.2 : 1);
 
   BenchRow row = c.row;
   row.isa = isa;

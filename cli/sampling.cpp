@@ -12,9 +12,11 @@ double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-std::vector<std::vector<double>> in_turn(int rounds, const std::vector<std::function<double()>>& samples) {
+std::vector<std::vector<double>> in_turn(int rounds, const std::vector<std::function<double()>>& samples,
+                                         double enough) {
   std::vector<std::vector<double>> values(samples.size());
-  for (int round = 0; round < rounds; ++round) {
+  const double begin = seconds_now();
+  for (int round = 0; round < rounds && (round < 3 || seconds_now() - begin < enough); ++round) {
     for (std::size_t i = 0; i < samples.size(); ++i) values[i].push_back(samples[i]());
   }
   return values;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <manyheads/tensor.hpp>
 #include <vector>
 
@@ -9,8 +10,10 @@ namespace manyheads::cli {
 
 double seconds_now();
 
-// Calls each function in turn, A B A B, and returns the values of each.
-std::vector<std::vector<double>> in_turn(int rounds, const std::vector<std::function<double()>>& samples);
+// Calls each function in turn, A B A B, and returns the values of each. After three rounds, `enough` seconds end it
+// too: long samples are averages of their own.
+std::vector<std::vector<double>> in_turn(int rounds, const std::vector<std::function<double()>>& samples,
+                                         double enough = std::numeric_limits<double>::infinity());
 
 // The same; the median of each one's values.
 std::vector<double> medians_in_turn(int rounds, const std::vector<std::function<double()>>& samples);
