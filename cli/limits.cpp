@@ -19,15 +19,14 @@ constexpr std::int64_t kTasksPerThread = 8;
 // millisecond.
 constexpr std::int64_t kTaskRounds = std::int64_t{1} << 17;
 
-// Twice the last cache, and never much of the memory.
-std::size_t memory_floats() {
+}  // namespace
+
+std::size_t beyond_caches() {
   const long cache = ::sysconf(_SC_LEVEL3_CACHE_SIZE);
   const double physical = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
   const double wanted = std::clamp(2.0 * static_cast<double>(cache), 0x1p28, 0x1p30);
-  return static_cast<std::size_t>(std::min(wanted, physical / 8)) / sizeof(float);
+  return static_cast<std::size_t>(std::min(wanted, physical / 8));
 }
-
-}  // namespace
 
 double Limits::arithmetic(Work work, int threads, double least) {
   std::atomic<double> flop{0};
@@ -47,7 +46,7 @@ double Limits::arithmetic(Work work, int threads, double least) {
 
 double Limits::memory(const kernels::KernelTable& table, int threads) {
   if (memory_.size() == 0) {
-    memory_ = base::AlignedBuffer<float>(memory_floats());
+    memory_ = base::AlignedBuffer<float>(beyond_caches() / sizeof(float));
     std::memset(memory_.data(), 0, memory_.size() * sizeof(float));  // pages not yet touched would all be one
   }
   const auto count = static_cast<std::int64_t>(memory_.size());

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "base/aligned_buffer.hpp"
@@ -7,15 +8,18 @@
 
 namespace manyheads::cli {
 
+// Bytes that no cache holds: twice the last one, and never much of the memory.
+std::size_t beyond_caches();
+
 // Samples of the most that this machine can do. Each takes some milliseconds. Machines drift: take samples in turn with
-// what they are compared to, and use the median.
+// what they are compared to, and use the median or the best.
 class Limits {
  public:
   // GFLOP/s of work that only arithmetic limits: a table's fma_work, or kernels::bf16_dot_work(). Runs for at least
   // `least` seconds: as long as what it is compared to, so that both see the same share of a busy machine.
   using Work = double (*)(std::int64_t rounds, float* value);
   double arithmetic(Work work, int threads, double least = 4e-3);
-  // GB/s of reading memory that no cache holds.
+  // GB/s of reading beyond_caches().
   double memory(const kernels::KernelTable& table, int threads);
 
  private:

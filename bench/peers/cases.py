@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import math
 
 import ml_dtypes
 import numpy as np
 import peer_torch
 import torch
 
-TYPES = {"f32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16)}
+TYPES = {"f32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16), "f16": np.dtype(np.float16)}
+# Bytes that no cache holds.
+BEYOND_CACHES = 2**30
 
 
 @dataclasses.dataclass
@@ -45,6 +48,52 @@ class Attention:
                 scores[np.triu_indices(self.tokens, 1)] = -np.inf
             weights = np.exp(scores - scores.max(axis=1, keepdims=True))
             out[b, h] = (weights @ v) / weights.sum(axis=1, keepdims=True)
+        return out
+
+
+@dataclasses.dataclass
+class Decode:
+    """One token of a sequence: each group of heads reads all keys and values of its own once."""
+
+    dtype: str
+    head_size: int
+    kv_heads: int
+    heads: int = 32
+    keys: int = 32768
+
+    @property
+    def name(self):
+        return f"decode {self.dtype} D{self.head_size}, {self.heads} heads on {self.kv_heads}, {self.keys} keys"
+
+    @property
+    def bytes(self):
+        return 2.0 * self.kv_heads * self.keys * self.head_size * TYPES[self.dtype].itemsize
+
+    @property
+    def copies(self):
+        """As many as no cache holds together. Every run takes the next one."""
+        return math.ceil(BEYOND_CACHES / self.bytes)
+
+    def inputs(self):
+        """k and v: [copies, kv_heads, keys, head_size]."""
+        random = np.random.default_rng(4)
+
+        def normal(*shape):
+            return random.standard_normal(shape, np.float32).astype(TYPES[self.dtype])
+
+        inputs = {"q": normal(1, self.heads, 1, self.head_size)}
+        for name in ("k", "v"):
+            inputs[name] = np.repeat(normal(1, self.kv_heads, self.keys, self.head_size), self.copies, axis=0)
+        return inputs
+
+    def expected(self, inputs):
+        out = np.empty(inputs["q"].shape)
+        for h in range(self.heads):
+            kv = h // (self.heads // self.kv_heads)
+            k, v = (inputs[n][0, kv].astype(np.float64) for n in ("k", "v"))
+            scores = k @ inputs["q"][0, h, 0].astype(np.float64) / np.sqrt(self.head_size)
+            weights = np.exp(scores - scores.max())
+            out[0, h, 0] = weights @ v / weights.sum()
         return out
 
 
@@ -131,6 +180,8 @@ def all_cases(model):
         for causal in (False, True):
             cases += [Attention(dtype, d, 1024, causal, heads=8) for d in (32, 64, 128)]
             cases.append(Attention(dtype, 64, 4096, causal, heads=2))
+    for kv_heads, dtypes in ((4, ("f32", "bf16", "f16")), (32, ("f32", "bf16"))):
+        cases += [Decode(dtype, d, kv_heads) for dtype in dtypes for d in (64, 128)]
     cases += [Layer(1, 7), Layer(1, 128), Layer(8, 512)]
     for dtype in ("f32", "bf16"):
         cases += [Bert(model, b, t, dtype) for b, t in ((1, 10), (1, 128), (32, 128), (4, 512))]

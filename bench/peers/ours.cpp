@@ -1,10 +1,12 @@
 // manyheads for bench/peers/peers.py: reads a request a line and answers a line, "ok ..." or "error ...".
 //
-//   prepare attention FOLDER f32|bf16 B H T D full|causal     inputs q, k, v
+//   prepare attention FOLDER f32|bf16|f16 B H T D full|causal   inputs q, k, v
+//   prepare decode FOLDER f32|bf16|f16 HQ HKV KEYS D COPIES     the same; every run takes the next copy of k and v
 //   prepare layer FOLDER B T D_MODEL HEADS                    inputs x and the state_dict's tensors
 //   prepare bert FOLDER f32|bf16 B T MODEL                    input ids; the type is the weights'
 //   time SECONDS      seconds a run of the case prepared last, over enough runs to fill SECONDS
-//   limit f32|bf16    GFLOP/s of multiply-adds; bf16: of F32 ones or of its dot product, whichever is faster
+//   limit f32|bf16|f16|memory    GFLOP/s of multiply-adds; bf16: of F32 ones or of its dot product, whichever is
+//                     faster; memory: GB/s of reading it
 //   isa               the instruction set in use
 //
 // Tensors are files of FOLDER, bare; prepare runs the case once and writes `out` there.
@@ -12,6 +14,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <functional>
 #include <iostream>
@@ -71,8 +74,10 @@ using Run = std::function<Tensor()>;
 
 DType next_type(std::istream& words) {
   const auto name = next<std::string>(words);
-  if (name != "f32" && name != "bf16") refuse("unknown type " + name);
-  return name == "f32" ? DType::kF32 : DType::kBF16;
+  if (name == "f32") return DType::kF32;
+  if (name == "bf16") return DType::kBF16;
+  if (name != "f16") refuse("unknown type " + name);
+  return DType::kF16;
 }
 
 Run prepare_attention(std::istream& words, const std::string& folder, int threads) {
@@ -91,6 +96,36 @@ Run prepare_attention(std::istream& words, const std::string& folder, int thread
     options.num_threads = threads;
     options.workspace = workspace.get();
     manyheads::attention(q.view(), k.view(), v.view(), out.view(), options);
+    return out;
+  };
+}
+
+Run prepare_decode(std::istream& words, const std::string& folder, int threads) {
+  const DType type = next_type(words);
+  const auto heads = next<std::int64_t>(words), kv_heads = next<std::int64_t>(words);
+  const auto keys = next<std::int64_t>(words), d = next<std::int64_t>(words), copies = next<std::int64_t>(words);
+  const Dims one{1, kv_heads, keys, d};
+  const Tensor q = read(folder + "/q", type, {1, heads, 1, d});
+  const auto copied = [&](const char* name) {
+    const Tensor first = read(folder + "/" + name, type, one);
+    Tensor all(type, {copies, kv_heads, keys, d});
+    for (std::int64_t i = 0; i < copies; ++i) {
+      std::memcpy(all.as<char>() + static_cast<std::size_t>(i) * bytes_of(first), first.bytes(), bytes_of(first));
+    }
+    return all;
+  };
+  const Tensor k = copied("k"), v = copied("v");
+  const auto workspace = std::make_shared<manyheads::Workspace>();
+  Tensor out(type, q.shape());
+  return [=, turn = std::int64_t{0}]() mutable {
+    const std::size_t at = static_cast<std::size_t>(turn++ % copies) * (bytes_of(k) / static_cast<std::size_t>(copies));
+    const auto copy = [&](const Tensor& all) {
+      return manyheads::ConstTensorView(static_cast<const char*>(all.bytes()) + at, type, one);
+    };
+    manyheads::AttentionOptions options;
+    options.num_threads = threads;
+    options.workspace = workspace.get();
+    manyheads::attention(q.view(), copy(k), copy(v), out.view(), options);
     return out;
   };
 }
@@ -149,6 +184,8 @@ Run prepare(std::istream& words, int threads) {
   Run run;
   if (kind == "attention") {
     run = prepare_attention(words, folder, threads);
+  } else if (kind == "decode") {
+    run = prepare_decode(words, folder, threads);
   } else if (kind == "layer") {
     run = prepare_layer(words, folder, threads);
   } else if (kind == "bert") {
@@ -160,11 +197,14 @@ Run prepare(std::istream& words, int threads) {
   return run;
 }
 
-// The faster of F32 multiply-adds and, for bf16, the dot product: which of them it is depends on the machine.
+// Of memory what it reads; else the faster of F32 multiply-adds and, for bf16, the dot product: which of them it is
+// depends on the machine.
 double limit(manyheads::cli::Limits& limits, const std::string& type, int threads) {
-  const double fma = limits.arithmetic(manyheads::kernels::active_table().fma_work, threads);
+  if (type == "memory") return limits.memory(manyheads::kernels::active_table(), threads);
+  constexpr double kLeast = 0.02;  // as long as what it is compared to: both see the same share of a busy machine
+  const double fma = limits.arithmetic(manyheads::kernels::active_table().fma_work, threads, kLeast);
   const auto dot = manyheads::kernels::bf16_dot_work();
-  return type == "bf16" && dot != nullptr ? std::max(fma, limits.arithmetic(dot, threads)) : fma;
+  return type == "bf16" && dot != nullptr ? std::max(fma, limits.arithmetic(dot, threads, kLeast)) : fma;
 }
 
 double seconds_a_run(const Run& run, double least) {

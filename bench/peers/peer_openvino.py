@@ -8,9 +8,12 @@ import openvino
 import peer_torch
 import torch
 from openvino import opset13 as ops
+from rotation import rotated
 
 NAME = "OpenVINO"
 VERSION = openvino.__version__.split("-")[0]
+
+KINDS = {"f32": openvino.Type.f32, "bf16": openvino.Type.bf16, "f16": openvino.Type.f16}
 
 state = {}
 
@@ -19,7 +22,8 @@ def start(threads):
     state["threads"] = threads
 
 
-def request(model, arrays, precision="f32"):
+def requests(model, inputs, precision):
+    """A run for each list of arrays in `inputs`."""
     compiled = openvino.Core().compile_model(
         model,
         "CPU",
@@ -30,15 +34,23 @@ def request(model, arrays, precision="f32"):
             "ENABLE_CPU_PINNING": False,
         },
     )
-    made = compiled.create_infer_request()
-    for i, array in enumerate(arrays):
-        made.set_input_tensor(i, tensor(array))
 
-    def run():
-        made.infer()
-        return made.get_output_tensor(0)
+    def over(arrays):
+        made = compiled.create_infer_request()
+        for i, array in enumerate(arrays):
+            made.set_input_tensor(i, tensor(array))
 
-    return run
+        def run():
+            made.infer()
+            return made.get_output_tensor(0)
+
+        return run
+
+    return [over(arrays) for arrays in inputs]
+
+
+def request(model, arrays, precision="f32"):
+    return requests(model, [arrays], precision)[0]
 
 
 def tensor(array):
@@ -48,17 +60,29 @@ def tensor(array):
 
 
 def result(run):
-    data = run().data
+    made = run()
     # It hands out bfloat16 as bits.
-    return (data.view(ml_dtypes.bfloat16) if data.dtype.itemsize == 2 else data).astype(np.float64)
+    bits = made.element_type == openvino.Type.bf16
+    return (made.data.view(ml_dtypes.bfloat16) if bits else made.data).astype(np.float64)
 
 
 def attention(case, inputs):
-    kind = {"f32": openvino.Type.f32, "bf16": openvino.Type.bf16}[case.dtype]
+    kind = KINDS[case.dtype]
     q, k, v = (ops.parameter(inputs[n].shape, kind, name=n) for n in ("q", "k", "v"))
     y = ops.scaled_dot_product_attention(q, k, v, causal=case.causal)
     run = request(openvino.Model([y], [q, k, v]), [inputs[n] for n in ("q", "k", "v")], case.dtype)
     return run, lambda: result(run)
+
+
+def decode(case, inputs):
+    """Its operator knows no groups: the heads of a group are given as queries of the head that they share."""
+    kind = KINDS[case.dtype]
+    grouped = inputs["q"].reshape(1, case.kv_heads, -1, case.head_size)
+    copies = [[grouped, inputs["k"][i : i + 1], inputs["v"][i : i + 1]] for i in range(case.copies)]
+    q, k, v = (ops.parameter(a.shape, kind, name=n) for a, n in zip(copies[0], ("q", "k", "v")))
+    y = ops.scaled_dot_product_attention(q, k, v)
+    run = rotated(requests(openvino.Model([y], [q, k, v]), copies, case.dtype))
+    return run, lambda: result(run).reshape(inputs["q"].shape)
 
 
 def layer(case, inputs):

@@ -35,21 +35,27 @@ class Ours:
     def isa(self):
         return self.ask("isa")
 
-    def limit(self, dtype):
-        """GFLOP/s of multiply-adds, now."""
-        return float(self.ask("limit", dtype))
+    def limit(self, case):
+        """GFLOP/s of multiply-adds, now; of decoding GB/s of reading memory."""
+        return float(self.ask("limit", "memory" if isinstance(case, cases.Decode) else case.dtype))
 
     def prepare(self, case, inputs, output_shape):
         """A sampler of seconds a run, and the result of a run."""
         self.prepared += 1
         folder = os.path.join(self.folder, str(self.prepared))
         os.mkdir(folder)
+        decode = isinstance(case, cases.Decode)
         for name, array in inputs.items():
+            if decode:
+                array = array[0]  # it makes the copies itself
             np.ascontiguousarray(array).tofile(os.path.join(folder, name))
         dtype = np.dtype(np.float32)
         if isinstance(case, cases.Attention):
             dtype = cases.TYPES[case.dtype]
             sizes = (case.dtype, *inputs["q"].shape, "causal" if case.causal else "full")
+        elif decode:
+            dtype = cases.TYPES[case.dtype]
+            sizes = (case.dtype, case.heads, case.kv_heads, case.keys, case.head_size, case.copies)
         elif isinstance(case, cases.Layer):
             sizes = (case.batch, case.tokens, case.d_model, case.heads)
         else:

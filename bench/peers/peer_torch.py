@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 import transformers
+from rotation import rotated
 
 NAME = "PyTorch"
 VERSION = f"{torch.__version__.split('+')[0]}, transformers {transformers.__version__}"
@@ -33,6 +34,21 @@ def attention(case, inputs):
         with torch.inference_mode():
             return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=case.causal)
 
+    return run, lambda: run().double().numpy()
+
+
+def decode(case, inputs):
+    q = to_torch(inputs["q"])
+
+    def over(k, v):
+        def run():
+            with torch.inference_mode():
+                return torch.nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+
+        return run
+
+    k, v = (to_torch(inputs[n]) for n in ("k", "v"))
+    run = rotated([over(k[i : i + 1], v[i : i + 1]) for i in range(case.copies)])
     return run, lambda: run().double().numpy()
 
 

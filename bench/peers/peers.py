@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Times manyheads beside PyTorch, ONNX Runtime and OpenVINO on this machine, in one run.
+"""Times manyheads beside PyTorch, ONNX Runtime, OpenVINO and JAX on this machine, in one run.
 
-Every case is timed in turn: this machine's limit of multiply-adds, manyheads, each peer, the limit again, and so on;
-the medians are printed. All get the same inputs, the same processors and the same number of threads. Time in Python
-is part of a peer's time, as it is for its users.
+Every case is timed in turn: this machine's limit (multiply-adds; of decoding, reading memory), manyheads, the limit
+again, the next peer, and so on; the best of each is printed, since others take time from a shared machine and never
+give any. All get the same inputs, the same processors and the same number of threads. Time in Python is part of a
+peer's time, as it is for its users.
 """
 
 import argparse
 import datetime
+import hashlib
 import json
 import os
 import pathlib
@@ -16,7 +18,12 @@ import sys
 import tempfile
 import time
 
+import tables
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Rounds of a case end after this many seconds, where some peer is slow: long samples need fewer.
+LONG = 12
+LEAST_ROUNDS = 3
 
 
 def parse():
@@ -27,8 +34,12 @@ def parse():
     parser.add_argument("--rounds", type=int, default=9, help="samples of each, taken in turn")
     parser.add_argument("--only", default="", help="only cases whose name contains this")
     parser.add_argument("--markdown", type=pathlib.Path, help="also write the table to this file")
-    parser.add_argument("--json", type=pathlib.Path, help="write all figures to this file")
-    return parser.parse_args()
+    parser.add_argument("--json", type=pathlib.Path, help="write all figures to this file, after each case")
+    parser.add_argument("--resume", action="store_true", help="keep the cases that the --json file has already")
+    args = parser.parse_args()
+    if args.resume and not args.json:
+        parser.error("--resume takes a --json file")
+    return args
 
 
 def pin(threads):
@@ -39,6 +50,7 @@ def pin(threads):
     os.sched_setaffinity(0, available[-threads:])
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
+    os.environ["CI"] = "true"  # OpenVINO's converter then reports to nobody, for which it would fork
 
 
 def machine():
@@ -65,6 +77,7 @@ def per_run(run, least=0.02):
 
 
 def measure(case, ours, peers, rounds):
+    import cases
     import numpy as np
 
     inputs = case.inputs()
@@ -75,62 +88,39 @@ def measure(case, ours, peers, rounds):
     samplers[ours.NAME] = sample
     errors[ours.NAME] = float(np.abs(result() - expected).max())
     for peer in peers:
-        prepared = getattr(peer, type(case).__name__.lower())(case, inputs)
+        prepare = getattr(peer, type(case).__name__.lower(), None)
+        prepared = prepare(case, inputs) if prepare else None
         if prepared is None:
             continue
         run, result = prepared
         errors[peer.NAME] = float(np.abs(result() - expected).max())
         samplers[peer.NAME] = per_run(run)
-    ours.limit(case.dtype)  # the first one finds how much work makes a sample
+    ours.limit(case)  # the first one touches what later ones read
     limits = []
     samples = {name: [] for name in samplers}
-    for _ in range(rounds):
+    begin = time.perf_counter()
+    for done in range(rounds):
+        if done >= LEAST_ROUNDS and time.perf_counter() - begin > LONG:
+            break
         for name, sample in samplers.items():
             # The last one's threads may still spin for more work.
             time.sleep(0.01)
-            limits.append(ours.limit(case.dtype))
+            limits.append(ours.limit(case))
             samples[name].append(sample())
-    limit = statistics.median(limits)
-    row = {"case": case.name, "flop": case.flop, "limit_gflops": limit, "figures": {}}
+    limit = max(limits)
+    work, unit = (case.bytes, "gbs") if isinstance(case, cases.Decode) else (case.flop, "gflops")
+    row = {"case": case.name, f"limit_{unit}": limit, "figures": {}}
     for name, values in samples.items():
-        seconds = statistics.median(values)
-        gflops = case.flop / seconds / 1e9
+        reached = work / min(values) / 1e9
         row["figures"][name] = {
-            "seconds": seconds,
-            "seconds_least": min(values),
+            "seconds": min(values),
+            "seconds_median": statistics.median(values),
             "seconds_most": max(values),
-            "gflops": gflops,
-            "fraction": gflops / limit,
+            unit: reached,
+            "fraction": reached / limit,
             "max_error": errors[name],
         }
     return row
-
-
-def table_head(names):
-    ours, *others = names
-    cells = ["Case", "Limit, GFLOP/s", f"{ours}, GFLOP/s", ours]
-    for name in others:
-        cells += [name, "ratio"]
-    cells.append(f"Largest error: {', '.join(names)}")
-    return [line(cells), line(["---"] + ["--:"] * (len(cells) - 2) + ["---"])]
-
-
-def table_row(row, names):
-    figures = row["figures"]
-    mine = figures[names[0]]
-    cells = [row["case"], f"{row['limit_gflops']:.1f}", f"{mine['gflops']:.1f}", f"{mine['fraction']:.2f}"]
-    for name in names[1:]:
-        if name in figures:
-            ratio = figures[name]["seconds"] / mine["seconds"]
-            cells += [f"{figures[name]['fraction']:.2f}", f"{ratio:.2f}×"]
-        else:
-            cells += ["–", "–"]
-    cells.append(", ".join(f"{figures[n]['max_error']:.1e}" if n in figures else "–" for n in names))
-    return line(cells)
-
-
-def line(cells):
-    return "| " + " | ".join(cells) + " |"
 
 
 def write(path, text):
@@ -139,11 +129,23 @@ def write(path, text):
     beside.replace(path)
 
 
+def standing(path, about):
+    """The rows of an earlier run of the same kind, by the names of their cases."""
+    if not path.exists():
+        return {}
+    earlier = json.loads(path.read_text())
+    differ = [key for key, value in about.items() if earlier.get(key) != value]
+    if differ:
+        sys.exit(f"peers: {path} is of another {', '.join(differ)}: --resume would mix them")
+    return {row["case"]: row for row in earlier["rows"]}
+
+
 def main():
     args = parse()
     pin(args.threads)
     sys.dont_write_bytecode = True
     import cases
+    import peer_jax
     import peer_onnxruntime
     import peer_openvino
     import peer_torch
@@ -159,47 +161,32 @@ def main():
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"peers: this machine is busy (load {load:.1f}): the figures will be rough", file=sys.stderr)
-    peers = [peer_torch, peer_onnxruntime, peer_openvino]
+    peers = [peer_torch, peer_onnxruntime, peer_openvino, peer_jax]
     for peer in peers:
         peer.start(args.threads)
 
-    lines = []
-
-    def say(text):
-        lines.append(text)
-        print(text, flush=True)
-
     with tempfile.TemporaryDirectory() as folder, Ours(args.ours, args.threads, folder) as ours:
-        names = [ours.NAME] + [peer.NAME for peer in peers]
         about = {
-            "date": datetime.date.today().isoformat(),
             "machine": machine(),
             "threads": args.threads,
-            "load_before": load,
             "isa": ours.isa(),
+            "program": hashlib.sha256(args.ours.read_bytes()).hexdigest(),
             "versions": {peer.NAME: peer.VERSION for peer in peers},
         }
-        versions = "; ".join(f"{name} {version}" for name, version in about["versions"].items())
-        say(
-            f"{about['date']}, {about['machine']}, {args.threads} thread{'s' * (args.threads > 1)}, {ours.NAME} on "
-            f"{about['isa']}; {versions}."
-        )
-        say(
-            "A figure is the fraction of the multiply-add rate measured in turn with it (bf16: of float32 ones or of "
-            "the bf16 dot product, whichever is faster here); a ratio is the peer's time by ours, above 1 where ours "
-            "is faster. Errors are against float64."
-        )
-        say("")
-        for text in table_head(names):
-            say(text)
-        rows = []
+        rows = standing(args.json, about) if args.resume else {}
+        result = about | {"date": datetime.date.today().isoformat(), "load_before": load}
         for case in chosen:
-            rows.append(measure(case, ours, peers, args.rounds))
-            say(table_row(rows[-1], names))
+            if case.name in rows:
+                continue
+            rows[case.name] = measure(case, ours, peers, args.rounds)
+            print(tables.summary(rows[case.name]), flush=True)
+            result["rows"] = list(rows.values())
+            if args.json:
+                write(args.json, json.dumps(result, indent=2) + "\n")
+    text = tables.markdown(result | {"rows": list(rows.values())})
+    print("\n" + text, end="")
     if args.markdown:
-        write(args.markdown, "\n".join(lines) + "\n")
-    if args.json:
-        write(args.json, json.dumps(about | {"rows": rows}, indent=2) + "\n")
+        write(args.markdown, text)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,23 @@ json bench(std::vector<std::string> arguments) {
 }
 
 void expect_keys(const json& row) {
-  for (const char* key :
-       {"case", "dtype", "head_dim", "tokens", "threads", "causal", "isa", "limit_gflops", "gflops", "fraction"}) {
+  for (const char* key : {"case", "dtype", "head_dim", "tokens", "threads", "causal", "isa", "limit_gflops", "gflops",
+                          "limit_gbs", "gbs", "fraction", "over", "ratio", "share", "max_error"}) {
     EXPECT_TRUE(row.contains(key)) << key << " in " << row;
   }
   EXPECT_FALSE(row.at("isa").get<std::string>().empty()) << row;
+  EXPECT_NE(row.at("limit_gflops").is_null(), row.at("limit_gbs").is_null()) << row;
+  EXPECT_EQ(row.at("limit_gflops").is_null(), row.at("gflops").is_null()) << row;
+  EXPECT_EQ(row.at("limit_gbs").is_null(), row.at("gbs").is_null()) << row;
+  EXPECT_EQ(row.at("over").is_null(), row.at("ratio").is_null()) << row;
+  if (!row.at("ratio").is_null()) {
+    EXPECT_GT(row.at("ratio").get<double>(), 0) << row;
+  }
+}
+
+// Outputs are means of numbers from N(0,1), rounded to the type.
+void expect_exact(const json& row) {
+  EXPECT_LT(row.at("max_error").get<double>(), row.at("dtype") == "f32" ? 1e-4 : 2e-2) << row;
 }
 
 TEST(CliBench, LinearRowsAreFractionsOfTheLimitAndExact) {
@@ -54,9 +66,75 @@ TEST(CliBench, AttentionAndTheLayerAgreeWithFloat64) {
     EXPECT_FALSE(rows.empty());
     for (const json& row : rows) {
       expect_keys(row);
-      EXPECT_LT(row.at("max_error").get<double>(), row.at("dtype") == "f32" ? 1e-4 : 2e-2) << row;
+      expect_exact(row);
+      EXPECT_TRUE(row.at("ratio").is_null()) << row;
     }
   }
+}
+
+TEST(CliBench, RatiosSayOverWhat) {
+  const std::pair<const char*, const char*> cases[] = {{"sharp, keys x30", "keys of N(0,1)"},
+                                                       {"window", "share x no mask"},
+                                                       {"documents", "share x no mask"},
+                                                       {"key lengths", "share x no mask"},
+                                                       {"bool mask", "no mask"},
+                                                       {"float bias", "no mask"},
+                                                       {"layout", "layout BHTD"},
+                                                       {"packed", "one call a sequence"}};
+  for (const auto& [name, over] : cases) {
+    const json rows = bench({"--case", name, "--threads", "1"});
+    ASSERT_EQ(rows.size(), 1u) << name;
+    expect_keys(rows[0]);
+    expect_exact(rows[0]);
+    EXPECT_EQ(rows[0].at("over"), over);
+    const json& share = rows[0].at("share");
+    EXPECT_EQ(share.is_null(), over != std::string("share x no mask")) << name;
+    if (!share.is_null()) {
+      EXPECT_NEAR(share.get<double>(), 0.1, 1e-3) << name;
+    }
+  }
+}
+
+TEST(CliBench, MoreThreadsAreOverOne) {
+  const json rows = bench({"--case", "linear", "--tokens", "64", "--threads", "2"});
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_TRUE(rows[0].at("over").is_null());
+  EXPECT_EQ(rows[1].at("threads"), 2);
+  EXPECT_EQ(rows[1].at("over"), "one thread");
+}
+
+TEST(CliBench, DecodingIsAFractionOfMemory) {
+  const json rows = bench({"--case", "decode", "--threads", "2"});
+  ASSERT_EQ(rows.size(), 3u);
+  for (const json& row : rows) {
+    expect_keys(row);
+    EXPECT_EQ(row.at("limit"), "memory");
+    EXPECT_EQ(row.at("threads"), 2);
+    EXPECT_EQ(row.at("heads"), 32);
+    EXPECT_EQ(row.at("kv_heads"), 4);
+    EXPECT_DOUBLE_EQ(row.at("fraction").get<double>(), row.at("gbs").get<double>() / row.at("limit_gbs").get<double>());
+    EXPECT_LT(row.at("max_error").get<double>(), 1e-4) << row;  // queries and outputs are F32 beside I8 keys too
+  }
+  EXPECT_EQ(rows[1].at("dtype"), "i8");
+  EXPECT_EQ(rows[2].at("over"), "contiguous");
+}
+
+TEST(CliBench, FiltersHoldTogether) {
+  const json rows = bench({"--case", "attention", "--dtype", "f32", "--head-dim", "128", "--threads", "1"});
+  ASSERT_EQ(rows.size(), 2u);  // full and causal
+  for (const json& row : rows) {
+    EXPECT_EQ(row.at("dtype"), "f32");
+    EXPECT_EQ(row.at("head_dim"), 128);
+  }
+  for (const std::vector<std::string>& none :
+       {std::vector<std::string>{"--case", "nothing"}, {"--head-dim", "3"}, {"--case", "decode", "--dtype", "bf16"}}) {
+    std::vector<std::string> arguments{"bench", "--quick"};
+    arguments.insert(arguments.end(), none.begin(), none.end());
+    const Result result = run(arguments);
+    EXPECT_EQ(result.code, 2) << none.front();
+    EXPECT_TRUE(is_one_line(result, "no case fits")) << result.err;
+  }
+  EXPECT_EQ(run({"bench", "--dtype", "f64"}).code, 2);
 }
 
 }  // namespace

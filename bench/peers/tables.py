@@ -1,0 +1,58 @@
+"""The figures of peers.py as Markdown. Standard library only: bench/figures writes them without the peers."""
+
+OURS = "manyheads"
+
+
+def line(cells):
+    return "| " + " | ".join(cells) + " |"
+
+
+def rows_of(rows, names, unit, name_of_unit):
+    """A table of the rows that are limited in this unit."""
+    cells = ["Case", f"Limit, {name_of_unit}", f"{OURS}, {name_of_unit}", OURS]
+    for name in names:
+        cells += [name, "ratio"]
+    cells.append(f"Largest error: {', '.join([OURS, *names])}")
+    lines = [line(cells), line(["---"] + ["--:"] * (len(cells) - 2) + ["---"])]
+    for row in rows:
+        figures = row["figures"]
+        mine = figures[OURS]
+        cells = [row["case"], f"{row[f'limit_{unit}']:.1f}", f"{mine[unit]:.1f}", f"{mine['fraction']:.2f}"]
+        for name in names:
+            if name in figures:
+                ratio = figures[name]["seconds"] / mine["seconds"]
+                cells += [f"{figures[name]['fraction']:.2f}", f"{ratio:.2f}×"]
+            else:
+                cells += ["–", "–"]
+        cells.append(", ".join(f"{figures[n]['max_error']:.1e}" if n in figures else "–" for n in [OURS, *names]))
+        lines.append(line(cells))
+    return lines
+
+
+def summary(row):
+    """A line for a row as soon as it stands."""
+    figures = ", ".join(f"{name} {figure['fraction']:.2f}" for name, figure in row["figures"].items())
+    return f"{row['case']}: {figures}"
+
+
+def markdown(result):
+    names = list(result["versions"])
+    versions = "; ".join(f"{name} {version}" for name, version in result["versions"].items())
+    threads = result["threads"]
+    lines = [
+        f"{result['date']}, {result['machine']}, {threads} thread{'s' * (threads > 1)}, {OURS} on {result['isa']}; "
+        f"{versions}.",
+        "A figure is the fraction of the limit measured in turn with it, the best of several of both; a ratio is the "
+        "peer's time by ours, above 1 where ours is faster; – is what a peer does not do. Errors are against float64.",
+    ]
+    tables = (
+        ("gflops", "GFLOP/s", "The limit is the multiply-add rate (bf16: of float32 ones or of the bf16 dot product, "
+         "whichever is faster here)."),
+        ("gbs", "GB/s", "Decoding, one token: the limit is reading memory. Every run takes another copy of the keys and "
+         "values, so that none finds them in a cache."),
+    )  # fmt: skip
+    for unit, name_of_unit, says in tables:
+        rows = [row for row in result["rows"] if f"limit_{unit}" in row]
+        if rows:
+            lines += ["", says, "", *rows_of(rows, names, unit, name_of_unit)]
+    return "\n".join(lines) + "\n"

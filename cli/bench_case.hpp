@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <manyheads/tensor.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace manyheads::cli {
+
+// One line of the result. The limits of the machine are lines too.
+struct BenchRow {
+  std::string name{};
+  std::string dtype = "f32";  // of keys and values
+  std::optional<std::int64_t> heads{};
+  std::optional<std::int64_t> kv_heads{};
+  std::optional<std::int64_t> head_dim{};
+  std::optional<std::int64_t> tokens{};  // of decode: the keys
+  std::int64_t batch = 1;
+  int threads = 1;
+  bool causal = false;
+  std::optional<double> share{};  // of all pairs of a query and a key that the mask allows
+  std::string over{};             // what `ratio` is over; empty: the row has none
+  std::string isa{};
+  std::string limit{};  // "fma"; "dot" for bf16 where the machine's dot product is faster; "memory"
+  std::optional<double> limit_gflops{};
+  std::optional<double> gflops{};
+  std::optional<double> limit_gbs{};
+  std::optional<double> gbs{};
+  std::optional<double> ratio{};      // time over that of `over`
+  std::optional<double> seconds{};    // of one run
+  std::optional<double> max_error{};  // against float64, over a few rows
+
+  std::optional<double> fraction() const {
+    if (limit_gflops && gflops) return *gflops / *limit_gflops;
+    if (limit_gbs && gbs) return *gbs / *limit_gbs;
+    return std::nullopt;
+  }
+};
+
+// A case when its turn has come: all inputs at once would be large.
+struct PreparedCase {
+  std::function<void()> work;
+  std::function<void()> base;     // what the ratio is over; empty: nothing
+  std::function<double()> error;  // after the work has run
+};
+
+// What a row measures.
+struct BenchCase {
+  BenchRow row;
+  double flop = 0;
+  double bytes = 0;       // read from memory; not 0: memory is the limit
+  double base_share = 1;  // the ratio is over this part of the base's time
+  std::function<PreparedCase()> prepare;
+};
+
+struct BenchSize {
+  bool quick = false;
+  int threads = 1;  // the most
+};
+
+std::vector<BenchCase> attention_cases(const BenchSize& size);
+std::vector<BenchCase> decode_cases(const BenchSize& size);
+std::vector<BenchCase> layer_cases(const BenchSize& size);
+
+// 1, and the most where that is another.
+std::vector<int> thread_counts(const BenchSize& size);
+
+// Rows to compare with float64: the first, the last and some between.
+std::vector<std::int64_t> probe_rows(std::int64_t count);
+
+std::string dtype_name(DType type);
+float element(const ConstTensorView& view, std::int64_t at);  // of dense memory
+// Between dense tensors of as many elements.
+double largest_difference(const ConstTensorView& a, const ConstTensorView& b);
+
+}  // namespace manyheads::cli
