@@ -2,8 +2,6 @@
 //   manyheads_instructions                  the names
 //   manyheads_instructions NAME             runs the case once to warm up and once to be counted, on AVX2, one thread
 //   manyheads_instructions --built-with     the compiler and the vector library: other ones give other counts
-#include <hwy/base.h>
-
 #include <cstdint>
 #include <functional>
 #include <iostream>
@@ -150,7 +148,7 @@ int run(const std::string& name) {
 #else
         "gcc "
 #endif
-              << __VERSION__ << ", Highway " << HWY_MAJOR << "." << HWY_MINOR << "." << HWY_PATCH << "\n";
+              << __VERSION__ << ", Highway " MANYHEADS_HIGHWAY_VERSION "\n";
     return 0;
   }
   for (const auto& [known, work] : cases()) {
