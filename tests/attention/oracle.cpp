@@ -174,7 +174,14 @@ double lse_bound(const Oracle& oracle, std::size_t row, std::int64_t d, DType in
 }
 
 std::string compare(const Oracle& oracle, const ConstTensorView& out, const ConstTensorView& lse, std::int64_t d,
-                    DType in, bool softcap) {
+                    DType in, bool softcap, double* largest) {
+  const auto within = [&](double got, double want, double bound) {
+    if (std::isnan(want)) return std::isnan(got);
+    const double error = std::fabs(got - want);
+    if (!(error <= bound)) return false;
+    if (largest != nullptr) *largest = std::max(*largest, error / bound);
+    return true;
+  };
   std::size_t at = 0;
   std::size_t row = 0;
   std::ostringstream text;
@@ -186,7 +193,7 @@ std::string compare(const Oracle& oracle, const ConstTensorView& out, const Cons
           const double got = element(out, {b, h, i, e});
           const double want = oracle.out[at];
           const double bound = oracle.forbidden[row] ? 0 : out_bound(oracle, at, d, in, out.dtype(), softcap);
-          if (std::isnan(want) ? std::isnan(got) : std::fabs(got - want) <= bound) continue;
+          if (within(got, want, bound)) continue;
           text << "out[" << b << "," << h << "," << i << "," << e << "] is " << got << ", expected " << want
                << " within " << bound << " (kappa " << oracle.kappa[row] << ")";
           return text.str();
@@ -194,12 +201,9 @@ std::string compare(const Oracle& oracle, const ConstTensorView& out, const Cons
         if (!lse.defined()) continue;
         const double got = element(lse, {b, h, i});
         const double want = oracle.lse[row];
-        if (std::isnan(want) ? std::isnan(got)
-                             : got == want || std::fabs(got - want) <= lse_bound(oracle, row, d, in, softcap)) {
-          continue;
-        }
-        text << "lse[" << b << "," << h << "," << i << "] is " << got << ", expected " << want << " within "
-             << lse_bound(oracle, row, d, in, softcap);
+        const double bound = lse_bound(oracle, row, d, in, softcap);
+        if (got == want || within(got, want, bound)) continue;
+        text << "lse[" << b << "," << h << "," << i << "] is " << got << ", expected " << want << " within " << bound;
         return text.str();
       }
     }

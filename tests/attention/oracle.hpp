@@ -32,8 +32,9 @@ Oracle evaluate(const ConstTensorView& q, const ConstTensorView& k, const ConstT
 double out_bound(const Oracle& oracle, std::size_t element, std::int64_t d, DType in, DType out, bool softcap);
 double lse_bound(const Oracle& oracle, std::size_t row, std::int64_t d, DType in, bool softcap);
 
-// "" when out (and lse, where defined) lie within the bounds, else where they first do not.
+// "" when out (and lse, where defined) lie within the bounds, else where they first do not. `largest`, where given, is
+// raised to the largest error as a fraction of its bound.
 std::string compare(const Oracle& oracle, const ConstTensorView& out, const ConstTensorView& lse, std::int64_t d,
-                    DType in, bool softcap);
+                    DType in, bool softcap, double* largest = nullptr);
 
 }  // namespace manyheads::test

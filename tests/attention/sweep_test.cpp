@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <iostream>
+#include <map>
 #include <random>
 #include <string>
 
@@ -25,6 +26,7 @@ TEST(AttentionSweep, RandomCasesStayWithinTheBoundsAtEveryInstructionSet) {
   const std::int64_t first = from_environment("MANYHEADS_SWEEP_SEED", 1);
   std::cout << "sweep: seeds " << first << " to " << first + cases - 1 << "\n";
   std::int64_t calls = 0;
+  std::map<std::string, double> largest;
   for (std::int64_t seed = first; seed < first + cases; ++seed) {
     RandomCase c(static_cast<std::uint64_t>(seed));
     const Oracle oracle = evaluate(c.q.view(), c.k.view(), c.v.view(), c.options);
@@ -32,13 +34,17 @@ TEST(AttentionSweep, RandomCasesStayWithinTheBoundsAtEveryInstructionSet) {
       set_isa(isa);
       c.out.fill([](const auto&) { return 777.0; });
       c.run();
-      const std::string wrong = compare(oracle, c.out.view(), c.lse.view(), c.d, c.type, c.options.softcap > 0);
+      const std::string wrong = compare(oracle, c.out.view(), c.lse.view(), c.d, c.type, c.options.softcap > 0,
+                                        &largest[isa]);
       EXPECT_EQ(wrong, "") << isa << ", " << c.describe();
       ++calls;
     }
   }
   set_isa("");
   std::cout << "sweep: " << cases << " cases, " << calls << " calls\n";
+  for (const auto& [isa, fraction] : largest) {
+    std::cout << "sweep: largest error on " << isa << " as a fraction of its bound: " << fraction << "\n";
+  }
 }
 
 }  // namespace
