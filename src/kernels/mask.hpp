@@ -87,7 +87,11 @@ inline Visibility allowed_of(const AttentionCall& call, const Tile& tile, std::i
     const std::uint8_t* at = call.allowed + tile.batch * stride[0] + (tile.kv_head * group + cursor.head) * stride[1] +
                              cursor.query * stride[2];
     std::int64_t seen = 0;
-    for (std::int64_t j = begin; j < end; ++j) seen += at[j * stride[3]] != 0 ? 1 : 0;
+    if (stride[3] == 1) {  // by itself, so that it becomes vectors
+      for (std::int64_t j = begin; j < end; ++j) seen += at[j] != 0 ? 1 : 0;
+    } else {
+      for (std::int64_t j = begin; j < end; ++j) seen += at[j * stride[3]] != 0 ? 1 : 0;
+    }
     any = any || seen > 0;
     all = all && seen == end - begin;
     if (stride[1] == 0 && stride[2] == 0) break;  // one row for all

@@ -20,7 +20,7 @@
 #ifndef MANYHEADS_MATH_TEST_ONCE
 #define MANYHEADS_MATH_TEST_ONCE
 namespace manyheads::kernels {
-enum class Function { kExp2, kPowerOfTwo, kTanh, kGelu, kGeluTanh };
+enum class Function { kExp2, kWeight, kPowerOfTwo, kTanh, kGelu, kGeluTanh };
 
 struct TargetFunctions {
   std::int64_t target;
@@ -51,6 +51,8 @@ float ApplyFunction(Function function, float x) {
   switch (function) {
     case Function::kExp2:
       return hn::GetLane(Exp2(d, v));
+    case Function::kWeight:
+      return hn::GetLane(Exp2<-96>(d, v));
     case Function::kPowerOfTwo:
       return hn::GetLane(PowerOfTwo(d, v));
     case Function::kTanh:
@@ -114,6 +116,11 @@ TEST(KernelMath, Exp2) {
     EXPECT_EQ(exp2(-1e30f), 0.0f);
     EXPECT_EQ(exp2(-kInfinity), 0.0f);
     EXPECT_TRUE(std::isnan(exp2(kQuietNaN)));
+    const auto weight = [&](float x) { return apply(Function::kWeight, x); };
+    EXPECT_EQ(weight(-96.0f), 0x1p-96f);
+    EXPECT_EQ(weight(-95.5f), exp2(-95.5f));
+    for (const float x : {-96.001f, -127.0f, -1e30f, -kInfinity}) EXPECT_EQ(weight(x), 0.0f) << x;
+    EXPECT_TRUE(std::isnan(weight(kQuietNaN)));
   });
 }
 

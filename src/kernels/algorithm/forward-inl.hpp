@@ -30,6 +30,10 @@ constexpr std::size_t RoundUp(std::size_t value, std::size_t multiple) {
 
 constexpr std::size_t kFewRows = Floats::kFewRows;
 
+// Weights below 2 to this power are 0. Beside the largest of the run or chunk, about 1, they are lost in any sum; but their
+// products would be denormal, which costs processors a hundred cycles each, and sharp heads are full of them.
+constexpr int kLeastWeight = -96;
+
 // The places of a tile: lanes in whole vectors (in whole tiles, where they multiply), or a few rows.
 template <class Unit>
 HWY_INLINE std::size_t PlacesOf(const Tile& tile) {
@@ -313,7 +317,7 @@ HWY_INLINE void LaneWeights(const VF (&m)[NV], float late_factor, const float* v
     for (int v = 0; v < NV; ++v) {
       const auto weight = [&](std::size_t key) HWY_ATTR {
         const VF x = hn::LoadU(d, scores + key * lanes + static_cast<std::size_t>(v) * n);
-        VF p = Exp2(d, Unit::Shifted(x, factor, m[v]));
+        VF p = Exp2<kLeastWeight>(d, Unit::Shifted(x, factor, m[v]));
         chain[v] = hn::Add(chain[v], p);
         if (value_scales != nullptr) p = hn::Mul(p, hn::Set(d, value_scales[key]));
         return guard ? hn::IfThenElse(hn::Eq(x, hn::Set(d, kForbidden)), hn::Neg(hn::Zero(d)), p) : p;
@@ -630,7 +634,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
       for (std::size_t j = 0; state.scaled_keys && j < count; ++j) {
         key_scales[j] = call.k_scale(tile.batch, tile.kv_head, begin + static_cast<std::int64_t>(j));
       }
-      if (state.adds) FillAdded(call, tile, state, R, begin, end, 1, kRun, added);
+      for (std::size_t r = 0; state.adds && r < R; ++r) AddedRow(call, tile, state, r, begin, end, added + r * kRun);
       for (std::size_t r = 0; r < R; ++r) {
         const RowRule row(call, tile, state, r, begin);
         for (std::size_t i = 0; i < kRun; i += n) {
@@ -680,7 +684,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
       }
       for (std::size_t i = 0; i < kRun; i += n) {
         const VF x = hn::LoadU(d, row + i);
-        VF p = Exp2(d, Unit::Shifted(x, late_factor, m));
+        VF p = Exp2<kLeastWeight>(d, Unit::Shifted(x, late_factor, m));
         if (guard) p = hn::IfThenElse(hn::Eq(x, forbidden), hn::Neg(hn::Zero(d)), p);
         hn::StoreU(p, d, row + i);
       }

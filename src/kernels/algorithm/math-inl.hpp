@@ -31,15 +31,19 @@ HWY_INLINE V MinKeepsNaN(V bound, V x) {
 #endif
 }
 
-// 2^x for x <= 127, exactly 1 at 0 and exactly 0 below -126 (-inf too); NaN stays NaN. Relative error below 1.5 * 2^-24
+// 2^x for x <= 127, exactly 1 at 0 and exactly 0 below kLeast (-inf too); NaN stays NaN. Relative error below 1.5 * 2^-24
 // (1.7 without fused multiply-add). x = r + f with r whole, 0 <= f <= 1; the polynomial of 2^f was fitted for the least
 // relative error with P(0) = 1.
-template <class D, class V = hn::Vec<D>>
+template <int kLeast = -126, class D, class V = hn::Vec<D>>
 HWY_INLINE V Exp2(D d, V x) {
 #if HWY_TARGET == HWY_AVX3
   const V f{_mm512_reduce_ps(x.raw, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
 #else
-  x = MaxKeepsNaN(hn::Set(d, -127.0f), x);
+  if (kLeast == -126) {
+    x = MaxKeepsNaN(hn::Set(d, -127.0f), x);
+  } else {
+    x = hn::IfThenElse(hn::Lt(x, hn::Set(d, static_cast<float>(kLeast))), hn::Set(d, -127.0f), x);
+  }
   const V whole = hn::Floor(x);
   const V f = hn::Sub(x, whole);
 #endif
@@ -51,9 +55,9 @@ HWY_INLINE V Exp2(D d, V x) {
   p = hn::MulAdd(p, f, hn::Set(d, 0x1.62e42cp-1f));
   p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
 #if HWY_TARGET == HWY_AVX3
-  // Scales by 2^floor(x) in one step. Nothing below the least normal number: such terms would only slow the products.
-  const __mmask16 normal = _mm512_cmp_ps_mask(x.raw, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
-  return V{_mm512_maskz_scalef_ps(normal, p.raw, x.raw)};
+  // Scales by 2^floor(x) in one step.
+  const __mmask16 kept = _mm512_cmp_ps_mask(x.raw, _mm512_set1_ps(static_cast<float>(kLeast)), _CMP_NLT_UQ);
+  return V{_mm512_maskz_scalef_ps(kept, p.raw, x.raw)};
 #else
   // 1.5 * 2^23 + 127: the low bits of the sum are whole + 127, the exponent field of 2^whole.
   const V field = hn::Add(whole, hn::Set(d, 12583039.0f));

@@ -149,38 +149,63 @@ HWY_INLINE void PackQueries(const AttentionCall& call, const Tile& tile, std::si
   state.packed = packed;
 }
 
-// What is added to the scores of keys [begin, end): bias, and -inf where bool mask or documents forbid, to
-// added[key * key_step + row * row_step].
-HWY_INLINE void FillAdded(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t places,
-                          std::int64_t begin, std::int64_t end, std::size_t key_step, std::size_t row_step,
-                          float* HWY_RESTRICT added) {
+// What is added to the scores of row r: bias, and -inf where bool mask or documents forbid, of keys [begin, end).
+HWY_INLINE void AddedRow(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t r,
+                         std::int64_t begin, std::int64_t end, float* HWY_RESTRICT added) {
   const std::size_t keys = static_cast<std::size_t>(end - begin);
-  for (std::size_t r = 0; r < places; ++r) {
-    const std::int64_t h = state.head[r];
-    const std::int64_t i = state.query[r];
-    float* to = added + r * row_step;
-    if (call.bias != nullptr) {
-      const std::int64_t* stride = call.bias_stride;
-      const std::int64_t at = tile.batch * stride[0] + h * stride[1] + i * stride[2] + begin * stride[3];
-      float values[kRunKeys];
-      CopyRow(call.bias_type, call.bias, at, stride[3], static_cast<std::int64_t>(keys), values);
-      for (std::size_t j = 0; j < keys; ++j) to[j * key_step] = values[j];
+  const std::int64_t h = state.head[r];
+  const std::int64_t i = state.query[r];
+  if (call.bias != nullptr) {
+    const std::int64_t* stride = call.bias_stride;
+    const std::int64_t at = tile.batch * stride[0] + h * stride[1] + i * stride[2] + begin * stride[3];
+    CopyRow(call.bias_type, call.bias, at, stride[3], static_cast<std::int64_t>(keys), added);
+  } else {
+    for (std::size_t j = 0; j < keys; ++j) added[j] = 0.0f;
+  }
+  if (call.allowed != nullptr) {
+    const std::int64_t* stride = call.allowed_stride;
+    const std::uint8_t* at = call.allowed + tile.batch * stride[0] + h * stride[1] + i * stride[2] + begin * stride[3];
+    if (stride[3] == 1) {  // by itself, so that it becomes vectors
+      for (std::size_t j = 0; j < keys; ++j) added[j] = at[j] == 0 ? kForbidden : added[j];
     } else {
-      for (std::size_t j = 0; j < keys; ++j) to[j * key_step] = 0.0f;
-    }
-    if (call.allowed != nullptr) {
-      const std::int64_t* stride = call.allowed_stride;
-      const std::uint8_t* at =
-          call.allowed + tile.batch * stride[0] + h * stride[1] + i * stride[2] + begin * stride[3];
       for (std::size_t j = 0; j < keys; ++j) {
-        if (at[static_cast<std::int64_t>(j) * stride[3]] == 0) to[j * key_step] = kForbidden;
+        if (at[static_cast<std::int64_t>(j) * stride[3]] == 0) added[j] = kForbidden;
       }
     }
-    if (call.q_documents.data != nullptr) {
-      const std::int64_t id = call.q_documents.at(tile.batch, i);
-      for (std::size_t j = 0; j < keys; ++j) {
-        if (call.k_documents.at(tile.batch, begin + static_cast<std::int64_t>(j)) != id) to[j * key_step] = kForbidden;
-      }
+  }
+  if (call.q_documents.data != nullptr) {
+    const std::int64_t id = call.q_documents.at(tile.batch, i);
+    for (std::size_t j = 0; j < keys; ++j) {
+      if (call.k_documents.at(tile.batch, begin + static_cast<std::int64_t>(j)) != id) added[j] = kForbidden;
+    }
+  }
+}
+
+// The same for all rows of a tile in the lanes, added[key][lane].
+HWY_INLINE void AddedLanes(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t lanes,
+                           std::int64_t begin, std::int64_t end, float* HWY_RESTRICT added) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
+  const std::size_t keys = static_cast<std::size_t>(end - begin);
+  HWY_ALIGN float values[kMaxLanes * kRun];
+  for (std::size_t first = 0; first < lanes; first += n) {
+    const float* rows[kMaxLanes];
+    for (std::size_t l = 0; l < n; ++l) {
+      AddedRow(call, tile, state, first + l, begin, end, values + l * kRun);
+      rows[l] = values + l * kRun;
+    }
+    std::size_t j = 0;
+#if HWY_TARGET != HWY_SCALAR
+    for (; j + 4 <= keys; j += 4) {
+      VF block[4];
+      for (std::size_t b = 0; b < 4; ++b) block[b] = LoadBlocks(rows + b, j);
+      TransposeBlocks(block);
+      for (std::size_t b = 0; b < 4; ++b) hn::StoreU(block[b], d, added + (j + b) * lanes + first);
+    }
+#endif
+    for (; j < keys; ++j) {
+      for (std::size_t l = 0; l < n; ++l) added[j * lanes + first + l] = rows[l][j];
     }
   }
 }
@@ -191,7 +216,7 @@ struct ScoreRule {
       : rich(state.rich), adds(state.adds), scaled_keys(state.scaled_keys), bias(call.bias != nullptr), alibi(call.alibi != nullptr),
         extreme(state.extreme), factor(state.score_factor), cap(state.cap) {}
 
-  // `key_scale` is the keys' own, `extra` what FillAdded gave; ALiBi is -slope * |distance + place|.
+  // `key_scale` is the keys' own, `extra` what AddedRow gave; ALiBi is -slope * |distance + place|.
   HWY_INLINE VF operator()(VF x, VF key_scale, VF extra, VF slope, VF distance, VF place) const {
     const DF d;
     const VF log2e = hn::Set(d, kLog2e);
@@ -335,7 +360,7 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
 
   if (some || state.rich || state.scaled_keys) {
     const bool cut = begin < state.range.all.begin || end > state.range.all.end;
-    if (state.adds) FillAdded(call, tile, state, lanes, begin, end, lanes, 1, added);
+    if (state.adds) AddedLanes(call, tile, state, lanes, begin, end, added);
     const ScoreRule rule(call, state);
     for (int v = 0; v < NV; ++v) {
       const std::size_t at = static_cast<std::size_t>(v) * n;
