@@ -20,6 +20,7 @@
 #include "model/bert.hpp"
 #include "model/pooling.hpp"
 #include "model/tokenizer.hpp"
+#include "tensors.hpp"
 #include "text.hpp"
 
 namespace manyheads::cli {
@@ -36,6 +37,7 @@ struct Embed {
   std::string in = "-";
   std::string model;
   std::string out;
+  std::string weights_dtype = "f32";
   bool truncate = false;
 };
 
@@ -112,13 +114,13 @@ class Embedder {
   explicit Embedder(const Embed& request)
       : request_(request),
         tokenizer_(std::filesystem::path(request.model) / "tokenizer.json"),
-        encoder_(model::BertEncoder::load(request.model)),
+        encoder_(model::BertEncoder::load(request.model, parse_dtype(request.weights_dtype))),
         pooling_(model::load_pooling(request.model)) {}
 
   std::int64_t size() const { return encoder_.config().hidden_size; }
 
   // The vectors of the texts, in their order, one after another. `first` is the line number of the first.
-  std::vector<float> embed(const std::vector<std::string>& texts, std::size_t first, const std::string& source) const {
+  std::vector<float> embed(const std::vector<std::string>& texts, std::size_t first, const std::string& source) {
     std::vector<EncodedText> encoded(texts.size());
     std::vector<std::exception_ptr> problems(texts.size());
     base::parallel_for(
@@ -154,6 +156,7 @@ class Embedder {
       const model::BertInput input = model::BertInput::from_rows(ids, type_ids);
       model::BertOptions options;
       options.num_threads = request_.common.threads;
+      options.workspace = &workspace_;
       const Tensor hidden = encoder_.run(input, options);
       const Tensor pooled = model::pool(hidden.view(), input.lengths, pooling_);
       for (std::size_t i = begin; i < end; ++i) {
@@ -175,6 +178,7 @@ class Embedder {
   model::Tokenizer tokenizer_;
   model::BertEncoder encoder_;
   model::PoolingConfig pooling_;
+  Workspace workspace_;
 };
 
 // The shortest digits that give the same float again.
@@ -191,7 +195,7 @@ void embed(const Embed& request) {
   check_model(request.model);
   if (!request.out.empty()) check_output(request.out);
   LineReader reader(request.in);
-  const Embedder embedder(request);
+  Embedder embedder(request);
   const auto width = static_cast<std::size_t>(embedder.size());
   Progress progress;
   std::vector<float> all;
@@ -235,6 +239,10 @@ void add_embed(CLI::App& app) {
       ->type_name("DIR");
   verb->add_option("-o,--out", request->out, "Write a safetensors file (embeddings [N,E]) instead of JSON lines")
       ->type_name("FILE");
+  verb->add_option("--weights-dtype", request->weights_dtype,
+                   "What the model's weights are kept as: f32, or bf16 for half the memory and less reading")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->capture_default_str();
   verb->add_flag("--truncate", request->truncate, "Cut texts that are longer than the model takes");
   add_common(*verb, request->common);
   verb->footer("Example: echo \"The black cat sat on the mat.\" | manyheads embed --model models/all-MiniLM-L6-v2");

@@ -183,5 +183,6 @@ def all_cases(model):
     for kv_heads, dtypes in ((4, ("f32", "bf16", "f16")), (32, ("f32", "bf16"))):
         cases += [Decode(dtype, d, kv_heads) for dtype in dtypes for d in (64, 128)]
     cases += [Layer(1, 7), Layer(1, 128), Layer(8, 512)]
-    cases += [Bert(model, 1, 10), Bert(model, 32, 128)]
+    for dtype in ("f32", "bf16"):
+        cases += [Bert(model, b, t, dtype) for b, t in ((1, 10), (1, 128), (32, 128), (4, 512))]
     return cases

@@ -3,10 +3,10 @@
 //   prepare attention FOLDER f32|bf16|f16 B H T D full|causal   inputs q, k, v
 //   prepare decode FOLDER f32|bf16|f16 HQ HKV KEYS D COPIES     the same; every run takes the next copy of k and v
 //   prepare layer FOLDER B T D_MODEL HEADS                    inputs x and the state_dict's tensors
-//   prepare bert FOLDER B T MODEL                             input ids
+//   prepare bert FOLDER f32|bf16 B T MODEL                    input ids; the type is the weights'
 //   time SECONDS      seconds a run of the case prepared last, over enough runs to fill SECONDS
-//   limit f32|bf16|f16|memory    GFLOP/s of multiply-adds; bf16: of F32 ones or of its dot product, whichever is
-//                     faster; memory: GB/s of reading it
+//   limit f32|bf16|f16|memory    GFLOP/s of multiply-adds; bf16: of F32 ones, of its dot product or of tiles, whichever
+//                     is fastest; memory: GB/s of reading it
 //   isa               the instruction set in use
 //
 // Tensors are files of FOLDER, bare; prepare runs the case once and writes `out` there.
@@ -159,6 +159,7 @@ Run prepare_layer(std::istream& words, const std::string& folder, int threads) {
 }
 
 Run prepare_bert(std::istream& words, const std::string& folder, int threads) {
+  const DType weights = next_type(words);
   manyheads::model::BertInput input;
   input.batch = next<std::int64_t>(words);
   input.tokens = next<std::int64_t>(words);
@@ -167,10 +168,12 @@ Run prepare_bert(std::istream& words, const std::string& folder, int threads) {
   const Tensor ids = read(folder + "/ids", DType::kI64, {input.batch, input.tokens});
   input.ids.assign(ids.as<std::int64_t>(), ids.as<std::int64_t>() + ids.elements());
   const auto encoder =
-      std::make_shared<const manyheads::model::BertEncoder>(manyheads::model::BertEncoder::load(model));
+      std::make_shared<const manyheads::model::BertEncoder>(manyheads::model::BertEncoder::load(model, weights));
+  const auto workspace = std::make_shared<manyheads::Workspace>();
   return [=] {
     manyheads::model::BertOptions options;
     options.num_threads = threads;
+    options.workspace = workspace.get();
     return encoder->run(input, options);
   };
 }
@@ -194,14 +197,18 @@ Run prepare(std::istream& words, int threads) {
   return run;
 }
 
-// Of memory what it reads; else the faster of F32 multiply-adds and, for bf16, the dot product: which of them it is
-// depends on the machine.
+// Of memory what it reads; else the rate of F32 multiply-adds and, for bf16, of its dot product or of tiles where one
+// is faster: which it is depends on the machine. Taken for as long as what it is compared to: both see the same share
+// of a busy machine.
 double limit(manyheads::cli::Limits& limits, const std::string& type, int threads) {
-  if (type == "memory") return limits.memory(manyheads::kernels::active_table(), threads);
-  constexpr double kLeast = 0.02;  // as long as what it is compared to: both see the same share of a busy machine
-  const double fma = limits.arithmetic(manyheads::kernels::active_table().fma_work, threads, kLeast);
-  const auto dot = manyheads::kernels::bf16_dot_work();
-  return type == "bf16" && dot != nullptr ? std::max(fma, limits.arithmetic(dot, threads, kLeast)) : fma;
+  const manyheads::kernels::KernelTable& table = manyheads::kernels::active_table();
+  if (type == "memory") return limits.memory(table, threads);
+  double most = limits.arithmetic(table.fma_work, threads, 0.02);
+  if (type != "bf16") return most;
+  for (const auto work : {manyheads::kernels::bf16_dot_work(), manyheads::kernels::amx_tile_work()}) {
+    if (work != nullptr) most = std::max(most, limits.arithmetic(work, threads, 0.02));
+  }
+  return most;
 }
 
 double seconds_a_run(const Run& run, double least) {

@@ -117,5 +117,5 @@ def bert(case, inputs):
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's: the shapes it fixes are those of the case
         model = openvino.convert_model(LastHidden(), example_input=torch.from_numpy(ids), input=list(ids.shape))
-    run = request(model, [ids])
+    run = request(model, [ids], case.dtype)
     return run, lambda: result(run)

@@ -59,7 +59,7 @@ class Ours:
         elif isinstance(case, cases.Layer):
             sizes = (case.batch, case.tokens, case.d_model, case.heads)
         else:
-            sizes = (case.batch, case.tokens, case.folder)
+            sizes = (case.dtype, case.batch, case.tokens, case.folder)
         self.ask("prepare", type(case).__name__.lower(), folder, *sizes)
 
         def result():

@@ -65,7 +65,7 @@ def layer(case, inputs):
 
 
 def bert(case, inputs):
-    model = load_bert(case.folder, "sdpa", torch.float32)
+    model = load_bert(case.folder, "sdpa", {"f32": torch.float32, "bf16": torch.bfloat16}[case.dtype])
     ids = torch.from_numpy(inputs["ids"])
 
     def run():

@@ -19,7 +19,10 @@ struct MultiHeadAttentionConfig {
   bool bias = true;
   bool add_bias_kv = false;    // one learned key and value at the end of the sequence (bias_k, bias_v)
   bool add_zero_attn = false;  // one zero key and value at the end of the sequence
-  DType dtype = DType::kF32;   // of the weights, as loaded and saved: kF32, kBF16 or kF16; sums are in F32
+  // Of the weights, as loaded and saved: kF32, kBF16 or kF16; sums are in F32. kBF16 is also kept as such for the
+  // products, half the memory and reading of the others: they multiply as the F32 of the same value, and at an
+  // instruction set with products of BF16 pairs (avx512_bf16) with rows rounded to BF16.
+  DType dtype = DType::kF32;
 };
 
 // The masks follow torch.nn.MultiheadAttention: a BOOL true means ignore, a float is added to the scores.
@@ -43,7 +46,8 @@ struct MultiHeadAttentionOptions {
 // k_proj_weight [num_kv_heads d_k, kdim] and v_proj_weight [num_kv_heads d_k, vdim]; in_proj_bias, bias_k, bias_v
 // [1,1,num_kv_heads d_k], out_proj.weight [d_model, d_model], out_proj.bias. Head i owns rows i d_k to (i + 1) d_k.
 // The constructor throws Error when d_model is not divisible by num_heads, naming the counts that would divide.
-// forward is const and thread-safe for disjoint outputs and workspaces.
+// forward is const and thread-safe for disjoint outputs and workspaces. With a workspace that has grown to the call it
+// allocates nothing for F32, BF16 or F16 inputs without key_padding_mask, attn_mask, mask.allowed and mask.bias.
 class MultiHeadAttention {
  public:
   explicit MultiHeadAttention(

@@ -120,7 +120,7 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
   if (call.page_size > 0) e.path += fmt::format(", pages of {}", call.page_size);
   if (call.q_starts.data != nullptr || call.k_starts.data != nullptr) e.path += ", packed sequences";
   e.threads = plan.workers;
-  e.tile_queries = table.tile_queries;
+  e.tile_queries = table.tile_queries(call);
   e.run_keys = kernels::kRunKeys;
   e.chunk_keys = kernels::kChunkKeys;
   e.key_blocks = plan.blocks;
@@ -130,7 +130,8 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
   const TileIndex tiles(call, plan, table, index.data());
   for (std::int64_t i = 0; i < plan.tiles; ++i) {
     const kernels::Tile tile = tiles(i);
-    const std::int64_t runs = (call.key_length(tile.batch) + kernels::kRunKeys - 1) / kernels::kRunKeys;
+    const std::int64_t keys_there = call.k_starts.data != nullptr ? call.key_length(tile.batch) : call.tk;
+    const std::int64_t runs = (keys_there + kernels::kRunKeys - 1) / kernels::kRunKeys;
     std::int64_t keys = 0;
     const std::int64_t read =
         kernels::for_each_run(call, tile, kernels::tile_range(call, tile),

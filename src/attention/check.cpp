@@ -1,12 +1,14 @@
 #include "attention/check.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <numeric>
+#include <span>
 #include <string>
 #include <tuple>
-#include <vector>
+#include <utility>
 
 #include <fmt/format.h>
 #include <manyheads/error.hpp>
@@ -145,7 +147,12 @@ std::int64_t window_side(const char* function, const char* side, std::int64_t va
 struct Layout {
   std::intptr_t begin = 0, end = 0;  // bytes
   std::int64_t block = 0;
-  std::vector<std::pair<std::int64_t, std::int64_t>> axes;  // stride in bytes, size
+  std::array<std::pair<std::int64_t, std::int64_t>, kMaxRank> axis{};  // stride in bytes, size
+  int count = 0;
+
+  std::span<const std::pair<std::int64_t, std::int64_t>> axes() const {
+    return {axis.data(), static_cast<std::size_t>(count)};
+  }
 };
 
 Layout layout_of(const ConstTensorView& view) {
@@ -153,20 +160,22 @@ Layout layout_of(const ConstTensorView& view) {
   const std::int64_t element = static_cast<std::int64_t>(size_of(view.dtype()));
   layout.begin = layout.end = reinterpret_cast<std::intptr_t>(view.data());
   layout.block = element;
-  std::vector<std::pair<std::int64_t, std::int64_t>> axes;
+  auto& axes = layout.axis;
+  int found = 0;
   for (int i = 0; i < view.rank(); ++i) {
     if (view.size(i) == 1) continue;
     const std::int64_t bytes = view.stride(i) * element;
     (bytes < 0 ? layout.begin : layout.end) += bytes * (view.size(i) - 1);
-    axes.emplace_back(bytes < 0 ? -bytes : bytes, view.size(i));
+    axes[static_cast<std::size_t>(found++)] = {bytes < 0 ? -bytes : bytes, view.size(i)};
   }
   layout.end += element;
-  std::sort(axes.begin(), axes.end());
-  for (const auto& [stride, size] : axes) {
-    if (layout.axes.empty() && stride == layout.block) {
-      layout.block *= size;
+  std::sort(axes.begin(), axes.begin() + found);
+  for (int i = 0; i < found; ++i) {
+    const auto one = axes[static_cast<std::size_t>(i)];
+    if (layout.count == 0 && one.first == layout.block) {
+      layout.block *= one.second;
     } else {
-      layout.axes.emplace_back(stride, size);
+      axes[static_cast<std::size_t>(layout.count++)] = one;
     }
   }
   return layout;
@@ -175,7 +184,7 @@ Layout layout_of(const ConstTensorView& view) {
 bool overlaps_itself(const ConstTensorView& view) {
   const Layout layout = layout_of(view);
   std::int64_t extent = layout.block;
-  for (const auto& [stride, size] : layout.axes) {
+  for (const auto& [stride, size] : layout.axes()) {
     if (stride < extent) return true;
     extent = stride * (size - 1) + extent;
   }
@@ -189,8 +198,8 @@ bool may_share(const ConstTensorView& a, const ConstTensorView& b) {
   if (x.end <= y.begin || y.end <= x.begin) return false;
   // Interleaved views: every block starts at its view's begin plus a multiple of the strides' common divisor.
   std::int64_t step = 0;
-  for (const auto& axis : x.axes) step = std::gcd(step, axis.first);
-  for (const auto& axis : y.axes) step = std::gcd(step, axis.first);
+  for (const auto& axis : x.axes()) step = std::gcd(step, axis.first);
+  for (const auto& axis : y.axes()) step = std::gcd(step, axis.first);
   if (step == 0) return true;
   const std::int64_t apart = ((y.begin - x.begin) % step + step) % step;
   return !(apart >= x.block && step - apart >= y.block);
@@ -268,9 +277,11 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   const Heads queries = expect_heads(function, "q", q, packed_q, packed_q ? "[Tq,Hq,D]" : "[B,Hq,Tq,D]", false);
   const char* layout = packed_k ? "[Tk,Hkv,D]" : paged ? "[pages,Hkv,page size,D]" : "[B,Hkv,Tk,D]";
   const Heads keys = expect_heads(function, "k", k, packed_k, layout, v != nullptr);
-  const std::string shapes = v != nullptr ? fmt::format("(q {}, k {}, v {})", describe(q), describe(k), describe(*v))
-                                          : fmt::format("(q {}, k {})", describe(q), describe(k));
-  if (k.dtype() != q.dtype() && k.dtype() != DType::kI8) fail(function, "k must have q's type " + shapes);
+  const auto shapes = [&] {
+    return v != nullptr ? fmt::format("(q {}, k {}, v {})", describe(q), describe(k), describe(*v))
+                        : fmt::format("(q {}, k {})", describe(q), describe(k));
+  };
+  if (k.dtype() != q.dtype() && k.dtype() != DType::kI8) fail(function, "k must have q's type " + shapes());
   if (packed_q && options.cu_seqlens_q.rank() == 1) {
     call.batch = options.cu_seqlens_q.size(0) - 1;
   } else {
@@ -278,10 +289,10 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   }
   if (call.batch < 0) fail(function, "cu_seqlens_q is empty, expected [B+1]");
   if (!packed_k && !paged && keys.batch != call.batch) {
-    fail(function, fmt::format("k has batch {}, q has {} {}", keys.batch, call.batch, shapes));
+    fail(function, fmt::format("k has batch {}, q has {} {}", keys.batch, call.batch, shapes()));
   }
   if (keys.width != queries.width) {
-    fail(function, fmt::format("k has head size {}, q has {} {}", keys.width, queries.width, shapes));
+    fail(function, fmt::format("k has head size {}, q has {} {}", keys.width, queries.width, shapes()));
   }
   call.type = q.dtype();
   call.kv_type = k.dtype();
@@ -290,9 +301,9 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   call.d = queries.width;
   call.kv_heads = keys.heads;
   call.tk = keys.rows;
-  if (call.d == 0) fail(function, "head size D is 0 " + shapes);
+  if (call.d == 0) fail(function, "head size D is 0 " + shapes());
   if (call.q_heads > 0 && (call.kv_heads == 0 || call.q_heads % call.kv_heads != 0)) {
-    fail(function, fmt::format("q has {} heads, not a multiple of k's {} {}", call.q_heads, call.kv_heads, shapes));
+    fail(function, fmt::format("q has {} heads, not a multiple of k's {} {}", call.q_heads, call.kv_heads, shapes()));
   }
   if (packed_q) {
     call.q_starts = starts(function, "cu_seqlens_q", options.cu_seqlens_q, call.batch, "q", queries.rows, &call.tq);
@@ -306,7 +317,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
     call.pages = integers(function, "page_table", table, Dims{call.batch, columns});
     call.page_size = keys.rows;
     if (call.page_size < 16 || call.page_size % 16 != 0) {
-      fail(function, fmt::format("k has pages of {} keys, expected a multiple of 16 {}", call.page_size, shapes));
+      fail(function, fmt::format("k has pages of {} keys, expected a multiple of 16 {}", call.page_size, shapes()));
     }
     call.tk = columns * call.page_size;
   }
@@ -316,11 +327,11 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
     const Heads values = expect_heads(function, "v", *v, packed_k,
                                       packed_k ? "[Tk,Hkv,Dv]" : paged ? "[pages,Hkv,page size,Dv]" : "[B,Hkv,Tk,Dv]",
                                       true);
-    if (v->dtype() != k.dtype()) fail(function, fmt::format("v must have {}'s type {}", k.dtype() == q.dtype() ? "q" : "k", shapes));
+    if (v->dtype() != k.dtype()) fail(function, fmt::format("v must have {}'s type {}", k.dtype() == q.dtype() ? "q" : "k", shapes()));
     for (const auto& [axis, of_v, of_k] : {std::tuple{paged ? "pages" : "batch", values.batch, keys.batch},
                                            std::tuple{"heads", values.heads, keys.heads},
                                            std::tuple{"keys", values.rows, keys.rows}}) {
-      if (of_v != of_k) fail(function, fmt::format("v has {} {}, k has {} {}", of_v, axis, of_k, shapes));
+      if (of_v != of_k) fail(function, fmt::format("v has {} {}, k has {} {}", of_v, axis, of_k, shapes()));
     }
     call.dv = values.width;
     std::copy_n(values.stride, 4, call.v_stride);
@@ -337,7 +348,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
                                    : Dims{call.batch, call.q_heads, call.tq, call.dv};
     if (!(out->shape() == expected)) {
       fail(function,
-           fmt::format("out is {}, expected {} = {} {}", describe(*out), out_layout, expected.to_string(), shapes));
+           fmt::format("out is {}, expected {} = {} {}", describe(*out), out_layout, expected.to_string(), shapes()));
     }
     if (element_count(expected) > 0 && overlaps_itself(*out)) {
       fail(function, fmt::format("out {} with strides {} overlaps itself", describe(*out), out->strides().to_string()));
@@ -387,7 +398,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
       const std::int64_t columns = lengths ? call.key_length(b) : call.tk;
       if (rows == columns) continue;
       fail(function, fmt::format("causal with {} queries and {} keys{}: say top_left or bottom_right {}", rows, columns,
-                                 lengths ? fmt::format(" in entry {}", b) : "", shapes));
+                                 lengths ? fmt::format(" in entry {}", b) : "", shapes()));
     }
   }
   if (mask.offsets.defined()) {

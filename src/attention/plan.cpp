@@ -19,7 +19,7 @@ constexpr std::int64_t kTasksPerWorker = 4;
 
 TileIndex::TileIndex(const kernels::AttentionCall& call, const Plan& plan, const kernels::KernelTable& table,
                      float* memory)
-    : call_(call), tile_rows_(plan.tile_rows), longest_folded_(table.tile_queries) {
+    : call_(call), tile_rows_(plan.tile_rows), longest_folded_(table.tile_queries(call)) {
   if (plan.entry_floats == 0) return;
   first_ = reinterpret_cast<std::int64_t*>(memory);
   first_[0] = 0;
@@ -54,13 +54,13 @@ Plan plan(const kernels::AttentionCall& call, const kernels::KernelTable& table,
   const bool packed = call.q_starts.data != nullptr;
   // Tiles no higher than the most rows that any part has.
   for (std::int64_t b = 0; b < (packed ? call.batch : 1); ++b) {
-    const EntryTiles entry(call, 1, table.tile_queries, b);
-    plan.tile_rows = std::min(table.tile_queries, std::max(plan.tile_rows, entry.rows_per_part));
+    const EntryTiles entry(call, 1, table.tile_queries(call), b);
+    plan.tile_rows = std::min(table.tile_queries(call), std::max(plan.tile_rows, entry.rows_per_part));
   }
   double pairs = 0;  // of a query and a key
   double keys = 0;
   for (std::int64_t b = 0; b < call.batch; ++b) {
-    const EntryTiles entry(call, plan.tile_rows, table.tile_queries, b);
+    const EntryTiles entry(call, plan.tile_rows, table.tile_queries(call), b);
     const double length = static_cast<double>(call.key_length(b));
     plan.tiles += entry.count;
     pairs += static_cast<double>(call.queries(b)) * length;

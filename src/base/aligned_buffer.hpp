@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cstddef>
 #include <cstdlib>
 #include <limits>
@@ -12,8 +14,10 @@
 namespace manyheads::base {
 
 constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kLargePage = std::size_t{2} << 20;
 
-// 64-byte aligned memory of plain elements, not initialised. Throws Error (kOutOfMemory).
+// 64-byte aligned memory of plain elements, not initialised; in large pages from that size on, where the system has
+// them: streams over small ones wait for address translation. Throws Error (kOutOfMemory).
 template <class T>
 class AlignedBuffer {
  public:
@@ -21,9 +25,12 @@ class AlignedBuffer {
   explicit AlignedBuffer(std::size_t count) : size_(count) {
     if (count == 0) return;
     void* p = nullptr;
-    if (count <= (std::numeric_limits<std::size_t>::max() - kAlignment) / sizeof(T)) {
-      const std::size_t bytes = (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
-      p = std::aligned_alloc(kAlignment, bytes);
+    if (count <= (std::numeric_limits<std::size_t>::max() - kLargePage) / sizeof(T)) {
+      const bool large = count * sizeof(T) >= kLargePage;
+      const std::size_t unit = large ? kLargePage : kAlignment;
+      const std::size_t bytes = (count * sizeof(T) + unit - 1) / unit * unit;
+      p = std::aligned_alloc(unit, bytes);
+      if (large && p != nullptr) madvise(p, bytes, MADV_HUGEPAGE);  // a wish
     }
     if (p == nullptr) {
       throw Error(ErrorCode::kOutOfMemory,

@@ -21,6 +21,7 @@ struct Target {
   std::int64_t bit;
   KernelTable (*table)();
   bool (*has_more)();
+  int (*place)();
 };
 
 std::vector<Target>& targets() {
@@ -57,15 +58,17 @@ std::atomic<const KernelTable*> g_active{nullptr};
 }  // namespace
 
 TargetRegistration::TargetRegistration(const char* name, std::int64_t target, KernelTable (*table)(),
-                                       bool (*has_more)()) {
-  targets().push_back({name, target, table, has_more});
+                                       bool (*has_more)(), int (*place)()) {
+  targets().push_back({name, target, table, has_more, place});
 }
 
 const std::vector<KernelTable>& available_tables() {
   static const std::vector<KernelTable> tables = [] {
     link_highway_targets();
     std::sort(targets().begin(), targets().end(), [](const Target& a, const Target& b) {
-      return a.bit != b.bit ? a.bit < b.bit : a.has_more != nullptr && b.has_more == nullptr && fast_bf16_products();
+      const int place_a = a.place != nullptr ? a.place() : 0;
+      const int place_b = b.place != nullptr ? b.place() : 0;
+      return a.bit != b.bit ? a.bit < b.bit : place_a < place_b;
     });
     // What the compiler was allowed to use everywhere runs here. Highway asks for AES too before it counts NEON.
     const std::int64_t runs = hwy::SupportedTargets() | HWY_STATIC_TARGET;

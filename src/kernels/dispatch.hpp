@@ -8,10 +8,12 @@
 
 namespace manyheads::kernels {
 
-// One compiled instruction set: its name, Highway's bit for it (larger is simpler), the maker of its table and, where it
-// asks for more than that bit, whether the machine has it. Filled in before main by each target's part of isa/.
+// One compiled instruction set: its name, Highway's bit for it (larger is simpler) and the maker of its table. Where it
+// asks for more than that bit, also whether the machine has it, and its place beside the plain one of that bit: below 0
+// goes before it. Filled in before main by each target's part of isa/.
 struct TargetRegistration {
-  TargetRegistration(const char* name, std::int64_t target, KernelTable (*table)(), bool (*has_more)());
+  TargetRegistration(const char* name, std::int64_t target, KernelTable (*table)(), bool (*has_more)() = nullptr,
+                     int (*place)() = nullptr);
 };
 
 // The tables of the instruction sets that this machine runs, best first.
@@ -22,11 +24,15 @@ const std::vector<KernelTable>& available_tables();
 const KernelTable& active_table();
 void set_active_table(const std::string& name);
 
-// FLOP rate of the bf16 dot product (AVX-512 BF16), for the benchmarks: null where the machine has none.
+// FLOP rate of the bf16 dot product (AVX-512 BF16) and of tiles (AMX), for the benchmarks: null where the machine has
+// none.
 using DotWork = double (*)(std::int64_t rounds, float* value);
 DotWork bf16_dot_work();
-// Whether that is faster than F32 on this machine: AMD starts two dot products a cycle, Intel one in two cycles, half
-// the FLOP of its multiply-adds (`manyheads bench` measures both). Never by the clock: the bits would follow it.
+DotWork amx_tile_work();
+// Whether the dot product is faster than F32 on this machine: AMD starts two a cycle, Intel one in two cycles, half the
+// FLOP of its multiply-adds (`manyheads bench` measures both). Never by the clock: the bits would follow it.
 bool fast_bf16_products();
+// Whether this machine multiplies tiles of BF16, and its system lets this process do so.
+bool has_amx_bf16();
 
 }  // namespace manyheads::kernels

@@ -140,11 +140,13 @@ struct ChunkRange {
 
 enum class Epilogue { kNone, kRelu, kGelu, kGeluTanh };
 
-// y = epilogue(x W^T + bias) for the rows and the panels given; W packed as [N / panel][K][panel].
+// y = epilogue(x W^T + bias) for the rows and the panels given; W packed as [N / panel][K][panel], of BF16 with each two
+// neighbours along K as one word, the first in its low half: [N / panel][(K + 1) / 2][panel][2], 0 behind the last.
 struct LinearCall {
   const float* x = nullptr;
   std::int64_t x_stride = 0;
   const float* packed = nullptr;
+  DType type = DType::kF32;  // of packed: F32 or BF16
   const float* bias = nullptr;  // [N rounded up to panel]
   float* y = nullptr;
   std::int64_t y_stride = 0;
@@ -152,7 +154,8 @@ struct LinearCall {
   Epilogue epilogue = Epilogue::kNone;
 };
 
-// y = (x - mean) / sqrt(variance + epsilon) * gamma + beta over each row of x + residual (residual may be null).
+// y = (x - mean) / sqrt(variance + epsilon) * gamma + beta over each row of x + residual (residual may be null, y may be
+// x).
 struct LayerNormCall {
   const float* x = nullptr;
   std::int64_t x_stride = 0;
@@ -170,11 +173,11 @@ struct LayerNormCall {
 struct KernelTable {
   const char* name;
   std::int64_t target;        // Highway's bit for it
-  std::int64_t tile_queries;  // rows of the largest tile
   std::int64_t panel;         // columns of a packed panel
   std::int64_t linear_rows;   // rows of its largest register tile
-  bool bf16_products;         // attention over BF16 multiplies it as it is, without making it F32
+  bool bf16_products;         // BF16 tensors and weights are multiplied as they are, without making them F32
 
+  std::int64_t (*tile_queries)(const AttentionCall&);                // rows of the largest tile
   std::size_t (*scratch_floats)(const AttentionCall&, const Tile&);  // for one worker
   // A tile's rows over some of its chunks: to the caller's output, or to `node` (node_floats) where it is not null; the
   // nodes of the blocks of a tile follow each other, and merge stores what they come to.

@@ -1,8 +1,10 @@
 #include "layer/linear.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include <manyheads/error.hpp>
+#include <manyheads/half.hpp>
 
 #include "base/parallel.hpp"
 #include "kernels/dispatch.hpp"
@@ -26,9 +28,29 @@ bool floating(DType type) { return type == DType::kF32 || type == DType::kBF16 |
 // FLOP below which a further thread costs more than it brings.
 constexpr double kFlopPerTask = 4e6;
 
+std::int64_t panels_of(std::int64_t out, std::int64_t panel) { return (out + panel - 1) / panel; }
+
+// Words of a column of K weights.
+std::int64_t words_of(std::int64_t in, DType kept) { return kept == DType::kBF16 ? (in + 1) / 2 : in; }
+
 }  // namespace
 
-Linear::Linear(ConstTensorView weight, ConstTensorView bias) {
+PackedMemory::PackedMemory(std::size_t words) : block_(std::make_shared<base::AlignedBuffer<float>>(words)) {}
+
+std::shared_ptr<float> PackedMemory::take(std::size_t words) {
+  float* at = block_->data() + used_;
+  used_ += words;
+  return {block_, at};
+}
+
+std::size_t Linear::words(std::int64_t out, std::int64_t in, DType kept) {
+  const std::int64_t panel = kernels::active_table().panel;
+  const auto words = static_cast<std::size_t>(panels_of(out, panel) * words_of(in, kept) * panel);
+  constexpr std::size_t kLine = base::kAlignment / sizeof(float);
+  return (words + kLine - 1) / kLine * kLine;
+}
+
+Linear::Linear(ConstTensorView weight, ConstTensorView bias, DType kept, PackedMemory* memory) : kept_(kept) {
   if (weight.rank() != 2 || !floating(weight.dtype())) {
     throw Error(ErrorCode::kInvalidArgument, "linear: weight is " + std::string(name_of(weight.dtype())) + " " +
                                                  weight.shape().to_string() + ", expected F32, BF16 or F16 [out, in]");
@@ -37,19 +59,36 @@ Linear::Linear(ConstTensorView weight, ConstTensorView bias) {
     throw Error(ErrorCode::kInvalidArgument, "linear: bias is " + std::string(name_of(bias.dtype())) + " " +
                                                  bias.shape().to_string() + ", weight " + weight.shape().to_string());
   }
+  if (kept != DType::kF32 && kept != DType::kBF16) {
+    throw Error(ErrorCode::kInvalidArgument,
+                std::string("linear: weights are to be kept as ") + name_of(kept) + ", expected F32 or BF16");
+  }
   out_ = weight.size(0);
   in_ = weight.size(1);
   panel_ = static_cast<int>(kernels::active_table().panel);
-  const std::int64_t panels = (out_ + panel_ - 1) / panel_;
-  packed_ = base::AlignedBuffer<float>(static_cast<std::size_t>(panels * in_ * panel_));
+  const std::int64_t panels = panels_of(out_, panel_);
+  const std::size_t size = words(out_, in_, kept_);
+  packed_ = memory != nullptr ? memory->take(size) : PackedMemory(size).take(size);
   bias_ = base::AlignedBuffer<float>(static_cast<std::size_t>(panels * panel_));
+  const auto at = [&](std::int64_t n, std::int64_t k) {
+    return n < out_ && k < in_ ? value_at(weight, n * weight.stride(0) + k * weight.stride(1)) : 0.0f;
+  };
+  const auto half = [&](std::int64_t n, std::int64_t k) {
+    return std::uint32_t{bfloat16(at(n, k)).bits};
+  };
+  float* word = packed_.get();
   for (std::int64_t p = 0; p < panels; ++p) {
-    for (std::int64_t c = 0; c < panel_; ++c) {
-      const std::int64_t n = p * panel_ + c;
-      bias_[static_cast<std::size_t>(n)] = n < out_ && bias.defined() ? value_at(bias, n * bias.stride(0)) : 0.0f;
-      for (std::int64_t k = 0; k < in_; ++k) {
-        packed_[static_cast<std::size_t>((p * in_ + k) * panel_ + c)] =
-            n < out_ ? value_at(weight, n * weight.stride(0) + k * weight.stride(1)) : 0.0f;
+    for (std::int64_t c = p * panel_; c < (p + 1) * panel_; ++c) {
+      bias_[static_cast<std::size_t>(c)] = c < out_ && bias.defined() ? value_at(bias, c * bias.stride(0)) : 0.0f;
+    }
+    for (std::int64_t i = 0; i < words_of(in_, kept_); ++i) {
+      for (std::int64_t c = p * panel_; c < (p + 1) * panel_; ++c, ++word) {
+        if (kept_ == DType::kBF16) {
+          const std::uint32_t pair = half(c, 2 * i) | half(c, 2 * i + 1) << 16;
+          std::memcpy(word, &pair, sizeof(pair));
+        } else {
+          *word = at(c, i);
+        }
       }
     }
   }
@@ -66,7 +105,8 @@ void Linear::run(const float* x, std::int64_t rows, std::int64_t x_stride, float
   kernels::LinearCall call;
   call.x = x;
   call.x_stride = x_stride;
-  call.packed = packed_.data();
+  call.packed = packed_.get();
+  call.type = kept_;
   call.bias = bias_.data();
   call.y = y;
   call.y_stride = y_stride;
@@ -88,8 +128,8 @@ void Linear::run(const float* x, std::int64_t rows, std::int64_t x_stride, float
   }
 
   // A task is a block of rows, whose inputs stay in the second cache, times a share of the panels.
-  const std::int64_t panels = (out_ + panel_ - 1) / panel_;
-  const std::int64_t block = table.linear_rows * 8;
+  const std::int64_t panels = panels_of(out_, panel_);
+  const std::int64_t block = table.linear_rows * 12;
   const std::int64_t row_tasks = (rows + block - 1) / block;
   const double flop = 2.0 * static_cast<double>(rows) * static_cast<double>(in_) * static_cast<double>(out_);
   const int wanted =

@@ -1,9 +1,11 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <manyheads/attention.hpp>
 #include <manyheads/error.hpp>
 #include <manyheads/multi_head_attention.hpp>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
@@ -11,8 +13,8 @@
 
 #include "attention/check.hpp"
 #include "base/aligned_buffer.hpp"
-#include "base/checked.hpp"
 #include "base/file.hpp"
+#include "layer/carver.hpp"
 #include "layer/convert.hpp"
 #include "layer/heads.hpp"
 #include "layer/linear.hpp"
@@ -105,14 +107,19 @@ ConstTensorView rows_of(const Tensor& tensor, std::int64_t begin, std::int64_t c
 // The tensors of a layer and what forward needs of them, packed.
 class Weights {
  public:
-  Weights(const MultiHeadAttentionConfig& config, StateDict tensors) : sizes_(config), tensors_(std::move(tensors)) {
+  Weights(const MultiHeadAttentionConfig& config, StateDict tensors)
+      : sizes_(config), kept_(config.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32), tensors_(std::move(tensors)) {
+    const std::int64_t e = sizes_.d_model, projected = e + 2 * sizes_.kv_width;
+    layer::PackedMemory memory(Linear::words(e, e, kept_) +
+                               (sizes_.same_widths ? Linear::words(projected, e, kept_) : 0));
     if (sizes_.stacked) {
-      qkv_ = Linear(at("in_proj_weight").cview(), bias(0, sizes_.d_model + 2 * sizes_.kv_width));
+      qkv_ = Linear(at("in_proj_weight").cview(), bias(0, projected), kept_, &memory);
     } else if (sizes_.same_widths) {
       const Tensor all = layer::stacked({at("q_proj_weight"), at("k_proj_weight"), at("v_proj_weight")}, config.dtype);
-      qkv_ = Linear(all.cview(), bias(0, all.size(0)));
+      qkv_ = Linear(all.cview(), bias(0, projected), kept_, &memory);
     }
-    out_ = Linear(at("out_proj.weight").cview(), config.bias ? at("out_proj.bias").cview() : ConstTensorView{});
+    out_ = Linear(at("out_proj.weight").cview(), config.bias ? at("out_proj.bias").cview() : ConstTensorView{}, kept_,
+                  &memory);
     if (config.add_bias_kv) {
       bias_k_ = layer::converted(at("bias_k").cview(), DType::kF32);
       bias_v_ = layer::converted(at("bias_v").cview(), DType::kF32);
@@ -136,7 +143,7 @@ class Weights {
       const ConstTensorView q = stacked ? rows_of(at("in_proj_weight"), 0, e) : at("q_proj_weight").cview();
       const ConstTensorView k = stacked ? rows_of(at("in_proj_weight"), e, kv) : at("k_proj_weight").cview();
       const ConstTensorView v = stacked ? rows_of(at("in_proj_weight"), e + kv, kv) : at("v_proj_weight").cview();
-      apart_ = {Linear(q, bias(0, e)), Linear(k, bias(e, kv)), Linear(v, bias(e + kv, kv))};
+      apart_ = {Linear(q, bias(0, e), kept_), Linear(k, bias(e, kv), kept_), Linear(v, bias(e + kv, kv), kept_)};
     });
     return apart_;
   }
@@ -150,6 +157,7 @@ class Weights {
   }
 
   Sizes sizes_;
+  DType kept_;  // of the packed weights
   StateDict tensors_;
   Linear qkv_;
   Linear out_;
@@ -181,36 +189,6 @@ StateDict initial_tensors(const MultiHeadAttentionConfig& config) {
     tensors[name] = layer::converted(tensor.cview(), config.dtype);
   }
   return tensors;
-}
-
-// Places of several arrays in one block of memory.
-class Carver {
- public:
-  std::size_t take(std::int64_t count, std::size_t element) {
-    std::int64_t bytes = 0, end = 0;
-    if (!base::multiply(count, static_cast<std::int64_t>(element), &bytes) ||
-        !base::add(bytes, static_cast<std::int64_t>(used_ + base::kAlignment), &end)) {
-      throw Error(ErrorCode::kOutOfMemory, "MultiHeadAttention::forward: the activations are larger than memory");
-    }
-    const std::size_t at = used_;
-    used_ = static_cast<std::size_t>(end) / base::kAlignment * base::kAlignment;
-    return at;
-  }
-  std::size_t used() const { return used_; }
-
- private:
-  std::size_t used_ = 0;
-};
-
-// Sizes of an array of rows, checked against overflow before any memory is asked for.
-std::int64_t product(std::initializer_list<std::int64_t> sizes) {
-  std::int64_t count = 1;
-  for (const std::int64_t size : sizes) {
-    if (!base::multiply(count, size, &count)) {
-      throw Error(ErrorCode::kOutOfMemory, "MultiHeadAttention::forward: the activations are larger than memory");
-    }
-  }
-  return count;
 }
 
 // Rows of floats: [batch, rows] of them at two strides.
@@ -249,14 +227,19 @@ bool same_view(const ConstTensorView& a, const ConstTensorView& b) {
 
 // True when two indices of a view surely or possibly share an element.
 bool may_overlap_itself(const ConstTensorView& view) {
-  std::vector<std::pair<std::int64_t, std::int64_t>> axes;  // stride, size
+  std::array<std::pair<std::int64_t, std::int64_t>, kMaxRank> axes;  // stride, size; by ascending stride
+  std::size_t count = 0;
   for (int axis = 0; axis < view.rank(); ++axis) {
     if (view.size(axis) == 0) return false;
-    if (view.size(axis) > 1) axes.emplace_back(std::abs(view.stride(axis)), view.size(axis));
+    if (view.size(axis) == 1) continue;
+    const std::pair one{std::abs(view.stride(axis)), view.size(axis)};
+    std::size_t at = count++;
+    for (; at > 0 && axes[at - 1] > one; --at) axes[at] = axes[at - 1];
+    axes[at] = one;
   }
-  std::sort(axes.begin(), axes.end());
   std::int64_t reach = 0;
-  for (const auto& [stride, size] : axes) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto [stride, size] = axes[i];
     if (stride <= reach) return true;
     reach += stride * (size - 1);
   }
@@ -264,10 +247,10 @@ bool may_overlap_itself(const ConstTensorView& view) {
 }
 
 void check_input(const ConstTensorView& x, const char* name, std::int64_t width, DType type) {
-  const std::string is = std::string(name) + " is " + x.shape().to_string();
+  const auto is = [&] { return std::string(name) + " is " + x.shape().to_string(); };
   if (!x.defined()) fail_forward(std::string(name) + " is missing");
-  if (x.rank() != 3) fail_forward(is + ", expected [batch, tokens, " + std::to_string(width) + "]");
-  if (x.size(2) != width) fail_forward(is + ", expected a last dimension of " + std::to_string(width));
+  if (x.rank() != 3) fail_forward(is() + ", expected [batch, tokens, " + std::to_string(width) + "]");
+  if (x.size(2) != width) fail_forward(is() + ", expected a last dimension of " + std::to_string(width));
   if (!layer::is_float(x.dtype())) {
     fail_forward(std::string(name) + " is " + name_of(x.dtype()) + ", expected F32, BF16 or F16");
   }
@@ -312,7 +295,7 @@ struct MultiHeadAttention::Impl {
   }
 
   void forward(ConstTensorView query, ConstTensorView key, ConstTensorView value, TensorView y,
-               const MultiHeadAttentionOptions& options) const;
+               MultiHeadAttentionOptions options) const;
 };
 
 MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionConfig& config)
@@ -401,7 +384,8 @@ void MultiHeadAttention::forward(ConstTensorView query, ConstTensorView key, Con
 }
 
 void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView key, ConstTensorView value, TensorView y,
-                                       const MultiHeadAttentionOptions& options) const {
+                                       MultiHeadAttentionOptions options) const {
+  if (options.num_threads == 0) options.num_threads = default_num_threads();  // once, not for each step
   // What the call asks for.
   check_input(query, "query", config.d_model, query.dtype());
   check_input(key, "key", config.kdim, query.dtype());
@@ -454,25 +438,25 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   const std::int64_t q_width = self ? e + 2 * kv : e;
   const std::int64_t kv_width = self ? q_width : kv;
   const std::int64_t q_rows = self ? all_keys : queries;
-  Carver carver;
-  const std::size_t q_at = carver.take(product({batch, q_rows, q_width}), sizeof(float));
-  const std::size_t k_at = self ? q_at : carver.take(product({batch, all_keys, kv}), sizeof(float));
-  const std::size_t v_at = self ? q_at : carver.take(product({batch, all_keys, kv}), sizeof(float));
-  const std::size_t heads_at = carver.take(product({batch, queries, e}), sizeof(float));
+  layer::Carver carver(kForward);
+  const std::size_t q_at = carver.take({batch, q_rows, q_width}, sizeof(float));
+  const std::size_t k_at = self ? q_at : carver.take({batch, all_keys, kv}, sizeof(float));
+  const std::size_t v_at = self ? q_at : carver.take({batch, all_keys, kv}, sizeof(float));
+  const std::size_t heads_at = carver.take({batch, queries, e}, sizeof(float));
   const std::size_t lse_at =
-      carver.take(options.weights != nullptr ? product({batch, config.num_heads, queries}) : 0, sizeof(float));
-  const std::size_t allowed_at = carver.take(merged.allowed_elements(), 1);
-  const std::size_t bias_at = carver.take(merged.bias_elements(), sizeof(float));
+      carver.take({options.weights != nullptr ? batch : 0, config.num_heads, queries}, sizeof(float));
+  const std::size_t allowed_at = carver.take({merged.allowed_elements()}, 1);
+  const std::size_t bias_at = carver.take({merged.bias_elements()}, sizeof(float));
   const auto copy_of = [&](const ConstTensorView& x) {
-    return carver.take(usable_in_place(x) ? 0 : element_count(x.shape()), sizeof(float));
+    return carver.take({usable_in_place(x) ? 0 : element_count(x.shape())}, sizeof(float));
   };
   const std::size_t query_at = copy_of(query);
   const std::size_t key_at = self ? query_at : copy_of(key);
   const std::size_t value_at = self ? query_at : copy_of(value);
   const std::size_t y_at = copy_of(y);
 
-  Workspace own;
-  Workspace& workspace = options.workspace != nullptr ? *options.workspace : own;
+  std::optional<Workspace> own;
+  Workspace& workspace = options.workspace != nullptr ? *options.workspace : own.emplace();
   auto* memory = static_cast<std::byte*>(workspace.reserve(carver.used()));
   const auto floats = [&](std::size_t at) { return reinterpret_cast<float*>(memory + at); };
   const auto q_heads = [&] {

@@ -4,15 +4,18 @@
 #include <manyheads/attention.hpp>
 #include <manyheads/error.hpp>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 
+#include "base/aligned_buffer.hpp"
 #include "base/file.hpp"
+#include "base/parallel.hpp"
 #include "kernels/dispatch.hpp"
+#include "layer/carver.hpp"
 #include "layer/convert.hpp"
 #include "layer/heads.hpp"
 #include "layer/linear.hpp"
-#include "layer/rows.hpp"
 #include "model/safetensors.hpp"
 
 namespace manyheads::model {
@@ -56,10 +59,6 @@ class Checkpoint {
     return tensor.dtype() == DType::kF32 ? tensor : layer::converted(tensor.cview(), DType::kF32);
   }
 
-  Linear linear(const std::string& name, std::int64_t in, std::int64_t out) const {
-    return Linear(take(name + ".weight", {out, in}).cview(), take(name + ".bias", {out}).cview());
-  }
-
  private:
   // Checkpoints turned over from the first BERT call a norm's tensors gamma and beta.
   static std::vector<std::string> names(const std::string& name) {
@@ -90,9 +89,8 @@ struct Norm {
   Norm(const Checkpoint& from, const std::string& name, std::int64_t size)
       : gamma(from.take_f32(name + ".weight", {size})), beta(from.take_f32(name + ".bias", {size})) {}
 
-  // y = norm(x + residual) for dense rows; residual may be null.
-  void run(const float* x, const float* residual, float* y, std::int64_t rows, double epsilon,
-           const BertOptions& options) const {
+  // y = norm(x + residual) for dense rows; residual may be null, y may be x.
+  void run(const float* x, const float* residual, float* y, std::int64_t rows, double epsilon) const {
     const std::int64_t size = gamma.size(0);
     kernels::LayerNormCall call;
     call.x = x;
@@ -102,9 +100,7 @@ struct Norm {
     call.y = y;
     call.x_stride = call.residual_stride = call.y_stride = call.size = size;
     call.epsilon = static_cast<float>(epsilon);
-    const kernels::KernelTable& table = kernels::active_table();
-    layer::for_row_blocks(rows, size, options.num_threads, options.executor,
-                          [&](std::int64_t begin, std::int64_t end) { table.layer_norm(call, begin, end); });
+    kernels::active_table().layer_norm(call, 0, rows);
   }
 };
 
@@ -113,68 +109,67 @@ struct Block {
   Norm attention_norm, output_norm;
 };
 
-Block load_block(const Checkpoint& from, const BertConfig& config, std::int64_t number) {
+Block load_block(const Checkpoint& from, const BertConfig& config, std::int64_t number, DType weights) {
   const std::string name = "encoder.layer." + std::to_string(number) + ".";
-  const std::int64_t e = config.hidden_size;
-  std::vector<Tensor> weights, biases;
+  const std::int64_t e = config.hidden_size, wide = config.intermediate_size;
+  struct Dense {
+    Tensor weight, bias;
+  };
+  const auto take = [&](const std::string& part, std::int64_t in, std::int64_t out) {
+    return Dense{from.take(name + part + ".weight", {out, in}), from.take(name + part + ".bias", {out})};
+  };
+  std::vector<Tensor> qkv_weights, qkv_biases;
   for (const char* part : {"query", "key", "value"}) {
-    weights.push_back(from.take(name + "attention.self." + part + ".weight", {e, e}));
-    biases.push_back(from.take(name + "attention.self." + part + ".bias", {e}));
+    const Dense one = take(std::string("attention.self.") + part, e, e);
+    qkv_weights.push_back(one.weight);
+    qkv_biases.push_back(one.bias);
   }
+  const Dense attention_output = take("attention.output.dense", e, e);
+  const Dense intermediate = take("intermediate.dense", e, wide);
+  const Dense output = take("output.dense", wide, e);
+  const Dense qkv{layer::stacked(qkv_weights, DType::kF32), layer::stacked(qkv_biases, DType::kF32)};
+
+  layer::PackedMemory memory(Linear::words(3 * e, e, weights) + Linear::words(e, e, weights) +
+                             Linear::words(wide, e, weights) + Linear::words(e, wide, weights));
+  const auto pack = [&](const Dense& dense) {
+    return Linear(dense.weight.cview(), dense.bias.cview(), weights, &memory);
+  };
   Block block;
-  block.qkv = Linear(layer::stacked(weights, DType::kF32).cview(), layer::stacked(biases, DType::kF32).cview());
-  block.attention_output = from.linear(name + "attention.output.dense", e, e);
+  block.qkv = pack(qkv);
+  block.attention_output = pack(attention_output);
+  block.intermediate = pack(intermediate);
+  block.output = pack(output);
   block.attention_norm = Norm(from, name + "attention.output.LayerNorm", e);
-  block.intermediate = from.linear(name + "intermediate.dense", e, config.intermediate_size);
-  block.output = from.linear(name + "output.dense", config.intermediate_size, e);
   block.output_norm = Norm(from, name + "output.LayerNorm", e);
   return block;
 }
 
-// The tokens that count, one after another without padding.
-struct Packing {
-  std::vector<std::int64_t> row_starts;  // [B + 1]
-  std::int64_t batch = 0, tokens = 0;
+std::int64_t length_of(const BertInput& input, std::int64_t b) {
+  return input.lengths.empty() ? input.tokens : input.lengths[static_cast<std::size_t>(b)];
+}
 
-  std::int64_t rows() const { return row_starts.back(); }
-  bool padded() const { return rows() != batch * tokens; }
-  std::int64_t length(std::int64_t b) const {
-    return row_starts[static_cast<std::size_t>(b + 1)] - row_starts[static_cast<std::size_t>(b)];
-  }
-  // Rows of hidden states: their final shape where there is no padding.
-  Dims shape(std::int64_t width) const { return padded() ? Dims{rows(), width} : Dims{batch, tokens, width}; }
-  Tensor unpack(const Tensor& packed, std::int64_t width) const {
-    if (!padded()) return packed;
-    Tensor dense(DType::kF32, {batch, tokens, width});
-    for (std::int64_t b = 0; b < batch; ++b) {
-      std::copy_n(packed.as<float>() + row_starts[static_cast<std::size_t>(b)] * width, length(b) * width,
-                  dense.as<float>() + b * tokens * width);
-    }
-    return dense;
-  }
-};
-
-Packing check(const BertInput& input, const BertConfig& config) {
-  const std::string shape = Dims{input.batch, input.tokens}.to_string();
+// Returns the number of tokens that count.
+std::int64_t check(const BertInput& input, const BertConfig& config) {
+  const auto shape = [&] { return Dims{input.batch, input.tokens}.to_string(); };
   const std::int64_t count = element_count({input.batch, input.tokens});
   const auto size_of_list = [](const std::vector<std::int64_t>& list) {
     return static_cast<std::int64_t>(list.size());
   };
   if (size_of_list(input.ids) != count) {
-    fail(std::to_string(input.ids.size()) + " ids for [B,T] = " + shape);
+    fail(std::to_string(input.ids.size()) + " ids for [B,T] = " + shape());
   }
   if (!input.type_ids.empty() && size_of_list(input.type_ids) != count) {
-    fail(std::to_string(input.type_ids.size()) + " type_ids for [B,T] = " + shape);
+    fail(std::to_string(input.type_ids.size()) + " type_ids for [B,T] = " + shape());
   }
   if (!input.lengths.empty() && size_of_list(input.lengths) != input.batch) {
-    fail(std::to_string(input.lengths.size()) + " lengths for [B,T] = " + shape);
+    fail(std::to_string(input.lengths.size()) + " lengths for [B,T] = " + shape());
   }
-  Packing packing{{0}, input.batch, input.tokens};
+  std::int64_t rows = 0;
   for (std::int64_t b = 0; b < input.batch; ++b) {
-    const std::int64_t length = input.lengths.empty() ? input.tokens : input.lengths[static_cast<std::size_t>(b)];
-    const std::string entry = " of batch entry " + std::to_string(b);
+    const std::int64_t length = length_of(input, b);
+    const auto entry = [&] { return " of batch entry " + std::to_string(b); };
     if (length < 0 || length > input.tokens) {
-      fail("length " + std::to_string(length) + entry + ", expected 0 to " + std::to_string(input.tokens));
+      fail("length " + std::to_string(length) + entry() + ", expected 0 to " + std::to_string(input.tokens));
     }
     if (length > config.max_position_embeddings) {
       fail(std::to_string(length) + " tokens, more than the " + std::to_string(config.max_position_embeddings) +
@@ -184,17 +179,38 @@ Packing check(const BertInput& input, const BertConfig& config) {
       const auto at = static_cast<std::size_t>(b * input.tokens + t);
       const std::int64_t type = input.type_ids.empty() ? 0 : input.type_ids[at];
       if (input.ids[at] < 0 || input.ids[at] >= config.vocab_size) {
-        fail("token id " + std::to_string(input.ids[at]) + entry + ", the vocabulary has " +
+        fail("token id " + std::to_string(input.ids[at]) + entry() + ", the vocabulary has " +
              std::to_string(config.vocab_size));
       }
       if (type < 0 || type >= config.type_vocab_size) {
-        fail("type id " + std::to_string(type) + entry + ", the model has " + std::to_string(config.type_vocab_size));
+        fail("type id " + std::to_string(type) + entry() + ", the model has " + std::to_string(config.type_vocab_size));
       }
     }
-    packing.row_starts.push_back(packing.rows() + length);
+    rows += length;
   }
-  return packing;
+  return rows;
 }
+
+// How the rows of a run are shared out. Between two products over all tokens (attention) a row needs no other: a worker
+// takes a block of rows through all that lies between, while they are in its cache. Few rows are one block, whose
+// projections the workers share.
+struct Blocks {
+  std::int64_t rows = 0, count = 1;
+  int workers = 1;  // that take blocks
+  int inner = 1;    // threads of a projection within a block
+
+  Blocks(std::int64_t all_rows, int threads) : rows(all_rows) {
+    constexpr std::int64_t kMostRows =
+        144;  // whole register tiles of every kernel, in the second cache with their wide form
+    constexpr std::int64_t kLeastRows = 36;
+    count = std::max<std::int64_t>(1, (rows + kMostRows - 1) / kMostRows);
+    if (threads > 1 && rows >= threads * kLeastRows) count = (count + threads - 1) / threads * threads;
+    if (count == 1) inner = threads;
+    workers = base::worker_count(count, threads);
+  }
+  std::int64_t begin(std::int64_t i) const { return rows * i / count; }
+  std::int64_t most() const { return (rows + count - 1) / count; }
+};
 
 }  // namespace
 
@@ -245,29 +261,211 @@ struct BertEncoder::Impl {
   Norm embedding_norm;
   std::vector<Block> blocks;
 
-  Impl(const BertConfig& given, const Checkpoint& from) : config(given) {
+  Impl(const BertConfig& given, const Checkpoint& from, DType weights) : config(given) {
     const std::int64_t e = config.hidden_size;
     words = from.take_f32("embeddings.word_embeddings.weight", {config.vocab_size, e});
     positions = from.take_f32("embeddings.position_embeddings.weight", {config.max_position_embeddings, e});
     types = from.take_f32("embeddings.token_type_embeddings.weight", {config.type_vocab_size, e});
     embedding_norm = Norm(from, "embeddings.LayerNorm", e);
-    for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) blocks.push_back(load_block(from, config, i));
+    for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) blocks.push_back(load_block(from, config, i, weights));
   }
 
-  void embed(const BertInput& input, const Packing& packing, float* sums, float* x, const BertOptions& options) const;
-  void attend(const Packing& packing, float* qkv, float* heads, Tensor* lse, Workspace& workspace,
-              const BertOptions& options) const;
   void check_options(const BertOptions& options) const;
 };
 
-BertEncoder::BertEncoder(const BertConfig& config, const StateDict& tensors)
-    : impl_(std::make_unique<const Impl>(config, Checkpoint(tensors, {}, "BertEncoder"))) {}
+namespace {
 
-BertEncoder BertEncoder::load(const std::filesystem::path& folder) {
+// One call of run: its memory, carved from the workspace, and its steps.
+class Pass {
+ public:
+  Pass(const BertConfig& config, const BertInput& input, const BertOptions& options, Workspace& workspace)
+      : config_(config),
+        input_(input),
+        options_(options),
+        workspace_(workspace),
+        rows_(check(input, config)),
+        threads_(options.num_threads > 0 ? options.num_threads : default_num_threads()),
+        blocks_(rows_, threads_) {
+    place(0);
+    std::size_t attention = 0;
+    for_each_length([&](std::int64_t b, std::int64_t count) {
+      const AttentionViews views = heads_of(b, count, qkv_);
+      attention =
+          std::max(attention, attention_workspace_size(views.q, views.k, views.v, views.out, attention_options()));
+    });
+    // attention asks for the workspace's beginning.
+    place((attention + base::kAlignment - 1) / base::kAlignment * base::kAlignment);
+  }
+
+  std::int64_t rows() const { return rows_; }
+  const std::int64_t* row_starts() const { return row_starts_; }
+
+  // Runs body(first row, rows, worker) for each block.
+  template <class Body>
+  void for_each_block(Body&& body) const {
+    if (rows_ == 0) return;
+    base::parallel_for(blocks_.count, blocks_.workers, options_.executor, [&](std::int64_t i, int worker) {
+      body(blocks_.begin(i), blocks_.begin(i + 1) - blocks_.begin(i), worker);
+    });
+  }
+
+  void embed(const Tensor& words, const Tensor& positions, const Tensor& types, const Norm& norm, std::int64_t begin,
+             std::int64_t count) const {
+    const std::int64_t e = config_.hidden_size;
+    for_each_row(begin, count, [&](std::int64_t row, std::int64_t b, std::int64_t t) {
+      const auto at = static_cast<std::size_t>(b * input_.tokens + t);
+      const float* word = words.as<float>() + input_.ids[at] * e;
+      const float* type = types.as<float>() + (input_.type_ids.empty() ? 0 : input_.type_ids[at]) * e;
+      const float* position = positions.as<float>() + t * e;
+      for (std::int64_t i = 0; i < e; ++i) x_[row * e + i] = word[i] + type[i] + position[i];
+    });
+    norm.run(x_ + begin * e, nullptr, x_ + begin * e, count, config_.layer_norm_eps);
+  }
+
+  // Into the memory that attention reads: a layer's tap, or the pass's own.
+  void project(const Block& block, Tensor* tap, std::int64_t begin, std::int64_t count) const {
+    linear(block.qkv, x_ + begin * config_.hidden_size, count, qkv(tap) + begin * 3 * config_.hidden_size);
+  }
+
+  void attend(Tensor* tap, Tensor* lse) const {
+    for_each_length([&](std::int64_t b, std::int64_t count) {
+      AttentionOptions how = attention_options();
+      how.workspace = &workspace_;
+      TensorView lse_rows;
+      if (lse != nullptr) {
+        lse_rows =
+            TensorView(lse->as<float>() + row_starts_[b], {count, config_.num_attention_heads, length_of(input_, b)},
+                       {length_of(input_, b), rows_, 1});
+        how.lse = &lse_rows;
+      }
+      const AttentionViews views = heads_of(b, count, qkv(tap));
+      attention(views.q, views.k, views.v, views.out, how);
+    });
+  }
+
+  // All of a layer behind attention.
+  void finish(const Block& block, ConstTensorView head_scale, std::int64_t begin, std::int64_t count,
+              int worker) const {
+    const std::int64_t e = config_.hidden_size;
+    float* const heads = heads_ + begin * e;
+    float* const x = x_ + begin * e;
+    float* const middle = middle_ + worker * blocks_.most() * e;
+    float* const wide = wide_ + worker * blocks_.most() * config_.intermediate_size;
+    if (head_scale.defined()) {
+      layer::scale_heads(heads, count, config_.num_attention_heads, config_.head_size(), head_scale, 1, nullptr);
+    }
+    linear(block.attention_output, heads, count, middle);
+    block.attention_norm.run(middle, x, middle, count, config_.layer_norm_eps);
+    linear(block.intermediate, middle, count, wide, config_.hidden_act);
+    linear(block.output, wide, count, x);
+    block.output_norm.run(x, middle, x, count, config_.layer_norm_eps);
+  }
+
+  // The rows to their places in [B,T,E].
+  void unpack(float* to, std::int64_t begin, std::int64_t count) const {
+    const std::int64_t e = config_.hidden_size;
+    for_each_row(begin, count, [&](std::int64_t row, std::int64_t b, std::int64_t t) {
+      std::copy_n(x_ + row * e, e, to + (b * input_.tokens + t) * e);
+    });
+  }
+
+ private:
+  struct AttentionViews {
+    ConstTensorView q, k, v;
+    TensorView out;
+  };
+
+  // Lays the arrays out behind the first `offset` bytes of the workspace.
+  void place(std::size_t offset) {
+    const auto workers = static_cast<std::int64_t>(blocks_.workers);
+    const std::int64_t e = config_.hidden_size;
+    layer::Carver carver("BertEncoder::run");
+    const std::size_t starts = carver.take({input_.batch + 1}, sizeof(std::int64_t));
+    const std::size_t x = carver.take({rows_, e}, sizeof(float));
+    const std::size_t qkv = carver.take({rows_, 3 * e}, sizeof(float));
+    const std::size_t heads = carver.take({rows_, e}, sizeof(float));
+    const std::size_t middle = carver.take({workers, blocks_.most(), e}, sizeof(float));
+    const std::size_t wide = carver.take({workers, blocks_.most(), config_.intermediate_size}, sizeof(float));
+    auto* memory = static_cast<std::byte*>(workspace_.reserve(offset + carver.used())) + offset;
+    const auto floats = [&](std::size_t at) { return reinterpret_cast<float*>(memory + at); };
+    row_starts_ = reinterpret_cast<std::int64_t*>(memory + starts);
+    x_ = floats(x);
+    qkv_ = floats(qkv);
+    heads_ = floats(heads);
+    middle_ = floats(middle);
+    wide_ = floats(wide);
+    row_starts_[0] = 0;
+    for (std::int64_t b = 0; b < input_.batch; ++b) row_starts_[b + 1] = row_starts_[b] + length_of(input_, b);
+  }
+
+  AttentionOptions attention_options() const {
+    AttentionOptions how;
+    how.num_threads = threads_;
+    how.executor = options_.executor;
+    return how;
+  }
+
+  float* qkv(Tensor* tap) const { return tap != nullptr ? tap->as<float>() : qkv_; }
+
+  // The heads of `count` entries of one length from b on.
+  AttentionViews heads_of(std::int64_t b, std::int64_t count, float* qkv) const {
+    const std::int64_t e = config_.hidden_size, h = config_.num_attention_heads, d = config_.head_size();
+    const std::int64_t length = length_of(input_, b), start = row_starts_[b];
+    const auto part = [&](int which) {
+      return layer::heads_view(qkv + start * 3 * e + which * e, count, h, length, d, length * 3 * e, 3 * e);
+    };
+    return {part(0), part(1), part(2), layer::heads_view(heads_ + start * e, count, h, length, d, length * e, e)};
+  }
+
+  // Calls body(first entry, entries): neighbours of one length are one call of attention. None of them has padding, so
+  // none needs a mask.
+  template <class Body>
+  void for_each_length(Body&& body) const {
+    for (std::int64_t b = 0, end = 0; b < input_.batch; b = end) {
+      end = b + 1;
+      while (end < input_.batch && length_of(input_, end) == length_of(input_, b)) ++end;
+      if (length_of(input_, b) > 0) body(b, end - b);
+    }
+  }
+
+  // Calls body(row, entry, token).
+  template <class Body>
+  void for_each_row(std::int64_t begin, std::int64_t count, Body&& body) const {
+    std::int64_t b = std::upper_bound(row_starts_, row_starts_ + input_.batch + 1, begin) - row_starts_ - 1;
+    for (std::int64_t row = begin; row < begin + count; ++row) {
+      while (row >= row_starts_[b + 1]) ++b;
+      body(row, b, row - row_starts_[b]);
+    }
+  }
+
+  void linear(const Linear& with, const float* from, std::int64_t count, float* to,
+              layer::Activation activation = layer::Activation::kNone) const {
+    with.run(from, count, with.in_features(), to, with.out_features(), activation, blocks_.inner, options_.executor);
+  }
+
+  const BertConfig& config_;
+  const BertInput& input_;
+  const BertOptions& options_;
+  Workspace& workspace_;
+  std::int64_t rows_;
+  int threads_;
+  Blocks blocks_;
+  std::int64_t* row_starts_ = nullptr;         // [B + 1]: the tokens that count lie one after another
+  float *x_ = nullptr, *heads_ = nullptr;      // [rows,E]
+  float* qkv_ = nullptr;                       // [rows,3 E]
+  float *middle_ = nullptr, *wide_ = nullptr;  // a block of rows for each worker
+};
+
+}  // namespace
+
+BertEncoder::BertEncoder(const BertConfig& config, const StateDict& tensors, DType weights)
+    : impl_(std::make_unique<const Impl>(config, Checkpoint(tensors, {}, "BertEncoder"), weights)) {}
+
+BertEncoder BertEncoder::load(const std::filesystem::path& folder, DType weights) {
   const BertConfig config = load_bert_config(folder);
   const SafetensorsFile file = load_checkpoint(folder);
   return BertEncoder(std::make_unique<const Impl>(
-      config, Checkpoint(file.tensors, file.unsupported, base::path_in_quotes(file.path))));
+      config, Checkpoint(file.tensors, file.unsupported, base::path_in_quotes(file.path)), weights));
 }
 
 BertEncoder::BertEncoder(std::unique_ptr<const Impl> impl) : impl_(std::move(impl)) {}
@@ -276,53 +474,6 @@ BertEncoder::BertEncoder(BertEncoder&&) noexcept = default;
 BertEncoder& BertEncoder::operator=(BertEncoder&&) noexcept = default;
 
 const BertConfig& BertEncoder::config() const noexcept { return impl_->config; }
-
-void BertEncoder::Impl::embed(const BertInput& input, const Packing& packing, float* sums, float* x,
-                              const BertOptions& options) const {
-  const std::int64_t e = config.hidden_size;
-  for (std::int64_t b = 0; b < packing.batch; ++b) {
-    float* rows = sums + packing.row_starts[static_cast<std::size_t>(b)] * e;
-    layer::for_row_blocks(
-        packing.length(b), e, options.num_threads, options.executor, [&](std::int64_t begin, std::int64_t end) {
-          for (std::int64_t t = begin; t < end; ++t) {
-            const auto at = static_cast<std::size_t>(b * packing.tokens + t);
-            const float* word = words.as<float>() + input.ids[at] * e;
-            const float* type = types.as<float>() + (input.type_ids.empty() ? 0 : input.type_ids[at]) * e;
-            const float* position = positions.as<float>() + t * e;
-            for (std::int64_t i = 0; i < e; ++i) rows[t * e + i] = word[i] + type[i] + position[i];
-          }
-        });
-  }
-  embedding_norm.run(sums, nullptr, x, packing.rows(), config.layer_norm_eps, options);
-}
-
-void BertEncoder::Impl::attend(const Packing& packing, float* qkv, float* heads, Tensor* lse, Workspace& workspace,
-                               const BertOptions& options) const {
-  const std::int64_t e = config.hidden_size, d = config.head_size(), h = config.num_attention_heads;
-  const std::int64_t rows = packing.rows();
-  for (std::int64_t b = 0; b < packing.batch;) {
-    // Neighbours of one length are one call: none of them has padding, so none needs a mask.
-    const std::int64_t length = packing.length(b);
-    std::int64_t end = b + 1;
-    while (end < packing.batch && packing.length(end) == length) ++end;
-    const std::int64_t n = end - b, start = packing.row_starts[static_cast<std::size_t>(b)];
-    b = end;
-    if (length == 0) continue;
-    const auto part = [&](int which) {
-      return layer::heads_view(qkv + start * 3 * e + which * e, n, h, length, d, length * 3 * e, 3 * e);
-    };
-    AttentionOptions how;
-    how.num_threads = options.num_threads;
-    how.executor = options.executor;
-    how.workspace = &workspace;
-    TensorView lse_rows;
-    if (lse != nullptr) {
-      lse_rows = TensorView(lse->as<float>() + start, {n, h, length}, {length, rows, 1});
-      how.lse = &lse_rows;
-    }
-    attention(part(0), part(1), part(2), layer::heads_view(heads + start * e, n, h, length, d, length * e, e), how);
-  }
-}
 
 void BertEncoder::Impl::check_options(const BertOptions& options) const {
   if (options.num_threads < 0) fail("num_threads is " + std::to_string(options.num_threads) + ", expected 0 or more");
@@ -337,62 +488,58 @@ void BertEncoder::Impl::check_options(const BertOptions& options) const {
 Tensor BertEncoder::run(const BertInput& input, const BertOptions& options) const {
   const Impl& m = *impl_;
   const BertConfig& config = m.config;
-  const Packing packing = check(input, config);
+  const std::int64_t e = config.hidden_size, h = config.num_attention_heads;
   m.check_options(options);
-  const std::int64_t rows = packing.rows(), e = config.hidden_size, h = config.num_attention_heads;
+  std::optional<Workspace> own;
+  const Pass pass(config, input, options, options.workspace != nullptr ? *options.workspace : own.emplace());
 
-  // The wide rows between the two last projections are made a block at a time: they stay in the cache.
-  constexpr std::int64_t kBlockRows = 480;  // whole register tiles of every kernel
-  Tensor x(DType::kF32, packing.shape(e));
-  Tensor own_qkv;
-  if (options.taps == nullptr) own_qkv = Tensor(DType::kF32, {rows, 3 * e});
-  Tensor heads(DType::kF32, {rows, e}), projected(DType::kF32, {rows, e}), middle(DType::kF32, {rows, e});
-  Tensor wide(DType::kF32, {std::min(rows, kBlockRows), config.intermediate_size});
-  Workspace workspace;
-
-  m.embed(input, packing, projected.as<float>(), x.as<float>(), options);
-  if (options.hidden_states != nullptr) options.hidden_states->assign(1, packing.unpack(x, e));
-  if (options.taps != nullptr) options.taps->layers.assign(m.blocks.size(), {});
-
-  for (std::size_t i = 0; i < m.blocks.size(); ++i) {
-    const Block& block = m.blocks[i];
-    Tensor qkv = own_qkv;
-    Tensor* lse = nullptr;
-    if (options.taps != nullptr) {
-      BertLayerTap& tap = options.taps->layers[i];
-      tap.qkv = qkv = Tensor(DType::kF32, {rows, 3 * e});
-      tap.lse = Tensor(DType::kF32, {h, rows});
-      tap.row_starts = packing.row_starts;
-      tap.num_heads = h;
-      lse = &tap.lse;
-    }
-    const auto linear = [&](const Linear& with, const float* from, std::int64_t count, float* to,
-                            layer::Activation activation = layer::Activation::kNone) {
-      with.run(from, count, with.in_features(), to, with.out_features(), activation, options.num_threads,
-               options.executor);
-    };
-    linear(block.qkv, x.as<float>(), rows, qkv.as<float>());
-    m.attend(packing, qkv.as<float>(), heads.as<float>(), lse, workspace, options);
-    if (const ConstTensorView& scale = options.head_scale; scale.defined()) {
-      const auto* data = static_cast<const float*>(scale.data()) + static_cast<std::int64_t>(i) * scale.stride(0);
-      layer::scale_heads(heads.as<float>(), rows, h, config.head_size(), ConstTensorView(data, {h}, {scale.stride(1)}),
-                         options.num_threads, options.executor);
-    }
-    linear(block.attention_output, heads.as<float>(), rows, projected.as<float>());
-    block.attention_norm.run(projected.as<float>(), x.as<float>(), middle.as<float>(), rows, config.layer_norm_eps,
-                             options);
-    for (std::int64_t begin = 0; begin < rows; begin += kBlockRows) {
-      const std::int64_t count = std::min(kBlockRows, rows - begin);
-      linear(block.intermediate, middle.as<float>() + begin * e, count, wide.as<float>(), config.hidden_act);
-      linear(block.output, wide.as<float>(), count, projected.as<float>() + begin * e);
-    }
-    // A hidden state that was handed out is the caller's: the next one gets memory of its own.
-    if (options.hidden_states != nullptr && !packing.padded()) x = Tensor(DType::kF32, packing.shape(e));
-    block.output_norm.run(projected.as<float>(), middle.as<float>(), x.as<float>(), rows, config.layer_norm_eps,
-                          options);
-    if (options.hidden_states != nullptr) options.hidden_states->push_back(packing.unpack(x, e));
+  const Dims shape{input.batch, input.tokens, e};
+  Tensor last(DType::kF32, shape);
+  std::vector<Tensor>* hidden = options.hidden_states;
+  if (hidden != nullptr) {
+    hidden->clear();
+    for (std::size_t i = 0; i < m.blocks.size(); ++i) hidden->emplace_back(DType::kF32, shape);
+    hidden->push_back(last);
   }
-  return packing.unpack(x, e);
+  std::vector<BertLayerTap>* taps = options.taps != nullptr ? &options.taps->layers : nullptr;
+  if (taps != nullptr) {
+    taps->assign(m.blocks.size(), {});
+    for (BertLayerTap& tap : *taps) {
+      tap.qkv = Tensor(DType::kF32, {pass.rows(), 3 * e});
+      tap.lse = Tensor(DType::kF32, {h, pass.rows()});
+      tap.row_starts.assign(pass.row_starts(), pass.row_starts() + input.batch + 1);
+      tap.num_heads = h;
+    }
+  }
+  const auto qkv_tap = [&](std::size_t i) { return taps != nullptr ? &(*taps)[i].qkv : nullptr; };
+  const auto lse_tap = [&](std::size_t i) { return taps != nullptr ? &(*taps)[i].lse : nullptr; };
+  // What becomes of rows that have passed `layers` layers.
+  const auto go_on = [&](std::size_t layers, std::int64_t begin, std::int64_t count) {
+    if (layers == m.blocks.size()) {
+      pass.unpack(last.as<float>(), begin, count);
+    } else {
+      if (hidden != nullptr) pass.unpack((*hidden)[layers].as<float>(), begin, count);
+      pass.project(m.blocks[layers], qkv_tap(layers), begin, count);
+    }
+  };
+
+  pass.for_each_block([&](std::int64_t begin, std::int64_t count, int) {
+    pass.embed(m.words, m.positions, m.types, m.embedding_norm, begin, count);
+    go_on(0, begin, count);
+  });
+  for (std::size_t i = 0; i < m.blocks.size(); ++i) {
+    pass.attend(qkv_tap(i), lse_tap(i));
+    ConstTensorView scale;
+    if (const ConstTensorView& all = options.head_scale; all.defined()) {
+      scale = ConstTensorView(static_cast<const float*>(all.data()) + static_cast<std::int64_t>(i) * all.stride(0), {h},
+                              {all.stride(1)});
+    }
+    pass.for_each_block([&](std::int64_t begin, std::int64_t count, int worker) {
+      pass.finish(m.blocks[i], scale, begin, count, worker);
+      go_on(i + 1, begin, count);
+    });
+  }
+  return last;
 }
 
 }  // namespace manyheads::model

@@ -52,17 +52,20 @@ struct BertOptions {
   std::vector<Tensor>* hidden_states = nullptr;  // out: [B,T,E] after the embeddings and after each layer
   int num_threads = 0;
   Executor* executor = nullptr;
+  Workspace* workspace = nullptr;  // with one, a run allocates its results only once it has grown; not for two at once
 };
 
 // A BERT encoder (Devlin et al. 2018) from a folder as the hub lays it out: config.json and model.safetensors.
-// run is const and thread-safe. The bits of a row depend on its own tokens only, not on the batch, the padding or the
-// threads.
+// run is const and thread-safe for disjoint workspaces. The bits of a row depend on its own tokens only, not on the
+// batch, the padding or the threads.
 class BertEncoder {
  public:
   // Names with or without the prefix `bert.`; tensors that an encoder does not need are passed over. Throws Error
-  // naming the tensor that is missing or has another shape than config.json says.
-  static BertEncoder load(const std::filesystem::path& folder);
-  BertEncoder(const BertConfig& config, const StateDict& tensors);
+  // naming the tensor that is missing or has another shape than config.json says. `weights` is what the projections'
+  // weights are kept as, of whatever type they are in the file: F32, or BF16, which takes half the memory and reading
+  // (layer::Linear says how they multiply).
+  static BertEncoder load(const std::filesystem::path& folder, DType weights = DType::kF32);
+  BertEncoder(const BertConfig& config, const StateDict& tensors, DType weights = DType::kF32);
   ~BertEncoder();
   BertEncoder(BertEncoder&&) noexcept;
   BertEncoder& operator=(BertEncoder&&) noexcept;

@@ -85,6 +85,21 @@ TEST_F(CliEmbed, SafetensorsHoldsTheSameNumbers) {
   }
 }
 
+TEST_F(CliEmbed, Bf16WeightsAreNearAndNotTheSame) {
+  const std::string file = write("texts", "the black cat sat\n");
+  const json f32 = lines(program({"embed", file}).out)[0].at("embedding");
+  EXPECT_EQ(lines(program({"embed", file, "--weights-dtype", "f32"}).out)[0].at("embedding"), f32);
+  const Result result = program({"embed", file, "--weights-dtype", "bf16"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const json bf16 = lines(result.out)[0].at("embedding");
+  EXPECT_NE(bf16, f32);
+  double cosine = 0;
+  for (std::size_t i = 0; i < 32; ++i) cosine += bf16[i].get<double>() * f32[i].get<double>();
+  EXPECT_GT(cosine,
+            0.998);  // weights and rows of 8 projections rounded by 2^-8: an angle of 0.063 if all errors add up
+  EXPECT_EQ(program({"embed", file, "--weights-dtype", "f16"}).code, 2);
+}
+
 // More lines than are sorted together, in their order.
 TEST_F(CliEmbed, ManyLinesKeepTheirOrder) {
   std::string texts;

@@ -94,11 +94,15 @@ TEST_F(Dispatch, AnEmptyVariableIsNone) {
 
 TEST_F(Dispatch, TablesAreWhole) {
   for (const kernels::KernelTable& table : kernels::available_tables()) {
-    EXPECT_GT(table.tile_queries, 0);
-    EXPECT_LE(table.tile_queries, 64);
+    for (const DType type : {DType::kF32, DType::kBF16}) {
+      kernels::AttentionCall call;
+      call.type = call.kv_type = type;
+      EXPECT_GT(table.tile_queries(call), 0);
+      EXPECT_LE(table.tile_queries(call), 64);
+    }
     EXPECT_GT(table.panel, 0);
     EXPECT_GT(table.linear_rows, 0);
-    EXPECT_TRUE(table.scratch_floats && table.forward && table.weights && table.linear && table.layer_norm &&
+    EXPECT_TRUE(table.scratch_floats && table.forward && table.node_floats && table.merge && table.weights && table.linear && table.layer_norm &&
                 table.fma_work && table.read_work)
         << table.name;
   }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "attention/call.hpp"
+#include "kernels/dispatch.hpp"
 
 namespace manyheads::test {
 namespace {
@@ -124,22 +125,24 @@ TEST_P(LinearLayer, Epilogues) {
 }
 
 TEST_P(LinearLayer, TheBitsOfARowDoNotDependOnTheCall) {
-  constexpr std::int64_t kIn = 333, kOut = 150, kRows = 200;
+  constexpr std::int64_t kIn = 1333, kOut = 150, kRows = 200;  // several depths of any kernel
   const std::vector<float> w = normals(kIn * kOut, 9), b = normals(kOut, 10), x = normals(kRows * kIn, 11);
-  const Linear linear(matrix(w, kOut, kIn), row(b));
-  std::vector<float> all(kRows * kOut);
-  linear.run(x.data(), kRows, kIn, all.data(), kOut, Activation::kGelu, 1);
-  for (const int threads : {2, 3, 8, 64}) {
-    std::vector<float> y(kRows * kOut);
-    linear.run(x.data(), kRows, kIn, y.data(), kOut, Activation::kGelu, threads);
-    EXPECT_EQ(std::memcmp(y.data(), all.data(), y.size() * sizeof(float)), 0) << threads << " threads";
-  }
-  for (std::int64_t rows = 1; rows <= 40; ++rows) {
-    for (const std::int64_t first : {std::int64_t{0}, rows, kRows - rows}) {
-      std::vector<float> y(static_cast<std::size_t>(rows * kOut));
-      linear.run(x.data() + first * kIn, rows, kIn, y.data(), kOut, Activation::kGelu, 2);
-      EXPECT_EQ(std::memcmp(y.data(), all.data() + first * kOut, y.size() * sizeof(float)), 0)
-          << rows << " rows from " << first;
+  for (const DType kept : {DType::kF32, DType::kBF16}) {
+    const Linear linear(matrix(w, kOut, kIn), row(b), kept);
+    std::vector<float> all(kRows * kOut);
+    linear.run(x.data(), kRows, kIn, all.data(), kOut, Activation::kGelu, 1);
+    for (const int threads : {2, 3, 8, 64}) {
+      std::vector<float> y(kRows * kOut);
+      linear.run(x.data(), kRows, kIn, y.data(), kOut, Activation::kGelu, threads);
+      EXPECT_EQ(std::memcmp(y.data(), all.data(), y.size() * sizeof(float)), 0) << threads << " threads";
+    }
+    for (std::int64_t rows = 1; rows <= 60; ++rows) {
+      for (const std::int64_t first : {std::int64_t{0}, rows, kRows - rows}) {
+        std::vector<float> y(static_cast<std::size_t>(rows * kOut));
+        linear.run(x.data() + first * kIn, rows, kIn, y.data(), kOut, Activation::kGelu, 2);
+        EXPECT_EQ(std::memcmp(y.data(), all.data() + first * kOut, y.size() * sizeof(float)), 0)
+            << rows << " rows from " << first << ", " << name_of(kept);
+      }
     }
   }
 }
@@ -185,16 +188,62 @@ TEST_P(LinearLayer, WeightsOfAnyTypeAndLayout) {
   }
 }
 
+std::vector<float> rounded_to_bf16(std::vector<float> values) {
+  for (float& value : values) value = static_cast<float>(bfloat16(value));
+  return values;
+}
+
+// With products of BF16 pairs x is rounded as the weights are; each step of the chain then rounds no more than one of
+// F32 does.
+TEST_P(LinearLayer, Bf16WeightsAreThoseOfTheRoundedValues) {
+  const bool pairs = kernels::active_table().bf16_products;
+  for (const auto& [in, out] : {std::pair<std::int64_t, std::int64_t>{64, 96}, {33, 17}, {1, 70}, {1030, 40}}) {
+    const std::vector<float> w = normals(in * out, 30), b = normals(out, 31), rounded = rounded_to_bf16(w);
+    const Linear linear(matrix(w, out, in), row(b), DType::kBF16), same(matrix(rounded, out, in), row(b));
+    for (std::int64_t rows = 1; rows <= 60; ++rows) {
+      const std::vector<float> x = normals(rows * in, static_cast<std::uint64_t>(rows));
+      std::vector<float> y(static_cast<std::size_t>(rows * out), 777.0f), f32(y);
+      linear.run(x.data(), rows, in, y.data(), out);
+      same.run(x.data(), rows, in, f32.data(), out);
+      if (pairs) {
+        EXPECT_EQ(wrong(rounded_to_bf16(x), rounded, b, y, rows, in, out, Activation::kNone), "")
+            << rows << " rows, " << in << " to " << out;
+      } else {
+        EXPECT_EQ(y, f32) << rows << " rows, " << in << " to " << out;
+      }
+    }
+  }
+}
+
+TEST_P(LinearLayer, ProjectionsThatShareABlockKeepIt) {
+  const std::vector<float> w1 = normals(20 * 35, 32), w2 = normals(50 * 20, 33), x = normals(3 * 20, 34), b;
+  std::vector<float> y1(3 * 35), y2(3 * 50);
+  Linear one, two;
+  {
+    layer::PackedMemory memory(Linear::words(35, 20, DType::kF32) + Linear::words(50, 20, DType::kBF16));
+    one = Linear(matrix(w1, 35, 20), {}, DType::kF32, &memory);
+    two = Linear(matrix(w2, 50, 20), {}, DType::kBF16, &memory);
+  }
+  one.run(x.data(), 3, 20, y1.data(), 35);
+  EXPECT_EQ(wrong(x, w1, b, y1, 3, 20, 35, Activation::kNone), "");
+  std::vector<float> alone(3 * 50);
+  two.run(x.data(), 3, 20, y2.data(), 50);
+  Linear(matrix(w2, 50, 20), {}, DType::kBF16).run(x.data(), 3, 20, alone.data(), 50);
+  EXPECT_EQ(y2, alone);
+}
+
 TEST_P(LinearLayer, NaNStaysInItsRowAndColumn) {
-  constexpr std::int64_t kIn = 20, kOut = 50, kRows = 14;
+  constexpr std::int64_t kIn = 21, kOut = 50, kRows = 14;
   std::vector<float> w = normals(kIn * kOut, 18), x = normals(kRows * kIn, 19), y(kRows * kOut);
   x[5 * kIn + 3] = std::numeric_limits<float>::quiet_NaN();
   w[44 * kIn] = std::numeric_limits<float>::quiet_NaN();
   for (const Activation activation : {Activation::kNone, Activation::kRelu, Activation::kGelu, Activation::kGeluTanh}) {
-    Linear(matrix(w, kOut, kIn), {}).run(x.data(), kRows, kIn, y.data(), kOut, activation);
-    for (std::int64_t r = 0; r < kRows; ++r) {
-      for (std::int64_t n = 0; n < kOut; ++n) {
-        EXPECT_EQ(std::isnan(y[static_cast<std::size_t>(r * kOut + n)]), r == 5 || n == 44) << r << " " << n;
+    for (const DType kept : {DType::kF32, DType::kBF16}) {
+      Linear(matrix(w, kOut, kIn), {}, kept).run(x.data(), kRows, kIn, y.data(), kOut, activation);
+      for (std::int64_t r = 0; r < kRows; ++r) {
+        for (std::int64_t n = 0; n < kOut; ++n) {
+          EXPECT_EQ(std::isnan(y[static_cast<std::size_t>(r * kOut + n)]), r == 5 || n == 44) << r << " " << n;
+        }
       }
     }
   }
@@ -203,9 +252,12 @@ TEST_P(LinearLayer, NaNStaysInItsRowAndColumn) {
 TEST_P(LinearLayer, EmptySizes) {
   const std::vector<float> none, b = {1.0f, -2.0f, 3.0f};
   std::vector<float> y(6, 777.0f);
-  const Linear no_input(ConstTensorView(nullptr, DType::kF32, Dims{3, 0}), row(b));
-  no_input.run(nullptr, 2, 0, y.data(), 3, Activation::kRelu);
-  EXPECT_EQ(y, (std::vector<float>{1, 0, 3, 1, 0, 3}));
+  for (const DType kept : {DType::kF32, DType::kBF16}) {
+    std::fill(y.begin(), y.end(), 777.0f);
+    const Linear no_input(ConstTensorView(nullptr, DType::kF32, Dims{3, 0}), row(b), kept);
+    no_input.run(nullptr, 2, 0, y.data(), 3, Activation::kRelu);
+    EXPECT_EQ(y, (std::vector<float>{1, 0, 3, 1, 0, 3}));
+  }
   const Linear no_output(ConstTensorView(nullptr, DType::kF32, Dims{0, 4}), {});
   EXPECT_NO_THROW(no_output.run(y.data(), 1, 4, nullptr, 0));
   const Linear some(matrix(b, 3, 1), {});
@@ -222,6 +274,8 @@ TEST(LinearErrors, NameTheArgumentAndTheShapes) {
             }),
             "linear: weight is F64 [3,4], expected F32, BF16 or F16 [out, in]");
   EXPECT_NE(error_of([&] { Linear({}, {}); }), "no error");
+  EXPECT_EQ(error_of([&] { Linear(matrix(values, 3, 4), {}, DType::kF16); }),
+            "linear: weights are to be kept as F16, expected F32 or BF16");
   EXPECT_EQ(error_of([&] { Linear(matrix(values, 3, 4), row(values)); }), "linear: bias is F32 [12], weight [3,4]");
   EXPECT_EQ(error_of([&] { Linear(matrix(values, 3, 4), matrix(values, 3, 1)); }),
             "linear: bias is F32 [3,1], weight [3,4]");

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <manyheads/cpu.hpp>
 #include <manyheads/error.hpp>
 #include <manyheads/multi_head_attention.hpp>
 #include <manyheads/safetensors.hpp>
@@ -17,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "allocations.hpp"
 #include "layer/convert.hpp"
 #include "layer/layer_reference.hpp"
 
@@ -526,6 +528,46 @@ TEST(MultiHeadAttention, LargeFiniteMasksStayNumbers) {
   f.forward({.key_padding_mask = padding.cview(), .attn_mask = lowest.cview(), .weights = &view});
   EXPECT_EQ(weights.as<float>()[0], 0);
   EXPECT_FLOAT_EQ(weights.as<float>()[1], 1.0f / 5);
+}
+
+TEST(MultiHeadAttention, AForwardWithAWorkspaceAllocatesNothing) {
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    const MultiHeadAttention layer({.d_model = 96, .num_heads = 4, .dtype = type});
+    std::mt19937_64 random(9);
+    const Tensor x = random_tensor(random, {2, 30, 96});
+    Tensor y(DType::kF32, x.shape());
+    Workspace workspace;
+    for (const int threads : {1, 2}) {
+      const MultiHeadAttentionOptions options{.mask = causal(), .num_threads = threads, .workspace = &workspace};
+      layer.forward(x.cview(), y.view(), options);
+      const std::size_t capacity = workspace.capacity();
+      const std::int64_t before = test::allocations();
+      layer.forward(x.cview(), y.view(), options);
+      EXPECT_EQ(test::allocations(), before) << name_of(type) << ", " << threads;
+      EXPECT_EQ(workspace.capacity(), capacity);
+    }
+  }
+}
+
+// The bits of one sequence alone, whatever shares the call with it, at each instruction set.
+TEST(MultiHeadAttention, Bf16WeightsKeepTheBitsOfASequenceInAnyBatch) {
+  for (const std::string& isa : available_isas()) {
+    set_isa(isa);
+    const MultiHeadAttention layer({.d_model = 80, .num_heads = 5, .dtype = DType::kBF16});
+    std::mt19937_64 random(10);
+    const Tensor x = random_tensor(random, {40, 9, 80});  // more rows than a task of a projection
+    Tensor all(DType::kF32, x.shape()), one(DType::kF32, {1, 9, 80});
+    for (const int threads : {1, 3}) {
+      layer.forward(x.cview(), all.view(), {.num_threads = threads});
+      for (std::int64_t b = 0; b < 40; ++b) {
+        const ConstTensorView alone(x.as<float>() + b * 9 * 80, Dims{1, 9, 80});
+        layer.forward(alone, one.view());
+        EXPECT_EQ(std::memcmp(one.bytes(), std::as_const(all).as<float>() + b * 9 * 80, 9 * 80 * sizeof(float)), 0)
+            << isa << ", entry " << b << ", " << threads << " threads";
+      }
+    }
+  }
+  set_isa("");
 }
 
 TEST(MultiHeadAttention, StateDictSurvivesAFile) {

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <functional>
 #include <manyheads/attention.hpp>
+#include <manyheads/cpu.hpp>
 #include <manyheads/error.hpp>
 #include <manyheads/safetensors.hpp>
 #include <nlohmann/json.hpp>
@@ -17,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+#include "allocations.hpp"
+#include "kernels/dispatch.hpp"
 #include "layer/convert.hpp"
 #include "model/pooling.hpp"
 #include "model/safetensors.hpp"
@@ -163,8 +166,14 @@ bool same_bits(const float* a, const float* b, std::int64_t count) {
   return std::memcmp(a, b, static_cast<std::size_t>(count) * sizeof(float)) == 0;
 }
 
-TEST(BertEncoder, RowsDoNotDependOnBatchPaddingOrThreads) {
-  const BertEncoder encoder = tiny();
+class BertBits : public testing::TestWithParam<DType> {
+ protected:
+  const BertEncoder encoder = BertEncoder::load(golden() / "tiny_gelu", GetParam());
+};
+INSTANTIATE_TEST_SUITE_P(Weights, BertBits, testing::Values(DType::kF32, DType::kBF16),
+                         [](const auto& weights) { return std::string(name_of(weights.param)); });
+
+TEST_P(BertBits, RowsDoNotDependOnBatchPaddingOrThreads) {
   const std::vector<std::int64_t> lengths{7, 7, 40, 0, 1, 7, 23};
   const BertInput input = random_input(1, lengths);
   EXPECT_EQ(input.tokens, 40);
@@ -195,13 +204,83 @@ TEST(BertEncoder, RowsDoNotDependOnBatchPaddingOrThreads) {
   }
 }
 
-TEST(BertEncoder, ManyRowsAreThoseOfOneText) {
-  const BertEncoder encoder = tiny();
+TEST_P(BertBits, ManyRowsAreThoseOfOneText) {
   std::vector<std::vector<std::int64_t>> ids(40, random_input(4, {25}).ids);  // more than one block of rows
-  const Tensor all = encoder.run(BertInput::from_rows(ids)), one = encoder.run(BertInput::from_rows({ids[0]}));
-  for (std::int64_t b = 0; b < 40; ++b) {
-    EXPECT_TRUE(same_bits(all.as<float>() + b * 25 * 32, one.as<float>(), 25 * 32)) << b;
+  const Tensor one = encoder.run(BertInput::from_rows({ids[0]}));
+  for (const int threads : {1, 2, 3, 8}) {
+    const Tensor all = encoder.run(BertInput::from_rows(ids), {.num_threads = threads});
+    for (std::int64_t b = 0; b < 40; ++b) {
+      EXPECT_TRUE(same_bits(all.as<float>() + b * 25 * 32, one.as<float>(), 25 * 32)) << b << ", " << threads;
+    }
   }
+}
+
+TEST_P(BertBits, AWorkspaceIsAllThatARunAllocatesBesidesItsResult) {
+  Workspace workspace;
+  const BertInput input = random_input(5, {30, 30, 4, 17}), fewer = random_input(6, {8, 1});
+  for (const int threads : {1, 2}) {
+    const BertOptions options{.num_threads = threads, .workspace = &workspace};
+    const Tensor first = encoder.run(input, options);
+    const std::size_t capacity = workspace.capacity();
+    encoder.run(fewer, options);
+    const std::int64_t before = test::allocations();
+    const Tensor shape_of_result(DType::kF32, first.shape());
+    const std::int64_t between = test::allocations();
+    const Tensor again = encoder.run(input, options);
+    EXPECT_EQ(test::allocations() - between, between - before);
+    EXPECT_EQ(workspace.capacity(), capacity);
+    EXPECT_TRUE(same_bits(first.as<float>(), again.as<float>(), first.elements()));
+    EXPECT_TRUE(same_bits(first.as<float>(), encoder.run(input).as<float>(), first.elements()));
+  }
+}
+
+TEST(BertEncoder, Bf16WeightsAreThoseOfTheRoundedModel) {
+  const fs::path folder = golden() / "tiny_gelu";
+  const BertConfig config = load_bert_config(folder);
+  const StateDict tensors = load_checkpoint(folder).tensors;
+  StateDict rounded = tensors;
+  for (auto& [name, tensor] : rounded) {
+    if (name.find("encoder.layer") == std::string::npos || tensor.rank() != 2) continue;
+    tensor = layer::converted(layer::converted(tensor.cview(), DType::kBF16).cview(), DType::kF32);
+  }
+  const BertInput input = random_input(7, {20, 33});
+  for (const std::string& isa : available_isas()) {
+    set_isa(isa);
+    const Tensor kept = BertEncoder(config, tensors, DType::kBF16).run(input);
+    const Tensor same = BertEncoder(config, rounded).run(input);
+    const Tensor exact = BertEncoder(config, tensors).run(input);
+    if (kernels::active_table().bf16_products) {
+      EXPECT_GT(largest_difference(kept, same), 0) << isa;  // the rows were rounded too
+    } else {
+      EXPECT_TRUE(same_bits(kept.as<float>(), same.as<float>(), kept.elements())) << isa;
+    }
+    EXPECT_GT(largest_difference(kept, exact), 0) << isa;
+    // Eight projections in a row, weights and rows of each rounded by 2^-8, and numbers that the norms keep below 4:
+    // what it comes to if all errors add up.
+    EXPECT_LE(largest_difference(kept, exact), 16 * 0x1p-8 * 4) << isa;
+  }
+  set_isa("");
+}
+
+TEST(BertEncoder, Bf16WeightsKeepTheMeaningOfASentence) {
+  if (!fs::exists(minilm())) GTEST_SKIP() << "models/all-MiniLM-L6-v2 is not here: scripts/fetch-model fetches it";
+  const SafetensorsFile file = load_safetensors(golden() / "minilm_batch.safetensors");
+  const BertInput input = input_of(file);
+  const Tensor& expected = file.at("sentence_embedding");
+  for (const std::string& isa : available_isas()) {
+    if (!isa.starts_with("avx512") && isa != available_isas().front()) continue;
+    set_isa(isa);
+    const BertEncoder encoder = BertEncoder::load(minilm(), DType::kBF16);
+    const Tensor sentence = pool(encoder.run(input).cview(), input.lengths, {});
+    for (std::int64_t b = 0; b < input.batch; ++b) {
+      double cosine = 0;
+      for (std::int64_t i = 0; i < 384; ++i) cosine += value(sentence, b * 384 + i) * value(expected, b * 384 + i);
+      // Weights and rows of 24 projections in a row, each rounded by 2^-8: an angle of 0.19 if all errors add up.
+      EXPECT_GT(cosine, 1 - 0.19 * 0.19 / 2) << isa;
+      EXPECT_LT(cosine, 1 - 1e-9) << isa;
+    }
+  }
+  set_isa("");
 }
 
 TEST(BertEncoder, HiddenStatesOfAnUnpaddedBatchAreNotWrittenAgain) {
@@ -301,6 +380,8 @@ TEST(BertEncoder, LoadNamesTheTensorThatDoesNotFit) {
             "BertEncoder: tensor \"encoder.layer.0.attention.self.key.bias\" is I64, expected F32, BF16 or F16");
   EXPECT_EQ(error([](StateDict& t) { t["pooler.dense.weight"] = Tensor(DType::kI64, {1}); }), "no error");
   EXPECT_NE(error_of([&] { BertEncoder::load(golden() / "no_such_folder"); }), "no error");
+  EXPECT_EQ(error_of([&] { BertEncoder::load(folder, DType::kF16); }),
+            "linear: weights are to be kept as F16, expected F32 or BF16");
 }
 
 }  // namespace

@@ -24,32 +24,35 @@ HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Up to so many rows pass over the keys one by one.
-constexpr int kFewRows = 8;
-
 constexpr std::size_t RoundUp(std::size_t value, std::size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-// The places of a tile: lanes in whole vectors, or a few rows.
+constexpr std::size_t kFewRows = Floats::kFewRows;
+
+// The places of a tile: lanes in whole vectors (in whole tiles, where they multiply), or a few rows.
+template <class Unit>
 HWY_INLINE std::size_t PlacesOf(const Tile& tile) {
   const std::size_t rows = static_cast<std::size_t>(tile.rows);
-  return rows <= kFewRows ? kFewRows : RoundUp(rows, LaneCount());
+  return rows <= Unit::kFewRows ? kFewRows : RoundUp(rows, Unit::kTiles ? kTileSide : LaneCount());
 }
 // Floats that the output of a row takes.
+template <class Unit>
 HWY_INLINE std::size_t OutputWidth(const AttentionCall& call, const Tile& tile) {
   const std::size_t dv = static_cast<std::size_t>(call.dv);
-  return tile.rows <= kFewRows ? RoundUp(dv, LaneCount()) : dv;
+  if (Unit::kTiles) return RoundUp(dv, kTileSide);
+  return tile.rows <= Unit::kFewRows ? RoundUp(dv, LaneCount()) : dv;
 }
 
 // A node of the merge tree: maximum, sum, and the unnormalised output of each row, [Dv][lanes] or [rows][Dv].
+template <class Unit>
 HWY_INLINE std::size_t NodeFloats(const AttentionCall& call, const Tile& tile) {
-  return RoundUp((2 + OutputWidth(call, tile)) * PlacesOf(tile), 16);
+  return RoundUp((2 + OutputWidth<Unit>(call, tile)) * PlacesOf<Unit>(tile), 16);
 }
 
 // Where a tile's working memory lies in the scratch block of its worker. Sizes in floats, each rounded up to 64 bytes.
 struct ForwardScratch {
-  std::size_t packed, keys, values, scores, added, nodes, node, total;
+  std::size_t packed, keys, values, tiles, scores, added, nodes, node, total;
 
   ForwardScratch(const AttentionCall& call, const Tile& tile) {
     std::size_t at = 0;
@@ -58,13 +61,14 @@ struct ForwardScratch {
       at += RoundUp(floats, 16);
       return begin;
     };
-    // Enough for a tile of this height or less, in either form.
-    const std::size_t places = RoundUp(std::max<std::size_t>(static_cast<std::size_t>(tile.rows), kFewRows), LaneCount());
-    const std::size_t d = static_cast<std::size_t>(call.d);
-    const std::size_t dv = RoundUp(static_cast<std::size_t>(call.dv), LaneCount());
+    // Enough for a tile of this height or less, in any form.
+    const std::size_t places = RoundUp(std::max<std::size_t>(static_cast<std::size_t>(tile.rows), kFewRows), kTileSide);
+    const std::size_t d = RoundUp(static_cast<std::size_t>(call.d), 2 * kTileSide);
+    const std::size_t dv = RoundUp(static_cast<std::size_t>(call.dv), kTileSide);
     packed = take(d * places);
     keys = take(kRunKeys * d);
     values = take(kRunKeys * dv);
+    tiles = take(call.kv_type == DType::kBF16 ? kRunKeys / 2 * dv : 0);
     scores = take(kRunKeys * places);
     added = take(call.bias != nullptr || call.allowed != nullptr || call.q_documents.data != nullptr
                      ? kRunKeys * places
@@ -121,10 +125,11 @@ struct RowNodes {
 };
 
 // A node of no keys: merging it changes no bit but the sign of a zero.
+template <class Unit>
 HWY_INLINE void ClearNode(const AttentionCall& call, const Tile& tile, float* node) {
-  const std::size_t places = PlacesOf(tile);
+  const std::size_t places = PlacesOf<Unit>(tile);
   std::fill_n(node, places, kNoMaximum);
-  std::fill_n(node + places, NodeFloats(call, tile) - places, 0.0f);
+  std::fill_n(node + places, NodeFloats<Unit>(call, tile) - places, 0.0f);
 }
 
 // Chunks merged in the binary tree over their numbers, in which a missing chunk counts as empty: the shape does not
@@ -199,17 +204,18 @@ HWY_INLINE VF Normalised(VF output, VF scale) {
 }
 
 // The caller's rows from the root of a tile.
+template <class Unit>
 HWY_INLINE void StoreTile(const AttentionCall& call, const Tile& tile, const TileState& state, float* root) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
-  const std::size_t places = PlacesOf(tile);
-  const std::size_t width = OutputWidth(call, tile);
+  const std::size_t places = PlacesOf<Unit>(tile);
+  const std::size_t width = OutputWidth<Unit>(call, tile);
   float* output = root + 2 * places;
   HWY_ALIGN float inverse[TileState::kMaxRows] = {};
   for (std::size_t r = 0; r < static_cast<std::size_t>(tile.rows); ++r) {
     inverse[r] = FinishRow(call, tile, state, r, root[r], root[places + r]);
   }
-  if (tile.rows <= kFewRows) {
+  if (tile.rows <= Unit::kFewRows) {
     for (std::size_t r = 0; r < static_cast<std::size_t>(tile.rows); ++r) {
       float* row = output + r * width;
       for (std::size_t i = 0; i < width; i += n) {
@@ -232,10 +238,10 @@ HWY_INLINE void StoreTile(const AttentionCall& call, const Tile& tile, const Til
 
 // output[dv][lane] (+)= sum over the run's keys, ascending, of values[key][dv] * p[key][lane]. `place` is the first
 // key's place in its run; `keys` counts words.
-template <class Unit, int NV, int M>
+template <class Unit, int NV, int M, class Meanwhile = Nothing>
 HWY_INLINE void AddValues(const float* HWY_RESTRICT a, std::size_t a_m, std::size_t a_i, const float* HWY_RESTRICT b,
                           std::size_t b_i, std::size_t place, std::size_t words, bool fresh, std::size_t out_step,
-                          float* HWY_RESTRICT output) {
+                          float* HWY_RESTRICT output, Meanwhile&& meanwhile = {}) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   VF acc[M][NV];
@@ -243,7 +249,7 @@ HWY_INLINE void AddValues(const float* HWY_RESTRICT a, std::size_t a_m, std::siz
     return output + static_cast<std::size_t>(m) * out_step + static_cast<std::size_t>(v) * n;
   };
   if constexpr (Unit::kChains) {
-    SumInRuns<Unit>(a, a_m, a_i, b, b_i, place, words, kChainKeys, acc);
+    SumInRuns<Unit>(a, a_m, a_i, b, b_i, place, words, kChainKeys, acc, meanwhile);
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 8
@@ -261,7 +267,7 @@ HWY_INLINE void AddValues(const float* HWY_RESTRICT a, std::size_t a_m, std::siz
         for (int v = 0; v < NV; ++v) acc[m][v] = hn::LoadU(d, at(m, v));
       }
     }
-    Accumulate<Unit>(a, a_m, a_i, b, b_i, words, acc);
+    Accumulate<Unit>(a, a_m, a_i, b, b_i, words, acc, meanwhile);
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 8
@@ -338,10 +344,11 @@ HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, co
   const std::size_t n = hn::Lanes(d);
   const std::size_t lanes = NV * n;
   const std::size_t dv = static_cast<std::size_t>(call.dv);
+  const std::size_t rows_of_output = OutputWidth<Unit>(call, tile);
   const ForwardScratch at(call, tile);
   PackQueries<Unit>(call, tile, lanes, scratch + at.packed, state);
   float* scores = scratch + at.scores;
-  MergeTree<LaneNodes> tree({lanes, dv}, scratch + at.nodes, at.node);
+  MergeTree<LaneNodes> tree({lanes, rows_of_output}, scratch + at.nodes, at.node);
 
   std::int64_t chunk = -1;
   float* node = nullptr;  // of the chunk under way
@@ -385,7 +392,7 @@ HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, co
       if (!fresh) {
         const VF factor = PowerOfTwo(d, hn::Sub(m[v], next));
         l[v] = hn::Mul(l[v], factor);
-        for (std::size_t i = 0; i < dv; ++i) {
+        for (std::size_t i = 0; i < rows_of_output; ++i) {
           float* o = output + i * lanes + static_cast<std::size_t>(v) * n;
           hn::StoreU(hn::Mul(hn::LoadU(d, o), factor), d, o);
         }
@@ -401,22 +408,34 @@ HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, co
     const std::size_t place = static_cast<std::size_t>(begin % kRunKeys);
     LaneWeights<Unit, NV>(m, state.late_factor, value_scales, place, keys, guard, scores, l);
 
-    const auto add = [&]<class U>(U) HWY_ATTR {
-      constexpr int kRows = RowsBeside<NV>();
-      std::size_t i = 0;
-      for (; i + kRows <= dv; i += kRows) {
-        AddValues<U, NV, kRows>(values.data + i, 1, values.stride, scores, lanes, place, words, fresh, lanes,
-                                output + i * lanes);
+    if constexpr (Unit::kTiles) {
+      const Rows rows = TileValues(values, words, dv, scratch + at.tiles);
+      std::fill(scores + words * lanes, scores + rows.stride * lanes, 0.0f);
+      if (guard) {
+        EmulatedProducts<true>(rows.data, rows.stride, scores, lanes, rows.stride / kTileSide, output, lanes,
+                               rows_of_output, lanes, fresh);
+      } else {
+        TileProducts<Unit>(rows.data, rows.stride, scores, lanes, rows.stride / kTileSide, output, lanes,
+                           rows_of_output, lanes, fresh);
       }
-      for (; i < dv; ++i) {
-        AddValues<U, NV, 1>(values.data + i, 1, values.stride, scores, lanes, place, words, fresh, lanes,
-                            output + i * lanes);
-      }
-    };
-    if (guard) {
-      add(WeightsSecond<Unit>());
     } else {
-      add(Unit());
+      const auto add = [&]<class U>(U) HWY_ATTR {
+        constexpr int kRows = RowsBeside<NV>();
+        std::size_t i = 0;
+        for (; i + kRows <= dv; i += kRows) {
+          AddValues<U, NV, kRows>(values.data + i, 1, values.stride, scores, lanes, place, words, fresh, lanes,
+                                  output + i * lanes);
+        }
+        for (; i < dv; ++i) {
+          AddValues<U, NV, 1>(values.data + i, 1, values.stride, scores, lanes, place, words, fresh, lanes,
+                              output + i * lanes);
+        }
+      };
+      if (guard) {
+        add(WeightsSecond<Unit>());
+      } else {
+        add(Unit());
+      }
     }
   });
   end_chunk();
@@ -429,37 +448,75 @@ constexpr int VectorsBeside() {
   return R * 4 <= kTileRows * kTileVectors ? 4 : R * 2 <= kTileRows * kTileVectors ? 2 : 1;
 }
 
-// Fetches `bytes` of memory into the caches ahead of their use.
-HWY_INLINE void Fetch(const char* from, std::int64_t bytes) {
-  for (std::int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(from + i);
+// A stretch of memory, in whole lines.
+struct Stretch {
+  const char* begin;
+  const char* end;
+};
+
+// The keys and values of [begin, end), a run or less, as stretches; returns how many.
+HWY_INLINE std::size_t StretchesOf(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end,
+                                   Stretch (&to)[2 * kRunKeys]) {
+  const std::int64_t size = static_cast<std::int64_t>(size_of(call.kv_type));
+  std::size_t count = 0;
+  const auto add = [&](const void* base, const std::int64_t* stride, std::int64_t width, const auto& at) {
+    if (stride[3] != 1 || begin >= end) return;
+    const std::int64_t together = stride[2] == width && call.adjacent_keys(begin, end) ? end - begin : 1;
+    for (std::int64_t j = begin; j < end; j += together) {
+      const char* from = static_cast<const char*>(base) + at(j) * size;
+      to[count++] = {from, from + (together * width * size + 63) / 64 * 64};
+    }
+  };
+  add(call.k, call.k_stride, call.d, [&](std::int64_t j) { return call.k_at(tile.batch, tile.kv_head, j); });
+  add(call.v, call.v_stride, call.dv, [&](std::int64_t j) { return call.v_at(tile.batch, tile.kv_head, j); });
+  return count;
 }
 
-// The keys and values of some keys of a run, which lie in one page.
-HWY_INLINE void PrefetchKeys(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end) {
-  if (begin >= end) return;
-  const std::int64_t size = static_cast<std::int64_t>(size_of(call.kv_type));
-  const auto fetch = [&](const void* base, const std::int64_t* stride, std::int64_t at, std::int64_t width)
-                         HWY_ATTR {
-                           const char* row = static_cast<const char*>(base) + at * size;
-                           if (stride[3] != 1) return;
-                           if (stride[2] == width) return Fetch(row, (end - begin) * width * size);
-                           for (std::int64_t j = begin; j < end; ++j, row += stride[2] * size) Fetch(row, width * size);
-                         };
-  fetch(call.k, call.k_stride, call.k_at(tile.batch, tile.kv_head, begin), call.d);
-  fetch(call.v, call.v_stride, call.v_at(tile.batch, tile.kv_head, begin), call.dv);
-}
+// Fetches stretches of memory line by line, evenly over the steps of other work: a burst would leave the memory idle for
+// the rest of the time.
+class Fetcher {
+ public:
+  Fetcher(const Stretch* stretches, std::size_t count, std::size_t steps) : next_(stretches), last_(stretches + count) {
+    std::size_t lines = 0;
+    for (const Stretch* s = next_; s != last_; ++s) lines += static_cast<std::size_t>(s->end - s->begin) / 64;
+    each_step_ = (lines + steps - 1) / steps;
+    if (count > 0) take();
+  }
+  HWY_INLINE void operator()(std::size_t) {
+    for (std::size_t i = 0; i < each_step_; ++i) {
+      if (at_ == end_) {
+        if (next_ == last_) return;
+        take();
+      }
+      __builtin_prefetch(at_, 0, 2);  // to the second cache: the first is full of this run
+      at_ += 64;
+    }
+  }
+
+ private:
+  HWY_INLINE void take() {
+    at_ = next_->begin;
+    end_ = next_->end;
+    ++next_;
+  }
+  const Stretch* next_;
+  const Stretch* last_;
+  const char* at_ = nullptr;
+  const char* end_ = nullptr;
+  std::size_t each_step_ = 0;
+};
 
 // Adds the weights of R rows, [row][64] from `place` on, to their sums l, in the order of LaneWeights: chains of 16 keys,
 // one after the other. A lane takes a chain.
 template <int R>
 HWY_INLINE void AddChains(const float* HWY_RESTRICT weights, std::size_t place, float* HWY_RESTRICT l) {
-  const DF d;
-  const std::size_t n = hn::Lanes(d);
   constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
   constexpr std::size_t kChain = static_cast<std::size_t>(kChainKeys);
   HWY_ALIGN float sums[kFewRows * kRun / kChain];
 #if HWY_TARGET != HWY_SCALAR
   if (place == 0) {
+    const DF d;
+    const std::size_t n = hn::Lanes(d);
     for (std::size_t first = 0; first < R * kRun / kChain; first += n) {
       const float* chains[kMaxLanes];
       for (std::size_t c = 0; c < n; ++c) chains[c] = weights + (first + c) * kChain;
@@ -495,7 +552,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
   constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
   constexpr int kVectors = VectorsBeside<R>();
   const ForwardScratch at(call, tile);
-  const std::size_t width = OutputWidth(call, tile);
+  const std::size_t width = OutputWidth<Unit>(call, tile);
   const std::size_t d_words = Words<Unit>(static_cast<std::size_t>(call.d));
   const VF forbidden = hn::Set(d, kForbidden);
   const VF late_factor = hn::Set(d, state.late_factor);
@@ -543,22 +600,26 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     const std::size_t place = static_cast<std::size_t>(begin - run);
     const std::size_t count = static_cast<std::size_t>(end - begin);
 
-    // Keys into the lanes, as many as are multiplied at once. The next run is fetched meanwhile, a vector's share at a
-    // time.
+    const std::size_t steps = kRun / n * (d_words / 4) + kRun / (kVectors * n) * d_words +
+                              (width + kVectors * n - 1) / (kVectors * n) * Words<Unit>(count);
+    Stretch ahead[2 * kRunKeys];
+    Fetcher fetch(ahead,
+                  StretchesOf(call, tile, std::min(run + kRunKeys, range.any.end),
+                              std::min(run + 2 * kRunKeys, range.any.end), ahead),
+                  steps);
+
+    // Keys into the lanes, as many as are multiplied at once.
     for (std::size_t first = 0; first < kRun; first += kVectors * n) {
       for (std::size_t v = 0; v < kVectors; ++v) {
         LaneRows rows;
         for (std::size_t l = first + v * n; l < first + (v + 1) * n && l < count; ++l) {
           rows.at[rows.count++] = call.k_at(tile.batch, tile.kv_head, begin + static_cast<std::int64_t>(l));
         }
-        const std::int64_t ahead = run + kRunKeys + static_cast<std::int64_t>(first + v * n);
-        PrefetchKeys(call, tile, std::min(ahead, range.any.end),
-                     std::min(ahead + static_cast<std::int64_t>(n), range.any.end));
         PackLanes<Unit>(call.kv_type, call.k, rows, call.k_stride[3], call.d, kVectors * n, keys + v * n,
-                        [](VF x) { return x; });
+                        [](VF x) { return x; }, fetch);
       }
       VF sum[R][kVectors];
-      Products<Unit>(queries, d_words, keys, kVectors * n, static_cast<std::size_t>(call.d), sum);
+      Products<Unit>(queries, d_words, keys, kVectors * n, static_cast<std::size_t>(call.d), sum, fetch);
       for (std::size_t r = 0; r < R; ++r) {
         for (std::size_t v = 0; v < kVectors; ++v) hn::StoreU(sum[r][v], d, scores + r * kRun + first + v * n);
       }
@@ -645,10 +706,10 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
       std::size_t i = 0;
       for (; i + kVectors * n <= width; i += kVectors * n) {
         AddValues<U, kVectors, R>(scores, kRun, 1, values.data + i, values.stride, place, words, fresh, width,
-                                  output + i);
+                                  output + i, fetch);
       }
       for (; i < width; i += n) {
-        AddValues<U, 1, R>(scores, kRun, 1, values.data + i, values.stride, place, words, fresh, width, output + i);
+        AddValues<U, 1, R>(scores, kRun, 1, values.data + i, values.stride, place, words, fresh, width, output + i, fetch);
       }
     };
     if (guard) {
@@ -659,6 +720,9 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
   });
   return tree.close();
 }
+
+// Vectors of the lanes of so many tiles side by side.
+constexpr int SideVectors(int sides) { return sides * static_cast<int>(kTileSide) / static_cast<int>(HWY_LANES(float)); }
 
 template <class Unit, template <class, int> class Kernel, int N, class... Args>
 HWY_INLINE float* WithCount(std::size_t count, Args&&... args) {
@@ -687,31 +751,42 @@ struct RowsKernel {
 template <class Unit>
 void ForwardTile(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* node, float* scratch) {
   TileState state;
-  const std::size_t places = PlacesOf(tile);
+  const std::size_t places = PlacesOf<Unit>(tile);
   BeginTile<Unit>(call, tile, places, state);
-  float* root =
-      tile.rows <= kFewRows
-          ? WithCount<Unit, RowsKernel, kFewRows>(static_cast<std::size_t>(tile.rows), call, tile, chunks, scratch,
-                                                  state)
-          : WithCount<Unit, LanesKernel, kTileVectors>(places / LaneCount(), call, tile, chunks, scratch, state);
+  float* root = nullptr;
+  if constexpr (Unit::kTiles) {
+    const std::size_t sides = places / kTileSide;
+    Unit::Begin();
+    root = sides == 1   ? ForwardLanes<Unit, SideVectors(1)>(call, tile, chunks, scratch, state)
+           : sides == 2 ? ForwardLanes<Unit, SideVectors(2)>(call, tile, chunks, scratch, state)
+           : sides == 3 ? ForwardLanes<Unit, SideVectors(3)>(call, tile, chunks, scratch, state)
+                        : ForwardLanes<Unit, SideVectors(4)>(call, tile, chunks, scratch, state);
+    Unit::End();
+  } else if (tile.rows <= Unit::kFewRows) {
+    root = WithCount<Unit, RowsKernel, Unit::kFewRows>(static_cast<std::size_t>(tile.rows), call, tile, chunks, scratch,
+                                                       state);
+  } else {
+    root = WithCount<Unit, LanesKernel, kTileVectors>(places / LaneCount(), call, tile, chunks, scratch, state);
+  }
   if (node == nullptr) {
     if (root == nullptr) {
       root = scratch + ForwardScratch(call, tile).nodes;
-      ClearNode(call, tile, root);
+      ClearNode<Unit>(call, tile, root);
     }
-    StoreTile(call, tile, state, root);
+    StoreTile<Unit>(call, tile, state, root);
   } else if (root == nullptr) {
-    ClearNode(call, tile, node);
+    ClearNode<Unit>(call, tile, node);
   } else {
-    std::copy_n(root, NodeFloats(call, tile), node);
+    std::copy_n(root, NodeFloats<Unit>(call, tile), node);
   }
 }
 
 // Merges the nodes of a tile's blocks of chunks, in place, as the one tree over all chunks would, and stores the rows.
+template <class Unit>
 void MergeTile(const AttentionCall& call, const Tile& tile, float* nodes, std::int64_t count) {
   TileState state;
-  BeginTile<Floats>(call, tile, PlacesOf(tile), state);
-  const std::size_t node = NodeFloats(call, tile);
+  BeginTile<Unit>(call, tile, PlacesOf<Unit>(tile), state);
+  const std::size_t node = NodeFloats<Unit>(call, tile);
   const auto merge_all = [&](const auto& merger) HWY_ATTR {
     for (std::int64_t step = 1; step < count; step *= 2) {
       for (std::int64_t i = 0; i + step < count; i += 2 * step) {
@@ -719,12 +794,12 @@ void MergeTile(const AttentionCall& call, const Tile& tile, float* nodes, std::i
       }
     }
   };
-  if (tile.rows <= kFewRows) {
-    merge_all(RowNodes{OutputWidth(call, tile)});
+  if (tile.rows <= Unit::kFewRows) {
+    merge_all(RowNodes{OutputWidth<Unit>(call, tile)});
   } else {
-    merge_all(LaneNodes{PlacesOf(tile), OutputWidth(call, tile)});
+    merge_all(LaneNodes{PlacesOf<Unit>(tile), OutputWidth<Unit>(call, tile)});
   }
-  StoreTile(call, tile, state, nodes);
+  StoreTile<Unit>(call, tile, state, nodes);
 }
 
 inline std::size_t ScratchFloats(const AttentionCall& call, const Tile& tile) {

@@ -6,9 +6,11 @@
 #define MANYHEADS_LINEAR_INL_HPP
 #endif
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/algorithm/math-inl.hpp"
 #include "kernels/algorithm/scores-inl.hpp"
@@ -26,25 +28,120 @@ constexpr int kLinearRows = 6;
 #else
 constexpr int kLinearRows = 12;
 #endif
-// Inputs summed before the next panel is read: a panel of this depth and the rows beside it stay in the first cache.
-// Sums go on from y, so the depth does not touch the bits.
-constexpr std::int64_t kLinearDepth = 256;
-
-// How far ahead of its use a panel is fetched, in floats: weights that the second cache does not hold arrive in time.
+// Inputs summed before the next panel is read: a panel of this depth and the rows beside it stay in the nearest caches.
+// Sums go on from y, so the depth does not touch the bits. It is even: pairs stay together.
+constexpr std::int64_t kLinearDepth = 512;
+// How far ahead of its use a panel is fetched, in words: weights that the second cache does not hold arrive in time.
 constexpr std::size_t kLinearAhead = 512;
 
-template <int M>
-HWY_NOINLINE void LinearTile(const LinearCall& call, std::int64_t row, std::int64_t panel, std::int64_t from,
-                             std::int64_t depth) {
+// Words of a panel far ahead of step i.
+struct FetchPanel {
+  HWY_INLINE void operator()(std::size_t i) const {
+    for (std::size_t at = 0; at < width; at += 16) hwy::Prefetch(weights + i * width + kLinearAhead + at);
+  }
+  const float* weights;
+  std::size_t width;
+};
+
+// What a projection's weights are kept as, and how they multiply: sums over x [M rows][depth], x_m words apart, times
+// weights [words][width].
+struct F32Weights {
+  template <int M, int NV>
+  static HWY_INLINE void Sum(const float* HWY_RESTRICT x, std::size_t x_m, const float* HWY_RESTRICT weights,
+                             std::size_t width, std::size_t depth, VF (&acc)[M][NV]) {
+    Accumulate<Floats>(x, x_m, 1, weights, width, depth, acc, FetchPanel{weights, width});
+  }
+};
+
+// BF16 made F32 in registers, which is exact: the bits are those of F32 weights of the same values.
+struct WidenedWeights {
+  template <int M, int NV>
+  static HWY_INLINE void Sum(const float* HWY_RESTRICT x, std::size_t x_m, const float* HWY_RESTRICT weights,
+                             std::size_t width, std::size_t depth, VF (&acc)[M][NV]) {
+    const DF d;
+    const hn::RebindToUnsigned<DF> du;
+    const auto add = [&](std::size_t i, const auto& column) HWY_ATTR {
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
+        const VF value = hn::Set(d, x[static_cast<std::size_t>(m) * x_m + i]);
+#pragma GCC unroll 8
+        for (int n = 0; n < NV; ++n) acc[m][n] = hn::MulAdd(value, hn::BitCast(d, column[n]), acc[m][n]);
+      }
+    };
+    for (std::size_t i = 0; i < depth; i += 2) {
+      const std::uint32_t* words = reinterpret_cast<const std::uint32_t*>(weights) + i / 2 * width;
+      hn::Vec<decltype(du)> word[NV], column[NV];
+      for (std::size_t at = 0; at < width; at += 16) hwy::Prefetch(words + kLinearAhead + at);
+#pragma GCC unroll 8
+      for (int n = 0; n < NV; ++n) {
+        word[n] = hn::LoadU(du, words + static_cast<std::size_t>(n) * hn::Lanes(d));
+        column[n] = hn::ShiftLeft<16>(word[n]);
+      }
+      add(i, column);
+      if (i + 1 == depth) return;
+#pragma GCC unroll 8
+      for (int n = 0; n < NV; ++n) column[n] = hn::And(word[n], hn::Set(du, 0xffff0000u));
+      add(i + 1, column);
+    }
+  }
+};
+
+#if HWY_TARGET == HWY_AVX3
+// BF16 times x of BF16 pairs.
+struct PairedWeights {
+  template <int M, int NV>
+  static HWY_INLINE void Sum(const float* HWY_RESTRICT x, std::size_t x_m, const float* HWY_RESTRICT weights,
+                             std::size_t width, std::size_t depth, VF (&acc)[M][NV]) {
+    Accumulate<Pairs>(x, x_m, 1, weights, width, Words<Pairs>(depth), acc, FetchPanel{weights, width});
+  }
+};
+#endif
+
+// One panel over the inputs [from, from + depth) of all rows, as words.
+struct LinearStep {
+  std::int64_t panel = 0;
+  std::int64_t from = 0, depth = 0;
+  const float* weights = nullptr;  // [words][panel]
+  const float* x = nullptr;        // of row `first`
+  std::size_t x_stride = 0;
+  std::int64_t first = 0;
+};
+
+// The activation of rows [begin, end) of a panel's finished sums, tile by tile while they are near. In a loop of its
+// own: unrolled with the tile its steps neither overlap nor fit where the processor keeps decoded instructions.
+HWY_NOINLINE void Activate(const LinearCall& call, std::int64_t panel, std::int64_t begin, std::int64_t end) {
+  const DF d;
+  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
+  const std::int64_t column = panel * kPanelVectors * n;
+  const std::int64_t columns = call.out - column < kPanelVectors * n ? call.out - column : kPanelVectors * n;
+  const auto each = [&](const auto& function) HWY_ATTR {
+    for (std::int64_t r = begin; r < end; ++r) {
+      float* y = call.y + r * call.y_stride + column;
+      std::int64_t i = 0;
+      for (; i + n <= columns; i += n) hn::StoreU(function(hn::LoadU(d, y + i)), d, y + i);
+      if (i == columns) continue;
+      HWY_ALIGN float edge[kMaxLanes] = {};
+      std::copy_n(y + i, columns - i, edge);
+      hn::Store(function(hn::Load(d, edge)), d, edge);
+      std::copy_n(edge, columns - i, y + i);
+    }
+  };
+  if (call.epilogue == Epilogue::kRelu) each([&](VF x) HWY_ATTR { return MaxKeepsNaN(hn::Zero(d), x); });
+  if (call.epilogue == Epilogue::kGelu) each([&](VF x) HWY_ATTR { return Gelu(d, x); });
+  if (call.epilogue == Epilogue::kGeluTanh) each([&](VF x) HWY_ATTR { return GeluTanh(d, x); });
+}
+
+template <class Weights, int M>
+HWY_NOINLINE void LinearTile(const LinearCall& call, const LinearStep& step, std::int64_t row) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   const std::size_t width = kPanelVectors * n;
-  const std::int64_t column = panel * static_cast<std::int64_t>(width);
+  const std::int64_t column = step.panel * static_cast<std::int64_t>(width);
   const bool whole = column + static_cast<std::int64_t>(width) <= call.out;
   const std::size_t valid = whole ? width : static_cast<std::size_t>(call.out - column);
   HWY_ALIGN float edge[HWY_MAX_BYTES / sizeof(float) * kPanelVectors];
   VF acc[M][kPanelVectors];
-  if (from == 0) {
+  if (step.from == 0) {
     Clear(acc);
   } else {
 #pragma GCC unroll 16
@@ -58,10 +155,9 @@ HWY_NOINLINE void LinearTile(const LinearCall& call, std::int64_t row, std::int6
       for (int v = 0; v < kPanelVectors; ++v) acc[m][v] = hn::LoadU(d, y + static_cast<std::size_t>(v) * n);
     }
   }
-  Accumulate<Floats, M, kPanelVectors, kLinearAhead>(call.x + row * call.x_stride + from, static_cast<std::size_t>(call.x_stride), 1,
-                               call.packed + (panel * call.in + from) * static_cast<std::int64_t>(width), width,
-                               static_cast<std::size_t>(depth), acc);
-  const bool last = from + depth == call.in;
+  Weights::Sum(step.x + static_cast<std::size_t>(row - step.first) * step.x_stride, step.x_stride, step.weights, width,
+               static_cast<std::size_t>(step.depth), acc);
+  const bool last = step.from + step.depth == call.in;
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
     float* y = call.y + (row + m) * call.y_stride + column;
@@ -69,50 +165,121 @@ HWY_NOINLINE void LinearTile(const LinearCall& call, std::int64_t row, std::int6
     for (int v = 0; v < kPanelVectors; ++v) {
       const std::size_t at = static_cast<std::size_t>(v) * n;
       VF value = acc[m][v];
-      if (last) {
-        value = hn::Add(value, hn::LoadU(d, call.bias + column + static_cast<std::int64_t>(at)));
-        if (call.epilogue == Epilogue::kRelu) value = MaxKeepsNaN(hn::Zero(d), value);
-        if (call.epilogue == Epilogue::kGelu) value = Gelu(d, value);
-        if (call.epilogue == Epilogue::kGeluTanh) value = GeluTanh(d, value);
-      }
+      if (last) value = hn::Add(value, hn::LoadU(d, call.bias + column + static_cast<std::int64_t>(at)));
       hn::StoreU(value, d, whole ? y + at : edge + at);
     }
     if (!whole) {
       for (std::size_t i = 0; i < valid; ++i) y[i] = edge[i];
     }
   }
+  if (last && call.epilogue != Epilogue::kNone) Activate(call, step.panel, row, row + M);
 }
 
-// Tiles of at most M rows over [begin, end), of nearly equal height: a lone last row would starve the multipliers.
-template <int M>
-HWY_INLINE void LinearRows(const LinearCall& call, std::int64_t rows, std::int64_t row, std::int64_t panel,
-                           std::int64_t from, std::int64_t depth) {
+template <class Weights, int M>
+HWY_INLINE void LinearTileOf(const LinearCall& call, const LinearStep& step, std::int64_t rows, std::int64_t row) {
   if constexpr (M == 1) {
-    LinearTile<1>(call, row, panel, from, depth);
+    LinearTile<Weights, 1>(call, step, row);
   } else {
     if (rows >= M) {
-      LinearTile<M>(call, row, panel, from, depth);
+      LinearTile<Weights, M>(call, step, row);
     } else {
-      LinearRows<M - 1>(call, rows, row, panel, from, depth);
+      LinearTileOf<Weights, M - 1>(call, step, rows, row);
     }
   }
+}
+
+// Tiles over rows [begin, end), of nearly equal height: a lone last row would starve the multipliers.
+template <class Weights>
+HWY_INLINE void LinearTiles(const LinearCall& call, const LinearStep& step, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t tiles = (end - begin + kLinearRows - 1) / kLinearRows; tiles > 0; --tiles) {
+    const std::int64_t rows = (end - begin + tiles - 1) / tiles;
+    LinearTileOf<Weights, kLinearRows>(call, step, rows, begin);
+    begin += rows;
+  }
+}
+
+// Calls body(from, depth) for the inputs in even pieces of at most `most`; once where there are none.
+template <class Body>
+HWY_INLINE void ForDepths(std::int64_t in, std::int64_t most, Body&& body) {
+  const std::int64_t pieces = in > most ? (in + most - 1) / most : 1;
+  const std::int64_t depth = ((in + pieces - 1) / pieces + 1) / 2 * 2;
+  std::int64_t from = 0;
+  do {
+    body(from, in - from < depth ? in - from : depth);
+    from += depth;
+  } while (from < in);
+}
+
+template <class Weights>
+void LinearFloats(const LinearCall& call, std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin,
+                  std::int64_t panel_end) {
+  const std::int64_t terms = call.type == DType::kBF16 ? 2 : 1;
+  const std::int64_t width = kPanelVectors * static_cast<std::int64_t>(LaneCount());
+  // Few rows read each weight once: in one go.
+  const std::int64_t most = row_end - row_begin <= kLinearRows ? call.in : kLinearDepth;
+  ForDepths(call.in, most, [&](std::int64_t from, std::int64_t depth) HWY_ATTR {
+    for (std::int64_t panel = panel_begin; panel < panel_end; ++panel) {
+      LinearTiles<Weights>(call,
+                           {.panel = panel,
+                            .from = from,
+                            .depth = depth,
+                            .weights = call.packed + (panel * ((call.in + terms - 1) / terms) + from / terms) * width,
+                            .x = call.x + from,
+                            .x_stride = static_cast<std::size_t>(call.x_stride)},
+                           row_begin, row_end);
+    }
+  });
 }
 
 void Linear(const LinearCall& call, std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin,
             std::int64_t panel_end) {
-  const std::int64_t tiles = (row_end - row_begin + kLinearRows - 1) / kLinearRows;
-  for (std::int64_t from = 0; from == 0 || from < call.in; from += kLinearDepth) {
-    const std::int64_t depth = call.in - from < kLinearDepth ? call.in - from : kLinearDepth;
-    for (std::int64_t panel = panel_begin; panel < panel_end; ++panel) {
-      std::int64_t row = row_begin;
-      for (std::int64_t tile = 0; tile < tiles; ++tile) {
-        const std::int64_t rows = (row_end - row + (tiles - tile) - 1) / (tiles - tile);
-        LinearRows<kLinearRows>(call, rows, row, panel, from, depth);
-        row += rows;
+  if (call.type == DType::kBF16) return LinearFloats<WidenedWeights>(call, row_begin, row_end, panel_begin, panel_end);
+  LinearFloats<F32Weights>(call, row_begin, row_end, panel_begin, panel_end);
+}
+
+#if HWY_TARGET == HWY_AVX3
+// The same with the dot product of pairs for BF16 weights: x is rounded to BF16 too, a block of rows at a time.
+void LinearBf16(const LinearCall& call, std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin,
+                std::int64_t panel_end) {
+  if (call.type != DType::kBF16) return Linear(call, row_begin, row_end, panel_begin, panel_end);
+  constexpr std::int64_t kRows = 4 * kLinearRows, kWords = kRows * kLinearDepth / 2;
+  const DF d;
+  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
+  const std::int64_t width = kPanelVectors * n;
+  HWY_ALIGN float narrow[kWords];
+  for (std::int64_t begin = row_begin; begin < row_end;) {
+    const std::int64_t rows = row_end - begin < kRows ? row_end - begin : kRows;
+    const std::int64_t most = kWords / rows / n * n * 2;  // as deep as the rows have room for
+    ForDepths(call.in, most, [&](std::int64_t from, std::int64_t depth) HWY_ATTR {
+      const std::int64_t stride = (depth + 2 * n - 1) / (2 * n) * n;
+      for (std::int64_t row = 0; row < rows; ++row) {
+        const float* x = call.x + (begin + row) * call.x_stride + from;
+        for (std::int64_t i = 0; i < depth; i += 2 * n) {
+          HWY_ALIGN float edge[2 * kMaxLanes];
+          const float* values = x + i;
+          if (depth - i < 2 * n) {
+            for (std::int64_t j = 0; j < 2 * n; ++j) edge[j] = i + j < depth ? values[j] : 0.0f;
+            values = edge;
+          }
+          hn::StoreU(Pairs::Pack(hn::LoadU(d, values), hn::LoadU(d, values + n)), d, narrow + row * stride + i / 2);
+        }
       }
-    }
+      for (std::int64_t panel = panel_begin; panel < panel_end; ++panel) {
+        LinearTiles<PairedWeights>(call,
+                                   {.panel = panel,
+                                    .from = from,
+                                    .depth = depth,
+                                    .weights = call.packed + (panel * ((call.in + 1) / 2) + from / 2) * width,
+                                    .x = narrow,
+                                    .x_stride = static_cast<std::size_t>(stride),
+                                    .first = begin},
+                                   begin, begin + rows);
+      }
+    });
+    begin += rows;
   }
 }
+#endif
 
 void LayerNorm(const LayerNormCall& call, std::int64_t row_begin, std::int64_t row_end) {
   const DF d;

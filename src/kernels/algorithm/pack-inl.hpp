@@ -12,6 +12,8 @@
 
 #include "hwy/highway.h"
 #include "kernels/algorithm/rows-inl.hpp"
+#include "kernels/algorithm/tile-inl.hpp"
+#include "kernels/algorithm/tiles-inl.hpp"
 #include "kernels/algorithm/unit-inl.hpp"
 #include "kernels/kernel_table.hpp"
 
@@ -32,9 +34,9 @@ struct LaneRows {
 
 // PackLanes for the first values of rows of BF16 or I8, as many as fill whole blocks, which it returns: they are
 // transposed as they lie, several in a word, and widened behind.
-template <int kValues, class Change>
+template <int kValues, class Change, class Meanwhile>
 HWY_INLINE std::int64_t PackNarrow(const void* base, const LaneRows& from_rows, std::int64_t width, std::size_t lanes,
-                                   float* HWY_RESTRICT packed, const Change& change) {
+                                   float* HWY_RESTRICT packed, const Change& change, Meanwhile&& meanwhile) {
   static_assert(kValues == 2 || kValues == 4);
   const DF d;
   const hn::RebindToSigned<DF> di;
@@ -52,6 +54,7 @@ HWY_INLINE std::int64_t PackNarrow(const void* base, const LaneRows& from_rows, 
     }
     for (std::size_t i = 0; i < count; i += 4) {
       VF block[4];
+      meanwhile(i);
       for (std::size_t j = 0; j < 4; ++j) block[j] = LoadBlocks(rows + j, i);
       TransposeBlocks(block);
       float* to = packed + (from + i) * kValues * lanes;
@@ -76,17 +79,17 @@ HWY_INLINE std::int64_t PackNarrow(const void* base, const LaneRows& from_rows, 
 #endif
 
 // Each row, as words that `change` was applied to, to packed[word][lane], `lanes` apart; 0 in the lanes without a row.
-template <class Unit, class Change>
+template <class Unit, class Change, class Meanwhile = Nothing>
 HWY_INLINE void PackLanes(DType type, const void* base, const LaneRows& from_rows, std::int64_t step,
-                          std::int64_t width, std::size_t lanes, float* HWY_RESTRICT packed, const Change& change) {
+                          std::int64_t width, std::size_t lanes, float* HWY_RESTRICT packed, const Change& change, Meanwhile&& meanwhile = {}) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   std::int64_t done = 0;
 #if HWY_TARGET != HWY_SCALAR
   if (Unit::kTerms == 1 && step == 1 && type == DType::kBF16) {
-    done = PackNarrow<2>(base, from_rows, width, lanes, packed, change);
+    done = PackNarrow<2>(base, from_rows, width, lanes, packed, change, meanwhile);
   } else if (Unit::kTerms == 1 && step == 1 && type == DType::kI8) {
-    done = PackNarrow<4>(base, from_rows, width, lanes, packed, change);
+    done = PackNarrow<4>(base, from_rows, width, lanes, packed, change, meanwhile);
   }
 #endif
   HWY_ALIGN float values[kMaxLanes * kSegment];
@@ -112,6 +115,7 @@ HWY_INLINE void PackLanes(DType type, const void* base, const LaneRows& from_row
 #if HWY_TARGET != HWY_SCALAR
     for (; i + 4 <= count; i += 4) {
       VF block[4];
+      meanwhile(i);
       for (std::size_t j = 0; j < 4; ++j) block[j] = LoadBlocks(rows + j, i);
       TransposeBlocks(block);
       for (std::size_t j = 0; j < 4; ++j) hn::StoreU(change(block[j]), d, packed + (from + i + j) * lanes);
@@ -166,14 +170,16 @@ struct Rows {
   std::size_t stride;
 };
 
-// Keys [begin, end) of one head: where they lie, or in scratch [keys][words].
+// Keys [begin, end) of one head: where they lie, or in scratch [keys][words]. For tiles in whole tiles, the rest 0.
 template <class Unit>
 HWY_INLINE Rows KeyRows(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end,
                         float* scratch) {
   const std::int64_t terms = static_cast<std::int64_t>(Unit::kTerms);
   const std::int64_t* stride = call.k_stride;
-  const std::size_t words = Words<Unit>(static_cast<std::size_t>(call.d));
-  if ((call.kv_type == DType::kF32 || terms == 2) && stride[3] == 1 && call.d % terms == 0 && stride[2] % terms == 0 &&
+  const std::size_t needed = Words<Unit>(static_cast<std::size_t>(call.d));
+  const std::size_t words = Unit::kTiles ? (needed + kTileSide - 1) / kTileSide * kTileSide : needed;
+  const bool whole = !Unit::kTiles || (words == needed && (end - begin) % static_cast<std::int64_t>(kTileSide) == 0);
+  if (whole && (call.kv_type == DType::kF32 || terms == 2) && stride[3] == 1 && call.d % terms == 0 && stride[2] % terms == 0 &&
       stride[2] >= call.d && call.adjacent_keys(begin, end)) {
     const std::int64_t at = call.k_at(tile.batch, tile.kv_head, begin);
     return {Unit::Row(call.kv_type, call.k, at, 1, call.d, nullptr), static_cast<std::size_t>(stride[2] / terms)};
@@ -181,7 +187,8 @@ HWY_INLINE Rows KeyRows(const AttentionCall& call, const Tile& tile, std::int64_
   for (std::int64_t j = begin; j < end; ++j) {
     float* to = scratch + static_cast<std::size_t>(j - begin) * words;
     const float* row = Unit::Row(call.kv_type, call.k, call.k_at(tile.batch, tile.kv_head, j), stride[3], call.d, to);
-    if (row != to) std::memcpy(to, row, words * sizeof(float));
+    if (row != to) std::memcpy(to, row, needed * sizeof(float));
+    for (std::size_t i = needed; i < words; ++i) to[i] = 0.0f;
   }
   return {scratch, words};
 }
@@ -233,6 +240,19 @@ HWY_INLINE Rows ValueRows(const AttentionCall& call, const Tile& tile, std::int6
     for (std::size_t i = width; i < padded; ++i) to[i] = 0.0f;
   }
   return {scratch, padded};
+}
+
+// Values as the rows of a tile's first operand: [value][words of keys], from rows [words of keys][value], in whole tiles,
+// the rest 0.
+HWY_INLINE Rows TileValues(const Rows& values, std::size_t words, std::size_t width, float* HWY_RESTRICT to) {
+  const std::size_t step = (words + kTileSide - 1) / kTileSide * kTileSide;
+  const std::size_t rows = (width + kTileSide - 1) / kTileSide * kTileSide;
+  for (std::size_t i = 0; i < rows; ++i) {
+    for (std::size_t w = 0; w < step; ++w) {
+      to[i * step + w] = i < width && w < words ? values.data[w * values.stride + i] : 0.0f;
+    }
+  }
+  return {to, step};
 }
 
 // Whether every value of the rows is finite.

@@ -73,6 +73,17 @@ HWY_INLINE void CopyRow(DType type, const void* base, std::int64_t at, std::int6
   }
 }
 
+// The bits of floats rounded to the nearest BF16, ties to even; a NaN stays one.
+template <class VU>
+HWY_INLINE VU RoundedToBf16(VU u) {
+  const hn::DFromV<VU> du;
+  const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(du, 1u));
+  const auto nearest = hn::ShiftRight<16>(hn::Add(u, hn::Add(odd, hn::Set(du, 0x7fffu))));
+  const auto quiet = hn::Or(hn::ShiftRight<16>(u), hn::Set(du, 0x40u));
+  const auto nan = hn::Gt(hn::And(u, hn::Set(du, 0x7fffffffu)), hn::Set(du, 0x7f800000u));
+  return hn::IfThenElse(nan, quiet, nearest);
+}
+
 // `count` floats to a row of the caller's, each rounded once.
 HWY_INLINE void StoreRow(DType type, void* base, std::int64_t at, std::int64_t step, std::int64_t count,
                          const float* HWY_RESTRICT from) {
@@ -92,12 +103,7 @@ HWY_INLINE void StoreRow(DType type, void* base, std::int64_t at, std::int64_t s
       const hn::Rebind<std::uint16_t, DF> dh;
       std::uint16_t* bits = reinterpret_cast<std::uint16_t*>(to);
       for (; i + lanes <= count; i += lanes) {
-        const VF x = hn::LoadU(d, from + i);
-        const auto u = hn::BitCast(du, x);
-        const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(du, 1u));
-        const auto nearest = hn::ShiftRight<16>(hn::Add(u, hn::Add(odd, hn::Set(du, 0x7fffu))));
-        const auto quiet = hn::Or(hn::ShiftRight<16>(u), hn::Set(du, 0x40u));
-        const auto half = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(x)), quiet, nearest);
+        const auto half = RoundedToBf16(hn::BitCast(du, hn::LoadU(d, from + i)));
         hn::StoreU(hn::DemoteTo(dh, hn::BitCast(hn::RebindToSigned<DF>(), half)), dh, bits + i);
       }
     }
@@ -119,17 +125,17 @@ HWY_INLINE void StoreRow(DType type, void* base, std::int64_t at, std::int64_t s
 
 // Four values at `from` of each of a vector's rows j, j + 4, ... as its 128-bit blocks.
 HWY_INLINE VF LoadBlocks(const float* const* from, std::size_t i) {
-  const DF d;
-#if HWY_MAX_BYTES == 64 && HWY_TARGET <= HWY_AVX3
-  const hn::Half<DF> dh;
-  const hn::Half<decltype(dh)> dq;
-  return hn::Combine(d, hn::Combine(dh, hn::LoadU(dq, from[12] + i), hn::LoadU(dq, from[8] + i)),
-                     hn::Combine(dh, hn::LoadU(dq, from[4] + i), hn::LoadU(dq, from[0] + i)));
+#if HWY_TARGET == HWY_AVX3
+  // Masked broadcasts: inserts would all wait for the one port that shuffles.
+  __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(from[0] + i));
+  v = _mm512_mask_broadcast_f32x4(v, 0x00f0, _mm_loadu_ps(from[4] + i));
+  v = _mm512_mask_broadcast_f32x4(v, 0x0f00, _mm_loadu_ps(from[8] + i));
+  return VF{_mm512_mask_broadcast_f32x4(v, 0xf000, _mm_loadu_ps(from[12] + i))};
 #elif HWY_TARGET == HWY_AVX2
   const hn::Half<DF> dh;
-  return hn::Combine(d, hn::LoadU(dh, from[4] + i), hn::LoadU(dh, from[0] + i));
+  return hn::Combine(DF(), hn::LoadU(dh, from[4] + i), hn::LoadU(dh, from[0] + i));
 #else
-  return hn::LoadU(d, from[0] + i);
+  return hn::LoadU(DF(), from[0] + i);
 #endif
 }
 

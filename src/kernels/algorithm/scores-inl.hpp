@@ -6,6 +6,7 @@
 #define MANYHEADS_SCORES_INL_HPP
 #endif
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -14,6 +15,7 @@
 #include "kernels/algorithm/math-inl.hpp"
 #include "kernels/algorithm/pack-inl.hpp"
 #include "kernels/algorithm/tile-inl.hpp"
+#include "kernels/algorithm/tiles-inl.hpp"
 #include "kernels/kernel_table.hpp"
 #include "kernels/mask.hpp"
 
@@ -140,6 +142,10 @@ HWY_INLINE void PackQueries(const AttentionCall& call, const Tile& tile, std::si
     PackLanes<Unit>(call.type, call.q, state.rows_at(first, n, at), call.q_stride[3], call.d, lanes, packed + first,
                     QueryFactor<Unit>(state));
   }
+  if constexpr (Unit::kTiles) {  // whole tiles in depth
+    const std::size_t words = Words<Unit>(static_cast<std::size_t>(call.d));
+    std::fill(packed + words * lanes, packed + (words + kTileSide - 1) / kTileSide * kTileSide * lanes, 0.0f);
+  }
   state.packed = packed;
 }
 
@@ -247,9 +253,9 @@ constexpr bool InDouble(std::size_t width) {
 }
 
 // products[m][lane] of M broadcast rows of `words` with the vectors of columns[word][lanes]; `width` values in a row.
-template <class Unit, int M, int NV>
+template <class Unit, int M, int NV, class Meanwhile = Nothing>
 HWY_INLINE void Products(const float* HWY_RESTRICT rows, std::size_t stride, const float* HWY_RESTRICT columns,
-                         std::size_t lanes, std::size_t width, VF (&sum)[M][NV]) {
+                         std::size_t lanes, std::size_t width, VF (&sum)[M][NV], Meanwhile&& meanwhile = {}) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   if (InDouble<Unit>(width)) {
@@ -269,10 +275,10 @@ HWY_INLINE void Products(const float* HWY_RESTRICT rows, std::size_t stride, con
     return;
   }
   if constexpr (Unit::kChains) {
-    SumInRuns<Unit>(rows, stride, 1, columns, lanes, 0, width, DepthRun(width), sum);
+    SumInRuns<Unit>(rows, stride, 1, columns, lanes, 0, width, DepthRun(width), sum, meanwhile);
   } else {
     Clear(sum);
-    Accumulate<Unit>(rows, stride, 1, columns, lanes, Words<Unit>(width), sum);
+    Accumulate<Unit>(rows, stride, 1, columns, lanes, Words<Unit>(width), sum, meanwhile);
   }
 }
 
@@ -311,10 +317,21 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
   VF best[NV];
   for (int v = 0; v < NV; ++v) best[v] = forbidden;
 
-  constexpr int kRows = RowsBeside<NV>();
-  std::size_t j = 0;
-  for (; j + kRows <= count; j += kRows) ScoreKeys<Unit, kRows, NV>(state, keys, j, width, scores, best);
-  for (; j < count; ++j) ScoreKeys<Unit, 1, NV>(state, keys, j, width, scores, best);
+  if constexpr (Unit::kTiles) {
+    const std::size_t depth = (Words<Unit>(width) + kTileSide - 1) / kTileSide;
+    const std::size_t rows = (count + kTileSide - 1) / kTileSide * kTileSide;
+    TileProducts<Unit>(keys.data, keys.stride, state.packed, lanes, depth, scores, lanes, rows, lanes, true);
+    for (std::size_t j = 0; j < count; ++j) {
+      for (int v = 0; v < NV; ++v) {
+        best[v] = hn::Max(hn::LoadU(d, scores + j * lanes + static_cast<std::size_t>(v) * n), best[v]);
+      }
+    }
+  } else {
+    constexpr int kRows = RowsBeside<NV>();
+    std::size_t j = 0;
+    for (; j + kRows <= count; j += kRows) ScoreKeys<Unit, kRows, NV>(state, keys, j, width, scores, best);
+    for (; j < count; ++j) ScoreKeys<Unit, 1, NV>(state, keys, j, width, scores, best);
+  }
 
   if (some || state.rich || state.scaled_keys) {
     const bool cut = begin < state.range.all.begin || end > state.range.all.end;

@@ -20,18 +20,21 @@ namespace hn = hwy::HWY_NAMESPACE;
 //
 //   acc[m][n] = sum over i, ascending, of a[m * a_m + i * a_i] * b[i * b_i + n]
 //
-// One chain of the unit's steps for each element, from `acc` as it comes in.
-template <class Unit, int M, int NV, std::size_t kAhead = 0>
+// One chain of the unit's steps for each element, from `acc` as it comes in. `meanwhile(i)` is called at each step: for
+// memory that is to be fetched while the multipliers work.
+struct Nothing {
+  HWY_INLINE void operator()(std::size_t) const {}
+};
+
+template <class Unit, int M, int NV, class Meanwhile = Nothing>
 HWY_INLINE void Accumulate(const float* HWY_RESTRICT a, std::size_t a_m, std::size_t a_i, const float* HWY_RESTRICT b,
-                           std::size_t b_i, std::size_t count, VF (&acc)[M][NV]) {
+                           std::size_t b_i, std::size_t count, VF (&acc)[M][NV], Meanwhile&& meanwhile = {}) {
   const DF d;
   const std::size_t lanes = hn::Lanes(d);
 #pragma GCC unroll 2
   for (std::size_t i = 0; i < count; ++i) {
     VF column[NV];
-    if constexpr (kAhead > 0) {  // of `b`, in floats: where it streams from behind the second cache
-      for (std::size_t at = 0; at < NV * lanes; at += 16) hwy::Prefetch(b + i * b_i + kAhead + at);
-    }
+    meanwhile(i);
 #pragma GCC unroll 8
     for (int n = 0; n < NV; ++n) column[n] = hn::LoadU(d, b + i * b_i + static_cast<std::size_t>(n) * lanes);
 #pragma GCC unroll 16
@@ -54,19 +57,19 @@ HWY_INLINE void Clear(VF (&acc)[M][NV]) {
 
 // The same sum in chains of `run` terms, which begin where first + i is a multiple of it, added up one after the other.
 // A chain over many like terms drifts to one side: runs keep the error of a sum small.
-template <class Unit, int M, int NV>
+template <class Unit, int M, int NV, class Meanwhile = Nothing>
 HWY_INLINE void SumInRuns(const float* HWY_RESTRICT a, std::size_t a_m, std::size_t a_i,
                           const float* HWY_RESTRICT b, std::size_t b_i, std::size_t first, std::size_t count,
-                          std::size_t run, VF (&total)[M][NV]) {
+                          std::size_t run, VF (&total)[M][NV], Meanwhile&& meanwhile = {}) {
   Clear(total);
   std::size_t length = run - first % run;
   length = length < count ? length : count;
-  Accumulate<Unit>(a, a_m, a_i, b, b_i, length, total);
+  Accumulate<Unit>(a, a_m, a_i, b, b_i, length, total, meanwhile);
   for (std::size_t i = length; i < count; i += run) {
     VF chain[M][NV];
     Clear(chain);
     length = count - i < run ? count - i : run;
-    Accumulate<Unit>(a + i * a_i, a_m, a_i, b + i * b_i, b_i, length, chain);
+    Accumulate<Unit>(a + i * a_i, a_m, a_i, b + i * b_i, b_i, length, chain, meanwhile);
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 8

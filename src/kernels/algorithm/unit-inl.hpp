@@ -19,9 +19,22 @@ HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+// A row of `count` values of BF16 as words of two: where it lies, or in scratch, a last odd value beside a 0.
+HWY_INLINE const float* PairsRow(const void* base, std::int64_t at, std::int64_t step, std::int64_t count,
+                                 float* scratch) {
+  const std::uint16_t* from = static_cast<const std::uint16_t*>(base) + at;
+  if (step == 1 && count % 2 == 0) return reinterpret_cast<const float*>(from);
+  std::uint16_t* to = reinterpret_cast<std::uint16_t*>(scratch);
+  for (std::int64_t i = 0; i < count; ++i) to[i] = from[i * step];
+  if (count % 2 != 0) to[count] = 0;
+  return scratch;
+}
+
 // Fused multiply-adds of F32.
 struct Floats {
   static constexpr std::size_t kTerms = 1;  // values in a word
+  static constexpr bool kTiles = false;     // a step is one vector's, not a tile's (tiles-inl.hpp)
+  static constexpr int kFewRows = 8;        // up to so many rows pass over the keys one by one
   // Long sums are cut into chains, which keeps their error within the bounds of F32.
   static constexpr bool kChains = true;
   // The scale lies in the packed queries.
@@ -45,6 +58,8 @@ struct Floats {
 // after the other; denormals count as 0. As an instruction by name, since this target's own set does not include it.
 struct Pairs {
   static constexpr std::size_t kTerms = 2;
+  static constexpr bool kTiles = false;
+  static constexpr int kFewRows = 8;
   static constexpr bool kChains = false;
   static constexpr bool kScaledQueries = false;
 
@@ -56,12 +71,7 @@ struct Pairs {
 
   static HWY_INLINE const float* Row(DType /*type*/, const void* base, std::int64_t at, std::int64_t step,
                                      std::int64_t count, float* scratch) {
-    const std::uint16_t* from = static_cast<const std::uint16_t*>(base) + at;
-    if (step == 1 && count % 2 == 0) return reinterpret_cast<const float*>(from);
-    std::uint16_t* to = reinterpret_cast<std::uint16_t*>(scratch);
-    for (std::int64_t i = 0; i < count; ++i) to[i] = from[i * step];
-    if (count % 2 != 0) to[count] = 0;
-    return scratch;
+    return PairsRow(base, at, step, count, scratch);
   }
 
   // BF16 of `low` and `high`, rounded to nearest even, as neighbours: a lane's two values in one word.

@@ -102,11 +102,22 @@ HWY_NOINLINE void WeightsTile(const AttentionCall& call, const Tile& tile, float
 }
 
 void Weights(const AttentionCall& call, const Tile& tile, float* scratch) {
-  const std::size_t vectors = RoundUp(static_cast<std::size_t>(tile.rows), LaneCount()) / LaneCount();
-  if (vectors == 1) return WeightsTile<1>(call, tile, scratch);
-  if (vectors == 2) return WeightsTile<2>(call, tile, scratch);
-  if (vectors == 3) return WeightsTile<3>(call, tile, scratch);
-  WeightsTile<kTileVectors>(call, tile, scratch);
+  const std::int64_t most = kTileVectors * static_cast<std::int64_t>(LaneCount());
+  for (std::int64_t row = 0; row < tile.rows; row += most) {
+    Tile part = tile;
+    part.row += row;
+    part.rows = std::min(most, tile.rows - row);
+    const std::size_t vectors = RoundUp(static_cast<std::size_t>(part.rows), LaneCount()) / LaneCount();
+    if (vectors == 1) {
+      WeightsTile<1>(call, part, scratch);
+    } else if (vectors == 2) {
+      WeightsTile<2>(call, part, scratch);
+    } else if (vectors == 3) {
+      WeightsTile<3>(call, part, scratch);
+    } else {
+      WeightsTile<kTileVectors>(call, part, scratch);
+    }
+  }
 }
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE

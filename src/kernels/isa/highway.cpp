@@ -26,19 +26,21 @@ constexpr const char* Name() {
                                   : "portable";
 }
 
+std::int64_t LaneQueries(const AttentionCall&) { return kTileVectors * static_cast<std::int64_t>(LaneCount()); }
+
 // Built on call: no code of this target runs before the machine was asked whether it can.
 KernelTable Table() {
   const std::int64_t lanes = static_cast<std::int64_t>(LaneCount());
   return {.name = Name(),
           .target = HWY_TARGET,
-          .tile_queries = kTileVectors * lanes,
           .panel = kPanelVectors * lanes,
           .linear_rows = kLinearRows,
           .bf16_products = false,
+          .tile_queries = LaneQueries,
           .scratch_floats = ScratchFloats,
           .forward = ForwardTile<Floats>,
-          .node_floats = NodeFloats,
-          .merge = MergeTile,
+          .node_floats = NodeFloats<Floats>,
+          .merge = MergeTile<Floats>,
           .weights = Weights,
           .linear = Linear,
           .layer_norm = LayerNorm,
@@ -46,25 +48,57 @@ KernelTable Table() {
           .read_work = ReadWork};
 }
 
-[[maybe_unused]] const TargetRegistration kRegistration{Name(), HWY_TARGET, Table, nullptr};
+[[maybe_unused]] const TargetRegistration kRegistration{Name(), HWY_TARGET, Table};
 
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
+// The same with a unit that multiplies BF16 as it is.
+template <class Unit>
+struct Bf16Kernels {
+  static bool Takes(const AttentionCall& call) {
+    return call.type == DType::kBF16 && call.kv_type == DType::kBF16;
+  }
+  static void Forward(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* node,
+                      float* scratch) {
+    (Takes(call) ? ForwardTile<Unit> : ForwardTile<Floats>)(call, tile, chunks, node, scratch);
+  }
+  static std::int64_t TileQueries(const AttentionCall& call) {
+    return Takes(call) && Unit::kTiles ? 4 * static_cast<std::int64_t>(kTileSide) : LaneQueries(call);
+  }
+  static std::size_t Node(const AttentionCall& call, const Tile& tile) {
+    return (Takes(call) ? NodeFloats<Unit> : NodeFloats<Floats>)(call, tile);
+  }
+  static void Merge(const AttentionCall& call, const Tile& tile, float* nodes, std::int64_t count) {
+    (Takes(call) ? MergeTile<Unit> : MergeTile<Floats>)(call, tile, nodes, count);
+  }
+  static KernelTable Named(const char* name) {
+    KernelTable table = Table();
+    table.name = name;
+    table.bf16_products = true;
+    table.tile_queries = TileQueries;
+    table.forward = Forward;
+    table.node_floats = Node;
+    table.merge = Merge;
 #if HWY_TARGET == HWY_AVX3
-// The same with the dot product of BF16 pairs, which Highway has no target for.
-void ForwardBf16(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* node, float* scratch) {
-  if (call.type == DType::kBF16 && call.kv_type == DType::kBF16) return ForwardTile<Pairs>(call, tile, chunks, node, scratch);
-  ForwardTile<Floats>(call, tile, chunks, node, scratch);
-}
+    if (!Unit::kTiles) table.linear = LinearBf16;
+#endif
+    return table;
+  }
+};
+#endif
 
-KernelTable Bf16Table() {
-  KernelTable table = Table();
-  table.name = "avx512_bf16";
-  table.bf16_products = true;
-  table.forward = ForwardBf16;
-  return table;
-}
-
-const TargetRegistration kBf16Registration{"avx512_bf16", HWY_TARGET, Bf16Table,
-                                           [] { return bf16_dot_work() != nullptr; }};
+// Highway has no target for these: they are asked for at run time beside the target's own bit.
+#if HWY_TARGET == HWY_AVX3
+const TargetRegistration kBf16Registration{
+    "avx512_bf16", HWY_TARGET, [] { return Bf16Kernels<Pairs>::Named("avx512_bf16"); },
+    [] { return bf16_dot_work() != nullptr; }, [] { return fast_bf16_products() ? -1 : 1; }};
+const TargetRegistration kAmxRegistration{"amx_bf16", HWY_TARGET,
+                                          [] { return Bf16Kernels<AmxTiles>::Named("amx_bf16"); }, has_amx_bf16,
+                                          [] { return -2; }};
+#elif HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
+// Not for speed: so that the path over tiles is tested on every machine.
+const TargetRegistration kTilesRegistration{"amx_emulated", HWY_TARGET,
+                                            [] { return Bf16Kernels<EmulatedTiles>::Named("amx_emulated"); },
+                                            [] { return true; }, [] { return 1; }};
 #endif
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE
