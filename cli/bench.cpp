@@ -176,7 +176,6 @@ double most(const std::vector<double>& values) { return *std::max_element(values
 // from a shared machine and never give any.
 BenchRow measure(const BenchCase& c, const std::string& isa, Limits& machine, bool quick) {
   const kernels::KernelTable& table = kernels::active_table();
-  const Limits::Work dot_work = kernels::bf16_dot_work();
   const bool memory = c.bytes > 0;
   const PreparedCase prepared = c.prepare();
   const double long_enough = memory ? 20e-3 : 4e-3;
@@ -186,27 +185,34 @@ BenchRow measure(const BenchCase& c, const std::string& isa, Limits& machine, bo
   const auto rate = [&](Limits::Work work) {
     return [&, work] { return machine.arithmetic(work, c.row.threads, std::clamp(once, 4e-3, 0.1)); };
   };
-  const bool may_dot = !memory && c.row.dtype == "bf16" && dot_work != nullptr && isa.starts_with("avx512");
+  std::vector<const char*> limits{memory ? "memory" : "fma"};
   if (memory) samples.push_back([&] { return machine.memory(table, c.row.threads); });
   if (!memory) samples.push_back(rate(table.fma_work));
-  if (may_dot) samples.push_back(rate(dot_work));
+  if (!memory && c.row.dtype == "bf16") {
+    const bool tiles = isa.starts_with("amx");
+    const std::pair<const char*, Limits::Work> others[] = {
+        {"dot", tiles || isa.starts_with("avx512") ? kernels::bf16_dot_work() : nullptr},
+        {"tile", tiles ? kernels::amx_tile_work() : nullptr}};
+    for (const auto& [name, work] : others) {
+      if (work == nullptr) continue;
+      limits.push_back(name);
+      samples.push_back(rate(work));
+    }
+  }
   if (prepared.base) samples.push_back(timed(prepared.base, long_enough));
   const std::vector<std::vector<double>> values = in_turn(quick ? 5 : 9, samples, quick ? 0.2 : 1);
 
   BenchRow row = c.row;
   row.isa = isa;
   row.seconds = least(values[0]);
-  const double limit = most(values[1]);
-  if (memory) {
-    row.limit = "memory";
-    row.limit_gbs = limit;
-    row.gbs = c.bytes / *row.seconds / 1e9;
-  } else {
-    const double dot = may_dot ? most(values[2]) : 0;
-    row.limit = dot > limit ? "dot" : "fma";
-    row.limit_gflops = std::max(dot, limit);
-    row.gflops = c.flop / *row.seconds / 1e9;
+  double limit = 0;
+  for (std::size_t i = 0; i < limits.size(); ++i) {
+    if (most(values[i + 1]) <= limit) continue;
+    limit = most(values[i + 1]);
+    row.limit = limits[i];
   }
+  (memory ? row.limit_gbs : row.limit_gflops) = limit;
+  (memory ? row.gbs : row.gflops) = (memory ? c.bytes : c.flop) / *row.seconds / 1e9;
   if (prepared.base) row.ratio = *row.seconds / (c.base_share * least(values.back()));
   row.max_error = prepared.error();
   return row;
@@ -230,6 +236,9 @@ void add_limits(const Bench& request, int threads, Limits& machine, Report& repo
   }
   if (const Limits::Work dot_work = kernels::bf16_dot_work(); dot_work != nullptr) {
     add("limit dot", "bf16", "avx512_bf16", [&] { return machine.arithmetic(dot_work, threads); });
+  }
+  if (const Limits::Work tile_work = kernels::amx_tile_work(); tile_work != nullptr) {
+    add("limit tile", "bf16", "amx_bf16", [&] { return machine.arithmetic(tile_work, threads); });
   }
   set_isa(available.front());
   add("limit memory", "f32", available.front(), [&] { return machine.memory(kernels::active_table(), threads); });

@@ -23,7 +23,7 @@ struct BenchRow {
   std::optional<double> share{};  // of all pairs of a query and a key that the mask allows
   std::string over{};             // what `ratio` is over; empty: the row has none
   std::string isa{};
-  std::string limit{};  // "fma"; "dot" for bf16 where the machine's dot product is faster; "memory"
+  std::string limit{};  // "fma"; for bf16 "dot" or "tile" where the machine has it and it is faster; "memory"
   std::optional<double> limit_gflops{};
   std::optional<double> gflops{};
   std::optional<double> limit_gbs{};

@@ -5,8 +5,8 @@
 //   prepare layer FOLDER B T D_MODEL HEADS                    inputs x and the state_dict's tensors
 //   prepare bert FOLDER f32|bf16 B T MODEL                    input ids; the type is the weights'
 //   time SECONDS      seconds a run of the case prepared last, over enough runs to fill SECONDS
-//   limit f32|bf16|f16|memory    GFLOP/s of multiply-adds; bf16: of F32 ones or of its dot product, whichever is
-//                     faster; memory: GB/s of reading it
+//   limit f32|bf16|f16|memory    GFLOP/s of multiply-adds; bf16: of F32 ones, of its dot product or of tiles, whichever
+//                     is fastest; memory: GB/s of reading it
 //   isa               the instruction set in use
 //
 // Tensors are files of FOLDER, bare; prepare runs the case once and writes `out` there.
@@ -197,14 +197,18 @@ Run prepare(std::istream& words, int threads) {
   return run;
 }
 
-// Of memory what it reads; else the faster of F32 multiply-adds and, for bf16, the dot product: which of them it is
-// depends on the machine.
+// Of memory what it reads; else the rate of F32 multiply-adds and, for bf16, of its dot product or of tiles where one
+// is faster: which it is depends on the machine. Taken for as long as what it is compared to: both see the same share
+// of a busy machine.
 double limit(manyheads::cli::Limits& limits, const std::string& type, int threads) {
-  if (type == "memory") return limits.memory(manyheads::kernels::active_table(), threads);
-  constexpr double kLeast = 0.02;  // as long as what it is compared to: both see the same share of a busy machine
-  const double fma = limits.arithmetic(manyheads::kernels::active_table().fma_work, threads, kLeast);
-  const auto dot = manyheads::kernels::bf16_dot_work();
-  return type == "bf16" && dot != nullptr ? std::max(fma, limits.arithmetic(dot, threads, kLeast)) : fma;
+  const manyheads::kernels::KernelTable& table = manyheads::kernels::active_table();
+  if (type == "memory") return limits.memory(table, threads);
+  double most = limits.arithmetic(table.fma_work, threads, 0.02);
+  if (type != "bf16") return most;
+  for (const auto work : {manyheads::kernels::bf16_dot_work(), manyheads::kernels::amx_tile_work()}) {
+    if (work != nullptr) most = std::max(most, limits.arithmetic(work, threads, 0.02));
+  }
+  return most;
 }
 
 double seconds_a_run(const Run& run, double least) {

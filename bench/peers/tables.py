@@ -46,8 +46,8 @@ def markdown(result):
         "peer's time by ours, above 1 where ours is faster; – is what a peer does not do. Errors are against float64.",
     ]
     tables = (
-        ("gflops", "GFLOP/s", "The limit is the multiply-add rate (bf16: of float32 ones or of the bf16 dot product, "
-         "whichever is faster here)."),
+        ("gflops", "GFLOP/s", "The limit is the multiply-add rate (bf16: of float32 ones, of the bf16 dot product or "
+         "of tiles, whichever is fastest here)."),
         ("gbs", "GB/s", "Decoding, one token: the limit is reading memory. Every run takes another copy of the keys and "
          "values, so that none finds them in a cache."),
     )  # fmt: skip
