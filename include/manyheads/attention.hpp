@@ -15,15 +15,15 @@ struct AttentionOptions {
   std::optional<double> scale{};    // default 1/sqrt(D); any finite value
   double softcap = 0;               // > 0: scores become softcap * tanh(score / softcap), before bias and mask
   ConstTensorView sinks{};          // [Hq] F32: a logit for each head that adds mass to the softmax and no value
+  const TensorView* lse = nullptr;  // [B,Hq,Tq] F32, out: log of the sum of exp of each row's scores (natural log)
+  int num_threads = 0;              // 0: default_num_threads(). Fewer than asked for is never an error
+  Executor* executor = nullptr;     // the caller's threads instead of the library's pool
+  Workspace* workspace = nullptr;   // see attention_workspace_size
   ConstTensorView cu_seqlens_q{};   // } see below
   ConstTensorView cu_seqlens_k{};   // }
   ConstTensorView page_table{};     // }
   ConstTensorView k_scales{};       // }
   ConstTensorView v_scales{};       // }
-  const TensorView* lse = nullptr;  // [B,Hq,Tq] F32, out: log of the sum of exp of each row's scores (natural log)
-  int num_threads = 0;              // 0: default_num_threads(). Fewer than asked for is never an error
-  Executor* executor = nullptr;     // the caller's threads instead of the library's pool
-  Workspace* workspace = nullptr;   // see attention_workspace_size
 };
 
 // out = softmax(scale * q k^T + bias) v for each head, fused: no Tq x Tk memory.
