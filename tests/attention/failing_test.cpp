@@ -1,5 +1,5 @@
-// Each allocation of a call in turn is made to fail: the call ends in an error, what it changed is as it was, and the next one
-// has the bits it would have had. That nothing leaks is the address sanitizer's to say.
+// Allocations and threads that are made to fail, each in turn: a call ends in an error, what it changed is as it was, and the
+// next one has the bits it would have had. That nothing leaks is the address sanitizer's to say.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -8,17 +8,22 @@
 #include <manyheads/multi_head_attention.hpp>
 #include <new>
 #include <string>
+#include <system_error>
 
-#include "attention/call.hpp"
+#include "attention/child.hpp"
 
 namespace {
 thread_local long g_allocations_left = -1;  // of this thread until one fails; -1: none does
+long g_threads_left = -1;
 
 bool fails() { return g_allocations_left >= 0 && g_allocations_left-- == 0; }
 }  // namespace
 
-// The linker hands us the library's and the tests' own calls of these (tests/CMakeLists.txt).
+// The linker hands us the library's and the tests' own calls of operator new, aligned_alloc and std::thread's start
+// (tests/CMakeLists.txt).
 extern "C" {
+#define MANYHEADS_START_THREAD(prefix) \
+  prefix##_ZNSt6thread15_M_start_threadESt10unique_ptrINS_6_StateESt14default_deleteIS1_EEPFvvE
 void* __real__Znwm(std::size_t size);
 void* __real_aligned_alloc(std::size_t alignment, std::size_t size);
 void* __wrap__Znwm(std::size_t size) {
@@ -27,6 +32,12 @@ void* __wrap__Znwm(std::size_t size) {
 }
 void* __wrap_aligned_alloc(std::size_t alignment, std::size_t size) {
   return fails() ? nullptr : __real_aligned_alloc(alignment, size);
+}
+void MANYHEADS_START_THREAD(__real_)(void* thread, void* state, void (*depend)());
+void MANYHEADS_START_THREAD(__wrap_)(void* thread, void* state, void (*depend)()) {
+  if (g_threads_left == 0) throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
+  if (g_threads_left > 0) --g_threads_left;
+  MANYHEADS_START_THREAD(__real_)(thread, state, depend);
 }
 }
 
@@ -56,7 +67,7 @@ int fail_each(const std::function<void()>& work, const std::function<std::string
 TEST(FailingMemory, Attention) {
   for (const int threads : {1, 4}) {
     for (const std::int64_t tq : {1, 40}) {
-      const Sizes s{.q_heads = 4, .kv_heads = 2, .tq = tq, .tk = 3000, .d = 32, .dv = 32};
+      const Sizes s{.q_heads = 4, .kv_heads = 2, .tq = tq, .tk = 1100, .d = 16, .dv = 16};
       Call plain(s);
       plain.run();
       Call call(s);
@@ -142,6 +153,27 @@ TEST(FailingMemory, TheCacheIsAsItWas) {
       EXPECT_EQ(cache.pages_in_use(), 0);
       EXPECT_GE(fail_each([] { KVCache({.head_dim = 8}); }, [] { return ""; }), 1);
     }
+  }
+}
+
+class FailingThreads : public AtEachIsa {};
+MANYHEADS_AT_EACH_ISA(FailingThreads);
+
+TEST_P(FailingThreads, GiveTheSameBits) {
+  if (kSanitized) GTEST_SKIP() << "the thread sanitizer ends children that start threads";
+  Call alone = split_call(1);
+  alone.run();
+  for (const int started : {0, 1, 5}) {
+    // A child's pool begins without threads.
+    EXPECT_EQ(in_a_child([&] {
+                Call call = split_call(64);
+                g_threads_left = started;
+                call.run();
+                if (own_status("Threads") != static_cast<std::size_t>(started) + 1) return 2;
+                return same_bits(alone, call) ? 0 : 1;
+              }),
+              0)
+        << started;
   }
 }
 
