@@ -4,11 +4,14 @@
 
 #include <cstdlib>
 #include <functional>
+#include <initializer_list>
 #include <manyheads/kv_cache.hpp>
 #include <manyheads/multi_head_attention.hpp>
+#include <memory>
 #include <new>
 #include <string>
 #include <system_error>
+#include <vector>
 
 #include "attention/child.hpp"
 
@@ -44,10 +47,12 @@ void MANYHEADS_START_THREAD(__wrap_)(void* thread, void* state, void (*depend)()
 namespace manyheads::test {
 namespace {
 
-// Runs `work` with its first allocation failing, then its second, until none does; returns how many failed. `after` says what
-// is wrong behind a failure, "" for nothing.
-int fail_each(const std::function<void()>& work, const std::function<std::string()>& after) {
+// Runs `work` with its first allocation failing, then its second, until none does; returns how many failed. `before` comes ahead
+// of each; `after` says what is wrong behind a failure, "" for nothing.
+int fail_each(const std::function<void()>& work, const std::function<std::string()>& after,
+              const std::function<void()>& before = [] {}) {
   for (int failed = 0; failed < 1000; ++failed) {
+    before();
     g_allocations_left = failed;
     try {
       work();
@@ -109,51 +114,80 @@ TEST(FailingMemory, AWorkspaceServesOnAfterAnError) {
   EXPECT_GE(failed, 1);
 }
 
-TEST(FailingMemory, TheCacheIsAsItWas) {
-  for (const std::int64_t page_size : {0, 16}) {
+// A cache with one sequence of 40 tokens, and others made from it.
+class FailingCache : public testing::Test {
+ protected:
+  void begin(DType type, std::int64_t page_size) {
+    cache = std::make_unique<KVCache>(KVCacheOptions{.head_dim = 8, .dtype = type, .page_size = page_size});
+    kept = cache->add();
+    append(kept, 0, 40);
+    if (expected.empty()) expected = attend();
+  }
+  void append(KVCache::Sequence sequence, std::int64_t first, std::int64_t last) {
+    const auto tokens = [&](const Strided& tensor) {
+      return ConstTensorView(static_cast<const float*>(tensor.view().data()) + first * 8, Dims{1, last - first, 8});
+    };
+    cache->append(sequence, tokens(from.k), tokens(from.v));
+  }
+  std::vector<unsigned char> attend() const {
+    Call call({.tq = 1, .d = 8, .dv = 8});
+    const KVCache::Sequence sequences[] = {kept};
+    attention(call.q.view(), *cache, sequences, call.out.mutable_view());
+    return call.out.memory;
+  }
+  // What is wrong with the sequence, and with the number of pages once all sequences but it are gone.
+  std::string as_it_was(std::initializer_list<KVCache::Sequence> others = {}) {
+    if (cache->length(kept) != 40) return "another length";
+    if (attend() != expected) return "other bits";
+    for (const KVCache::Sequence sequence : others) cache->remove(sequence);
+    cache->remove(kept);
+    return cache->pages_in_use() == 0 ? "" : "pages are lost";
+  }
+  void at_each(const std::function<void(DType, std::int64_t)>& test) {
     for (const DType type : {DType::kF32, DType::kI8}) {
-      const Sizes s{.kv_heads = 1, .tk = 200, .d = 8, .dv = 8};
-      const Call from(s);
-      const auto tokens = [](const Strided& tensor, std::int64_t begin, std::int64_t end) {
-        return ConstTensorView(reinterpret_cast<const float*>(tensor.view().data()) + begin * 8, Dims{1, end - begin, 8});
-      };
-      KVCache cache({.head_dim = 8, .dtype = type, .page_size = page_size});
-      const KVCache::Sequence kept = cache.add();
-      cache.append(kept, tokens(from.k, 0, 40), tokens(from.v, 0, 40));
-      const auto attend = [&](KVCache::Sequence sequence) {
-        Call call({.tq = 1, .d = 8, .dv = 8});
-        const KVCache::Sequence sequences[] = {sequence};
-        attention(call.q.view(), cache, sequences, call.out.mutable_view());
-        return call.out.memory;
-      };
-      const auto before = attend(kept);
-      std::int64_t pages = cache.pages_in_use();
-      const auto as_it_was = [&]() -> std::string {
-        if (cache.length(kept) != 40) return "another length";
-        if (cache.pages_in_use() != pages) return "pages are lost";
-        return attend(kept) == before ? "" : "other bits";
-      };
-      KVCache::Sequence fork = 0;
-      EXPECT_GE(fail_each([&] { fork = cache.fork(kept); }, as_it_was), 1);
-      pages = cache.pages_in_use();
-      // Into a page that both share, and on to new ones.
-      EXPECT_GE(fail_each([&] { cache.append(fork, tokens(from.k, 40, 200), tokens(from.v, 40, 200)); }, as_it_was), 1);
-      EXPECT_EQ(cache.length(fork), 200);
-      pages = cache.pages_in_use();
-      const KVCache::Sequence fresh = cache.add();
-      EXPECT_GE(fail_each([&] { cache.append(fresh, tokens(from.k, 0, 100), tokens(from.v, 0, 100)); },
-                          [&] { return cache.length(fresh) == 0 ? as_it_was() : "another length"; }),
-                1);
-      cache.remove(fresh);
-      KVBatch batch;
-      const KVCache::Sequence both[] = {kept, fork};
-      EXPECT_GE(fail_each([&] { cache.gather(both, batch); }, [] { return ""; }), 1);
-      cache.remove(fork);
-      cache.remove(kept);
-      EXPECT_EQ(cache.pages_in_use(), 0);
-      EXPECT_GE(fail_each([] { KVCache({.head_dim = 8}); }, [] { return ""; }), 1);
+      expected.clear();
+      for (const std::int64_t page_size : {0, 16}) test(type, page_size);
     }
   }
+
+  const Call from{Sizes{.kv_heads = 1, .tk = 200, .d = 8, .dv = 8}};
+  std::unique_ptr<KVCache> cache;
+  KVCache::Sequence kept = 0, other = 0;
+  std::vector<unsigned char> expected;
+};
+
+TEST_F(FailingCache, AppendingToASharedPage) {
+  at_each([&](DType type, std::int64_t page_size) {
+    const int failed = fail_each([&] { append(other, 40, 200); },
+                                 [&] {
+                                   const bool same = cache->length(other) == 40;
+                                   return same ? as_it_was({other}) : "another length";
+                                 },
+                                 [&] {
+                                   begin(type, page_size);
+                                   other = cache->fork(kept);
+                                 });
+    EXPECT_GE(failed, 1);
+    EXPECT_EQ(cache->length(other), 200);
+  });
+}
+
+TEST_F(FailingCache, Gathering) {
+  at_each([&](DType type, std::int64_t page_size) {
+    KVBatch batch;
+    const int failed = fail_each(
+        [&] {
+          const KVCache::Sequence both[] = {kept, kept};
+          cache->gather(both, batch);
+        },
+        [&] { return as_it_was(); },
+        [&] {
+          batch = {};
+          begin(type, page_size);
+        });
+    EXPECT_GE(failed, 1);
+    EXPECT_GE(fail_each([&] { KVCache({.head_dim = 8, .dtype = type}); }, [] { return ""; }), 1);
+  });
 }
 
 class FailingThreads : public AtEachIsa {};
