@@ -358,17 +358,18 @@ TEST_P(Limits, AForkedChildDecodesInBlocksWithTheSameBits) {
 
 TEST_P(Limits, MemoryThatCannotBeHadIsAnErrorAndNothingIsLost) {
   if (kSanitized) GTEST_SKIP() << "a sanitizer needs the address space that this test takes away";
-  // Many rows in many blocks of keys: some 2 MiB of workspace.
-  const Sizes s{.q_heads = 256, .kv_heads = 1, .tq = 1, .tk = 3000, .d = 8, .dv = 256};
+  // Wide rows and many threads: a workspace larger than any block that malloc keeps.
+  const Sizes s{.q_heads = 256, .kv_heads = 1, .tq = 1, .tk = 3000, .d = 8, .dv = 2048};
   Call alone(s);
   alone.options.num_threads = 1;
   alone.run();
   EXPECT_EQ(in_a_child([&] {
-              Call call(s);
-              call.options.num_threads = 64;
-              limit_memory(
-                  attention_workspace_size(call.q.view(), call.k.view(), call.v.view(), call.out.mutable_view(), call.options) /
-                  2);
+              Call call = alone;
+              call.options.num_threads = 1000;
+              const std::size_t wanted = attention_workspace_size(call.q.view(), call.k.view(), call.v.view(),
+                                                                  call.out.mutable_view(), call.options);
+              if (wanted < std::size_t{64} << 20) return 5;
+              limit_memory(wanted / 2);
               const std::size_t before = own_status("VmSize");
               for (int round = 0; round < 20; ++round) {
                 try {
