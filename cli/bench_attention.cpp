@@ -242,10 +242,10 @@ BenchCase packed_case(DType type, std::int64_t heads, std::int64_t d, int thread
     call->v = v.cview();
     call->out = out.view();
     call->options = {.mask = causal(Alignment::kBottomRight),
-                     .cu_seqlens_q = q_starts.cview(),
-                     .cu_seqlens_k = k_starts.cview(),
                      .num_threads = threads,
-                     .workspace = &call->workspace};
+                     .workspace = &call->workspace,
+                     .cu_seqlens_q = q_starts.cview(),
+                     .cu_seqlens_k = k_starts.cview()};
     auto singles = std::make_shared<std::vector<Call>>();
     std::int64_t b = 0;
     for (const Sequence& s : kSequences) {
