@@ -13,6 +13,8 @@
 #include <fmt/format.h>
 #include <manyheads/error.hpp>
 
+#include "base/checked.hpp"
+
 namespace manyheads::attention_detail {
 namespace {
 
@@ -319,8 +321,9 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
     if (call.page_size < 16 || call.page_size % 16 != 0) {
       fail(function, fmt::format("k has pages of {} keys, expected a multiple of 16 {}", call.page_size, shapes()));
     }
-    call.tk = columns * call.page_size;
+    if (!base::multiply(columns, call.page_size, &call.tk)) call.tk = kFar + 1;
   }
+  if (call.tk > kFar) fail(function, "more than 2^60 keys " + shapes);
   std::copy_n(queries.stride, 4, call.q_stride);
   std::copy_n(keys.stride, 4, call.k_stride);
   if (v != nullptr) {

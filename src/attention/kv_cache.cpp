@@ -27,6 +27,8 @@ bool floating(DType type) { return type == DType::kF32 || type == DType::kBF16 |
 
 // The room of a sequence in one piece begins here, and doubles.
 constexpr std::int64_t kFirstRoom = 64;
+// Of a sequence: far from where sizes and doubled room would wrap. Views with strides of 0 may be longer.
+constexpr std::int64_t kMostTokens = std::int64_t{1} << 48;
 
 // Pages of keys or of values: [pages,Hkv,size,width], and for I8 their scales [pages,Hkv,size].
 struct Store {
@@ -193,7 +195,9 @@ KVCache::Sequence KVCache::add() {
 
 KVCache::Sequence KVCache::fork(Sequence sequence) {
   State& s = *state_;
-  State::Tokens copy = s.find("fork", sequence);
+  // The entry before its pages: joining the others cannot fail.
+  std::map<Sequence, State::Tokens> entry;
+  State::Tokens& copy = entry.emplace(s.next, s.find("fork", sequence)).first->second;
   if (s.in_one_piece() && !copy.pages.empty()) {
     s.need_pages("fork", 1);
     const std::int64_t from = copy.pages[0];
@@ -203,7 +207,7 @@ KVCache::Sequence KVCache::fork(Sequence sequence) {
   } else {
     for (const std::int64_t page : copy.pages) ++s.users[static_cast<std::size_t>(page)];
   }
-  s.sequences.emplace(s.next, std::move(copy));
+  s.sequences.merge(entry);
   return s.next++;
 }
 
@@ -243,6 +247,9 @@ void KVCache::append(Sequence sequence, ConstTensorView k, ConstTensorView v) {
   check("k", k, s.options.head_dim);
   check("v", v, s.options.value_dim);
   if (count == 0) return;
+  if (count > kMostTokens - tokens.length) {
+    fail(kName, fmt::format("{} tokens behind {} are more than memory holds", count, tokens.length), ErrorCode::kOutOfMemory);
+  }
 
   const std::int64_t length = tokens.length + count;
   if (s.in_one_piece()) {
@@ -251,6 +258,7 @@ void KVCache::append(Sequence sequence, ConstTensorView k, ConstTensorView v) {
     if (room != s.keys.size) s.resize(kName, s.keys.pages, room);
     if (tokens.pages.empty()) {
       s.need_pages(kName, 1);
+      tokens.pages.reserve(1);
       tokens.pages.push_back(s.take_page());
     }
   } else {

@@ -11,7 +11,6 @@
 #include <exception>
 #include <mutex>
 #include <string>
-#include <system_error>
 #include <thread>
 
 #include <manyheads/error.hpp>
@@ -115,7 +114,7 @@ class Pool {
     while (threads_ < wanted) {
       try {
         std::thread([this, id = threads_ + 1, seen = generation_.load()] { serve(id, seen); }).detach();
-      } catch (const std::system_error&) {
+      } catch (const std::exception&) {  // no thread, or no memory for one
         break;
       }
       ++threads_;

@@ -172,6 +172,27 @@ TEST_F(FailingCache, AppendingToASharedPage) {
   });
 }
 
+TEST_F(FailingCache, Forking) {
+  at_each([&](DType type, std::int64_t page_size) {
+    const int failed = fail_each([&] { other = cache->fork(kept); }, [&] { return as_it_was(); },
+                                 [&] { begin(type, page_size); });
+    EXPECT_GE(failed, 1);
+    EXPECT_EQ(cache->length(other), 40);
+  });
+}
+
+TEST_F(FailingCache, AppendingToAnEmptySequence) {
+  at_each([&](DType type, std::int64_t page_size) {
+    const int failed = fail_each([&] { append(other, 0, 100); }, [&] { return as_it_was({other}); },
+                                 [&] {
+                                   begin(type, page_size);
+                                   other = cache->add();
+                                 });
+    EXPECT_GE(failed, 1);
+    EXPECT_EQ(cache->length(other), 100);
+  });
+}
+
 TEST_F(FailingCache, Gathering) {
   at_each([&](DType type, std::int64_t page_size) {
     KVBatch batch;

@@ -186,6 +186,42 @@ TEST(CacheLimits, LengthsAndSequences) {
   }
 }
 
+TEST(CacheLimits, MoreTokensThanMemoryHolds) {
+  const Exact some(DType::kF32, {1, 40, 1});
+  for (const std::int64_t page_size : {0, 16}) {
+    for (const std::int64_t count : {kMost64, kMost64 - 40, (std::int64_t{1} << 62) + 1, std::int64_t{1} << 48}) {
+      const ConstTensorView many(some.view().data(), DType::kF32, {1, count, 1}, {0, 0, 0});
+      KVCache cache({.head_dim = 1, .page_size = page_size});
+      const KVCache::Sequence sequence = cache.add();
+      cache.append(sequence, some.view(), some.view());
+      EXPECT_TRUE(contains(error_of([&] { cache.append(sequence, many, many); }, ErrorCode::kOutOfMemory),
+                           "are more than memory holds"));
+      EXPECT_EQ(cache.length(sequence), 40);
+    }
+  }
+}
+
+TEST(CallLimits, MoreKeysThanPlacesCanCount) {
+  // Views of stride 0 take no memory, however long they are.
+  const Exact q(DType::kF32, {1, 1, 1, 8}), page(DType::kF32, {1, 1, 16, 8}), zero(DType::kI64, {1}, {0});
+  Exact out(DType::kF32, {1, 1, 1, 8});
+  for (const std::int64_t columns : {std::int64_t{1} << 57, std::int64_t{1} << 59, std::int64_t{1} << 60}) {
+    const ConstTensorView table(zero.view().data(), DType::kI64, {1, columns}, {0, 0});
+    AttentionOptions options;
+    options.page_table = table;
+    options.mask = key_lengths(zero.view());
+    EXPECT_TRUE(contains(
+        error_of([&] { attention(q.view(), page.view(), page.view(), out.view(), options); }), "more than 2^60 keys"));
+  }
+  const ConstTensorView keys(page.view().data(), DType::kF32, {1, 1, std::int64_t{1} << 61, 1}, {0, 0, 0, 0});
+  const ConstTensorView one(q.view().data(), DType::kF32, {1, 1, 1, 1});
+  EXPECT_TRUE(contains(error_of([&] {
+                         attention(one, keys, keys, TensorView(out.view().data(), DType::kF32, {1, 1, 1, 1}),
+                                   {.mask = key_lengths(zero.view())});
+                       }),
+                       "more than 2^60 keys"));
+}
+
 // Zeros that take no memory until they are written to.
 class Sparse {
  public:
