@@ -175,7 +175,8 @@ struct KernelTable {
   std::int64_t target;        // Highway's bit for it
   std::int64_t panel;         // columns of a packed panel
   std::int64_t linear_rows;   // rows of its largest register tile
-  bool bf16_products;         // BF16 tensors and weights are multiplied as they are, without making them F32
+  bool bf16_products;         // attention over BF16 multiplies it as it is, without making it F32
+  bool bf16_rows;             // projections with BF16 weights round their rows to BF16 and multiply pairs
 
   std::int64_t (*tile_queries)(const AttentionCall&);                // rows of the largest tile
   std::size_t (*scratch_floats)(const AttentionCall&, const Tile&);  // for one worker

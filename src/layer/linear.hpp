@@ -31,7 +31,7 @@ class PackedMemory {
 // ascending order, in F32: the bits of a row do not depend on the number of rows, threads or strides.
 //
 // Weights are kept as F32 or as BF16, rounded to nearest even: half the memory. BF16 weights multiply as the F32 of the
-// same value, to the same bits; where the instruction set multiplies pairs of BF16 (KernelTable::bf16_products), x is
+// same value, to the same bits; where the instruction set multiplies pairs of BF16 (KernelTable::bf16_rows), x is
 // rounded to BF16 too, and each product is exact before it is added.
 class Linear {
  public:

@@ -196,7 +196,7 @@ std::vector<float> rounded_to_bf16(std::vector<float> values) {
 // With products of BF16 pairs x is rounded as the weights are; each step of the chain then rounds no more than one of
 // F32 does.
 TEST_P(LinearLayer, Bf16WeightsAreThoseOfTheRoundedValues) {
-  const bool pairs = kernels::active_table().bf16_products;
+  const bool pairs = kernels::active_table().bf16_rows;
   for (const auto& [in, out] : {std::pair<std::int64_t, std::int64_t>{64, 96}, {33, 17}, {1, 70}, {1030, 40}}) {
     const std::vector<float> w = normals(in * out, 30), b = normals(out, 31), rounded = rounded_to_bf16(w);
     const Linear linear(matrix(w, out, in), row(b), DType::kBF16), same(matrix(rounded, out, in), row(b));

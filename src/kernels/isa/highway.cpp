@@ -36,6 +36,7 @@ KernelTable Table() {
           .panel = kPanelVectors * lanes,
           .linear_rows = kLinearRows,
           .bf16_products = false,
+          .bf16_rows = false,
           .tile_queries = LaneQueries,
           .scratch_floats = ScratchFloats,
           .forward = ForwardTile<Floats>,
@@ -79,7 +80,10 @@ struct Bf16Kernels {
     table.node_floats = Node;
     table.merge = Merge;
 #if HWY_TARGET == HWY_AVX3
-    if (!Unit::kTiles) table.linear = LinearBf16;
+    if (!Unit::kTiles) {
+      table.bf16_rows = true;
+      table.linear = LinearBf16;
+    }
 #endif
     return table;
   }
