@@ -323,7 +323,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
     }
     if (!base::multiply(columns, call.page_size, &call.tk)) call.tk = kFar + 1;
   }
-  if (call.tk > kFar) fail(function, "more than 2^60 keys " + shapes);
+  if (call.tk > kFar) fail(function, "more than 2^60 keys " + shapes());
   std::copy_n(queries.stride, 4, call.q_stride);
   std::copy_n(keys.stride, 4, call.k_stride);
   if (v != nullptr) {
