@@ -406,8 +406,10 @@ TEST_P(Limits, MemoryThatCannotBeHadIsAnErrorAndNothingIsLost) {
                                                                   call.out.mutable_view(), call.options);
               if (wanted < std::size_t{64} << 20) return 5;
               limit_memory(wanted / 2);
-              const std::size_t before = own_status("VmSize");
+              std::size_t before = 0;
               for (int round = 0; round < 20; ++round) {
+                // malloc may open a second arena when the first cannot grow: that is no leak.
+                if (round == 3) before = own_status("VmSize");
                 try {
                   call.run();
                   return 1;
@@ -435,9 +437,11 @@ TEST(CacheLimits, MemoryThatCannotBeHadChangesNothing) {
                 cache.append(sequence, some.view(), some.view());
                 // The keys' new memory can be had, 64 MiB in one piece or 33 in pages, the values' cannot.
                 limit_memory(std::size_t{page_size == 0 ? 96u : 50u} << 20);
-                const std::size_t before = own_status("VmSize"), bytes = cache.bytes();
+                const std::size_t bytes = cache.bytes();
                 const std::int64_t pages = cache.pages_in_use();
-                for (int round = 0; round < 3; ++round) {
+                std::size_t before = 0;
+                for (int round = 0; round < 6; ++round) {
+                  if (round == 3) before = own_status("VmSize");
                   try {
                     cache.append(sequence, many, many);
                     return 1;
