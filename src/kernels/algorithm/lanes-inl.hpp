@@ -1,0 +1,231 @@
+// Per-target include guard: this file is read once for each instruction set.
+#if defined(MANYHEADS_LANES_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHEADS_LANES_INL_HPP
+#undef MANYHEADS_LANES_INL_HPP
+#else
+#define MANYHEADS_LANES_INL_HPP
+#endif
+
+#include <algorithm>
+#include <cstdint>
+
+#include "hwy/highway.h"
+#include "kernels/algorithm/merge-inl.hpp"
+#include "kernels/algorithm/scores-inl.hpp"
+#include "kernels/kernel_table.hpp"
+
+// The forward with many rows in the vector lanes: weights of a run of keys, and their products with the values.
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// output[dv][lane] (+)= sum over the run's keys, ascending, of values[key][dv] * p[key][lane]. `place` is the first
+// key's place in its run; `keys` counts words.
+template <class Unit, int NV, int M, class Meanwhile = Nothing>
+HWY_INLINE void AddValues(const float* HWY_RESTRICT a, std::size_t a_m, std::size_t a_i, const float* HWY_RESTRICT b,
+                          std::size_t b_i, std::size_t place, std::size_t words, bool fresh, std::size_t out_step,
+                          float* HWY_RESTRICT output, Meanwhile&& meanwhile = {}) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  VF acc[M][NV];
+  const auto at = [&](int m, int v) HWY_ATTR {
+    return output + static_cast<std::size_t>(m) * out_step + static_cast<std::size_t>(v) * n;
+  };
+  if constexpr (Unit::kChains) {
+    SumInRuns<Unit>(a, a_m, a_i, b, b_i, place, words, kChainKeys, acc, meanwhile);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) {
+        hn::StoreU(fresh ? acc[m][v] : hn::Add(hn::LoadU(d, at(m, v)), acc[m][v]), d, at(m, v));
+      }
+    }
+  } else {
+    if (fresh) {
+      Clear(acc);
+    } else {
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) acc[m][v] = hn::LoadU(d, at(m, v));
+      }
+    }
+    Accumulate<Unit>(a, a_m, a_i, b, b_i, words, acc, meanwhile);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) hn::StoreU(acc[m][v], d, at(m, v));
+    }
+  }
+}
+
+// The factors of a run's values where they are I8; null for other types.
+HWY_INLINE const float* ValueScales(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::size_t keys,
+                                    float* HWY_RESTRICT to) {
+  if (call.v_scales == nullptr) return nullptr;
+  for (std::size_t j = 0; j < keys; ++j) {
+    to[j] = call.v_scale(tile.batch, tile.kv_head, begin + static_cast<std::int64_t>(j));
+  }
+  return to;
+}
+HWY_INLINE bool ScalesFinite(const float* scales, std::size_t keys) {
+  bool finite = true;
+  for (std::size_t j = 0; scales != nullptr && j < keys; ++j) finite = finite && scales[j] * 0.0f == 0.0f;
+  return finite;
+}
+
+// Weights in place of a run's scores, p[word][lane], for lanes' maxima m; adds them to l. They take the values' scales,
+// if any, with them. A forbidden key's weight is -0 where `guard` asks for it.
+template <class Unit, int NV>
+HWY_INLINE void LaneWeights(const VF (&m)[NV], float late_factor, const float* value_scales, std::size_t place,
+                            std::size_t keys, bool guard, float* HWY_RESTRICT scores, VF (&l)[NV]) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  const std::size_t lanes = NV * n;
+  const VF factor = hn::Set(d, late_factor);
+  VF sum[NV], chain[NV];
+  for (int v = 0; v < NV; ++v) sum[v] = chain[v] = hn::Zero(d);
+  for (std::size_t j = 0; j < keys; j += Unit::kTerms) {
+    if ((place + j) % kChainKeys == 0) {
+      for (int v = 0; v < NV; ++v) {
+        sum[v] = hn::Add(sum[v], chain[v]);
+        chain[v] = hn::Zero(d);
+      }
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+      const auto weight = [&](std::size_t key) HWY_ATTR {
+        const VF x = hn::LoadU(d, scores + key * lanes + static_cast<std::size_t>(v) * n);
+        VF p = Exp2<kLeastWeight>(d, Unit::Shifted(x, factor, m[v]));
+        chain[v] = hn::Add(chain[v], p);
+        if (value_scales != nullptr) p = hn::Mul(p, hn::Set(d, value_scales[key]));
+        return guard ? hn::IfThenElse(hn::Eq(x, hn::Set(d, kForbidden)), hn::Neg(hn::Zero(d)), p) : p;
+      };
+      float* to = scores + j / Unit::kTerms * lanes + static_cast<std::size_t>(v) * n;
+      const VF p = weight(j);
+      if constexpr (Unit::kTerms == 1) {
+        hn::StoreU(p, d, to);
+      } else {
+        hn::StoreU(Unit::Zip(p, j + 1 < keys ? weight(j + 1) : hn::Zero(d)), d, to);
+      }
+    }
+  }
+  for (int v = 0; v < NV; ++v) l[v] = hn::Add(l[v], hn::Add(sum[v], chain[v]));
+}
+
+// The chunks [begin, end) that a call of the kernel covers.
+HWY_INLINE TileRange WithinChunks(TileRange range, const ChunkRange& chunks) {
+  range.any.begin = std::max(range.any.begin, chunks.begin * kChunkKeys);
+  if (chunks.end >= 0) range.any.end = std::min(range.any.end, chunks.end * kChunkKeys);
+  return range;
+}
+
+template <class Unit, int NV>
+HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* scratch,
+                                 TileState& state) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  const std::size_t lanes = NV * n;
+  const std::size_t dv = static_cast<std::size_t>(call.dv);
+  const std::size_t rows_of_output = OutputWidth<Unit>(call, tile);
+  const ForwardScratch at(call, tile);
+  PackQueries<Unit>(call, tile, lanes, scratch + at.packed, state);
+  float* scores = scratch + at.scores;
+  MergeTree<LaneNodes> tree({lanes, rows_of_output}, scratch + at.nodes, at.node);
+
+  std::int64_t chunk = -1;
+  float* node = nullptr;  // of the chunk under way
+  VF m[NV], l[NV];
+  const auto end_chunk = [&]() HWY_ATTR {
+    if (node == nullptr) return;
+    for (int v = 0; v < NV; ++v) {
+      hn::StoreU(m[v], d, node + static_cast<std::size_t>(v) * n);
+      hn::StoreU(l[v], d, node + lanes + static_cast<std::size_t>(v) * n);
+    }
+  };
+
+  for_each_run(call, tile, WithinChunks(state.range, chunks), [&](std::int64_t begin, std::int64_t end,
+                                                                  bool some) HWY_ATTR {
+    if (begin % static_cast<std::int64_t>(Unit::kTerms) != 0) {
+      --begin;
+      some = true;
+    }
+    const bool masked = some || call.bias != nullptr;
+    const std::size_t keys = static_cast<std::size_t>(end - begin);
+    const bool fresh = begin / kChunkKeys != chunk;
+    if (fresh) {
+      end_chunk();
+      chunk = begin / kChunkKeys;
+      node = tree.open(chunk);
+      for (int v = 0; v < NV; ++v) {
+        m[v] = hn::Set(d, kNoMaximum);
+        l[v] = hn::Zero(d);
+      }
+    }
+    float* output = node + 2 * lanes;
+
+    VF top[NV];
+    ScoreRun<Unit, NV>(call, tile, state, KeyRows<Unit>(call, tile, begin, end, scratch + at.keys), begin, end, some,
+                       scratch + at.added, scores, top);
+
+    for (int v = 0; v < NV; ++v) {
+      const auto moves = hn::Gt(top[v], hn::Add(m[v], hn::Set(d, kMaxSlack)));
+      if (hn::AllFalse(d, moves)) continue;
+      const VF next = hn::IfThenElse(moves, hn::Round(top[v]), m[v]);
+      if (!fresh) {
+        const VF factor = PowerOfTwo(d, hn::Sub(m[v], next));
+        l[v] = hn::Mul(l[v], factor);
+        for (std::size_t i = 0; i < rows_of_output; ++i) {
+          float* o = output + i * lanes + static_cast<std::size_t>(v) * n;
+          hn::StoreU(hn::Mul(hn::LoadU(d, o), factor), d, o);
+        }
+      }
+      m[v] = next;
+    }
+
+    const std::size_t words = Words<Unit>(keys);
+    const Rows values = ValueRows<Unit>(call, tile, begin, end, 1, scratch + at.values);
+    float scales[kRunKeys];
+    const float* value_scales = ValueScales(call, tile, begin, keys, scales);
+    const bool guard = masked && !(AllFinite<Unit>(values, words, dv) && ScalesFinite(value_scales, keys));
+    const std::size_t place = static_cast<std::size_t>(begin % kRunKeys);
+    LaneWeights<Unit, NV>(m, state.late_factor, value_scales, place, keys, guard, scores, l);
+
+    if constexpr (Unit::kTiles) {
+      const Rows rows = TileValues(values, words, dv, scratch + at.tiles);
+      std::fill(scores + words * lanes, scores + rows.stride * lanes, 0.0f);
+      if (guard) {
+        EmulatedProducts<true>(rows.data, rows.stride, scores, lanes, rows.stride / kTileSide, output, lanes,
+                               rows_of_output, lanes, fresh);
+      } else {
+        TileProducts<Unit>(rows.data, rows.stride, scores, lanes, rows.stride / kTileSide, output, lanes,
+                           rows_of_output, lanes, fresh);
+      }
+    } else {
+      const auto add = [&]<class U>(U) HWY_ATTR {
+        constexpr int kRows = RowsBeside<NV>();
+        std::size_t i = 0;
+        for (; i + kRows <= dv; i += kRows) {
+          AddValues<U, NV, kRows>(values.data + i, 1, values.stride, scores, lanes, place, words, fresh, lanes,
+                                  output + i * lanes);
+        }
+        for (; i < dv; ++i) {
+          AddValues<U, NV, 1>(values.data + i, 1, values.stride, scores, lanes, place, words, fresh, lanes,
+                              output + i * lanes);
+        }
+      };
+      if (guard) {
+        add(WeightsSecond<Unit>());
+      } else {
+        add(Unit());
+      }
+    }
+  });
+  end_chunk();
+  return tree.close();
+}
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,243 @@
+// Per-target include guard: this file is read once for each instruction set.
+#if defined(MANYHEADS_MERGE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHEADS_MERGE_INL_HPP
+#undef MANYHEADS_MERGE_INL_HPP
+#else
+#define MANYHEADS_MERGE_INL_HPP
+#endif
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "hwy/highway.h"
+#include "kernels/algorithm/scores-inl.hpp"
+#include "kernels/kernel_table.hpp"
+
+// What the forms of the forward share: the memory of a tile, the merge tree over chunks, and the way from its root to the
+// caller's rows.
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr std::size_t RoundUp(std::size_t value, std::size_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+constexpr std::size_t kFewRows = Floats::kFewRows;
+
+// Weights below 2 to this power are 0. Beside the largest of the run or chunk, about 1, they are lost in any sum; but their
+// products would be denormal, which costs processors a hundred cycles each, and sharp heads are full of them.
+constexpr int kLeastWeight = -96;
+
+// The places of a tile: lanes in whole vectors (in whole tiles, where they multiply), or a few rows.
+template <class Unit>
+HWY_INLINE std::size_t PlacesOf(const Tile& tile) {
+  const std::size_t rows = static_cast<std::size_t>(tile.rows);
+  return rows <= Unit::kFewRows ? kFewRows : RoundUp(rows, Unit::kTiles ? kTileSide : LaneCount());
+}
+// Floats that the output of a row takes.
+template <class Unit>
+HWY_INLINE std::size_t OutputWidth(const AttentionCall& call, const Tile& tile) {
+  const std::size_t dv = static_cast<std::size_t>(call.dv);
+  if (Unit::kTiles) return RoundUp(dv, kTileSide);
+  return tile.rows <= Unit::kFewRows ? RoundUp(dv, LaneCount()) : dv;
+}
+
+// A node of the merge tree: maximum, sum, and the unnormalised output of each row, [Dv][lanes] or [rows][Dv].
+template <class Unit>
+HWY_INLINE std::size_t NodeFloats(const AttentionCall& call, const Tile& tile) {
+  return RoundUp((2 + OutputWidth<Unit>(call, tile)) * PlacesOf<Unit>(tile), 16);
+}
+
+// Where a tile's working memory lies in the scratch block of its worker. Sizes in floats, each rounded up to 64 bytes.
+struct ForwardScratch {
+  std::size_t packed, keys, values, tiles, scores, added, nodes, node, total;
+
+  ForwardScratch(const AttentionCall& call, const Tile& tile) {
+    std::size_t at = 0;
+    const auto take = [&at](std::size_t floats) {
+      const std::size_t begin = at;
+      at += RoundUp(floats, 16);
+      return begin;
+    };
+    // Enough for a tile of this height or less, in any form.
+    const std::size_t places = RoundUp(std::max<std::size_t>(static_cast<std::size_t>(tile.rows), kFewRows), kTileSide);
+    const std::size_t d = RoundUp(static_cast<std::size_t>(call.d), 2 * kTileSide);
+    const std::size_t dv = RoundUp(static_cast<std::size_t>(call.dv), kTileSide);
+    packed = take(d * places);
+    keys = take(kRunKeys * d);
+    values = take(kRunKeys * dv);
+    tiles = take(call.kv_type == DType::kBF16 ? kRunKeys / 2 * dv : 0);
+    scores = take(kRunKeys * places);
+    added = take(call.bias != nullptr || call.allowed != nullptr || call.q_documents.data != nullptr
+                     ? kRunKeys * places
+                     : 0);
+    node = RoundUp((2 + dv) * places, 16);
+    // The tree holds one open node a level, and the chunk under way.
+    const std::uint64_t chunks = static_cast<std::uint64_t>(call.tk / kChunkKeys + 1);
+    nodes = take(node * static_cast<std::size_t>(std::bit_width(chunks) + 2));
+    total = at;
+  }
+};
+
+// How the nodes of a tile whose rows lie in the lanes are merged; and of one whose rows follow each other.
+struct LaneNodes {
+  std::size_t lanes, width;
+
+  void Merge(float* HWY_RESTRICT a, const float* HWY_RESTRICT b) const {
+    const DF d;
+    const std::size_t n = hn::Lanes(d);
+    for (std::size_t at = 0; at < lanes; at += n) {
+      const VF ma = hn::LoadU(d, a + at);
+      const VF mb = hn::LoadU(d, b + at);
+      const VF m = hn::Max(ma, mb);
+      const VF fa = PowerOfTwo(d, hn::Sub(ma, m));
+      const VF fb = PowerOfTwo(d, hn::Sub(mb, m));
+      hn::StoreU(m, d, a + at);
+      // Row 1 is the sum, the rows behind it the output: scaled alike.
+      for (std::size_t i = lanes + at; i < (2 + width) * lanes; i += lanes) {
+        hn::StoreU(hn::MulAdd(hn::LoadU(d, a + i), fa, hn::Mul(hn::LoadU(d, b + i), fb)), d, a + i);
+      }
+    }
+  }
+};
+struct RowNodes {
+  std::size_t width;
+
+  void Merge(float* HWY_RESTRICT a, const float* HWY_RESTRICT b) const {
+    const DF d;
+    const std::size_t n = hn::Lanes(d);
+    for (std::size_t r = 0; r < kFewRows; ++r) {
+      const VF ma = hn::Set(d, a[r]);
+      const VF mb = hn::Set(d, b[r]);
+      const VF m = hn::Max(ma, mb);
+      const VF fa = PowerOfTwo(d, hn::Sub(ma, m));
+      const VF fb = PowerOfTwo(d, hn::Sub(mb, m));
+      a[r] = hn::GetLane(m);
+      float& l = a[kFewRows + r];
+      l = hn::GetLane(hn::MulAdd(hn::Set(d, l), fa, hn::Mul(hn::Set(d, b[kFewRows + r]), fb)));
+      for (std::size_t i = 2 * kFewRows + r * width; i < 2 * kFewRows + (r + 1) * width; i += n) {
+        hn::StoreU(hn::MulAdd(hn::LoadU(d, a + i), fa, hn::Mul(hn::LoadU(d, b + i), fb)), d, a + i);
+      }
+    }
+  }
+};
+
+// A node of no keys: merging it changes no bit but the sign of a zero.
+template <class Unit>
+HWY_INLINE void ClearNode(const AttentionCall& call, const Tile& tile, float* node) {
+  const std::size_t places = PlacesOf<Unit>(tile);
+  std::fill_n(node, places, kNoMaximum);
+  std::fill_n(node + places, NodeFloats<Unit>(call, tile) - places, 0.0f);
+}
+
+// Chunks merged in the binary tree over their numbers, in which a missing chunk counts as empty: the shape does not
+// depend on which chunks a tile happened to read.
+template <class Nodes>
+class MergeTree {
+ public:
+  MergeTree(const Nodes& merger, float* nodes, std::size_t node) : merger_(merger), nodes_(nodes), node_(node) {}
+
+  // The node to fill for a chunk. Nodes whose common subtree does not reach the chunk are complete and merged first.
+  float* open(std::int64_t chunk) {
+    while (count_ >= 2 && level(last_[count_ - 2], last_[count_ - 1]) < level(last_[count_ - 1], chunk)) merge_top();
+    last_[count_++] = chunk;
+    return nodes_ + static_cast<std::size_t>(count_ - 1) * node_;
+  }
+  // Merges all that is left into the root; null when no chunk was opened.
+  float* close() {
+    while (count_ >= 2) merge_top();
+    return count_ == 1 ? nodes_ : nullptr;
+  }
+
+ private:
+  static int level(std::int64_t a, std::int64_t b) { return std::bit_width(static_cast<std::uint64_t>(a ^ b)); }
+
+  void merge_top() {
+    float* a = nodes_ + static_cast<std::size_t>(count_ - 2) * node_;
+    merger_.Merge(a, a + node_);
+    last_[count_ - 2] = last_[count_ - 1];
+    --count_;
+  }
+
+  Nodes merger_;
+  float* nodes_;
+  std::size_t node_;
+  int count_ = 0;
+  std::int64_t last_[64];
+};
+
+// A row's lse, to the caller, and the factor that normalises its output.
+HWY_INLINE float FinishRow(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t r,
+                           float maximum, float total) {
+  const double sum = static_cast<double>(total);
+  float inverse = 0.0f;
+  double lse = call.sinks != nullptr ? static_cast<double>(call.sinks[state.head[r] * call.sinks_stride])
+                                     : -std::numeric_limits<double>::infinity();
+  if (sum != 0.0) {  // 0 only where every key is forbidden: the largest score contributes at least 2^-1/2
+    const double m = static_cast<double>(maximum);
+    const double keys = m <= static_cast<double>(kLowestScore)
+                            ? -static_cast<double>(std::numeric_limits<float>::max())
+                            : (m + std::log2(sum)) * 0.693147180559945309417;
+    const double sink = lse;
+    double share = 1;  // of the keys beside the sink
+    lse = keys;
+    if (call.sinks != nullptr) {
+      share = 1.0 / (1.0 + std::exp(sink - keys));
+      lse = sink > keys ? sink + std::log1p(std::exp(keys - sink)) : keys + std::log1p(std::exp(sink - keys));
+    }
+    if (std::isnan(sum)) lse = sum;
+    inverse = static_cast<float>(share / sum);
+  }
+  if (call.lse != nullptr) {
+    call.lse[call.lse_at(tile.batch, state.head[r], state.query[r])] = static_cast<float>(lse);
+  }
+  return inverse;
+}
+
+// + 0 turns the -0 of a row of -0 products into the 0 that a longer sum gives. A row without keys has scale 0.
+HWY_INLINE VF Normalised(VF output, VF scale) {
+  const DF d;
+  const VF y = hn::Add(hn::Mul(output, scale), hn::Zero(d));
+  return hn::IfThenElse(hn::Eq(scale, hn::Zero(d)), hn::Zero(d), y);
+}
+
+// The caller's rows from the root of a tile.
+template <class Unit>
+HWY_INLINE void StoreTile(const AttentionCall& call, const Tile& tile, const TileState& state, float* root) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  const std::size_t places = PlacesOf<Unit>(tile);
+  const std::size_t width = OutputWidth<Unit>(call, tile);
+  float* output = root + 2 * places;
+  HWY_ALIGN float inverse[TileState::kMaxRows] = {};
+  for (std::size_t r = 0; r < static_cast<std::size_t>(tile.rows); ++r) {
+    inverse[r] = FinishRow(call, tile, state, r, root[r], root[places + r]);
+  }
+  if (tile.rows <= Unit::kFewRows) {
+    for (std::size_t r = 0; r < static_cast<std::size_t>(tile.rows); ++r) {
+      float* row = output + r * width;
+      for (std::size_t i = 0; i < width; i += n) {
+        hn::StoreU(Normalised(hn::LoadU(d, row + i), hn::Set(d, inverse[r])), d, row + i);
+      }
+      StoreRow(call.out_type, call.out, call.out_at(tile.batch, state.head[r], state.query[r]), call.out_stride[3],
+               call.dv, row);
+    }
+    return;
+  }
+  for (std::size_t at = 0; at < places * width; at += n) {
+    hn::StoreU(Normalised(hn::LoadU(d, output + at), hn::Load(d, inverse + at % places)), d, output + at);
+  }
+  const auto out_at = [&](std::int64_t h, std::int64_t i) { return call.out_at(tile.batch, h, i); };
+  for (std::size_t first = 0; first < places; first += n) {
+    UnpackLanes(call.out_type, call.out, state.rows_at(first, n, out_at), call.out_stride[3], call.dv, places,
+                output + first);
+  }
+}
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard
