@@ -4,6 +4,7 @@
 #include <xmmintrin.h>
 #endif
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -736,6 +737,63 @@ TEST_P(Semantics, RowsWhoseKeysBeginInALaterChunk) {
                               [](const Index& at) { return at[1] / 512 == at[0] % 6 || at[1] / 512 == at[0] / 7 % 6; });
   call.options.mask = allowed(mask.view());
   EXPECT_EQ(call.wrong(), "");
+}
+
+// Scores and softmax in F32, probabilities rounded to the type, their product with v in F32, rounded once.
+std::vector<double> plain_steps(const Call& call) {
+  const Sizes& s = call.sizes;
+  std::vector<double> out;
+  const auto rounded = [&](float x) {
+    return call.q.type == DType::kBF16 ? static_cast<float>(bfloat16(x)) : static_cast<float>(float16(x));
+  };
+  for (std::int64_t h = 0; h < s.q_heads; ++h) {
+    for (std::int64_t i = 0; i < s.tq; ++i) {
+      std::vector<float> p;
+      for (std::int64_t j = 0; j < s.tk; ++j) {
+        float score = 0;
+        for (std::int64_t e = 0; e < s.d; ++e) {
+          score += static_cast<float>(element(call.q.view(), {0, h, i, e})) *
+                   static_cast<float>(element(call.k.view(), {0, h, j, e}));
+        }
+        p.push_back(score / std::sqrt(static_cast<float>(s.d)));
+      }
+      const float largest = *std::max_element(p.begin(), p.end());
+      float sum = 0;
+      for (float& x : p) sum += x = std::exp(x - largest);
+      for (std::int64_t e = 0; e < s.dv; ++e) {
+        float value = 0;
+        for (std::int64_t j = 0; j < s.tk; ++j) {
+          value += rounded(p[static_cast<std::size_t>(j)] / sum) *
+                   static_cast<float>(element(call.v.view(), {0, h, j, e}));
+        }
+        out.push_back(static_cast<double>(rounded(value)));
+      }
+    }
+  }
+  return out;
+}
+
+TEST_P(Semantics, HalfTypesAreNoWorseThanThePlainThreeSteps) {
+  for (const DType type : {DType::kBF16, DType::kF16}) {
+    for (const std::int64_t tq : {2, 40}) {  // few rows, and rows in the lanes
+      Call call({.q_heads = 2, .kv_heads = 2, .tq = tq, .tk = 700, .d = 64, .dv = 48}, type, 11);
+      call.run();
+      const Oracle oracle = call.oracle();
+      const std::vector<double> plain = plain_steps(call);
+      double ours = 0;
+      double theirs = 0;
+      std::size_t at = 0;
+      for (std::int64_t h = 0; h < 2; ++h) {
+        for (std::int64_t i = 0; i < tq; ++i) {
+          for (std::int64_t e = 0; e < 48; ++e, ++at) {
+            ours += std::pow(call.out_at(0, h, i, e) - oracle.out[at], 2);
+            theirs += std::pow(plain[at] - oracle.out[at], 2);
+          }
+        }
+      }
+      EXPECT_LE(std::sqrt(ours), 1.1 * std::sqrt(theirs)) << name_of(type) << ", " << tq << " queries";
+    }
+  }
 }
 
 }  // namespace
