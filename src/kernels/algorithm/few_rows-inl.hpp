@@ -146,7 +146,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
                                  call.q_stride[3], call.d, to);
     std::size_t i = 0;
     for (; i + n <= d_words; i += n) hn::StoreU(change(hn::LoadU(d, row + i)), d, to + i);
-    for (; i < d_words; ++i) to[i] = hn::GetLane(change(hn::Set(d, row[i])));
+    for (; i < d_words; ++i) to[i] = hn::GetLane(change(hn::Set(d, WordAt(row + i))));
   }
   float* keys = scratch + at.keys;      // [word][lane]
   float* scores = scratch + at.scores;  // [row][64]

@@ -123,7 +123,7 @@ HWY_INLINE void PackLanes(DType type, const void* base, const LaneRows& from_row
 #endif
     for (; i < count; ++i) {
       HWY_ALIGN float column[kMaxLanes];
-      for (std::size_t l = 0; l < n; ++l) column[l] = rows[l][i];
+      for (std::size_t l = 0; l < n; ++l) column[l] = WordAt(rows[l] + i);
       hn::StoreU(change(hn::Load(d, column)), d, packed + (from + i) * lanes);
     }
   }

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include <manyheads/half.hpp>
 #include <manyheads/tensor.hpp>
@@ -25,6 +26,13 @@ using VF = hn::Vec<DF>;
 constexpr std::size_t kMaxLanes = 16;
 
 inline std::size_t LaneCount() { return hn::Lanes(DF()); }
+
+// A word of the caller's memory: two neighbours of BF16 need not lie on a multiple of four bytes.
+HWY_INLINE float WordAt(const float* at) {
+  float word;
+  std::memcpy(&word, static_cast<const void*>(at), sizeof(word));
+  return word;
+}
 
 // A row of `count` values, `step` apart, as dense F32.
 HWY_INLINE void CopyRow(DType type, const void* base, std::int64_t at, std::int64_t step, std::int64_t count,

@@ -39,7 +39,8 @@ HWY_INLINE void Accumulate(const float* HWY_RESTRICT a, std::size_t a_m, std::si
     for (int n = 0; n < NV; ++n) column[n] = hn::LoadU(d, b + i * b_i + static_cast<std::size_t>(n) * lanes);
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
-      const VF value = hn::Set(d, a[static_cast<std::size_t>(m) * a_m + i * a_i]);
+      const float* word = a + static_cast<std::size_t>(m) * a_m + i * a_i;
+      const VF value = hn::Set(d, Unit::kTerms == 1 ? *word : WordAt(word));
 #pragma GCC unroll 8
       for (int n = 0; n < NV; ++n) acc[m][n] = Unit::MulAdd(value, column[n], acc[m][n]);
     }

@@ -63,7 +63,7 @@ HWY_INLINE void EmulatedProducts(const float* a, std::size_t a_step, const float
         VF second = hn::Zero(d);
         for (std::size_t w = block * kTileSide; w < (block + 1) * kTileSide; ++w) {
           const VF column = hn::LoadU(d, b + w * b_step + at);
-          VF value = hn::Set(d, a[m * a_step + w]);
+          VF value = hn::Set(d, WordAt(a + m * a_step + w));
           if (kGuarded) value = VisibleOnly<TileWords>(column, value);
           first = flushed(hn::MulAdd(first_of(value), first_of(column), first));
           second = flushed(hn::MulAdd(second_of(value), second_of(column), second));
