@@ -12,7 +12,10 @@
 namespace manyheads {
 namespace kernels {
 
-void link_highway_targets();  // isa/highway.cpp: keeps it in a static link
+// Empty; naming them keeps their files, isa/*.cpp, in a static link.
+void link_avx512();
+void link_avx2();
+void link_others();
 
 namespace {
 
@@ -64,7 +67,9 @@ TargetRegistration::TargetRegistration(const char* name, std::int64_t target, Ke
 
 const std::vector<KernelTable>& available_tables() {
   static const std::vector<KernelTable> tables = [] {
-    link_highway_targets();
+    link_avx512();
+    link_avx2();
+    link_others();
     std::sort(targets().begin(), targets().end(), [](const Target& a, const Target& b) {
       const int place_a = a.place != nullptr ? a.place() : 0;
       const int place_b = b.place != nullptr ? b.place() : 0;

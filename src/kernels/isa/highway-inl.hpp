@@ -1,4 +1,5 @@
-// One table of kernels for each of Highway's targets: this file is compiled once for each of them.
+// One table of kernels for each of Highway's targets in MANYHEADS_TARGETS, which the including file names: this file is read
+// once for each of them. The targets are spread over files because one of them takes a minute to compile.
 #include <cstdint>
 
 #include "kernels/dispatch.hpp"
@@ -6,10 +7,11 @@
 #include "kernels/mask.hpp"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/isa/highway.cpp"
+#define HWY_TARGET_INCLUDE "kernels/isa/highway-inl.hpp"
 #include "hwy/foreach_target.h"
 // After it, so that the headers below are read for each target.
 #include "hwy/highway.h"
+#if (HWY_TARGET & (MANYHEADS_TARGETS)) != 0
 #include "kernels/algorithm/forward-inl.hpp"
 #include "kernels/algorithm/limits-inl.hpp"
 #include "kernels/algorithm/linear-inl.hpp"
@@ -108,8 +110,10 @@ const TargetRegistration kTilesRegistration{"amx_emulated", HWY_TARGET,
 }  // namespace manyheads::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
+#endif  // MANYHEADS_TARGETS
+
 #if HWY_ONCE
 namespace manyheads::kernels {
-void link_highway_targets() {}
+void MANYHEADS_LINK() {}
 }  // namespace manyheads::kernels
 #endif
