@@ -94,6 +94,12 @@ struct AttentionCall {
   float v_scale(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
     return v_scales[key_at(v_scales_stride, b, h, j)];
   }
+  std::int64_t bias_at(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const noexcept {
+    return b * bias_stride[0] + h * bias_stride[1] + i * bias_stride[2] + j * bias_stride[3];
+  }
+  std::int64_t allowed_at(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const noexcept {
+    return b * allowed_stride[0] + h * allowed_stride[1] + i * allowed_stride[2] + j * allowed_stride[3];
+  }
   // Whether keys [begin, end) lie one row stride apart.
   bool adjacent_keys(std::int64_t begin, std::int64_t end) const noexcept {
     return page_size == 0 || begin / page_size == (end - 1) / page_size;

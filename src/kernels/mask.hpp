@@ -39,39 +39,88 @@ struct RowCursor {
 
 // Over the rows of a tile: the keys that any row sees, and those that all rows see.
 struct TileRange {
+  explicit TileRange(const AttentionCall& call) noexcept : any{call.tk, 0}, all{0, call.tk} {}
+  TileRange() = default;
+  void add(const KeyRange& row) noexcept {
+    if (row.begin < row.end) any = {std::min(any.begin, row.begin), std::max(any.end, row.end)};
+    all = {std::max(all.begin, row.begin), std::min(all.end, row.end)};
+  }
   KeyRange any;
   KeyRange all;
 };
 
 inline TileRange tile_range(const AttentionCall& call, const Tile& tile) noexcept {
-  TileRange range{{call.tk, 0}, {0, call.tk}};
+  TileRange range(call);
   RowCursor cursor(call, tile);
-  for (std::int64_t r = 0; r < tile.rows; ++r, cursor.next()) {
-    const KeyRange row = key_range(call, tile.batch, cursor.query);
-    if (row.begin < row.end) {
-      range.any.begin = std::min(range.any.begin, row.begin);
-      range.any.end = std::max(range.any.end, row.end);
-    }
-    range.all.begin = std::max(range.all.begin, row.begin);
-    range.all.end = std::min(range.all.end, row.end);
-  }
+  for (std::int64_t r = 0; r < tile.rows; ++r, cursor.next()) range.add(key_range(call, tile.batch, cursor.query));
   return range;
 }
 
 enum class Visibility { kNone, kSome, kAll };
 
-// What documents leave of keys [begin, end) to a tile whose rows' ids lie in [low, high]. Reads ids, never keys.
-inline Visibility documents_of(const AttentionCall& call, const Tile& tile, std::int64_t low, std::int64_t high,
-                               std::int64_t begin, std::int64_t end) noexcept {
-  std::int64_t key_low = call.k_documents.at(tile.batch, begin);
-  std::int64_t key_high = key_low;
-  for (std::int64_t j = begin + 1; j < end; ++j) {
-    const std::int64_t id = call.k_documents.at(tile.batch, j);
-    key_low = std::min(key_low, id);
-    key_high = std::max(key_high, id);
+// The lowest and the highest of some document ids.
+struct IdRange {
+  std::int64_t low = 0;
+  std::int64_t high = 0;
+};
+
+// Calls with the ids from [b, begin] on, as they lie, and the step between them.
+template <class Visit>
+auto with_ids(const IntegerView& ids, std::int64_t b, std::int64_t begin, Visit&& visit) noexcept {
+  const std::int64_t at = b * ids.stride[0] + begin * ids.stride[1];
+  return ids.wide ? visit(static_cast<const std::int64_t*>(ids.data) + at, ids.stride[1])
+                  : visit(static_cast<const std::int32_t*>(ids.data) + at, ids.stride[1]);
+}
+
+inline IdRange id_range(const IntegerView& ids, std::int64_t b, std::int64_t begin, std::int64_t end) noexcept {
+  return with_ids(ids, b, begin, [&](const auto* id, std::int64_t step) noexcept {
+    auto low = *id;
+    auto high = *id;
+    if (step == 1) {  // by itself, so that it becomes vectors
+      for (std::int64_t j = 0; j < end - begin; ++j) {
+        low = id[j] < low ? id[j] : low;
+        high = id[j] > high ? id[j] : high;
+      }
+    } else {
+      for (std::int64_t j = 0; j < end - begin; ++j) {
+        low = std::min(low, id[j * step]);
+        high = std::max(high, id[j * step]);
+      }
+    }
+    return IdRange{low, high};
+  });
+}
+
+// The ids of rows [row, row + rows) of a tile.
+inline IdRange query_ids(const AttentionCall& call, const Tile& tile, std::int64_t row, std::int64_t rows) noexcept {
+  RowCursor cursor(call, {tile.batch, tile.kv_head, tile.row + row, rows});
+  const std::int64_t first = call.q_documents.at(tile.batch, cursor.query);
+  IdRange ids{first, first};
+  for (std::int64_t r = 1; r < rows; ++r) {
+    cursor.next();
+    const std::int64_t id = call.q_documents.at(tile.batch, cursor.query);
+    ids = {std::min(ids.low, id), std::max(ids.high, id)};
   }
-  if (key_high < low || high < key_low) return Visibility::kNone;
-  if (low == high && key_low == key_high) return Visibility::kAll;
+  return ids;
+}
+
+// From the first to the last of keys [begin, end) whose ids lie in `ids`.
+inline KeyRange keys_of(const AttentionCall& call, std::int64_t b, const IdRange& ids, std::int64_t begin,
+                        std::int64_t end) noexcept {
+  return with_ids(call.k_documents, b, 0, [&](const auto* id, std::int64_t step) noexcept {
+    const auto outside = [&](std::int64_t j) { return id[j * step] < ids.low || id[j * step] > ids.high; };
+    while (begin < end && outside(begin)) ++begin;
+    while (begin < end && outside(end - 1)) --end;
+    return KeyRange{begin, end};
+  });
+}
+
+// What documents leave of keys [begin, end) to a tile whose rows have these ids. Reads ids, never keys.
+inline Visibility documents_of(const AttentionCall& call, const Tile& tile, const IdRange& ids, std::int64_t begin,
+                               std::int64_t end) noexcept {
+  const IdRange keys = id_range(call.k_documents, tile.batch, begin, end);
+  if (keys.high < ids.low || ids.high < keys.low) return Visibility::kNone;
+  if (ids.low == ids.high && keys.low == keys.high) return Visibility::kAll;
   return Visibility::kSome;
 }
 
@@ -84,13 +133,15 @@ inline Visibility allowed_of(const AttentionCall& call, const Tile& tile, std::i
   bool all = true;
   RowCursor cursor(call, tile);
   for (std::int64_t r = 0; r < tile.rows && (all || !any); ++r, cursor.next()) {
-    const std::uint8_t* at = call.allowed + tile.batch * stride[0] + (tile.kv_head * group + cursor.head) * stride[1] +
-                             cursor.query * stride[2];
-    std::int64_t seen = 0;
+    const std::uint8_t* at =
+        call.allowed + call.allowed_at(tile.batch, tile.kv_head * group + cursor.head, cursor.query, begin);
+    std::uint8_t seen = 0;  // of a run's 64 keys
     if (stride[3] == 1) {  // by itself, so that it becomes vectors
-      for (std::int64_t j = begin; j < end; ++j) seen += at[j] != 0 ? 1 : 0;
+      for (std::int64_t j = 0; j < end - begin; ++j) seen = static_cast<std::uint8_t>(seen + (at[j] != 0 ? 1 : 0));
     } else {
-      for (std::int64_t j = begin; j < end; ++j) seen += at[j * stride[3]] != 0 ? 1 : 0;
+      for (std::int64_t j = 0; j < end - begin; ++j) {
+        seen = static_cast<std::uint8_t>(seen + (at[j * stride[3]] != 0 ? 1 : 0));
+      }
     }
     any = any || seen > 0;
     all = all && seen == end - begin;
@@ -103,26 +154,15 @@ inline Visibility allowed_of(const AttentionCall& call, const Tile& tile, std::i
 // one run, `some` true where a row of the tile may not see all of them. Returns the number of runs visited.
 template <class Visit>
 std::int64_t for_each_run(const AttentionCall& call, const Tile& tile, const TileRange& range, Visit&& visit) {
-  std::int64_t low = 0;
-  std::int64_t high = 0;
   const bool documents = call.q_documents.data != nullptr;
-  if (documents) {
-    RowCursor cursor(call, tile);
-    low = high = call.q_documents.at(tile.batch, cursor.query);
-    for (std::int64_t r = 1; r < tile.rows; ++r) {
-      cursor.next();
-      const std::int64_t id = call.q_documents.at(tile.batch, cursor.query);
-      low = std::min(low, id);
-      high = std::max(high, id);
-    }
-  }
+  const IdRange ids = documents ? query_ids(call, tile, 0, tile.rows) : IdRange{};
   std::int64_t visited = 0;
   for (std::int64_t run = range.any.begin / kRunKeys * kRunKeys; run < range.any.end; run += kRunKeys) {
     const std::int64_t begin = std::max(run, range.any.begin);
     const std::int64_t end = std::min(run + kRunKeys, range.any.end);
     bool some = begin < range.all.begin || end > range.all.end;
     if (documents) {
-      const Visibility seen = documents_of(call, tile, low, high, begin, end);
+      const Visibility seen = documents_of(call, tile, ids, begin, end);
       if (seen == Visibility::kNone) continue;
       some = some || seen == Visibility::kSome;
     }

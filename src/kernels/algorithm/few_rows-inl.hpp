@@ -9,8 +9,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
+#include "kernels/algorithm/fetch-inl.hpp"
 #include "kernels/algorithm/lanes-inl.hpp"
 #include "kernels/algorithm/merge-inl.hpp"
 #include "kernels/algorithm/scores-inl.hpp"
@@ -28,15 +28,9 @@ constexpr int VectorsBeside() {
   return R * 4 <= kTileRows * kTileVectors ? 4 : R * 2 <= kTileRows * kTileVectors ? 2 : 1;
 }
 
-// A stretch of memory, in whole lines.
-struct Stretch {
-  const char* begin;
-  const char* end;
-};
-
 // The keys and values of [begin, end), a run or less, as stretches; returns how many.
 HWY_INLINE std::size_t StretchesOf(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end,
-                                   Stretch (&to)[2 * kRunKeys]) {
+                                   Stretch* to) {
   const std::int64_t size = static_cast<std::int64_t>(size_of(call.kv_type));
   std::size_t count = 0;
   const auto add = [&](const void* base, const std::int64_t* stride, std::int64_t width, const auto& at) {
@@ -51,40 +45,6 @@ HWY_INLINE std::size_t StretchesOf(const AttentionCall& call, const Tile& tile, 
   add(call.v, call.v_stride, call.dv, [&](std::int64_t j) { return call.v_at(tile.batch, tile.kv_head, j); });
   return count;
 }
-
-// Fetches stretches of memory line by line, evenly over the steps of other work: a burst would leave the memory idle for
-// the rest of the time.
-class Fetcher {
- public:
-  Fetcher(const Stretch* stretches, std::size_t count, std::size_t steps) : next_(stretches), last_(stretches + count) {
-    std::size_t lines = 0;
-    for (const Stretch* s = next_; s != last_; ++s) lines += static_cast<std::size_t>(s->end - s->begin) / 64;
-    each_step_ = (lines + steps - 1) / steps;
-    if (count > 0) take();
-  }
-  HWY_INLINE void operator()(const float* /*here*/) {
-    for (std::size_t i = 0; i < each_step_; ++i) {
-      if (at_ == end_) {
-        if (next_ == last_) return;
-        take();
-      }
-      __builtin_prefetch(at_, 0, 2);  // to the second cache: the first is full of this run
-      at_ += 64;
-    }
-  }
-
- private:
-  HWY_INLINE void take() {
-    at_ = next_->begin;
-    end_ = next_->end;
-    ++next_;
-  }
-  const Stretch* next_;
-  const Stretch* last_;
-  const char* at_ = nullptr;
-  const char* end_ = nullptr;
-  std::size_t each_step_ = 0;
-};
 
 // Adds the weights of R rows, [row][64] from `place` on, to their sums l, in the order of LaneWeights: chains of 16 keys,
 // one after the other. A lane takes a chain.
@@ -222,6 +182,13 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
                              forbidden);
           hn::StoreU(x, d, scores + r * kRun + i);
         }
+        if (!state.documents) continue;
+        with_ids(call.k_documents, tile.batch, begin, [&](const auto* ids, std::int64_t step) {
+          float* to = scores + r * kRun;
+          for (std::size_t j = 0; j < count; ++j) {
+            to[j] = ids[static_cast<std::int64_t>(j) * step] == state.document[r] ? to[j] : kForbidden;
+          }
+        });
       }
     }
 

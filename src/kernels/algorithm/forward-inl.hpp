@@ -49,6 +49,16 @@ struct RowsKernel {
   }
 };
 
+// Asks for the lines that the tile's rows will be written to: they come while it computes.
+HWY_INLINE void FetchOutput(const AttentionCall& call, const Tile& tile, const TileState& state) {
+  if (call.out_stride[3] != 1) return;
+  const std::int64_t size = static_cast<std::int64_t>(size_of(call.out_type));
+  for (std::size_t r = 0; r < static_cast<std::size_t>(tile.rows); ++r) {
+    const char* row = static_cast<const char*>(call.out) + call.out_at(tile.batch, state.head[r], state.query[r]) * size;
+    for (std::int64_t i = 0; i < call.dv * size; i += 64) __builtin_prefetch(row + i, 1, 2);
+  }
+}
+
 // A tile's rows over the chunks given, to the caller's output, or to a node of the merge tree where one is given.
 template <class Unit>
 void ForwardTile(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* node, float* scratch) {
@@ -56,6 +66,7 @@ void ForwardTile(const AttentionCall& call, const Tile& tile, const ChunkRange& 
   const std::size_t places = PlacesOf<Unit>(tile);
   BeginTile<Unit>(call, tile, places, state);
   float* root = nullptr;
+  if (node == nullptr && tile.rows > Unit::kFewRows) FetchOutput(call, tile, state);
   if constexpr (Unit::kTiles) {
     const std::size_t sides = places / kTileSide;
     Unit::Begin();

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "hwy/highway.h"
 #include "kernels/algorithm/merge-inl.hpp"
@@ -74,14 +75,13 @@ HWY_INLINE bool ScalesFinite(const float* scales, std::size_t keys) {
   return finite;
 }
 
-// Weights in place of a run's scores, p[word][lane], for lanes' maxima m; adds them to l. They take the values' scales,
-// if any, with them. A forbidden key's weight is -0 where `guard` asks for it.
+// Weights in place of a run's scores, p[word][lane], for the maxima m of NV vectors; adds them to l. They take the values'
+// scales, if any, with them. A forbidden key's weight is -0 where `guard` asks for it.
 template <class Unit, int NV>
-HWY_INLINE void LaneWeights(const VF (&m)[NV], float late_factor, const float* value_scales, std::size_t place,
-                            std::size_t keys, bool guard, float* HWY_RESTRICT scores, VF (&l)[NV]) {
+HWY_INLINE void LaneWeights(const VF* m, float late_factor, const float* value_scales, std::size_t place,
+                            std::size_t keys, bool guard, std::size_t lanes, float* HWY_RESTRICT scores, VF* l) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
-  const std::size_t lanes = NV * n;
   const VF factor = hn::Set(d, late_factor);
   VF sum[NV], chain[NV];
   for (int v = 0; v < NV; ++v) sum[v] = chain[v] = hn::Zero(d);
@@ -120,6 +120,141 @@ HWY_INLINE TileRange WithinChunks(TileRange range, const ChunkRange& chunks) {
   return range;
 }
 
+// A run of keys as ForwardLanes hands it to its vectors.
+struct LaneRun {
+  std::int64_t begin, end;
+  bool some;   // some lane may not see some key
+  bool guard;  // values that are not finite beside forbidden keys
+  bool fresh;  // the chunk's first
+  Rows keys, values;
+  const float* value_scales;
+  float* scores;
+  float* added;
+  float* tiles;
+  float* output;  // of the chunk's node
+};
+
+// Keys [begin, end) of a run, at the begin of a word, for NV vectors from `vector` on: scores, weights, and their products
+// with the values. Lanes outside keep what they hold.
+template <class Unit, int NV>
+HWY_INLINE void AddRun(const AttentionCall& call, const Tile& tile, const TileState& state, const LaneRun& run,
+                       std::size_t lanes, std::size_t vector, std::int64_t begin, std::int64_t end, VF* m, VF* l) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  const std::size_t row = vector * n;
+  const std::size_t dv = static_cast<std::size_t>(call.dv);
+  const std::size_t keys = static_cast<std::size_t>(end - begin);
+  const std::size_t words = Words<Unit>(keys);
+  const std::size_t skipped = static_cast<std::size_t>(begin - run.begin);
+  const std::size_t place = static_cast<std::size_t>(begin % kRunKeys);
+  const float* values = run.values.data + skipped / Unit::kTerms * run.values.stride;
+  float* scores = run.scores + row;
+  float* output = run.output + row;
+  m += vector;
+  l += vector;
+
+  VF top[NV];
+  ScoreRun<Unit, NV>(call, tile, state, lanes, row, {run.keys.data + skipped * run.keys.stride, run.keys.stride}, begin,
+                     end, run.some, run.added, scores, top);
+  for (std::size_t v = 0; v < NV; ++v) {
+    const auto moves = hn::Gt(top[v], hn::Add(m[v], hn::Set(d, kMaxSlack)));
+    if (hn::AllFalse(d, moves)) continue;
+    const VF next = hn::IfThenElse(moves, hn::Round(top[v]), m[v]);
+    if (!run.fresh) {
+      const VF factor = PowerOfTwo(d, hn::Sub(m[v], next));
+      l[v] = hn::Mul(l[v], factor);
+      for (std::size_t i = 0; i < OutputWidth<Unit>(call, tile); ++i) {
+        float* o = output + i * lanes + v * n;
+        hn::StoreU(hn::Mul(hn::LoadU(d, o), factor), d, o);
+      }
+    }
+    m[v] = next;
+  }
+  LaneWeights<Unit, NV>(m, state.late_factor, run.value_scales != nullptr ? run.value_scales + skipped : nullptr, place,
+                        keys, run.guard, lanes, scores, l);
+
+  if constexpr (Unit::kTiles) {
+    const std::size_t width = OutputWidth<Unit>(call, tile);
+    const Rows rows = TileValues({values, run.values.stride}, words, dv, run.tiles);
+    std::fill(scores + words * lanes, scores + rows.stride * lanes, 0.0f);
+    if (run.guard) {
+      EmulatedProducts<true>(rows.data, rows.stride, scores, lanes, rows.stride / kTileSide, output, lanes, width, lanes,
+                             run.fresh);
+    } else {
+      TileProducts<Unit>(rows.data, rows.stride, scores, lanes, rows.stride / kTileSide, output, lanes, width, lanes,
+                         run.fresh);
+    }
+  } else {
+    const auto add = [&]<class U>(U) HWY_ATTR {
+      constexpr int kRows = RowsBeside<NV>();
+      std::size_t i = 0;
+      for (; i + kRows <= dv; i += kRows) {
+        AddValues<U, NV, kRows>(values + i, 1, run.values.stride, scores, lanes, place, words, run.fresh, lanes,
+                                output + i * lanes);
+      }
+      for (; i < dv; ++i) {
+        AddValues<U, NV, 1>(values + i, 1, run.values.stride, scores, lanes, place, words, run.fresh, lanes,
+                            output + i * lanes);
+      }
+    };
+    if (run.guard) {
+      add(WeightsSecond<Unit>());
+    } else {
+      add(Unit());
+    }
+  }
+}
+
+// The keys that any of vectors [first, last) needs of a run.
+HWY_INLINE KeyRange Together(const KeyRange* part, int first, int last) {
+  KeyRange all{0, 0};
+  for (int v = first; v < last; ++v) {
+    if (part[v].begin >= part[v].end) continue;
+    all = all.begin == all.end ? part[v] : KeyRange{std::min(all.begin, part[v].begin), std::max(all.end, part[v].end)};
+  }
+  return all;
+}
+
+// A run of which each vector needs another part. A key forbidden to all the rows of a vector would add 0: skipping it
+// changes no bit, and fewer vectors at a time skip more, but keep the multipliers less busy.
+template <class Unit, int NV>
+HWY_INLINE void AddParts(const AttentionCall& call, const Tile& tile, const TileState& state, const LaneRun& run,
+                         std::size_t lanes, const KeyRange (&part)[NV], VF* m, VF* l) {
+  const auto steps = [&](int vectors, std::int64_t percent) {
+    std::int64_t sum = 0;
+    for (int v = 0; v < NV; v += vectors) {
+      const KeyRange keys = Together(part, v, std::min(v + vectors, NV));
+      sum += (keys.end - keys.begin) * std::min(vectors, NV - v);
+    }
+    return sum * percent;
+  };
+  const auto add = [&]<int kVectors>(std::integral_constant<int, kVectors>, int vector) HWY_ATTR {
+    const KeyRange keys = Together(part, vector, vector + kVectors);
+    const std::size_t first = static_cast<std::size_t>(vector);
+    if (keys.begin < keys.end) {
+      AddRun<Unit, kVectors>(call, tile, state, run, lanes, first, keys.begin, keys.end, m, l);
+    } else if (run.fresh) {
+      const std::size_t n = LaneCount();
+      for (std::size_t i = 0; i < OutputWidth<Unit>(call, tile); ++i) {
+        std::fill_n(run.output + i * lanes + first * n, kVectors * n, 0.0f);
+      }
+    }
+  };
+  constexpr std::integral_constant<int, 1> kOne;
+  constexpr std::integral_constant<int, 2> kTwo;
+  const std::int64_t in_ones = steps(1, 122);
+  const std::int64_t in_twos = steps(2, NV > 2 ? 105 : 100);
+  if constexpr (NV > 2) {
+    if (steps(NV, 100) <= std::min(in_ones, in_twos)) return add(std::integral_constant<int, NV>(), 0);
+  }
+  if (in_ones < in_twos) {
+    for (int v = 0; v < NV; ++v) add(kOne, v);
+    return;
+  }
+  for (int v = 0; v + 2 <= NV; v += 2) add(kTwo, v);
+  if constexpr (NV % 2 != 0) add(kOne, NV - 1);
+}
+
 template <class Unit, int NV>
 HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* scratch,
                                  TileState& state) {
@@ -127,11 +262,15 @@ HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, co
   const std::size_t n = hn::Lanes(d);
   const std::size_t lanes = NV * n;
   const std::size_t dv = static_cast<std::size_t>(call.dv);
-  const std::size_t rows_of_output = OutputWidth<Unit>(call, tile);
   const ForwardScratch at(call, tile);
   PackQueries<Unit>(call, tile, lanes, scratch + at.packed, state);
-  float* scores = scratch + at.scores;
-  MergeTree<LaneNodes> tree({lanes, rows_of_output}, scratch + at.nodes, at.node);
+  MergeTree<LaneNodes> tree({lanes, OutputWidth<Unit>(call, tile)}, scratch + at.nodes, at.node);
+  IdRange ids[NV];
+  if (call.q_documents.data != nullptr) {
+    for (std::int64_t v = 0, rows = static_cast<std::int64_t>(n); v < NV && v * rows < tile.rows; ++v) {
+      ids[v] = query_ids(call, tile, v * rows, std::min(rows, tile.rows - v * rows));
+    }
+  }
 
   std::int64_t chunk = -1;
   float* node = nullptr;  // of the chunk under way
@@ -146,12 +285,11 @@ HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, co
 
   for_each_run(call, tile, WithinChunks(state.range, chunks), [&](std::int64_t begin, std::int64_t end,
                                                                   bool some) HWY_ATTR {
-    if (begin % static_cast<std::int64_t>(Unit::kTerms) != 0) {
+    constexpr std::int64_t kTerms = static_cast<std::int64_t>(Unit::kTerms);
+    if (begin % kTerms != 0) {
       --begin;
       some = true;
     }
-    const bool masked = some || call.bias != nullptr;
-    const std::size_t keys = static_cast<std::size_t>(end - begin);
     const bool fresh = begin / kChunkKeys != chunk;
     if (fresh) {
       end_chunk();
@@ -162,64 +300,30 @@ HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, co
         l[v] = hn::Zero(d);
       }
     }
-    float* output = node + 2 * lanes;
-
-    VF top[NV];
-    ScoreRun<Unit, NV>(call, tile, state, KeyRows<Unit>(call, tile, begin, end, scratch + at.keys), begin, end, some,
-                       scratch + at.added, scores, top);
-
-    for (int v = 0; v < NV; ++v) {
-      const auto moves = hn::Gt(top[v], hn::Add(m[v], hn::Set(d, kMaxSlack)));
-      if (hn::AllFalse(d, moves)) continue;
-      const VF next = hn::IfThenElse(moves, hn::Round(top[v]), m[v]);
-      if (!fresh) {
-        const VF factor = PowerOfTwo(d, hn::Sub(m[v], next));
-        l[v] = hn::Mul(l[v], factor);
-        for (std::size_t i = 0; i < rows_of_output; ++i) {
-          float* o = output + i * lanes + static_cast<std::size_t>(v) * n;
-          hn::StoreU(hn::Mul(hn::LoadU(d, o), factor), d, o);
-        }
-      }
-      m[v] = next;
-    }
-
-    const std::size_t words = Words<Unit>(keys);
+    const std::size_t keys = static_cast<std::size_t>(end - begin);
     const Rows values = ValueRows<Unit>(call, tile, begin, end, 1, scratch + at.values);
     float scales[kRunKeys];
     const float* value_scales = ValueScales(call, tile, begin, keys, scales);
-    const bool guard = masked && !(AllFinite<Unit>(values, words, dv) && ScalesFinite(value_scales, keys));
-    const std::size_t place = static_cast<std::size_t>(begin % kRunKeys);
-    LaneWeights<Unit, NV>(m, state.late_factor, value_scales, place, keys, guard, scores, l);
+    const bool guard = (some || call.bias != nullptr) &&
+                       !(AllFinite<Unit>(values, Words<Unit>(keys), dv) && ScalesFinite(value_scales, keys));
+    const LaneRun run{begin, end, some, guard, fresh, KeyRows<Unit>(call, tile, begin, end, scratch + at.keys), values,
+                      value_scales, scratch + at.scores, scratch + at.added, scratch + at.tiles, node + 2 * lanes};
 
-    if constexpr (Unit::kTiles) {
-      const Rows rows = TileValues(values, words, dv, scratch + at.tiles);
-      std::fill(scores + words * lanes, scores + rows.stride * lanes, 0.0f);
-      if (guard) {
-        EmulatedProducts<true>(rows.data, rows.stride, scores, lanes, rows.stride / kTileSide, output, lanes,
-                               rows_of_output, lanes, fresh);
-      } else {
-        TileProducts<Unit>(rows.data, rows.stride, scores, lanes, rows.stride / kTileSide, output, lanes,
-                           rows_of_output, lanes, fresh);
-      }
-    } else {
-      const auto add = [&]<class U>(U) HWY_ATTR {
-        constexpr int kRows = RowsBeside<NV>();
-        std::size_t i = 0;
-        for (; i + kRows <= dv; i += kRows) {
-          AddValues<U, NV, kRows>(values.data + i, 1, values.stride, scores, lanes, place, words, fresh, lanes,
-                                  output + i * lanes);
+    if constexpr (!Unit::kTiles && NV > 1) {
+      if (some) {
+        KeyRange part[NV];
+        for (int v = 0; v < NV; ++v) {
+          part[v] = {std::max(begin, state.vector_keys[v].begin), std::min(end, state.vector_keys[v].end)};
+          if (part[v].begin < part[v].end && call.q_documents.data != nullptr) {
+            part[v] = keys_of(call, tile.batch, ids[v], part[v].begin, part[v].end);
+          }
+          part[v].begin -= (part[v].begin - begin) % kTerms;
         }
-        for (; i < dv; ++i) {
-          AddValues<U, NV, 1>(values.data + i, 1, values.stride, scores, lanes, place, words, fresh, lanes,
-                              output + i * lanes);
-        }
-      };
-      if (guard) {
-        add(WeightsSecond<Unit>());
-      } else {
-        add(Unit());
+        AddParts<Unit, NV>(call, tile, state, run, lanes, part, m, l);
+        return;
       }
     }
+    AddRun<Unit, NV>(call, tile, state, run, lanes, 0, begin, end, m, l);
   });
   end_chunk();
   return tree.close();

@@ -71,9 +71,7 @@ struct ForwardScratch {
     values = take(kRunKeys * dv);
     tiles = take(call.kv_type == DType::kBF16 ? kRunKeys / 2 * dv : 0);
     scores = take(kRunKeys * places);
-    added = take(call.bias != nullptr || call.allowed != nullptr || call.q_documents.data != nullptr
-                     ? kRunKeys * places
-                     : 0);
+    added = take(call.bias != nullptr || call.allowed != nullptr ? kRunKeys * places : 0);
     node = RoundUp((2 + dv) * places, 16);
     // The tree holds one open node a level, and the chunk under way.
     const std::uint64_t chunks = static_cast<std::uint64_t>(call.tk / kChunkKeys + 1);
@@ -227,13 +225,10 @@ HWY_INLINE void StoreTile(const AttentionCall& call, const Tile& tile, const Til
     }
     return;
   }
-  for (std::size_t at = 0; at < places * width; at += n) {
-    hn::StoreU(Normalised(hn::LoadU(d, output + at), hn::Load(d, inverse + at % places)), d, output + at);
-  }
   const auto out_at = [&](std::int64_t h, std::int64_t i) { return call.out_at(tile.batch, h, i); };
   for (std::size_t first = 0; first < places; first += n) {
     UnpackLanes(call.out_type, call.out, state.rows_at(first, n, out_at), call.out_stride[3], call.dv, places,
-                output + first);
+                output + first, inverse + first, [](VF y, VF scale) HWY_ATTR { return Normalised(y, scale); });
   }
 }
 

@@ -81,7 +81,8 @@ HWY_INLINE std::int64_t PackNarrow(const void* base, const LaneRows& from_rows, 
 // Each row, as words that `change` was applied to, to packed[word][lane], `lanes` apart; 0 in the lanes without a row.
 template <class Unit, class Change, class Meanwhile = Nothing>
 HWY_INLINE void PackLanes(DType type, const void* base, const LaneRows& from_rows, std::int64_t step,
-                          std::int64_t width, std::size_t lanes, float* HWY_RESTRICT packed, const Change& change, Meanwhile&& meanwhile = {}) {
+                          std::int64_t width, std::size_t lanes, float* HWY_RESTRICT packed, const Change& change,
+                          [[maybe_unused]] Meanwhile&& meanwhile = {}) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   std::int64_t done = 0;
@@ -129,9 +130,11 @@ HWY_INLINE void PackLanes(DType type, const void* base, const LaneRows& from_row
   }
 }
 
-// The way back: output[value][lane], `lanes` apart, to each lane's row.
+// The way back: output[value][lane], `lanes` apart, to each lane's row, changed with the lane's factor.
+template <class Change>
 HWY_INLINE void UnpackLanes(DType type, void* base, const LaneRows& to_rows, std::int64_t step, std::int64_t width,
-                            std::size_t lanes, const float* HWY_RESTRICT output) {
+                            std::size_t lanes, const float* HWY_RESTRICT output, const float* HWY_RESTRICT factors,
+                            const Change& change) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   HWY_ALIGN float values[kMaxLanes * kSegment];
@@ -146,15 +149,17 @@ HWY_INLINE void UnpackLanes(DType type, void* base, const LaneRows& to_rows, std
     }
     std::size_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
-    for (; i + 4 <= count; i += 4) {
-      VF block[4];
-      for (std::size_t j = 0; j < 4; ++j) block[j] = hn::LoadU(d, output + (from + i + j) * lanes);
-      TransposeBlocks(block);
-      for (std::size_t j = 0; j < 4; ++j) StoreBlocks(block[j], rows + j, i);
+    for (; i + n <= count; i += n) {
+      VF square[kMaxLanes];
+      for (std::size_t j = 0; j < n; ++j) square[j] = hn::LoadU(d, output + (from + i + j) * lanes);
+      TransposeSquare(square);
+      for (std::size_t l = 0; l < n; ++l) hn::StoreU(change(square[l], hn::Set(d, factors[l])), d, rows[l] + i);
     }
 #endif
     for (; i < count; ++i) {
-      for (std::size_t l = 0; l < n; ++l) rows[l][i] = output[(from + i) * lanes + l];
+      HWY_ALIGN float column[kMaxLanes];
+      hn::Store(change(hn::LoadU(d, output + (from + i) * lanes), hn::LoadU(d, factors)), d, column);
+      for (std::size_t l = 0; l < n; ++l) rows[l][i] = column[l];
     }
     for (std::size_t l = 0; l < to_rows.count; ++l) {
       if (rows[l] != values + l * kSegment) continue;
@@ -259,21 +264,25 @@ HWY_INLINE Rows TileValues(const Rows& values, std::size_t words, std::size_t wi
 template <class Unit>
 HWY_INLINE bool AllFinite(const Rows& rows, std::size_t count, std::size_t width) {
   const DF d;
+  const hn::RebindToUnsigned<DF> du;
   const std::size_t n = hn::Lanes(d);
+  const auto exponent = hn::Set(du, 0x7f80u);  // of a BF16, all ones in an infinity or NaN
   bool finite = true;
+  VF sum = hn::Zero(d);
+  VF other = hn::Zero(d);
+  auto bad = hn::Zero(du);
   for (std::size_t j = 0; j < count; ++j) {
     const float* row = rows.data + j * rows.stride;
     std::size_t i = 0;
     if constexpr (Unit::kTerms == 1) {
       // 0 * x is 0 for a finite x and NaN for the others.
-      VF sum = hn::Zero(d);
+      for (; i + 2 * n <= width; i += 2 * n) {
+        sum = hn::MulAdd(hn::LoadU(d, row + i), hn::Zero(d), sum);
+        other = hn::MulAdd(hn::LoadU(d, row + i + n), hn::Zero(d), other);
+      }
       for (; i + n <= width; i += n) sum = hn::MulAdd(hn::LoadU(d, row + i), hn::Zero(d), sum);
-      finite = finite && hn::AllFalse(d, hn::IsNaN(sum));
       for (; i < width; ++i) finite = finite && row[i] * 0.0f == 0.0f;
     } else {
-      const hn::RebindToUnsigned<DF> du;
-      const auto exponent = hn::Set(du, 0x7f80u);  // all ones in an infinity or NaN
-      auto bad = hn::Zero(du);
       const std::uint32_t* words = reinterpret_cast<const std::uint32_t*>(row);
       for (; i + n <= width; i += n) {
         const auto w = hn::LoadU(du, words + i);
@@ -281,13 +290,12 @@ HWY_INLINE bool AllFinite(const Rows& rows, std::size_t count, std::size_t width
         const auto high = hn::VecFromMask(du, hn::Eq(hn::And(hn::ShiftRight<16>(w), exponent), exponent));
         bad = hn::Or(bad, hn::Or(low, high));
       }
-      finite = finite && hn::AllTrue(du, hn::Eq(bad, hn::Zero(du)));
       for (; i < width; ++i) {
         finite = finite && (words[i] & 0x7f80u) != 0x7f80u && (words[i] >> 16 & 0x7f80u) != 0x7f80u;
       }
     }
   }
-  return finite;
+  return finite && hn::AllFalse(d, hn::IsNaN(hn::Add(sum, other))) && hn::AllTrue(du, hn::Eq(bad, hn::Zero(du)));
 }
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE

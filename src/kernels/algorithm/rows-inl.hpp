@@ -147,25 +147,6 @@ HWY_INLINE VF LoadBlocks(const float* const* from, std::size_t i) {
 #endif
 }
 
-HWY_INLINE void StoreBlocks(VF v, float* const* to, std::size_t i) {
-#if HWY_TARGET == HWY_AVX3
-  const hn::Half<DF> dh;
-  const hn::Half<decltype(dh)> dq;
-  const auto low = hn::LowerHalf(dh, v);
-  const auto high = hn::UpperHalf(dh, v);
-  hn::StoreU(hn::LowerHalf(dq, low), dq, to[0] + i);
-  hn::StoreU(hn::UpperHalf(dq, low), dq, to[4] + i);
-  hn::StoreU(hn::LowerHalf(dq, high), dq, to[8] + i);
-  hn::StoreU(hn::UpperHalf(dq, high), dq, to[12] + i);
-#elif HWY_TARGET == HWY_AVX2
-  const hn::Half<DF> dh;
-  hn::StoreU(hn::LowerHalf(dh, v), dh, to[0] + i);
-  hn::StoreU(hn::UpperHalf(dh, v), dh, to[4] + i);
-#else
-  hn::StoreU(v, DF(), to[0] + i);
-#endif
-}
-
 // Transposes the 4 x 4 values of each 128-bit block: with blocks of rows in, each vector holds one value of every row;
 // the other way round it is its own inverse.
 HWY_INLINE void TransposeBlocks(VF (&v)[4]) {
@@ -179,6 +160,37 @@ HWY_INLINE void TransposeBlocks(VF (&v)[4]) {
   v[1] = hn::BitCast(d, hn::InterleaveUpper(dw, low01, low23));
   v[2] = hn::BitCast(d, hn::InterleaveLower(dw, high01, high23));
   v[3] = hn::BitCast(d, hn::InterleaveUpper(dw, high01, high23));
+}
+
+// Transposes a square of as many vectors as lanes.
+HWY_INLINE void TransposeSquare(VF (&v)[kMaxLanes]) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  for (std::size_t j = 0; j < n; j += 4) {
+    VF block[4] = {v[j], v[j + 1], v[j + 2], v[j + 3]};
+    TransposeBlocks(block);
+    for (std::size_t i = 0; i < 4; ++i) v[j + i] = block[i];
+  }
+  // Vector 4 g + b now holds part g of rows b, b + 4, ...: the parts of a row come together.
+#if HWY_TARGET == HWY_AVX3
+#pragma GCC unroll 4
+  for (std::size_t b = 0; b < 4; ++b) {
+    const __m512 low01 = _mm512_shuffle_f32x4(v[b].raw, v[4 + b].raw, 0x88);
+    const __m512 high01 = _mm512_shuffle_f32x4(v[b].raw, v[4 + b].raw, 0xdd);
+    const __m512 low23 = _mm512_shuffle_f32x4(v[8 + b].raw, v[12 + b].raw, 0x88);
+    const __m512 high23 = _mm512_shuffle_f32x4(v[8 + b].raw, v[12 + b].raw, 0xdd);
+    v[b] = VF{_mm512_shuffle_f32x4(low01, low23, 0x88)};
+    v[4 + b] = VF{_mm512_shuffle_f32x4(high01, high23, 0x88)};
+    v[8 + b] = VF{_mm512_shuffle_f32x4(low01, low23, 0xdd)};
+    v[12 + b] = VF{_mm512_shuffle_f32x4(high01, high23, 0xdd)};
+  }
+#elif HWY_TARGET == HWY_AVX2
+  for (std::size_t b = 0; b < 4; ++b) {
+    const VF low = hn::ConcatLowerLower(d, v[4 + b], v[b]);
+    v[4 + b] = hn::ConcatUpperUpper(d, v[4 + b], v[b]);
+    v[b] = low;
+  }
+#endif
 }
 
 #endif  // a lone lane has no blocks

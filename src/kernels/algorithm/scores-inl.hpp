@@ -12,6 +12,7 @@
 #include <limits>
 
 #include "hwy/highway.h"
+#include "kernels/algorithm/fetch-inl.hpp"
 #include "kernels/algorithm/math-inl.hpp"
 #include "kernels/algorithm/pack-inl.hpp"
 #include "kernels/algorithm/tile-inl.hpp"
@@ -43,7 +44,7 @@ constexpr float kNoMaximum = -std::numeric_limits<float>::max();
 // Register rows that keep the multipliers busy beside NV vectors.
 template <int NV>
 constexpr int RowsBeside() {
-  return NV == 1 ? 2 * kTileRows : kTileRows;
+  return NV * 2 * kTileRows <= kTileVectors * kTileRows ? 2 * kTileRows : kTileRows;
 }
 
 // What a tile's rows are, and how their products become scores.
@@ -54,15 +55,18 @@ struct TileState {
   std::int64_t query[kMaxRows];
   std::int64_t begin[kMaxRows];  // the keys that causal, window and length leave to the row
   std::int64_t end[kMaxRows];
+  std::int64_t document[kMaxRows];  // where there are documents
   std::int64_t rows = 0;  // rows of the call; places behind them stand for the first, and see no key
   TileRange range;
+  KeyRange vector_keys[kMaxRows];  // what the ranges above leave to any row of a vector
   double q_factor = 1;      // folded into the packed queries
   float score_factor = 1;   // on the product before softcap and what is added
   float late_factor = 1;    // on the score, where nothing is added
   float cap = 0;            // softcap, 0 where there is none
   bool extreme = false;     // a scale that would overflow or vanish in q
   bool rich = false;        // softcap, bias, ALiBi or an extreme scale: the product is not yet the score
-  bool adds = false;        // bias, bool mask or documents
+  bool adds = false;        // bias or bool mask
+  bool documents = false;
   bool scaled_keys = false;  // I8 keys: each has its own factor
   const float* packed = nullptr;
 
@@ -81,7 +85,7 @@ template <class Unit>
 HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size_t places, TileState& state) {
   const std::int64_t group = call.q_heads / call.kv_heads;
   state.rows = tile.rows;
-  state.range = tile_range(call, tile);
+  state.range = TileRange(call);
   RowCursor cursor(call, tile);
   for (std::size_t r = 0; r < places; ++r) {
     const bool real = static_cast<std::int64_t>(r) < tile.rows;
@@ -90,7 +94,17 @@ HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size
     const KeyRange keys = real ? key_range(call, tile.batch, cursor.query) : KeyRange{};
     state.begin[r] = keys.begin;
     state.end[r] = keys.end;
+    if (real) state.range.add(keys);
     cursor.next();
+  }
+  const std::size_t n = LaneCount();
+  for (std::size_t v = 0; v * n < places; ++v) {
+    KeyRange& keys = state.vector_keys[v];
+    keys = {call.tk, 0};
+    for (std::size_t r = v * n; r < v * n + n && r < places; ++r) {
+      if (state.begin[r] >= state.end[r]) continue;
+      keys = {std::min(keys.begin, state.begin[r]), std::max(keys.end, state.end[r])};
+    }
   }
   // A plain scale is folded with the change of base.
   const double magnitude = std::fabs(call.scale);
@@ -99,7 +113,11 @@ HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size
   state.cap = call.softcap > 1e30 ? 0.0f : call.softcap > 0 ? static_cast<float>(std::fmax(call.softcap, 1e-30)) : 0.0f;
   state.rich = state.cap > 0 || call.bias != nullptr || call.alibi != nullptr || state.extreme;
   state.scaled_keys = call.k_scales != nullptr;
-  state.adds = call.bias != nullptr || call.allowed != nullptr || call.q_documents.data != nullptr;
+  state.adds = call.bias != nullptr || call.allowed != nullptr;
+  state.documents = call.q_documents.data != nullptr;
+  for (std::size_t r = 0; state.documents && r < places; ++r) {
+    state.document[r] = call.q_documents.at(tile.batch, state.query[r]);
+  }
   // Base 2 from the start, unless softcap stands between.
   const double factor = state.cap > 0 ? call.scale : call.scale * 1.44269504088896340736;
   if (state.extreme) {
@@ -149,51 +167,51 @@ HWY_INLINE void PackQueries(const AttentionCall& call, const Tile& tile, std::si
   state.packed = packed;
 }
 
-// What is added to the scores of row r: bias, and -inf where bool mask or documents forbid, of keys [begin, end).
+// What is added to the scores of row r: bias, and -inf where the bool mask forbids, of keys [begin, end).
 HWY_INLINE void AddedRow(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t r,
                          std::int64_t begin, std::int64_t end, float* HWY_RESTRICT added) {
   const std::size_t keys = static_cast<std::size_t>(end - begin);
   const std::int64_t h = state.head[r];
   const std::int64_t i = state.query[r];
   if (call.bias != nullptr) {
-    const std::int64_t* stride = call.bias_stride;
-    const std::int64_t at = tile.batch * stride[0] + h * stride[1] + i * stride[2] + begin * stride[3];
-    CopyRow(call.bias_type, call.bias, at, stride[3], static_cast<std::int64_t>(keys), added);
+    CopyRow(call.bias_type, call.bias, call.bias_at(tile.batch, h, i, begin), call.bias_stride[3],
+            static_cast<std::int64_t>(keys), added);
   } else {
     for (std::size_t j = 0; j < keys; ++j) added[j] = 0.0f;
   }
   if (call.allowed != nullptr) {
-    const std::int64_t* stride = call.allowed_stride;
-    const std::uint8_t* at = call.allowed + tile.batch * stride[0] + h * stride[1] + i * stride[2] + begin * stride[3];
-    if (stride[3] == 1) {  // by itself, so that it becomes vectors
+    const std::uint8_t* at = call.allowed + call.allowed_at(tile.batch, h, i, begin);
+    const std::int64_t step = call.allowed_stride[3];
+    if (step == 1) {  // by itself, so that it becomes vectors
       for (std::size_t j = 0; j < keys; ++j) added[j] = at[j] == 0 ? kForbidden : added[j];
     } else {
       for (std::size_t j = 0; j < keys; ++j) {
-        if (at[static_cast<std::int64_t>(j) * stride[3]] == 0) added[j] = kForbidden;
+        if (at[static_cast<std::int64_t>(j) * step] == 0) added[j] = kForbidden;
       }
-    }
-  }
-  if (call.q_documents.data != nullptr) {
-    const std::int64_t id = call.q_documents.at(tile.batch, i);
-    for (std::size_t j = 0; j < keys; ++j) {
-      if (call.k_documents.at(tile.batch, begin + static_cast<std::int64_t>(j)) != id) added[j] = kForbidden;
     }
   }
 }
 
-// The same for all rows of a tile in the lanes, added[key][lane].
-HWY_INLINE void AddedLanes(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t lanes,
-                           std::int64_t begin, std::int64_t end, float* HWY_RESTRICT added) {
+// The same for a tile's rows [row, row + lanes) in the lanes, added[key][lane].
+HWY_INLINE void AddedLanes(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t row,
+                           std::size_t lanes, std::int64_t begin, std::int64_t end, float* HWY_RESTRICT added) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
   const std::size_t keys = static_cast<std::size_t>(end - begin);
+  const bool as_it_lies = call.bias != nullptr && call.bias_type == DType::kF32 && call.bias_stride[3] == 1 &&
+                          call.allowed == nullptr;
   HWY_ALIGN float values[kMaxLanes * kRun];
   for (std::size_t first = 0; first < lanes; first += n) {
     const float* rows[kMaxLanes];
     for (std::size_t l = 0; l < n; ++l) {
-      AddedRow(call, tile, state, first + l, begin, end, values + l * kRun);
-      rows[l] = values + l * kRun;
+      const std::size_t r = row + first + l;
+      if (as_it_lies) {
+        rows[l] = static_cast<const float*>(call.bias) + call.bias_at(tile.batch, state.head[r], state.query[r], begin);
+      } else {
+        AddedRow(call, tile, state, r, begin, end, values + l * kRun);
+        rows[l] = values + l * kRun;
+      }
     }
     std::size_t j = 0;
 #if HWY_TARGET != HWY_SCALAR
@@ -208,6 +226,27 @@ HWY_INLINE void AddedLanes(const AttentionCall& call, const Tile& tile, const Ti
       for (std::size_t l = 0; l < n; ++l) added[j * lanes + first + l] = rows[l][j];
     }
   }
+}
+
+// What the run behind that of key `begin` will add to rows [row, row + rows), as stretches: rows lie far apart, in more
+// places than a processor foresees. Returns how many.
+HWY_INLINE std::size_t AddedAhead(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t row,
+                                  std::size_t rows, std::int64_t begin, Stretch* to) {
+  const std::int64_t next = (begin / kRunKeys + 1) * kRunKeys;
+  const std::int64_t keys = std::min(kRunKeys, state.range.any.end - next);
+  std::size_t count = 0;
+  const auto add = [&](const void* base, std::int64_t size, const std::int64_t* stride, const auto& at) {
+    if (base == nullptr || stride[3] != 1 || stride[2] == 0 || keys <= 0) return;
+    for (std::size_t r = row; r < row + rows && static_cast<std::int64_t>(r) < state.rows; ++r) {
+      const char* from = static_cast<const char*>(base) + at(state.head[r], state.query[r]) * size;
+      to[count++] = {from, from + (keys * size + 63) / 64 * 64};
+    }
+  };
+  add(call.bias, static_cast<std::int64_t>(size_of(call.bias_type)), call.bias_stride,
+      [&](std::int64_t h, std::int64_t i) { return call.bias_at(tile.batch, h, i, next); });
+  add(call.allowed, 1, call.allowed_stride,
+      [&](std::int64_t h, std::int64_t i) { return call.allowed_at(tile.batch, h, i, next); });
+  return count;
 }
 
 // From products to scores, whatever lies in the lanes.
@@ -244,13 +283,15 @@ struct ScoreRule {
   float factor, cap;
 };
 
+// A key's place in a run that begins at `begin`, as far as it lies there.
+HWY_INLINE float PlaceOf(std::int64_t key, std::int64_t begin) {
+  return static_cast<float>(std::min(std::max(key - begin, std::int64_t{0}), kRunKeys));
+}
+
 // A row's part in the scores of a run that begins at `begin`: its keys' places, and ALiBi's terms.
 struct RowRule {
-  RowRule(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t r, std::int64_t begin) {
-    const std::int64_t low = state.begin[r] - begin;
-    const std::int64_t high = state.end[r] - begin;
-    first = static_cast<float>(low < 0 ? 0 : low > kRunKeys ? kRunKeys : low);
-    last = static_cast<float>(high < 0 ? 0 : high > kRunKeys ? kRunKeys : high);
+  RowRule(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t r, std::int64_t begin)
+      : first(PlaceOf(state.begin[r], begin)), last(PlaceOf(state.end[r], begin)) {
     if (call.alibi != nullptr) {
       slope = call.alibi[state.head[r] * call.alibi_stride] * kLog2e;
       // Counted from the run's first key, so that a run cut by the mask rounds alike.
@@ -307,15 +348,14 @@ HWY_INLINE void Products(const float* HWY_RESTRICT rows, std::size_t stride, con
   }
 }
 
-// Products of M keys with the tile's queries, to scores[key][lane].
+// Products of M keys with the queries of NV vectors of a tile, to scores[key][lane]; `lanes` between two words or keys.
 template <class Unit, int M, int NV>
-HWY_INLINE void ScoreKeys(const TileState& state, const Rows& keys, std::size_t key, std::size_t width,
-                          float* HWY_RESTRICT scores, VF (&best)[NV]) {
+HWY_INLINE void ScoreKeys(const float* HWY_RESTRICT packed, std::size_t lanes, const Rows& keys, std::size_t key,
+                          std::size_t width, float* HWY_RESTRICT scores, VF (&best)[NV]) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
-  const std::size_t lanes = NV * n;
   VF sum[M][NV];
-  Products<Unit>(keys.data + key * keys.stride, keys.stride, state.packed, lanes, width, sum);
+  Products<Unit>(keys.data + key * keys.stride, keys.stride, packed, lanes, width, sum);
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 8
@@ -326,16 +366,16 @@ HWY_INLINE void ScoreKeys(const TileState& state, const Rows& keys, std::size_t 
   }
 }
 
-// Scores of keys [begin, end) against the tile, queries in the lanes, in base 2 but for late_factor, to
-// scores[key][lane], forbidden ones -inf; `maximum` takes each lane's largest. `some` where some lane may not see some
-// key.
+// Scores of keys [begin, end) against NV vectors of a tile of `lanes` from row `row` on, queries in the lanes, in base 2
+// but for late_factor, to scores[key][lane], forbidden ones -inf; `maximum` takes each lane's largest. `some` where some
+// lane may not see some key.
 template <class Unit, int NV>
-HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const TileState& state, const Rows& keys,
-                         std::int64_t begin, std::int64_t end, bool some, float* HWY_RESTRICT added,
-                         float* HWY_RESTRICT scores, VF (&maximum)[NV]) {
+HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t lanes,
+                         std::size_t row, const Rows& keys, std::int64_t begin, std::int64_t end, bool some,
+                         float* HWY_RESTRICT added, float* HWY_RESTRICT scores, VF (&maximum)[NV]) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
-  const std::size_t lanes = NV * n;
+  constexpr std::size_t kVectors = NV;
   const std::size_t count = static_cast<std::size_t>(end - begin);
   const std::size_t width = static_cast<std::size_t>(call.d);
   const VF forbidden = hn::Set(d, kForbidden);
@@ -352,29 +392,59 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
       }
     }
   } else {
-    constexpr int kRows = RowsBeside<NV>();
-    std::size_t j = 0;
-    for (; j + kRows <= count; j += kRows) ScoreKeys<Unit, kRows, NV>(state, keys, j, width, scores, best);
-    for (; j < count; ++j) ScoreKeys<Unit, 1, NV>(state, keys, j, width, scores, best);
+    constexpr std::size_t kRows = RowsBeside<NV>();
+    const float* packed = state.packed + row;
+    Stretch ahead[2 * TileState::kMaxRows];
+    Fetcher fetch(ahead, AddedAhead(call, tile, state, row, kVectors * n, begin, ahead), (count + kRows - 1) / kRows);
+    for (std::size_t j = 0; j < count && count >= kRows; j += kRows) {
+      fetch(nullptr);
+      // The last rows may be taken twice: they come out the same.
+      ScoreKeys<Unit, kRows, NV>(packed, lanes, keys, std::min(j, count - kRows), width, scores, best);
+    }
+    for (std::size_t j = 0; j < count && count < kRows; ++j) {
+      ScoreKeys<Unit, 1, NV>(packed, lanes, keys, j, width, scores, best);
+    }
   }
 
   if (some || state.rich || state.scaled_keys) {
     const bool cut = begin < state.range.all.begin || end > state.range.all.end;
-    if (state.adds) AddedLanes(call, tile, state, lanes, begin, end, added);
+    if (state.adds) AddedLanes(call, tile, state, row, kVectors * n, begin, end, added);
     const ScoreRule rule(call, state);
+    const hn::RebindToSigned<DF> di;
+    std::int32_t key_low[kRunKeys];
+    std::int32_t key_high[kRunKeys];
+    if (state.documents) {
+      with_ids(call.k_documents, tile.batch, begin, [&](const auto* ids, std::int64_t step) {
+        for (std::size_t key = 0; key < count; ++key) {
+          const std::int64_t id = ids[static_cast<std::int64_t>(key) * step];
+          key_low[key] = static_cast<std::int32_t>(id);
+          key_high[key] = static_cast<std::int32_t>(id >> 32);
+        }
+      });
+    }
     for (int v = 0; v < NV; ++v) {
       const std::size_t at = static_cast<std::size_t>(v) * n;
       HWY_ALIGN float row_first[kMaxLanes];
       HWY_ALIGN float row_last[kMaxLanes];
-      HWY_ALIGN float row_slope[kMaxLanes];
-      HWY_ALIGN float row_distance[kMaxLanes];
-      for (std::size_t l = 0; l < n; ++l) {
-        const RowRule row(call, tile, state, at + l, begin);
-        row_first[l] = row.first;
-        row_last[l] = row.last;
-        row_slope[l] = row.slope;
-        row_distance[l] = row.distance;
+      for (std::size_t l = 0; l < n; ++l) {  // by itself, so that it becomes vectors
+        row_first[l] = PlaceOf(state.begin[row + at + l], begin);
+        row_last[l] = PlaceOf(state.end[row + at + l], begin);
       }
+      HWY_ALIGN float row_slope[kMaxLanes] = {};
+      HWY_ALIGN float row_distance[kMaxLanes] = {};
+      for (std::size_t l = 0; call.alibi != nullptr && l < n; ++l) {
+        const RowRule of_row(call, tile, state, row + at + l, begin);
+        row_slope[l] = of_row.slope;
+        row_distance[l] = of_row.distance;
+      }
+      HWY_ALIGN std::int32_t row_low[kMaxLanes] = {};
+      HWY_ALIGN std::int32_t row_high[kMaxLanes] = {};
+      for (std::size_t l = 0; state.documents && l < n; ++l) {
+        row_low[l] = static_cast<std::int32_t>(state.document[row + at + l]);
+        row_high[l] = static_cast<std::int32_t>(state.document[row + at + l] >> 32);
+      }
+      const auto document_low = hn::Load(di, row_low);
+      const auto document_high = hn::Load(di, row_high);
       const VF first = hn::Load(d, row_first);
       const VF last = hn::Load(d, row_last);
       const VF slope = hn::Load(d, row_slope);
@@ -382,7 +452,7 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
       VF top = forbidden;
       for (std::size_t key = 0; key < count; ++key) {
         float* to = scores + key * lanes + at;
-        const VF extra = state.adds ? hn::LoadU(d, added + key * lanes + at) : hn::Zero(d);
+        const VF extra = state.adds ? hn::LoadU(d, added + key * kVectors * n + at) : hn::Zero(d);
         const VF place = hn::Set(d, static_cast<float>(static_cast<std::int64_t>(key) + begin % kRunKeys));
         const VF key_scale = hn::Set(d, state.scaled_keys ? call.k_scale(tile.batch, tile.kv_head,
                                                                          begin + static_cast<std::int64_t>(key))
@@ -391,6 +461,11 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
         if (cut) {
           const VF here = hn::Set(d, static_cast<float>(key));
           x = hn::IfThenElse(hn::And(hn::Ge(here, first), hn::Lt(here, last)), x, forbidden);
+        }
+        if (state.documents) {
+          const auto same = hn::And(hn::Eq(hn::Set(di, key_low[key]), document_low),
+                                    hn::Eq(hn::Set(di, key_high[key]), document_high));
+          x = hn::IfThenElse(hn::RebindMask(d, same), x, forbidden);
         }
         hn::StoreU(x, d, to);
         top = hn::Max(x, top);

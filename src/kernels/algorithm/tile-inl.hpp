@@ -8,7 +8,6 @@
 
 #include <cstddef>
 
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/algorithm/unit-inl.hpp"
 
