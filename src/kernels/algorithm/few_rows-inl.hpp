@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "hwy/highway.h"
 #include "kernels/algorithm/fetch-inl.hpp"
@@ -58,12 +59,12 @@ HWY_INLINE void AddChains(const float* HWY_RESTRICT weights, std::size_t place, 
     const DF d;
     const std::size_t n = hn::Lanes(d);
     for (std::size_t first = 0; first < R * kRun / kChain; first += n) {
-      const float* chains[kMaxLanes];
-      for (std::size_t c = 0; c < n; ++c) chains[c] = weights + (first + c) * kChain;
+      ScatteredRows chains;
+      for (std::size_t c = 0; c < n; ++c) chains.at[c] = weights + (first + c) * kChain;
       VF sum = hn::Zero(d);
       for (std::size_t i = 0; i < kChain; i += 4) {
         VF block[4];
-        for (std::size_t j = 0; j < 4; ++j) block[j] = LoadBlocks(chains + j, i);
+        for (std::size_t j = 0; j < 4; ++j) block[j] = chains.Blocks(j, i);
         TransposeBlocks(block);
         for (std::size_t j = 0; j < 4; ++j) sum = hn::Add(sum, block[j]);
       }
@@ -84,6 +85,138 @@ HWY_INLINE void AddChains(const float* HWY_RESTRICT weights, std::size_t place, 
   }
 }
 
+// Products of R rows of queries with a vector of keys, word by word as they come, in the order of Products.
+template <class Unit, int R>
+struct WordProducts {
+  WordProducts(const float* rows, std::size_t width, std::size_t words_of_row)
+      : queries(rows), words(words_of_row), run(DepthRun(width)) {
+    for (int r = 0; r < R; ++r) chain[r] = total[r] = hn::Zero(DF());
+  }
+  HWY_INLINE void operator()(std::size_t word, VF key) {
+    if (Unit::kChains && (word & (run - 1)) == 0 && word > 0) {  // a power of two
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        total[r] = word == run ? chain[r] : hn::Add(total[r], chain[r]);
+        chain[r] = hn::Zero(DF());
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const float* query = queries + word * R + static_cast<std::size_t>(r);
+      chain[r] = Unit::MulAdd(hn::Set(DF(), Unit::kTerms == 1 ? *query : WordAt(query)), key, chain[r]);
+    }
+  }
+  HWY_INLINE VF sum(int r) const {
+    return !Unit::kChains || words <= run ? chain[r] : hn::Add(total[r], chain[r]);
+  }
+
+  const float* queries;
+  std::size_t words, run;
+  VF chain[R], total[R];
+};
+
+// To scores[row][64]. The keys are multiplied on their way into the lanes: on their way through memory loads wait for
+// stores that merely have the same low bits of address.
+template <class Unit, int R, class Meanwhile>
+HWY_INLINE void ScoreRows(const AttentionCall& call, const LaneRows& keys, const float* HWY_RESTRICT queries,
+                          std::size_t words, float* HWY_RESTRICT packed, float* HWY_RESTRICT scores,
+                          Meanwhile&& meanwhile) {
+  const DF d;
+  const std::size_t width = static_cast<std::size_t>(call.d);
+  if (InDouble<Unit>(width)) {
+    VF sum[R][1];
+    PackLanes<Unit>(call.kv_type, call.k, keys, call.k_stride[3], call.d, hn::Lanes(d), packed, [](VF x) { return x; });
+    Products<Unit>(queries, 1, R, packed, hn::Lanes(d), width, sum);
+    for (int r = 0; r < R; ++r) hn::StoreU(sum[r][0], d, scores + r * kRunKeys);
+    return;
+  }
+  WordProducts<Unit, R> products(queries, width, words);
+  EachWord<Unit>(call.kv_type, call.k, keys, call.k_stride[3], call.d, products, meanwhile);
+  for (int r = 0; r < R; ++r) hn::StoreU(products.sum(r), d, scores + r * kRunKeys);
+}
+
+// AddValues for values as they lie in the caller's memory: `chains` holds where the keys of each chain begin, that of place
+// 0 first, `stride` values apart. They become F32 on their way into the registers.
+template <class Values, int NV, int R, class Meanwhile>
+HWY_INLINE void AddInPlace(const float* HWY_RESTRICT weights, const typename Values::Element* const* chains,
+                           std::size_t stride, std::size_t place, std::size_t keys, bool fresh, std::size_t width,
+                           float* HWY_RESTRICT output, Meanwhile&& meanwhile) {
+  constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
+  constexpr std::size_t kChain = static_cast<std::size_t>(kChainKeys);
+  constexpr std::size_t kFetchEach = 4;
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  VF total[R][NV];
+  Clear(total);
+  for (std::size_t key = 0; key < keys;) {
+    const std::size_t last = std::min(keys, ((place + key) / kChain + 1) * kChain - place);
+    const bool first = key == 0;
+    const typename Values::Element* from = chains[(place + key) / kChain];
+    VF chain[R][NV];
+    Clear(chain);
+    while (key < last) {
+      meanwhile(nullptr);
+      for (const std::size_t stop = std::min(last, key + kFetchEach); key < stop; ++key, from += stride) {
+        VF value[NV];
+#pragma GCC unroll 4
+        for (std::size_t v = 0; v < NV; ++v) value[v] = Values::Load(from + v * n);
+#pragma GCC unroll 8
+        for (std::size_t r = 0; r < R; ++r) {
+          const VF weight = hn::Set(d, weights[r * kRun + key]);
+#pragma GCC unroll 4
+          for (std::size_t v = 0; v < NV; ++v) chain[r][v] = hn::MulAdd(weight, value[v], chain[r][v]);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (std::size_t r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (std::size_t v = 0; v < NV; ++v) total[r][v] = first ? chain[r][v] : hn::Add(total[r][v], chain[r][v]);
+    }
+  }
+  for (std::size_t r = 0; r < R; ++r) {
+    for (std::size_t v = 0; v < NV; ++v) {
+      float* to = output + r * width + v * n;
+      hn::StoreU(fresh ? total[r][v] : hn::Add(hn::LoadU(d, to), total[r][v]), d, to);
+    }
+  }
+}
+
+// The same over the whole width, where the values can be read so: dense, in whole vectors, of a type that the target
+// converts, and nothing to guard against. False: nothing was done. A chain lies in one page, since pages hold whole chains.
+template <class Unit, int R, class Meanwhile>
+HWY_INLINE bool AddInPlace(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::size_t keys,
+                           const float* HWY_RESTRICT weights, bool fresh, float* HWY_RESTRICT output,
+                           Meanwhile&& meanwhile) {
+  const std::size_t n = LaneCount();
+  const std::size_t width = static_cast<std::size_t>(call.dv);
+  if (Unit::kTerms != 1 || call.v_stride[3] != 1 || width % n != 0) return false;
+  bool done = false;
+  WithType(call.kv_type, [&]<class Values>(Values) HWY_ATTR {
+    if constexpr (Unit::kTerms == 1 && Values::kWhole) {
+      const typename Values::Element* chains[kRunKeys / kChainKeys] = {};
+      for (std::int64_t key = begin; key < begin + static_cast<std::int64_t>(keys);
+           key = (key / kChainKeys + 1) * kChainKeys) {
+        chains[key % kRunKeys / kChainKeys] =
+            static_cast<const typename Values::Element*>(call.v) + call.v_at(tile.batch, tile.kv_head, key);
+      }
+      const std::size_t stride = static_cast<std::size_t>(call.v_stride[2]);
+      const std::size_t place = static_cast<std::size_t>(begin % kRunKeys);
+      constexpr int kVectors = VectorsBeside<R>();
+      const auto add = [&]<int kSome>(std::integral_constant<int, kSome>, std::size_t i) HWY_ATTR {
+        const typename Values::Element* from[kRunKeys / kChainKeys];
+        for (std::size_t c = 0; c < kRunKeys / kChainKeys; ++c) from[c] = chains[c] == nullptr ? nullptr : chains[c] + i;
+        AddInPlace<Values, kSome, R>(weights, from, stride, place, keys, fresh, width, output + i, meanwhile);
+      };
+      std::size_t i = 0;
+      for (; i + kVectors * n <= width; i += kVectors * n) add(std::integral_constant<int, kVectors>(), i);
+      for (; i < width; i += n) add(std::integral_constant<int, 1>(), i);
+      done = true;
+    }
+  });
+  return done;
+}
+
 template <class Unit, int R>
 HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* scratch,
                                 TileState& state) {
@@ -94,21 +227,21 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
   const ForwardScratch at(call, tile);
   const std::size_t width = OutputWidth<Unit>(call, tile);
   const std::size_t d_words = Words<Unit>(static_cast<std::size_t>(call.d));
+  const std::size_t key_words = static_cast<std::size_t>(call.d) * size_of(call.kv_type) / sizeof(float);
   const VF forbidden = hn::Set(d, kForbidden);
   const VF late_factor = hn::Set(d, state.late_factor);
 
-  // The queries, [row][word].
+  // The queries, [word][row].
   float* queries = scratch + at.packed;
   const QueryFactor<Unit> change(state);
   for (std::size_t r = 0; r < R; ++r) {
-    float* to = queries + r * d_words;
+    float* copy = scratch + at.keys;
     const float* row = Unit::Row(call.type, call.q, call.q_at(tile.batch, state.head[r], state.query[r]),
-                                 call.q_stride[3], call.d, to);
-    std::size_t i = 0;
-    for (; i + n <= d_words; i += n) hn::StoreU(change(hn::LoadU(d, row + i)), d, to + i);
-    for (; i < d_words; ++i) to[i] = hn::GetLane(change(hn::Set(d, WordAt(row + i))));
+                                 call.q_stride[3], call.d, copy);
+    for (std::size_t i = 0; i < d_words; ++i) {
+      queries[i * R + r] = hn::GetLane(change(hn::Set(d, WordAt(row + i))));
+    }
   }
-  float* keys = scratch + at.keys;      // [word][lane]
   float* scores = scratch + at.scores;  // [row][64]
   float* added = scratch + at.added;
   // Sums of weights are taken by chains, a lane each: rows up to a whole vector.
@@ -140,29 +273,28 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     const std::size_t place = static_cast<std::size_t>(begin - run);
     const std::size_t count = static_cast<std::size_t>(end - begin);
 
-    const std::size_t steps = kRun / n * (d_words / 4) + kRun / (kVectors * n) * d_words +
-                              (width + kVectors * n - 1) / (kVectors * n) * Words<Unit>(count);
+    const std::size_t steps = kRun / n * (key_words / 4) + (width + kVectors * n - 1) / (kVectors * n) * (kRun / 4);
     Stretch ahead[2 * kRunKeys];
     Fetcher fetch(ahead,
                   StretchesOf(call, tile, std::min(run + kRunKeys, range.any.end),
                               std::min(run + 2 * kRunKeys, range.any.end), ahead),
                   steps);
 
-    // Keys into the lanes, as many as are multiplied at once.
-    for (std::size_t first = 0; first < kRun; first += kVectors * n) {
-      for (std::size_t v = 0; v < kVectors; ++v) {
-        LaneRows rows;
-        for (std::size_t l = first + v * n; l < first + (v + 1) * n && l < count; ++l) {
-          rows.at[rows.count++] = call.k_at(tile.batch, tile.kv_head, begin + static_cast<std::int64_t>(l));
+    for (std::size_t first = 0; first < kRun; first += n) {
+      LaneRows rows;
+      const std::int64_t from = begin + static_cast<std::int64_t>(first);
+      if (first < count) {
+        rows.count = std::min(n, count - first);
+        if (call.adjacent_keys(from, from + static_cast<std::int64_t>(rows.count))) {
+          const std::int64_t at_first = call.k_at(tile.batch, tile.kv_head, from);
+          for (std::size_t l = 0; l < n; ++l) rows.at[l] = at_first + static_cast<std::int64_t>(l) * call.k_stride[2];
+        } else {
+          for (std::size_t l = 0; l < rows.count; ++l) {
+            rows.at[l] = call.k_at(tile.batch, tile.kv_head, from + static_cast<std::int64_t>(l));
+          }
         }
-        PackLanes<Unit>(call.kv_type, call.k, rows, call.k_stride[3], call.d, kVectors * n, keys + v * n,
-                        [](VF x) { return x; }, fetch);
       }
-      VF sum[R][kVectors];
-      Products<Unit>(queries, d_words, keys, kVectors * n, static_cast<std::size_t>(call.d), sum, fetch);
-      for (std::size_t r = 0; r < R; ++r) {
-        for (std::size_t v = 0; v < kVectors; ++v) hn::StoreU(sum[r][v], d, scores + r * kRun + first + v * n);
-      }
+      ScoreRows<Unit, R>(call, rows, queries, d_words, scratch + at.keys, scores + first, fetch);
     }
 
     if (some || state.rich || state.scaled_keys) {
@@ -193,11 +325,14 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     }
 
     const std::size_t words = Words<Unit>(count);
-    const Rows values = ValueRows<Unit>(call, tile, begin, end, n, scratch + at.values);
     HWY_ALIGN float scales[kRun] = {};
     const float* value_scales = ValueScales(call, tile, begin, count, scales);
-    const bool guard = masked && !(AllFinite<Unit>(values, words, static_cast<std::size_t>(call.dv)) &&
-                                   ScalesFinite(value_scales, count));
+    Rows values{};
+    bool guard = false;
+    if (masked) {
+      values = ValueRows<Unit>(call, tile, begin, end, n, scratch + at.values);
+      guard = !(AllFinite<Unit>(values, words, static_cast<std::size_t>(call.dv)) && ScalesFinite(value_scales, count));
+    }
     const VF last = hn::Set(d, static_cast<float>(count));
     for (std::size_t r = 0; r < R; ++r) {
       float* row = scores + r * kRun;
@@ -241,6 +376,9 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
         hn::StoreU(hn::IfThenElse(kept, p, hn::Mul(p, hn::Load(d, value_scales + i % kRun))), d, scores + i);
       }
     }
+
+    if (!masked && AddInPlace<Unit, R>(call, tile, begin, count, scores, fresh, output, fetch)) return;
+    if (!masked) values = ValueRows<Unit>(call, tile, begin, end, n, scratch + at.values);
 
     // Weights as words: in place, each row's packed at its begin.
     if constexpr (Unit::kTerms == 2) {

@@ -32,71 +32,94 @@ struct LaneRows {
 
 #if HWY_TARGET != HWY_SCALAR
 
-// PackLanes for the first values of rows of BF16 or I8, as many as fill whole blocks, which it returns: they are
-// transposed as they lie, several in a word, and widened behind.
-template <int kValues, class Change, class Meanwhile>
-HWY_INLINE std::int64_t PackNarrow(const void* base, const LaneRows& from_rows, std::int64_t width, std::size_t lanes,
-                                   float* HWY_RESTRICT packed, const Change& change, Meanwhile&& meanwhile) {
-  static_assert(kValues == 2 || kValues == 4);
+// Visits `count` words of rows, from word `from` on, four at a time: visit(word, vector) in ascending order, each word
+// widened to kValues of them. `from` and `count` are multiples of four.
+template <int kValues, class Rows, class Visit, class Meanwhile>
+HWY_INLINE void EachBlock(const Rows& rows, std::size_t from, std::size_t count, Visit&& visit, Meanwhile&& meanwhile) {
+  static_assert(kValues == 1 || kValues == 2 || kValues == 4);
   const DF d;
   const hn::RebindToSigned<DF> di;
-  const std::size_t n = hn::Lanes(d);
-  alignas(64) static constexpr float kZeros[kSegment] = {};
-  const std::size_t words = static_cast<std::size_t>(width) / (4 * kValues) * 4;
-  for (std::size_t from = 0; from < words; from += kSegment) {
-    const std::size_t count = words - from < kSegment ? words - from : kSegment;
-    const float* rows[kMaxLanes];
-    for (std::size_t l = 0; l < n; ++l) {
-      rows[l] = kZeros;
-      if (l >= from_rows.count) continue;
-      const char* row = static_cast<const char*>(base) + from_rows.at[l] * static_cast<std::int64_t>(4 / kValues);
-      rows[l] = reinterpret_cast<const float*>(row) + from;
-    }
-    for (std::size_t i = 0; i < count; i += 4) {
-      VF block[4];
-      meanwhile(rows[0] + i);
-      for (std::size_t j = 0; j < 4; ++j) block[j] = LoadBlocks(rows + j, i);
-      TransposeBlocks(block);
-      float* to = packed + (from + i) * kValues * lanes;
-      for (std::size_t j = 0; j < 4; ++j, to += kValues * lanes) {
-        const auto word = hn::BitCast(di, block[j]);
-        if constexpr (kValues == 2) {
-          hn::StoreU(change(hn::BitCast(d, hn::ShiftLeft<16>(word))), d, to);
-          hn::StoreU(change(hn::BitCast(d, hn::And(word, hn::Set(di, static_cast<std::int32_t>(0xffff0000u))))), d,
-                     to + lanes);
-        } else {
-          hn::StoreU(change(hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<24>(word)))), d, to);
-          hn::StoreU(change(hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<16>(word)))), d, to + lanes);
-          hn::StoreU(change(hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<8>(word)))), d, to + 2 * lanes);
-          hn::StoreU(change(hn::ConvertTo(d, hn::ShiftRight<24>(word))), d, to + 3 * lanes);
-        }
+  for (std::size_t i = 0; i < count; i += 4) {
+    VF block[4];
+    meanwhile(nullptr);
+#pragma GCC unroll 4
+    for (std::size_t j = 0; j < 4; ++j) block[j] = rows.Blocks(j, i);
+    TransposeBlocks(block);
+#pragma GCC unroll 4
+    for (std::size_t j = 0; j < 4; ++j) {
+      const std::size_t at = (from + i + j) * kValues;
+      [[maybe_unused]] const auto word = hn::BitCast(di, block[j]);
+      if constexpr (kValues == 1) {
+        visit(at, block[j]);
+      } else if constexpr (kValues == 2) {
+        visit(at, hn::BitCast(d, hn::ShiftLeft<16>(word)));
+        visit(at + 1, hn::BitCast(d, hn::And(word, hn::Set(di, static_cast<std::int32_t>(0xffff0000u)))));
+      } else {
+        visit(at, hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<24>(word))));
+        visit(at + 1, hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<16>(word))));
+        visit(at + 2, hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<8>(word))));
+        visit(at + 3, hn::ConvertTo(d, hn::ShiftRight<24>(word)));
       }
     }
   }
-  return static_cast<std::int64_t>(words) * kValues;
+}
+
+// EachWord for the first words of dense rows, kValues values of `size` bytes in each, as many as fill whole blocks, which
+// it returns. The rows are transposed as they lie.
+template <int kValues, class Visit, class Meanwhile>
+HWY_INLINE std::size_t EachDense(const void* base, std::int64_t size, const LaneRows& from_rows, std::size_t words,
+                                 Visit&& visit, Meanwhile&& meanwhile) {
+  const std::size_t n = LaneCount();
+  const std::size_t count = words / 4 * 4;
+  const char* begin = static_cast<const char*>(base);
+  bool even = from_rows.count == n;
+  const std::int64_t stride = even ? from_rows.at[1] - from_rows.at[0] : 0;
+  for (std::size_t l = 1; even && l < n; ++l) even = from_rows.at[l] - from_rows.at[l - 1] == stride;
+  if (even) {
+    EvenRows rows{{}, static_cast<std::ptrdiff_t>(stride * size)};
+    for (std::size_t b = 0; b < n / 4; ++b) rows.at[b] = begin + from_rows.at[4 * b] * size;
+    EachBlock<kValues>(rows, 0, count, visit, meanwhile);
+    return count;
+  }
+  alignas(64) static constexpr float kZeros[kSegment] = {};
+  for (std::size_t from = 0; from < count; from += kSegment) {
+    ScatteredRows rows;
+    for (std::size_t l = 0; l < n; ++l) {
+      rows.at[l] =
+          l < from_rows.count ? reinterpret_cast<const float*>(begin + from_rows.at[l] * size) + from : kZeros;
+    }
+    EachBlock<kValues>(rows, from, count - from < kSegment ? count - from : kSegment, visit, meanwhile);
+  }
+  return count;
 }
 
 #endif
 
-// Each row, as words that `change` was applied to, to packed[word][lane], `lanes` apart; 0 in the lanes without a row.
-template <class Unit, class Change, class Meanwhile = Nothing>
-HWY_INLINE void PackLanes(DType type, const void* base, const LaneRows& from_rows, std::int64_t step,
-                          std::int64_t width, std::size_t lanes, float* HWY_RESTRICT packed, const Change& change,
-                          [[maybe_unused]] Meanwhile&& meanwhile = {}) {
+// Visits the words of rows in ascending order, each with the vector that holds it of every row; 0 in the lanes without a
+// row.
+template <class Unit, class Visit, class Meanwhile>
+HWY_INLINE void EachWord(DType type, const void* base, const LaneRows& from_rows, std::int64_t step, std::int64_t width,
+                         Visit&& visit, [[maybe_unused]] Meanwhile&& meanwhile) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
-  std::int64_t done = 0;
+  const std::size_t size = static_cast<std::size_t>(width);
+  const std::size_t words = Words<Unit>(size);
+  std::size_t done = 0;
 #if HWY_TARGET != HWY_SCALAR
-  if (Unit::kTerms == 1 && step == 1 && type == DType::kBF16) {
-    done = PackNarrow<2>(base, from_rows, width, lanes, packed, change, meanwhile);
-  } else if (Unit::kTerms == 1 && step == 1 && type == DType::kI8) {
-    done = PackNarrow<4>(base, from_rows, width, lanes, packed, change, meanwhile);
+  if (step == 1 && from_rows.count > 0) {
+    if constexpr (Unit::kTerms == 2) {
+      done = EachDense<1>(base, 2, from_rows, size / 2, visit, meanwhile);
+    } else if (type == DType::kF32) {
+      done = EachDense<1>(base, 4, from_rows, size, visit, meanwhile);
+    } else if (type == DType::kBF16) {
+      done = 2 * EachDense<2>(base, 2, from_rows, size / 2, visit, meanwhile);
+    } else if (type == DType::kI8) {
+      done = 4 * EachDense<4>(base, 1, from_rows, size / 4, visit, meanwhile);
+    }
   }
 #endif
   HWY_ALIGN float values[kMaxLanes * kSegment];
-  const std::size_t size = static_cast<std::size_t>(width);
-  const std::size_t words = Words<Unit>(size);
-  for (std::size_t from = static_cast<std::size_t>(done); from < words; from += kSegment) {
+  for (std::size_t from = done; from < words; from += kSegment) {
     const std::size_t count = words - from < kSegment ? words - from : kSegment;
     const std::int64_t skip = static_cast<std::int64_t>(from * Unit::kTerms);
     const std::int64_t left = width - skip;
@@ -114,20 +137,27 @@ HWY_INLINE void PackLanes(DType type, const void* base, const LaneRows& from_row
     }
     std::size_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
-    for (; i + 4 <= count; i += 4) {
-      VF block[4];
-      meanwhile(rows[0] + i);
-      for (std::size_t j = 0; j < 4; ++j) block[j] = LoadBlocks(rows + j, i);
-      TransposeBlocks(block);
-      for (std::size_t j = 0; j < 4; ++j) hn::StoreU(change(block[j]), d, packed + (from + i + j) * lanes);
+    if (from % 4 == 0) {
+      i = count / 4 * 4;
+      ScatteredRows blocks;
+      for (std::size_t l = 0; l < n; ++l) blocks.at[l] = rows[l];
+      EachBlock<1>(blocks, from, i, visit, meanwhile);
     }
 #endif
     for (; i < count; ++i) {
       HWY_ALIGN float column[kMaxLanes];
       for (std::size_t l = 0; l < n; ++l) column[l] = WordAt(rows[l] + i);
-      hn::StoreU(change(hn::Load(d, column)), d, packed + (from + i) * lanes);
+      visit(from + i, hn::Load(d, column));
     }
   }
+}
+
+// Each row, as words that `change` was applied to, to packed[word][lane], `lanes` apart; 0 in the lanes without a row.
+template <class Unit, class Change>
+HWY_INLINE void PackLanes(DType type, const void* base, const LaneRows& from_rows, std::int64_t step,
+                          std::int64_t width, std::size_t lanes, float* HWY_RESTRICT packed, const Change& change) {
+  EachWord<Unit>(type, base, from_rows, step, width,
+                 [&](std::size_t word, VF x) HWY_ATTR { hn::StoreU(change(x), DF(), packed + word * lanes); }, Nothing());
 }
 
 // The way back: output[value][lane], `lanes` apart, to each lane's row, changed with the lane's factor.

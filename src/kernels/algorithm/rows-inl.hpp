@@ -34,51 +34,79 @@ HWY_INLINE float WordAt(const float* at) {
   return word;
 }
 
+// A vector of neighbouring values of a type, as F32; kWhole where the target converts them as vectors.
+template <DType kType>
+struct ValuesOf;
+template <>
+struct ValuesOf<DType::kF32> {
+  using Element = float;
+  static constexpr bool kWhole = true;
+  static HWY_INLINE VF Load(const Element* from) { return hn::LoadU(DF(), from); }
+};
+template <>
+struct ValuesOf<DType::kBF16> {
+  using Element = bfloat16;
+  static constexpr bool kWhole = true;
+  static HWY_INLINE VF Load(const Element* from) {
+    const hn::Rebind<std::uint16_t, DF> dh;
+    const auto bits = hn::LoadU(dh, reinterpret_cast<const std::uint16_t*>(from));
+    return hn::BitCast(DF(), hn::ShiftLeft<16>(hn::PromoteTo(hn::RebindToUnsigned<DF>(), bits)));
+  }
+};
+template <>
+struct ValuesOf<DType::kI8> {
+  using Element = std::int8_t;
+  static constexpr bool kWhole = true;
+  static HWY_INLINE VF Load(const Element* from) {
+    const hn::Rebind<std::int8_t, DF> db;
+    return hn::ConvertTo(DF(), hn::PromoteTo(hn::RebindToSigned<DF>(), hn::LoadU(db, from)));
+  }
+};
+template <>
+struct ValuesOf<DType::kF16> {
+  using Element = float16;
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
+  // Targets that convert in hardware: Highway's software conversion has no infinities.
+  static constexpr bool kWhole = true;
+  static HWY_INLINE VF Load(const Element* from) {
+    const hn::Rebind<hwy::float16_t, DF> dh;
+    return hn::PromoteTo(DF(), hn::LoadU(dh, reinterpret_cast<const hwy::float16_t*>(from)));
+  }
+#else
+  static constexpr bool kWhole = false;
+#endif
+};
+
+// Calls with the ValuesOf a type.
+template <class Visit>
+HWY_INLINE void WithType(DType type, Visit&& visit) {
+  switch (type) {
+    case DType::kF32:
+      return visit(ValuesOf<DType::kF32>());
+    case DType::kBF16:
+      return visit(ValuesOf<DType::kBF16>());
+    case DType::kI8:
+      return visit(ValuesOf<DType::kI8>());
+    default:
+      return visit(ValuesOf<DType::kF16>());
+  }
+}
+
 // A row of `count` values, `step` apart, as dense F32.
 HWY_INLINE void CopyRow(DType type, const void* base, std::int64_t at, std::int64_t step, std::int64_t count,
                         float* HWY_RESTRICT to) {
-  const DF d;
-  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  std::int64_t i = 0;
-  if (type == DType::kF32) {
-    const float* from = static_cast<const float*>(base) + at;
-    if (step == 1) {
-      for (; i + lanes <= count; i += lanes) hn::StoreU(hn::LoadU(d, from + i), d, to + i);
-    }
-    for (; i < count; ++i) to[i] = from[i * step];
-  } else if (type == DType::kBF16) {
-    const bfloat16* from = static_cast<const bfloat16*>(base) + at;
-    if (step == 1) {
-      const hn::RebindToUnsigned<DF> du;
-      const hn::Rebind<std::uint16_t, DF> dh;
-      const std::uint16_t* bits = reinterpret_cast<const std::uint16_t*>(from);
-      for (; i + lanes <= count; i += lanes) {
-        hn::StoreU(hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(dh, bits + i)))), d, to + i);
+  WithType(type, [&]<class Values>(Values) HWY_ATTR {
+    const DF d;
+    const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
+    const typename Values::Element* from = static_cast<const typename Values::Element*>(base) + at;
+    std::int64_t i = 0;
+    if constexpr (Values::kWhole) {
+      if (step == 1) {
+        for (; i + lanes <= count; i += lanes) hn::StoreU(Values::Load(from + i), d, to + i);
       }
     }
     for (; i < count; ++i) to[i] = static_cast<float>(from[i * step]);
-  } else if (type == DType::kI8) {
-    const std::int8_t* from = static_cast<const std::int8_t*>(base) + at;
-    if (step == 1) {
-      const hn::RebindToSigned<DF> di;
-      const hn::Rebind<std::int8_t, DF> db;
-      for (; i + lanes <= count; i += lanes) {
-        hn::StoreU(hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(db, from + i))), d, to + i);
-      }
-    }
-    for (; i < count; ++i) to[i] = static_cast<float>(from[i * step]);
-  } else {
-    const float16* from = static_cast<const float16*>(base) + at;
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
-    // Targets that convert in hardware: Highway's software conversion has no infinities.
-    if (step == 1) {
-      const hn::Rebind<hwy::float16_t, DF> dh;
-      const hwy::float16_t* halves = reinterpret_cast<const hwy::float16_t*>(from);
-      for (; i + lanes <= count; i += lanes) hn::StoreU(hn::PromoteTo(d, hn::LoadU(dh, halves + i)), d, to + i);
-    }
-#endif
-    for (; i < count; ++i) to[i] = static_cast<float>(from[i * step]);
-  }
+  });
 }
 
 // The bits of floats rounded to the nearest BF16, ties to even; a NaN stays one.
@@ -131,21 +159,33 @@ HWY_INLINE void StoreRow(DType type, void* base, std::int64_t at, std::int64_t s
 
 #if HWY_TARGET != HWY_SCALAR
 
-// Four values at `from` of each of a vector's rows j, j + 4, ... as its 128-bit blocks.
-HWY_INLINE VF LoadBlocks(const float* const* from, std::size_t i) {
+// Four words of each of a vector's rows j, j + 4, ... as its 128-bit blocks, from where `at(block)` says they begin.
+template <class At>
+HWY_INLINE VF LoadBlocks(const At& at) {
 #if HWY_TARGET == HWY_AVX3
   // Masked broadcasts: inserts would all wait for the one port that shuffles.
-  __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(from[0] + i));
-  v = _mm512_mask_broadcast_f32x4(v, 0x00f0, _mm_loadu_ps(from[4] + i));
-  v = _mm512_mask_broadcast_f32x4(v, 0x0f00, _mm_loadu_ps(from[8] + i));
-  return VF{_mm512_mask_broadcast_f32x4(v, 0xf000, _mm_loadu_ps(from[12] + i))};
+  __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(at(0)));
+  v = _mm512_mask_broadcast_f32x4(v, 0x00f0, _mm_loadu_ps(at(1)));
+  v = _mm512_mask_broadcast_f32x4(v, 0x0f00, _mm_loadu_ps(at(2)));
+  return VF{_mm512_mask_broadcast_f32x4(v, 0xf000, _mm_loadu_ps(at(3)))};
 #elif HWY_TARGET == HWY_AVX2
   const hn::Half<DF> dh;
-  return hn::Combine(DF(), hn::LoadU(dh, from[4] + i), hn::LoadU(dh, from[0] + i));
+  return hn::Combine(DF(), hn::LoadU(dh, at(1)), hn::LoadU(dh, at(0)));
 #else
-  return hn::LoadU(DF(), from[0] + i);
+  return hn::LoadU(DF(), at(0));
 #endif
 }
+
+// Rows of words a fixed number of bytes apart, one for each lane: there are too few registers for an address a row.
+struct EvenRows {
+  const char* at[kMaxLanes / 4];  // of rows 0, 4, ...
+  std::ptrdiff_t stride;
+  HWY_INLINE VF Blocks(std::size_t j, std::size_t i) const {
+    return LoadBlocks([&](std::size_t block) {
+      return reinterpret_cast<const float*>(at[block] + static_cast<std::ptrdiff_t>(j) * stride) + i;
+    });
+  }
+};
 
 // Transposes the 4 x 4 values of each 128-bit block: with blocks of rows in, each vector holds one value of every row;
 // the other way round it is its own inverse.
@@ -194,6 +234,16 @@ HWY_INLINE void TransposeSquare(VF (&v)[kMaxLanes]) {
 }
 
 #endif  // a lone lane has no blocks
+
+// Rows of words, one for each lane, wherever they lie.
+struct ScatteredRows {
+  const float* at[kMaxLanes];
+#if HWY_TARGET != HWY_SCALAR
+  HWY_INLINE VF Blocks(std::size_t j, std::size_t i) const {
+    return LoadBlocks([&](std::size_t block) { return at[4 * block + j] + i; });
+  }
+#endif
+};
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -203,27 +203,27 @@ HWY_INLINE void AddedLanes(const AttentionCall& call, const Tile& tile, const Ti
                           call.allowed == nullptr;
   HWY_ALIGN float values[kMaxLanes * kRun];
   for (std::size_t first = 0; first < lanes; first += n) {
-    const float* rows[kMaxLanes];
+    ScatteredRows rows;
     for (std::size_t l = 0; l < n; ++l) {
       const std::size_t r = row + first + l;
       if (as_it_lies) {
-        rows[l] = static_cast<const float*>(call.bias) + call.bias_at(tile.batch, state.head[r], state.query[r], begin);
+        rows.at[l] = static_cast<const float*>(call.bias) + call.bias_at(tile.batch, state.head[r], state.query[r], begin);
       } else {
         AddedRow(call, tile, state, r, begin, end, values + l * kRun);
-        rows[l] = values + l * kRun;
+        rows.at[l] = values + l * kRun;
       }
     }
     std::size_t j = 0;
 #if HWY_TARGET != HWY_SCALAR
     for (; j + 4 <= keys; j += 4) {
       VF block[4];
-      for (std::size_t b = 0; b < 4; ++b) block[b] = LoadBlocks(rows + b, j);
+      for (std::size_t b = 0; b < 4; ++b) block[b] = rows.Blocks(b, j);
       TransposeBlocks(block);
       for (std::size_t b = 0; b < 4; ++b) hn::StoreU(block[b], d, added + (j + b) * lanes + first);
     }
 #endif
     for (; j < keys; ++j) {
-      for (std::size_t l = 0; l < n; ++l) added[j * lanes + first + l] = rows[l][j];
+      for (std::size_t l = 0; l < n; ++l) added[j * lanes + first + l] = rows.at[l][j];
     }
   }
 }
@@ -318,10 +318,11 @@ constexpr bool InDouble(std::size_t width) {
   return Unit::kChains && width <= kDoubleWidth;
 }
 
-// products[m][lane] of M broadcast rows of `words` with the vectors of columns[word][lanes]; `width` values in a row.
-template <class Unit, int M, int NV, class Meanwhile = Nothing>
-HWY_INLINE void Products(const float* HWY_RESTRICT rows, std::size_t stride, const float* HWY_RESTRICT columns,
-                         std::size_t lanes, std::size_t width, VF (&sum)[M][NV], Meanwhile&& meanwhile = {}) {
+// products[m][lane] of M broadcast rows, word i of row m at m * stride + i * step, with the vectors of
+// columns[word][lanes]; `width` values in a row.
+template <class Unit, int M, int NV>
+HWY_INLINE void Products(const float* HWY_RESTRICT rows, std::size_t stride, std::size_t step,
+                         const float* HWY_RESTRICT columns, std::size_t lanes, std::size_t width, VF (&sum)[M][NV]) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   if (InDouble<Unit>(width)) {
@@ -330,7 +331,7 @@ HWY_INLINE void Products(const float* HWY_RESTRICT rows, std::size_t stride, con
     for (std::size_t m = 0; m < M; ++m) {
       for (std::size_t lane = 0; lane < NV * n; ++lane) exact[lane] = 0;
       for (std::size_t i = 0; i < width; ++i) {
-        const double a = static_cast<double>(rows[m * stride + i]);
+        const double a = static_cast<double>(rows[m * stride + i * step]);
         for (std::size_t lane = 0; lane < NV * n; ++lane) {
           exact[lane] += a * static_cast<double>(columns[i * lanes + lane]);
         }
@@ -341,10 +342,10 @@ HWY_INLINE void Products(const float* HWY_RESTRICT rows, std::size_t stride, con
     return;
   }
   if constexpr (Unit::kChains) {
-    SumInRuns<Unit>(rows, stride, 1, columns, lanes, 0, width, DepthRun(width), sum, meanwhile);
+    SumInRuns<Unit>(rows, stride, step, columns, lanes, 0, width, DepthRun(width), sum);
   } else {
     Clear(sum);
-    Accumulate<Unit>(rows, stride, 1, columns, lanes, Words<Unit>(width), sum, meanwhile);
+    Accumulate<Unit>(rows, stride, step, columns, lanes, Words<Unit>(width), sum);
   }
 }
 
@@ -355,7 +356,7 @@ HWY_INLINE void ScoreKeys(const float* HWY_RESTRICT packed, std::size_t lanes, c
   const DF d;
   const std::size_t n = hn::Lanes(d);
   VF sum[M][NV];
-  Products<Unit>(keys.data + key * keys.stride, keys.stride, packed, lanes, width, sum);
+  Products<Unit>(keys.data + key * keys.stride, keys.stride, 1, packed, lanes, width, sum);
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 8
