@@ -53,6 +53,7 @@ Sizes random_sizes(Draw& draw) {
   s.tk = draw.chance(0.3) ? draw.between(500, 1700) : draw.between(1, 200);
   s.d = draw.between(1, 70);
   s.dv = draw.chance(0.5) ? s.d : draw.between(1, 70);
+  if (draw.chance(0.4)) s.dv = 16 * draw.between(1, 5);  // whole vectors, which few rows read where they lie
   return s;
 }
 
@@ -246,6 +247,47 @@ TEST_P(Bits, OneQueryAFewOrAllAtOnce) {
       }
       begin += count;
     }
+  }
+}
+
+// Runs cut at any place: chains of keys are counted from key 0, not from where a row's keys begin.
+TEST_P(Bits, WindowsThatBeginAnywhereInARun) {
+  for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
+    const Sizes s{.q_heads = 2, .tq = 150, .tk = 150, .d = 64, .dv = 64};
+    Call full(s, type);
+    full.options.mask = window(37, 0);
+    full.run();
+    for (std::int64_t i = 0; i < s.tq; ++i) {
+      Sizes one = s;
+      one.tq = 1;
+      Call part(one, type);
+      copy(full.q, part.q, {0, 0, i});
+      copy(full.k, part.k, {0, 0, 0});
+      copy(full.v, part.v, {0, 0, 0});
+      const Strided place = integers({i});
+      part.options.mask = full.options.mask;
+      part.options.mask.offsets = place.view();
+      part.run();
+      for (const std::int64_t h : {0, 1}) ASSERT_TRUE(same_row(full, {0, h, i}, part, {0, h, 0})) << "query " << i;
+    }
+  }
+}
+
+// Ids that differ above bit 32 alone, many rows and few: what the same mask written out gives.
+TEST_P(Bits, DocumentsOfSixtyFourBits) {
+  for (const std::int64_t tq : {3, 100}) {
+    const auto id = [](std::int64_t i) { return static_cast<double>((i / 21 + 1) * 4294967296 + 5); };
+    Call call({.tq = tq, .tk = 100, .d = 20, .dv = 20});
+    const Strided q_ids = filled(DType::kI64, {1, tq}, [&](const Index& at) { return id(at[1]); });
+    const Strided k_ids = filled(DType::kI64, {1, 100}, [&](const Index& at) { return id(at[1]); });
+    const Strided same = filled(DType::kBool, {tq, 100},
+                                [&](const Index& at) { return id(at[0]) == id(at[1]) ? 1.0 : 0.0; });
+    call.options.mask = documents(q_ids.view(), k_ids.view());
+    call.run();
+    Call written({.tq = tq, .tk = 100, .d = 20, .dv = 20});
+    written.options.mask = allowed(same.view());
+    written.run();
+    for (std::int64_t i = 0; i < tq; ++i) EXPECT_TRUE(same_row(call, {0, 0, i}, written, {0, 0, i})) << "query " << i;
   }
 }
 

@@ -26,6 +26,21 @@ TEST_P(Explain, NamesTheInstructionSetAndThePath) {
   EXPECT_TRUE(contains(text, GetParam()) && contains(text, "fused")) << text;
 }
 
+// No memory of the size of the scores: a head of 65,536 tokens takes a quarter of a megabyte a thread.
+TEST_P(Explain, TheWorkspaceOfALongSequenceIsSmall) {
+  const Dims shape{1, 1, 65536, 64};
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    const Tensor q(type, shape);
+    Tensor out(type, shape);
+    for (const int threads : {1, 2}) {
+      const std::size_t bytes =
+          attention_workspace_size(q.cview(), q.cview(), q.cview(), out.view(), {.num_threads = threads});
+      EXPECT_LT(bytes, static_cast<std::size_t>(threads) * 300'000u);
+      EXPECT_GT(bytes, 0u);
+    }
+  }
+}
+
 TEST_P(Explain, CountsBlocksAndThoseTheMaskRulesOut) {
   const Sizes s{.batch = 2, .q_heads = 4, .kv_heads = 2, .tq = 640, .tk = 640, .d = 32, .dv = 16};
   Call full(s);

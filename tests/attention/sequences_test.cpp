@@ -27,6 +27,7 @@ struct Batch {
     q_heads = kv_heads * between(engine, 1, 3);
     d = between(engine, 1, 40);
     dv = between(engine, 0, 1) == 0 ? d : between(engine, 1, 40);
+    if (between(engine, 0, 2) == 0) d = dv = 16 * between(engine, 1, 3);  // whole vectors
     const std::int64_t entries = between(engine, 1, 5);
     for (std::int64_t b = 0; b < entries; ++b) {
       // Decoding, short and long prefills, and entries without queries or keys.

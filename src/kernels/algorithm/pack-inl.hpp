@@ -282,8 +282,24 @@ HWY_INLINE Rows ValueRows(const AttentionCall& call, const Tile& tile, std::int6
 HWY_INLINE Rows TileValues(const Rows& values, std::size_t words, std::size_t width, float* HWY_RESTRICT to) {
   const std::size_t step = (words + kTileSide - 1) / kTileSide * kTileSide;
   const std::size_t rows = (width + kTileSide - 1) / kTileSide * kTileSide;
+  std::size_t whole_rows = 0;
+  std::size_t whole_words = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  whole_rows = width / n * n;
+  whole_words = words / n * n;
+  for (std::size_t i = 0; i < whole_rows; i += n) {
+    for (std::size_t w = 0; w < whole_words; w += n) {
+      VF square[kMaxLanes];
+      for (std::size_t j = 0; j < n; ++j) square[j] = hn::LoadU(d, values.data + (w + j) * values.stride + i);
+      TransposeSquare(square);
+      for (std::size_t j = 0; j < n; ++j) hn::StoreU(square[j], d, to + (i + j) * step + w);
+    }
+  }
+#endif
   for (std::size_t i = 0; i < rows; ++i) {
-    for (std::size_t w = 0; w < step; ++w) {
+    for (std::size_t w = i < whole_rows ? whole_words : 0; w < step; ++w) {
       to[i * step + w] = i < width && w < words ? values.data[w * values.stride + i] : 0.0f;
     }
   }
