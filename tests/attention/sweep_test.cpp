@@ -5,6 +5,7 @@
 #include <map>
 #include <random>
 #include <string>
+#include <vector>
 
 #include <manyheads/cpu.hpp>
 
@@ -20,17 +21,22 @@ std::int64_t from_environment(const char* name, std::int64_t otherwise) {
 }
 
 // MANYHEADS_SWEEP_CASES sets how many random calls are compared with float64, MANYHEADS_SWEEP_SEED where the seeds
-// begin; a failing case's seed is printed, and alone it is run by MANYHEADS_SWEEP_CASES=1 and that seed.
+// begin; a failing case's seed is printed, and alone it is run by MANYHEADS_SWEEP_CASES=1 and that seed. With
+// MANYHEADS_SWEEP_SPLIT=1 each call is run at one instruction set, in turn, and not at all of them.
 TEST(AttentionSweep, RandomCasesStayWithinTheBoundsAtEveryInstructionSet) {
   const std::int64_t cases = from_environment("MANYHEADS_SWEEP_CASES", 20000);
   const std::int64_t first = from_environment("MANYHEADS_SWEEP_SEED", 1);
   std::cout << "sweep: seeds " << first << " to " << first + cases - 1 << "\n";
+  const bool split = from_environment("MANYHEADS_SWEEP_SPLIT", 0) != 0;
+  const std::vector<std::string> isas = available_isas();
   std::int64_t calls = 0;
   std::map<std::string, double> largest;
   for (std::int64_t seed = first; seed < first + cases; ++seed) {
     RandomCase c(static_cast<std::uint64_t>(seed));
     const Oracle oracle = evaluate(c.q.view(), c.k.view(), c.v.view(), c.options);
-    for (const std::string& isa : available_isas()) {
+    for (std::size_t i = 0; i < isas.size(); ++i) {
+      if (split && i != static_cast<std::size_t>(seed) % isas.size()) continue;
+      const std::string& isa = isas[i];
       set_isa(isa);
       c.out.fill([](const auto&) { return 777.0; });
       c.run();
