@@ -119,14 +119,14 @@ struct WordProducts {
 // stores that merely have the same low bits of address.
 template <class Unit, int R, class Meanwhile>
 HWY_INLINE void ScoreRows(const AttentionCall& call, const LaneRows& keys, const float* HWY_RESTRICT queries,
-                          std::size_t words, float* HWY_RESTRICT packed, float* HWY_RESTRICT scores,
-                          Meanwhile&& meanwhile) {
+                          std::size_t words, double factor, float* HWY_RESTRICT packed,
+                          float* HWY_RESTRICT scores, Meanwhile&& meanwhile) {
   const DF d;
   const std::size_t width = static_cast<std::size_t>(call.d);
   if (InDouble<Unit>(width)) {
     VF sum[R][1];
     PackLanes<Unit>(call.kv_type, call.k, keys, call.k_stride[3], call.d, hn::Lanes(d), packed, [](VF x) { return x; });
-    Products<Unit>(queries, 1, R, packed, hn::Lanes(d), width, sum);
+    Products<Unit>(queries, 1, R, packed, hn::Lanes(d), width, factor, sum);
     for (int r = 0; r < R; ++r) hn::StoreU(sum[r][0], d, scores + r * kRunKeys);
     return;
   }
@@ -294,7 +294,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
           }
         }
       }
-      ScoreRows<Unit, R>(call, rows, queries, d_words, scratch + at.keys, scores + first, fetch);
+      ScoreRows<Unit, R>(call, rows, queries, d_words, state.sum_factor, scratch + at.keys, scores + first, fetch);
     }
 
     if (some || state.rich || state.scaled_keys) {

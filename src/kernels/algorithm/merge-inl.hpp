@@ -10,6 +10,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "hwy/highway.h"
 #include "kernels/algorithm/scores-inl.hpp"
@@ -168,10 +169,10 @@ class MergeTree {
 };
 
 // A row's lse, to the caller, and the factor that normalises its output.
-HWY_INLINE float FinishRow(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t r,
+HWY_INLINE double FinishRow(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t r,
                            float maximum, float total) {
   const double sum = static_cast<double>(total);
-  float inverse = 0.0f;
+  double inverse = 0;
   double lse = call.sinks != nullptr ? static_cast<double>(call.sinks[state.head[r] * call.sinks_stride])
                                      : -std::numeric_limits<double>::infinity();
   if (sum != 0.0) {  // 0 only where every key is forbidden: the largest score contributes at least 2^-1/2
@@ -187,7 +188,7 @@ HWY_INLINE float FinishRow(const AttentionCall& call, const Tile& tile, const Ti
       lse = sink > keys ? sink + std::log1p(std::exp(keys - sink)) : keys + std::log1p(std::exp(sink - keys));
     }
     if (std::isnan(sum)) lse = sum;
-    inverse = static_cast<float>(share / sum);
+    inverse = share / sum;
   }
   if (call.lse != nullptr) {
     call.lse[call.lse_at(tile.batch, state.head[r], state.query[r])] = static_cast<float>(lse);
@@ -212,7 +213,17 @@ HWY_INLINE void StoreTile(const AttentionCall& call, const Tile& tile, const Til
   float* output = root + 2 * places;
   HWY_ALIGN float inverse[TileState::kMaxRows] = {};
   for (std::size_t r = 0; r < static_cast<std::size_t>(tile.rows); ++r) {
-    inverse[r] = FinishRow(call, tile, state, r, root[r], root[places + r]);
+    double factor = FinishRow(call, tile, state, r, root[r], root[places + r]);
+    // A sink far above the keys leaves a factor that F32 holds coarsely or not at all.
+    if (factor > 0 && factor < static_cast<double>(std::numeric_limits<float>::min())) {
+      const bool few = tile.rows <= Unit::kFewRows;
+      for (std::size_t i = 0; i < width; ++i) {
+        float& o = output[few ? r * width + i : i * places + r];
+        o = static_cast<float>(static_cast<double>(o) * factor);
+      }
+      factor = 1;
+    }
+    inverse[r] = static_cast<float>(factor);
   }
   if (tile.rows <= Unit::kFewRows) {
     for (std::size_t r = 0; r < static_cast<std::size_t>(tile.rows); ++r) {

@@ -47,6 +47,22 @@ constexpr int RowsBeside() {
   return NV * 2 * kTileRows <= kTileVectors * kTileRows ? 2 * kTileRows : kTileRows;
 }
 
+// A chain over all of D would round sharp heads too coarsely for lse: D is summed in runs, and the runs one after the
+// other.
+constexpr std::size_t DepthRun(std::size_t width) { return width <= 48 ? 8 : 16; }
+// Over a short D nothing averages the roundings out: such heads are summed and scaled in double, longer ones too where
+// products are rounded by themselves.
+#if HWY_NATIVE_FMA
+constexpr std::size_t kDoubleWidth = 16;
+#else
+constexpr std::size_t kDoubleWidth = 48;
+#endif
+
+template <class Unit>
+constexpr bool InDouble(std::size_t width) {
+  return Unit::kChains && width <= kDoubleWidth;
+}
+
 // What a tile's rows are, and how their products become scores.
 struct TileState {
   static constexpr int kMaxRows = 64;  // lanes of the largest tile: 4 vectors of 16
@@ -60,6 +76,7 @@ struct TileState {
   TileRange range;
   KeyRange vector_keys[kMaxRows];  // what the ranges above leave to any row of a vector
   double q_factor = 1;      // folded into the packed queries
+  double sum_factor = 1;    // on products summed in double
   float score_factor = 1;   // on the product before softcap and what is added
   float late_factor = 1;    // on the score, where nothing is added
   float cap = 0;            // softcap, 0 where there is none
@@ -124,7 +141,7 @@ HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size
     // Beyond float's range every scale picks the row's largest score alone; a smaller one does so without saturating.
     state.score_factor = static_cast<float>(magnitude > 1e38 ? std::copysign(1e30, call.scale) : call.scale);
   } else if (Unit::kScaledQueries) {
-    state.q_factor = factor;
+    (InDouble<Unit>(static_cast<std::size_t>(call.d)) ? state.sum_factor : state.q_factor) = factor;
   } else {
     // The sign alone leaves a half type's bits exact; a positive factor keeps the order of the products.
     state.q_factor = std::copysign(1.0, call.scale);
@@ -271,8 +288,14 @@ struct ScoreRule {
         const VF full = hn::Set(d, static_cast<float>(static_cast<double>(cap) * 1.44269504088896340736));
         x = hn::Mul(full, Tanh(d, hn::Mul(x, hn::Set(d, 1.0f / cap))));
       }
-      if (bias) x = hn::MulAdd(extra, log2e, x);
-      if (alibi) x = hn::NegMulAdd(slope, hn::Abs(hn::Add(distance, place)), x);
+      // Both at once: each addition to a large score rounds it anew.
+      if (bias && alibi) {
+        x = hn::Add(x, hn::NegMulAdd(slope, hn::Abs(hn::Add(distance, place)), hn::Mul(extra, log2e)));
+      } else if (bias) {
+        x = hn::MulAdd(extra, log2e, x);
+      } else if (alibi) {
+        x = hn::NegMulAdd(slope, hn::Abs(hn::Add(distance, place)), x);
+      }
       x = MaxKeepsNaN(hn::Set(d, kLowestScore), x);
     }
     if (adds) x = hn::IfThenElse(hn::Eq(extra, hn::Set(d, kForbidden)), hn::Set(d, kForbidden), x);
@@ -302,27 +325,12 @@ struct RowRule {
   float slope = 0, distance = 0;
 };
 
-// A chain over all of D would round sharp heads too coarsely for lse: D is summed in runs, and the runs one after the
-// other.
-constexpr std::size_t DepthRun(std::size_t width) { return width <= 48 ? 8 : 16; }
-// Over a short D nothing averages the roundings out: such heads are summed in double, longer ones too where products
-// are rounded by themselves.
-#if HWY_NATIVE_FMA
-constexpr std::size_t kDoubleWidth = 16;
-#else
-constexpr std::size_t kDoubleWidth = 48;
-#endif
-
-template <class Unit>
-constexpr bool InDouble(std::size_t width) {
-  return Unit::kChains && width <= kDoubleWidth;
-}
-
 // products[m][lane] of M broadcast rows, word i of row m at m * stride + i * step, with the vectors of
-// columns[word][lanes]; `width` values in a row.
+// columns[word][lanes]; `width` values in a row, and `factor` on those that are summed in double.
 template <class Unit, int M, int NV>
 HWY_INLINE void Products(const float* HWY_RESTRICT rows, std::size_t stride, std::size_t step,
-                         const float* HWY_RESTRICT columns, std::size_t lanes, std::size_t width, VF (&sum)[M][NV]) {
+                         const float* HWY_RESTRICT columns, std::size_t lanes, std::size_t width, double factor,
+                         VF (&sum)[M][NV]) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   if (InDouble<Unit>(width)) {
@@ -336,7 +344,7 @@ HWY_INLINE void Products(const float* HWY_RESTRICT rows, std::size_t stride, std
           exact[lane] += a * static_cast<double>(columns[i * lanes + lane]);
         }
       }
-      for (std::size_t lane = 0; lane < NV * n; ++lane) rounded[lane] = static_cast<float>(exact[lane]);
+      for (std::size_t lane = 0; lane < NV * n; ++lane) rounded[lane] = static_cast<float>(exact[lane] * factor);
       for (int v = 0; v < NV; ++v) sum[m][v] = hn::Load(d, rounded + static_cast<std::size_t>(v) * n);
     }
     return;
@@ -352,11 +360,11 @@ HWY_INLINE void Products(const float* HWY_RESTRICT rows, std::size_t stride, std
 // Products of M keys with the queries of NV vectors of a tile, to scores[key][lane]; `lanes` between two words or keys.
 template <class Unit, int M, int NV>
 HWY_INLINE void ScoreKeys(const float* HWY_RESTRICT packed, std::size_t lanes, const Rows& keys, std::size_t key,
-                          std::size_t width, float* HWY_RESTRICT scores, VF (&best)[NV]) {
+                          std::size_t width, double factor, float* HWY_RESTRICT scores, VF (&best)[NV]) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   VF sum[M][NV];
-  Products<Unit>(keys.data + key * keys.stride, keys.stride, 1, packed, lanes, width, sum);
+  Products<Unit>(keys.data + key * keys.stride, keys.stride, 1, packed, lanes, width, factor, sum);
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 8
@@ -400,10 +408,11 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
     for (std::size_t j = 0; j < count && count >= kRows; j += kRows) {
       fetch(nullptr);
       // The last rows may be taken twice: they come out the same.
-      ScoreKeys<Unit, kRows, NV>(packed, lanes, keys, std::min(j, count - kRows), width, scores, best);
+      ScoreKeys<Unit, kRows, NV>(packed, lanes, keys, std::min(j, count - kRows), width, state.sum_factor, scores,
+                                  best);
     }
     for (std::size_t j = 0; j < count && count < kRows; ++j) {
-      ScoreKeys<Unit, 1, NV>(packed, lanes, keys, j, width, scores, best);
+      ScoreKeys<Unit, 1, NV>(packed, lanes, keys, j, width, state.sum_factor, scores, best);
     }
   }
 
