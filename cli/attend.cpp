@@ -34,6 +34,7 @@ struct Attend {
   bool reference = false;
   bool cu_seqlens = false;
   bool explain = false;
+  bool int8_products = false;
 };
 
 // [B,T,H,D] seen as [B,H,T,D], and back.
@@ -115,6 +116,7 @@ void run(const Attend& request) {
   options.softcap = request.softcap;
   options.sinks = view_of(tensors, "sinks");
   options.num_threads = request.common.threads;
+  options.int8_products = request.int8_products;
 
   const bool bthd = request.layout == "bthd" && !request.cu_seqlens;
   const DType out_type = request.out_dtype.empty() ? q.dtype() : parse_dtype(request.out_dtype);
@@ -208,7 +210,10 @@ void add_attend(CLI::App& app) {
       ->check(CLI::IsMember({"f32", "bf16", "f16"}))
       ->type_name("TYPE");
   verb->add_flag("--weights", request->weights, "Also write weights [B,Hq,Tq,Tk] (F32)");
-  verb->add_flag("--reference", request->reference, "Compute the float64 definition instead");
+  CLI::Option* reference = verb->add_flag("--reference", request->reference, "Compute the float64 definition instead");
+  verb->add_flag("--int8-products", request->int8_products,
+                 "With I8 keys and values, round queries and weights to bytes too and multiply integers: faster, coarser")
+      ->excludes(reference);
   verb->add_flag("--explain", request->explain, "Also print the path, tiles and blocks that were taken");
   add_common(*verb, request->common);
   verb->footer("Example: manyheads attend qkv.safetensors -o out.safetensors --causal top-left --weights");

@@ -23,6 +23,7 @@ struct Decode {
   DType type = DType::kF32;
   std::int64_t kv_heads = 4, d = 64;
   int threads = 1;
+  bool int8_products = false;
 };
 
 std::size_t elements(const Decode& decode) { return static_cast<std::size_t>(decode.kv_heads * kKeys * decode.d); }
@@ -94,6 +95,7 @@ class Step {
       v_scales_ = repeated(v_scales, copies_);
     }
     options_.num_threads = decode.threads;
+    options_.int8_products = decode.int8_products;
     options_.workspace = &workspace_;
   }
 
@@ -184,14 +186,17 @@ Tensor in_pages(const Tensor& cache, std::int64_t size, const std::vector<std::i
 
 BenchCase decode_case(const Decode& decode, std::int64_t page_size = 0) {
   BenchCase c;
-  c.row = {.name = page_size == 0 ? "decode" : fmt::format("decode, page {}", page_size),
+  const bool narrow = decode.type == DType::kI8;
+  c.row = {.name = decode.int8_products ? "decode, I8 products"
+                   : page_size == 0     ? "decode"
+                                        : fmt::format("decode, page {}", page_size),
            .dtype = dtype_name(decode.type),
            .heads = kHeads,
            .kv_heads = decode.kv_heads,
            .head_dim = decode.d,
            .tokens = kKeys,
            .threads = decode.threads,
-           .over = page_size == 0 ? "" : "contiguous"};
+           .over = page_size != 0 ? "contiguous" : narrow ? "bf16" : ""};
   c.bytes = bytes_of(decode);
   c.prepare = [=] {
     const Tensor k = cache_of(decode, 2), v = cache_of(decode, 3);
@@ -202,6 +207,13 @@ BenchCase decode_case(const Decode& decode, std::int64_t page_size = 0) {
     }
     auto step = std::make_shared<Step>(decode, k, v, k_scales, v_scales);
     PreparedCase prepared;
+    if (narrow) {
+      Decode wide = decode;
+      wide.type = DType::kBF16;
+      wide.int8_products = false;
+      auto base = std::make_shared<Step>(wide, cache_of(wide, 2), cache_of(wide, 3), Tensor(), Tensor());
+      prepared.base = [base] { base->run(); };
+    }
     if (page_size != 0) {
       prepared.base = [step] { step->run(); };
       const std::vector<std::int64_t> table = shuffled_pages(kKeys / page_size);
@@ -224,6 +236,7 @@ std::vector<BenchCase> decode_cases(const BenchSize& size) {
     for (const DType type : {DType::kF32, DType::kI8}) {
       cases.push_back(decode_case({.type = type, .threads = size.threads}));
     }
+    cases.push_back(decode_case({.type = DType::kI8, .threads = size.threads, .int8_products = true}));
     cases.push_back(decode_case({.threads = size.threads}, 16));
     return cases;
   }
@@ -231,6 +244,9 @@ std::vector<BenchCase> decode_cases(const BenchSize& size) {
     for (const std::int64_t kv_heads : {4, 32}) {
       for (const std::int64_t d : {64, 128}) {
         cases.push_back(decode_case({.type = type, .kv_heads = kv_heads, .d = d, .threads = size.threads}));
+        if (type != DType::kI8) continue;
+        cases.push_back(decode_case(
+            {.type = type, .kv_heads = kv_heads, .d = d, .threads = size.threads, .int8_products = true}));
       }
     }
   }

@@ -24,6 +24,7 @@ struct AttentionOptions {
   ConstTensorView page_table{};     // }
   ConstTensorView k_scales{};       // }
   ConstTensorView v_scales{};       // }
+  bool int8_products = false;       // }
 };
 
 // out = softmax(scale * q k^T + bias) v for each head, fused: no Tq x Tk memory.
@@ -41,7 +42,9 @@ struct AttentionOptions {
 // Paged keys and values (page_table [B,N] I32 or I64): key j of entry b is row j % size of page page_table[b, j / size] of
 //   k [pages,Hkv,size,D], v [pages,Hkv,size,Dv],    size a multiple of 16.
 // mask.key_lengths gives each entry's keys (else N * size); the table is read only as far as they reach.
-// I8 keys and values, with F32 scales of k's and v's shape less the last axis: key * scale is what takes part.
+// I8 keys and values, with F32 scales of k's and v's shape less the last axis: key * scale is what takes part. With
+// int8_products, for I8 alone and D up to 131072, they are multiplied as integers: faster and coarser. Each query is rounded
+// to 127 steps of its largest element, each weight times its value's scale to 255 of the largest in its run of 64 keys.
 //
 // Rows whose keys are all forbidden give out 0 and lse -inf (the sink's logit where there is one).
 // The bits of a row depend on that row's query, its keys, values and mask and on the instruction set; not on threads,

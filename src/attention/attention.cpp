@@ -110,7 +110,9 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
   const Plan plan = attention_detail::plan(call, table, options);
   Explanation e;
   e.isa = table.name;
-  if (call.kv_type == DType::kBF16 && table.bf16_products) {
+  if (call.int8_products) {
+    e.path = "fused forward, I8 products";
+  } else if (call.kv_type == DType::kBF16 && table.bf16_products) {
     e.path = "fused forward, BF16 products";
   } else if (call.kv_type == DType::kF32) {
     e.path = "fused forward, F32";

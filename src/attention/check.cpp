@@ -22,6 +22,8 @@ using kernels::AttentionCall;
 
 // Places and windows stay far from where their sums would wrap.
 constexpr std::int64_t kFar = std::int64_t{1} << 60;
+// Values in a row of bytes whose products still add up within 32 bits.
+constexpr std::int64_t kMostBytes = 131072;
 
 [[noreturn]] void fail(const char* function, const std::string& what) {
   throw Error(ErrorCode::kInvalidArgument, fmt::format("{}: {}", function, what));
@@ -344,6 +346,11 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
     call.v = v->data();
     call.k_scales = scales(function, "k_scales", options.k_scales, "k", k, packed_k, call.k_scales_stride);
     call.v_scales = scales(function, "v_scales", options.v_scales, "v", *v, packed_k, call.v_scales_stride);
+    call.int8_products = options.int8_products;
+    if (call.int8_products && k.dtype() != DType::kI8) fail(function, "int8_products takes I8 keys and values " + shapes());
+    if (call.int8_products && call.d > kMostBytes) {
+      fail(function, fmt::format("int8_products takes head sizes up to {} {}", kMostBytes, shapes()));
+    }
   }
   call.q = q.data();
   call.k = k.data();

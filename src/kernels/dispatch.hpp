@@ -32,6 +32,8 @@ DotWork amx_tile_work();
 // Whether the dot product is faster than F32 on this machine: AMD starts two a cycle, Intel one in two cycles, half the
 // FLOP of its multiply-adds (`manyheads bench` measures both). Never by the clock: the bits would follow it.
 bool fast_bf16_products();
+// Whether it multiplies bytes in vectors of 512 bits (VNNI).
+bool has_vnni();
 // Whether this machine multiplies tiles of BF16, and its system lets this process do so.
 bool has_amx_bf16();
 

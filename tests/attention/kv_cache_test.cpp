@@ -24,7 +24,7 @@ ConstTensorView tokens(const Strided& tensor, std::int64_t begin, std::int64_t e
 
 // Queries [begin, end) of `of` over the cache's sequence.
 Call over_cache(const Call& of, const KVCache& cache, KVCache::Sequence sequence, std::int64_t begin, std::int64_t end,
-                const Mask& mask) {
+                const Mask& mask, bool int8_products = false) {
   Sizes sizes = of.sizes;
   sizes.tq = end - begin;
   Call part(sizes, of.q.type);
@@ -33,6 +33,7 @@ Call over_cache(const Call& of, const KVCache& cache, KVCache::Sequence sequence
   AttentionOptions options;
   options.mask = mask;
   options.lse = &lse;
+  options.int8_products = int8_products;
   const KVCache::Sequence sequences[] = {sequence};
   attention(part.q.view(), cache, sequences, part.out.mutable_view(), options);
   return part;
@@ -133,6 +134,33 @@ TEST_P(Cache, I8IsTheTypeItSaysWithAScaleForEachTokenAndHead) {
   const Oracle oracle = evaluate(call.q.view(), k.view(), v.view(), {});
   const Call got = over_cache(call, cache, sequence, 0, 3, {});
   EXPECT_EQ(compare(oracle, got.out.view(), got.lse.view(), 32, DType::kBF16, false), "");
+}
+
+TEST_P(Cache, I8ProductsHaveTheBitsOfOneCall) {
+  const Sizes s{.q_heads = 6, .kv_heads = 2, .tq = 300, .tk = 300, .d = 40, .dv = 32};
+  const Call call(s, DType::kF32, 9);
+  const auto cache_of = [&](std::int64_t page_size) {
+    return KVCache({.num_kv_heads = 2, .head_dim = 40, .value_dim = 32, .dtype = DType::kI8, .page_size = page_size});
+  };
+  KVCache all = cache_of(0);
+  const KVCache::Sequence at_once = all.add();
+  all.append(at_once, tokens(call.k, 0, 300), tokens(call.v, 0, 300));
+  const Call whole = over_cache(call, all, at_once, 0, 300, causal(Alignment::kBottomRight), true);
+  for (const std::int64_t page_size : {0, 16, 48}) {
+    KVCache cache = cache_of(page_size);
+    const KVCache::Sequence sequence = cache.add();
+    for (std::int64_t done = 0, count = 1; done < 300; done += count) {
+      count = std::min<std::int64_t>(done % 5 == 0 ? 1 : done % 37 + 2, 300 - done);
+      cache.append(sequence, tokens(call.k, done, done + count), tokens(call.v, done, done + count));
+      const Call part = over_cache(call, cache, sequence, done, done + count, causal(Alignment::kBottomRight), true);
+      for (std::int64_t h = 0; h < 6; ++h) {
+        for (std::int64_t i = 0; i < count; ++i) {
+          ASSERT_TRUE(same_row(whole, {0, h, done + i}, part, {0, h, i}))
+              << "pages of " << page_size << ", query " << done + i;
+        }
+      }
+    }
+  }
 }
 
 TEST(CacheErrors, NothingIsLost) {

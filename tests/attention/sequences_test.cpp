@@ -253,12 +253,109 @@ TEST_P(Sequences, I8KeysStayWithinTheBoundsOfBf16) {
   }
 }
 
+// Queries of bytes, the weights of each run too: the scores are those of the rounded queries, and a weight is off by half a
+// step of its run's largest.
+TEST_P(Sequences, I8ProductsStayWithinTheirBounds) {
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    std::mt19937_64 engine(seed);
+    Sizes s;
+    s.kv_heads = between(engine, 1, 2);
+    s.q_heads = s.kv_heads * between(engine, 1, 9);
+    s.tq = seed % 3 == 0 ? 1 : between(engine, 1, 30);
+    s.tk = seed % 5 == 0 ? between(engine, 1, 9) : between(engine, 1, 1200);
+    s.d = seed % 2 == 0 ? 32 * between(engine, 1, 4) : between(engine, 1, 140);
+    s.dv = seed % 4 == 0 ? 16 * between(engine, 1, 8) : between(engine, 1, 140);
+    Call call(s, static_cast<DType>(seed % 3), DType::kF32, seed);
+    Quantised q8(s, seed);
+    if (seed % 7 == 0) {  // signs of their own for some values
+      for (std::int64_t j = 0; j < s.tk; j += 3) q8.v_scales.set(j, -element(q8.v_scales.view(), {0, 0, j}));
+      q8.v_exact.fill([&](const Index& at) {
+        return element(q8.v.view(), {at[0], at[1], at[2], at[3]}) * element(q8.v_scales.view(), {at[0], at[1], at[2]});
+      });
+    }
+    AttentionOptions options;
+    if (seed % 4 == 0) options.mask = causal(Alignment::kBottomRight);
+    if (seed % 6 == 0) options.mask.window_left = 77;
+    if (seed % 6 == 0) options.mask.alignment = Alignment::kBottomRight;
+    Strided rounded = dense(DType::kF32, call.q.shape);
+    for (std::int64_t h = 0; h < s.q_heads; ++h) {
+      for (std::int64_t i = 0; i < s.tq; ++i) {
+        float most = 0;
+        const auto at = [&](std::int64_t e) { return static_cast<float>(element(call.q.view(), {0, h, i, e})); };
+        for (std::int64_t e = 0; e < s.d; ++e) most = std::max(most, std::fabs(at(e)));
+        const float step = most / 127.0f;
+        for (std::int64_t e = 0; e < s.d; ++e) {
+          const float whole = std::nearbyint(at(e) * (1.0f / step));
+          rounded.set(((h * s.tq) + i) * s.d + e, static_cast<double>(whole) * static_cast<double>(step));
+        }
+      }
+    }
+    const Oracle oracle = evaluate(rounded.view(), q8.k_exact.view(), q8.v_exact.view(), options);
+    q8.apply(options);
+    options.int8_products = true;
+    const TensorView lse = call.lse.mutable_view();
+    options.lse = &lse;
+    attention(call.q.view(), q8.k.view(), q8.v.view(), call.out.mutable_view(), options);
+    for (std::int64_t h = 0; h < s.q_heads; ++h) {
+      const std::int64_t kv = h / (s.q_heads / s.kv_heads);
+      for (std::int64_t i = 0; i < s.tq; ++i) {
+        const std::size_t row = static_cast<std::size_t>(h * s.tq + i);
+        const auto weight = [&](std::int64_t j) {
+          return oracle.weights[row * static_cast<std::size_t>(s.tk) + static_cast<std::size_t>(j)];
+        };
+        if (!oracle.forbidden[row]) {
+          EXPECT_NEAR(call.lse_at(0, h, i), oracle.lse[row], lse_bound(oracle, row, s.d, DType::kF32, false)) << seed;
+        }
+        std::vector<double> steps;  // of each run's weights
+        for (std::int64_t j = 0; j < s.tk; ++j) {
+          if (j % 64 == 0) steps.push_back(0);
+          const double scale = std::fabs(element(q8.v_scales.view(), {0, kv, j}));
+          steps.back() = std::max(steps.back(), weight(j) * scale / 255);
+        }
+        for (std::int64_t e = 0; e < s.dv; ++e) {
+          const std::size_t at = row * static_cast<std::size_t>(s.dv) + static_cast<std::size_t>(e);
+          double bound = oracle.forbidden[row] ? 0 : out_bound(oracle, at, s.d, DType::kF32, DType::kF32, false);
+          for (std::int64_t j = 0; j < s.tk; ++j) {
+            if (weight(j) > 0) {
+              bound += 0.5001 * steps[static_cast<std::size_t>(j / 64)] * std::fabs(element(q8.v.view(), {0, kv, j, e}));
+            }
+          }
+          ASSERT_NEAR(call.out_at(0, h, i, e), oracle.out[at], bound) << "seed " << seed << " " << h << "," << i << "," << e;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Sequences, I8ProductsOfQueriesThatAreZeroOrNotFinite) {
+  const Sizes s{.q_heads = 3, .kv_heads = 1, .tq = 2, .tk = 100, .d = 24, .dv = 16};
+  const Quantised q8(s, 3);
+  Call call(s, DType::kF32, 3);
+  call.q.fill([](const Index& at) { return at[1] == 0 ? 0.0 : at[1] == 1 ? 1e-42 : at[3] == 5 ? kNaN : 1.0; });
+  q8.apply(call.options);
+  call.options.int8_products = true;
+  const TensorView lse = call.lse.mutable_view();
+  call.options.lse = &lse;
+  attention(call.q.view(), q8.k.view(), q8.v.view(), call.out.mutable_view(), call.options);
+  for (std::int64_t i = 0; i < 2; ++i) {
+    for (const std::int64_t h : {0, 1}) EXPECT_NEAR(call.lse_at(0, h, i), std::log(100.0), 1e-6);
+    EXPECT_TRUE(std::isnan(call.lse_at(0, 2, i)));
+    for (std::int64_t e = 0; e < 16; ++e) {
+      EXPECT_EQ(bits(call.out.view(), {0, 0, i, e}), bits(call.out.view(), {0, 1, i, e}));
+      EXPECT_TRUE(std::isnan(call.out_at(0, 2, i, e)));
+    }
+  }
+}
+
 TEST_P(Sequences, I8DecodingHasTheBitsOfPrefill) {
   const Sizes s{.q_heads = 6, .kv_heads = 2, .tq = 700, .tk = 700, .d = 40, .dv = 24};
-  const Quantised q8(s, 5);
+  Quantised q8(s, 5);
+  for (const std::int64_t j : {3, 200, 650}) q8.v_scales.set(j, -0.5);
+  for (const bool int8_products : {false, true}) {
   Call prefill(s, DType::kF32, 5);
   prefill.options.mask = causal();
   q8.apply(prefill.options);
+  prefill.options.int8_products = int8_products;
   const auto run = [](Call& call, const Strided& k, const Strided& v) {
     const TensorView lse = call.lse.mutable_view();
     call.options.lse = &lse;
@@ -271,17 +368,19 @@ TEST_P(Sequences, I8DecodingHasTheBitsOfPrefill) {
     const Strided length = integers({t});
     step.options.mask = key_lengths(length.view());
     q8.apply(step.options);
+    step.options.int8_products = int8_products;
     run(step, q8.k, q8.v);
     for (std::int64_t h = 0; h < 6; ++h) {
-      EXPECT_TRUE(same_row(prefill, {0, h, t - 1}, step, {0, h, 0})) << "step " << t;
+      EXPECT_TRUE(same_row(prefill, {0, h, t - 1}, step, {0, h, 0})) << "step " << t << ", products of I8 " << int8_products;
     }
+  }
   }
 }
 
 TEST_P(Sequences, ScalesOfMaskedKeysAreNeverRead) {
   const Sizes s{.q_heads = 2, .kv_heads = 1, .tq = 20, .tk = 100, .d = 16, .dv = 16};
   Quantised q8(s, 3);
-  for (const std::int64_t tq : {1, 20}) {
+  for (const auto& [tq, int8_products] : {std::pair{1, false}, {1, true}, {20, false}, {20, true}}) {
     Sizes rows = s;
     rows.tq = tq;
     const auto run = [&] {
@@ -289,6 +388,7 @@ TEST_P(Sequences, ScalesOfMaskedKeysAreNeverRead) {
       const Strided mask = filled(DType::kBool, {100}, [](const Index& at) { return at[0] % 7 != 3; });
       call.options.mask = allowed(mask.view());
       q8.apply(call.options);
+      call.options.int8_products = int8_products;
       const TensorView lse = call.lse.mutable_view();
       call.options.lse = &lse;
       attention(call.q.view(), q8.k.view(), q8.v.view(), call.out.mutable_view(), call.options);
@@ -380,6 +480,12 @@ TEST(SequenceErrors, PagesAndScales) {
   EXPECT_EQ(with(k8, nullptr), "attention: k_scales is undefined, expected F32 [2,1,7] for k I8 [2,1,7,8]");
   EXPECT_EQ(with(k8, &short_scales), "attention: k_scales is F32 [2,1,6], expected F32 [2,1,7] for k I8 [2,1,7,8]");
   EXPECT_EQ(with(k, &scales), "attention: k_scales with k F32 [2,1,7,8]: only I8 takes scales");
+  EXPECT_EQ(error_of([&] {
+              AttentionOptions options;
+              options.int8_products = true;
+              attention(q.view(), k.view(), k.view(), out.mutable_view(), options);
+            }),
+            "attention: int8_products takes I8 keys and values (q F32 [2,2,3,8], k F32 [2,1,7,8], v F32 [2,1,7,8])");
 }
 
 }  // namespace

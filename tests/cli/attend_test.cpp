@@ -5,6 +5,7 @@
 #include <manyheads/attention.hpp>
 #include <manyheads/safetensors.hpp>
 #include <nlohmann/json.hpp>
+#include <fmt/format.h>
 
 #include "program.hpp"
 #include "tensors.hpp"
@@ -103,6 +104,35 @@ TEST_F(CliAttend, PackedSequencesAndPages) {
 
   EXPECT_NE(attend(in, {}).err.find("say --cu-seqlens"), std::string::npos);
   EXPECT_NE(attend(in, {"--cu-seqlens", "--weights"}).err.find("--weights takes plain tensors"), std::string::npos);
+}
+
+TEST_F(CliAttend, TakesI8WithIntegerProductsOnRequest) {
+  StateDict in = qkv();
+  for (const char* name : {"k", "v"}) {
+    const Tensor wide = in.at(name);
+    Tensor narrow(DType::kI8, wide.shape());
+    Tensor scales(DType::kF32, {wide.size(0), wide.size(1), wide.size(2)});
+    std::fill_n(scales.as<float>(), scales.elements(), 0.05f);
+    for (std::int64_t i = 0; i < wide.elements(); ++i) {
+      narrow.as<std::int8_t>()[i] =
+          static_cast<std::int8_t>(std::clamp(std::lround(wide.as<float>()[i] / 0.05f), -127L, 127L));
+    }
+    in.insert_or_assign(name, narrow);
+    in.insert_or_assign(fmt::format("{}_scales", name), scales);
+  }
+  const auto out_of = [&](const std::vector<std::string>& flags, const std::string& path_says) {
+    const Result result = attend(in, flags);
+    EXPECT_EQ(result.code, 0) << result.err;
+    EXPECT_NE(result.out.find(path_says), std::string::npos) << result.out;
+    return load_safetensors(path("out")).at("out");
+  };
+  const Tensor exact = out_of({"--reference"}, "float64");
+  EXPECT_LT(difference(out_of({}, "I8 read as F32"), exact), 1e-5);
+  const double coarse = difference(out_of({"--int8-products"}, "I8 products"), exact);
+  EXPECT_LT(coarse, 0.05);
+  EXPECT_GT(coarse, 1e-5);
+  EXPECT_EQ(attend(in, {"--int8-products", "--reference"}).code, 2);
+  EXPECT_NE(attend(qkv(), {"--int8-products"}).err.find("int8_products takes I8 keys and values"), std::string::npos);
 }
 
 TEST_F(CliAttend, WritesWeightsOnRequest) {

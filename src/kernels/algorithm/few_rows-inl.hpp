@@ -14,6 +14,7 @@
 #include "kernels/algorithm/fetch-inl.hpp"
 #include "kernels/algorithm/lanes-inl.hpp"
 #include "kernels/algorithm/merge-inl.hpp"
+#include "kernels/algorithm/quads-inl.hpp"
 #include "kernels/algorithm/scores-inl.hpp"
 #include "kernels/kernel_table.hpp"
 
@@ -88,9 +89,13 @@ HWY_INLINE void AddChains(const float* HWY_RESTRICT weights, std::size_t place, 
 // Products of R rows of queries with a vector of keys, word by word as they come, in the order of Products.
 template <class Unit, int R>
 struct WordProducts {
-  WordProducts(const float* rows, std::size_t width, std::size_t words_of_row)
+  WordProducts(const TileState& state, const float* rows, std::size_t width, std::size_t words_of_row)
       : queries(rows), words(words_of_row), run(DepthRun(width)) {
-    for (int r = 0; r < R; ++r) chain[r] = total[r] = hn::Zero(DF());
+    const DF d;
+    for (int r = 0; r < R; ++r) {
+      chain[r] = total[r] = hn::Zero(d);
+      if (Unit::kTerms == 4) chain[r] = hn::BitCast(d, hn::Set(hn::RebindToSigned<DF>(), state.row_start[r]));
+    }
   }
   HWY_INLINE void operator()(std::size_t word, VF key) {
     if (Unit::kChains && (word & (run - 1)) == 0 && word > 0) {  // a power of two
@@ -100,10 +105,11 @@ struct WordProducts {
         chain[r] = hn::Zero(DF());
       }
     }
+    if constexpr (Unit::kTerms == 4) key = Unit::Raised(key);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const float* query = queries + word * R + static_cast<std::size_t>(r);
-      chain[r] = Unit::MulAdd(hn::Set(DF(), Unit::kTerms == 1 ? *query : WordAt(query)), key, chain[r]);
+      chain[r] = Unit::MulAdd(key, hn::Set(DF(), Unit::kTerms == 1 ? *query : WordAt(query)), chain[r]);
     }
   }
   HWY_INLINE VF sum(int r) const {
@@ -118,21 +124,25 @@ struct WordProducts {
 // To scores[row][64]. The keys are multiplied on their way into the lanes: on their way through memory loads wait for
 // stores that merely have the same low bits of address.
 template <class Unit, int R, class Meanwhile>
-HWY_INLINE void ScoreRows(const AttentionCall& call, const LaneRows& keys, const float* HWY_RESTRICT queries,
-                          std::size_t words, double factor, float* HWY_RESTRICT packed,
+HWY_INLINE void ScoreRows(const AttentionCall& call, const TileState& state, const LaneRows& keys,
+                          const float* HWY_RESTRICT queries, std::size_t words, float* HWY_RESTRICT packed,
                           float* HWY_RESTRICT scores, Meanwhile&& meanwhile) {
   const DF d;
   const std::size_t width = static_cast<std::size_t>(call.d);
   if (InDouble<Unit>(width)) {
     VF sum[R][1];
     PackLanes<Unit>(call.kv_type, call.k, keys, call.k_stride[3], call.d, hn::Lanes(d), packed, [](VF x) { return x; });
-    Products<Unit>(queries, 1, R, packed, hn::Lanes(d), width, factor, sum);
+    Products<Unit>(queries, 1, R, packed, hn::Lanes(d), width, state.sum_factor, sum);
     for (int r = 0; r < R; ++r) hn::StoreU(sum[r][0], d, scores + r * kRunKeys);
     return;
   }
-  WordProducts<Unit, R> products(queries, width, words);
+  WordProducts<Unit, R> products(state, queries, width, words);
   EachWord<Unit>(call.kv_type, call.k, keys, call.k_stride[3], call.d, products, meanwhile);
-  for (int r = 0; r < R; ++r) hn::StoreU(products.sum(r), d, scores + r * kRunKeys);
+  for (int r = 0; r < R; ++r) {
+    VF sum = products.sum(r);
+    if constexpr (Unit::kTerms == 4) sum = Unit::Number(sum, state.row_factor[r]);
+    hn::StoreU(sum, d, scores + r * kRunKeys);
+  }
 }
 
 // AddValues for values as they lie in the caller's memory: `chains` holds where the keys of each chain begin, that of place
@@ -217,6 +227,63 @@ HWY_INLINE bool AddInPlace(const AttentionCall& call, const Tile& tile, std::int
   return done;
 }
 
+// The queries' words, [word][row]. `copy` holds a row.
+template <class Unit, int R>
+HWY_INLINE void RowQueries(const AttentionCall& call, const Tile& tile, float* HWY_RESTRICT copy, float* HWY_RESTRICT queries,
+                           TileState& state) {
+  const DF d;
+  const std::size_t width = static_cast<std::size_t>(call.d);
+  const std::size_t words = Words<Unit>(width);
+  for (std::size_t r = 0; r < R; ++r) {
+    const std::int64_t at = call.q_at(tile.batch, state.head[r], state.query[r]);
+    if constexpr (Unit::kTerms == 4) {
+      const std::size_t padded = RoundUp(width, kTileSide);
+      CopyRow(call.type, call.q, at, call.q_stride[3], call.d, copy);
+      std::fill(copy + width, copy + padded, 0.0f);
+      const float step = ByteStep(copy, padded, 127.0f);
+      std::int8_t* bytes = reinterpret_cast<std::int8_t*>(copy);
+      ToBytes(copy, padded, InverseStep(step), bytes);
+      std::int32_t sum = 0;
+      for (std::size_t i = 0; i < width; ++i) sum += bytes[i];
+      state.row_start[r] = -128 * sum;
+      state.row_factor[r] = static_cast<float>(static_cast<double>(step) * state.q_factor);
+      for (std::size_t i = 0; i < words; ++i) queries[i * R + r] = WordAt(copy + i);
+    } else {
+      const QueryFactor<Unit> change(state);
+      const float* row = Unit::Row(call.type, call.q, at, call.q_stride[3], call.d, copy);
+      for (std::size_t i = 0; i < words; ++i) queries[i * R + r] = hn::GetLane(change(hn::Set(d, WordAt(row + i))));
+    }
+  }
+}
+
+// What a run's weights, [row][64], come to as bytes: words at each row's begin, their steps, and where a value's scale is
+// negative, the words of the weights below 0.
+template <class Unit, int R>
+struct ByteWeights {
+  static constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
+
+  explicit ByteWeights(float* weights) {
+    const DF d;
+    for (std::size_t r = 0; r < R; ++r) {
+      float* row = weights + r * kRun;
+      VF least = hn::Zero(d);
+      for (std::size_t i = 0; i < kRun; i += hn::Lanes(d)) least = hn::Min(least, hn::LoadU(d, row + i));
+      negative = negative || hn::GetLane(hn::MinOfLanes(d, least)) < 0.0f;
+      step[r] = ByteStep(row, kRun, 255.0f);
+    }
+    for (std::size_t r = 0; r < R; ++r) {
+      float* row = weights + r * kRun;
+      const float inverse = InverseStep(step[r]);
+      if (negative) ToBytes(row, kRun, -inverse, reinterpret_cast<std::uint8_t*>(below + r * kRun / 4));
+      ToBytes(row, kRun, inverse, reinterpret_cast<std::uint8_t*>(row));  // the bytes lie before the floats still to read
+    }
+  }
+
+  bool negative = false;
+  float step[R];
+  HWY_ALIGN float below[R * kRun / 4];
+};
+
 template <class Unit, int R>
 HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* scratch,
                                 TileState& state) {
@@ -231,17 +298,8 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
   const VF forbidden = hn::Set(d, kForbidden);
   const VF late_factor = hn::Set(d, state.late_factor);
 
-  // The queries, [word][row].
   float* queries = scratch + at.packed;
-  const QueryFactor<Unit> change(state);
-  for (std::size_t r = 0; r < R; ++r) {
-    float* copy = scratch + at.keys;
-    const float* row = Unit::Row(call.type, call.q, call.q_at(tile.batch, state.head[r], state.query[r]),
-                                 call.q_stride[3], call.d, copy);
-    for (std::size_t i = 0; i < d_words; ++i) {
-      queries[i * R + r] = hn::GetLane(change(hn::Set(d, WordAt(row + i))));
-    }
-  }
+  RowQueries<Unit, R>(call, tile, scratch + at.keys, queries, state);
   float* scores = scratch + at.scores;  // [row][64]
   float* added = scratch + at.added;
   // Sums of weights are taken by chains, a lane each: rows up to a whole vector.
@@ -257,7 +315,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
   const TileRange range = WithinChunks(state.range, chunks);
   for_each_run(call, tile, range, [&](std::int64_t begin, std::int64_t end, bool some) HWY_ATTR {
     if (begin % static_cast<std::int64_t>(Unit::kTerms) != 0) {
-      --begin;
+      begin -= begin % static_cast<std::int64_t>(Unit::kTerms);
       some = true;
     }
     const std::int64_t run = begin / kRunKeys * kRunKeys;
@@ -294,7 +352,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
           }
         }
       }
-      ScoreRows<Unit, R>(call, rows, queries, d_words, state.sum_factor, scratch + at.keys, scores + first, fetch);
+      ScoreRows<Unit, R>(call, state, rows, queries, d_words, scratch + at.keys, scores + first, fetch);
     }
 
     if (some || state.rich || state.scaled_keys) {
@@ -330,8 +388,11 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     Rows values{};
     bool guard = false;
     if (masked) {
-      values = ValueRows<Unit>(call, tile, begin, end, n, scratch + at.values);
-      guard = !(AllFinite<Unit>(values, words, static_cast<std::size_t>(call.dv)) && ScalesFinite(value_scales, count));
+      guard = !ScalesFinite(value_scales, count);
+      if constexpr (Unit::kTerms != 4) {  // integers are finite
+        values = ValueRows<Unit>(call, tile, begin, end, n, scratch + at.values);
+        guard = guard || !AllFinite<Unit>(values, words, static_cast<std::size_t>(call.dv));
+      }
     }
     const VF last = hn::Set(d, static_cast<float>(count));
     for (std::size_t r = 0; r < R; ++r) {
@@ -377,30 +438,50 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
       }
     }
 
-    if (!masked && AddInPlace<Unit, R>(call, tile, begin, count, scores, fresh, output, fetch)) return;
-    if (!masked) values = ValueRows<Unit>(call, tile, begin, end, n, scratch + at.values);
-
-    // Weights as words: in place, each row's packed at its begin.
-    if constexpr (Unit::kTerms == 2) {
-      for (std::size_t i = 0; i < R * kRun; i += 2 * n) {
-        hn::StoreU(Unit::Pack(hn::LoadU(d, scores + i), hn::LoadU(d, scores + i + n)), d,
-                   scores + i / kRun * kRun + i % kRun / 2);
+    if constexpr (Unit::kTerms == 4) {
+      values = QuadRows(call, tile, begin, end, n, scratch + at.values);
+      ByteWeights<Unit, R> bytes(scores);
+      const auto add = [&](const float* from, std::size_t step, bool first) HWY_ATTR {
+        std::size_t i = 0;
+        for (; i + kVectors * n <= width; i += kVectors * n) {
+          AddQuads<Unit, kVectors, R>(from, step, values.data + i, values.stride, words, bytes.step, first, width, output + i,
+                                      fetch);
+        }
+        for (; i < width; i += n) {
+          AddQuads<Unit, 1, R>(from, step, values.data + i, values.stride, words, bytes.step, first, width, output + i, fetch);
+        }
+      };
+      add(scores, kRun, fresh);
+      if (bytes.negative) {
+        for (float& step : bytes.step) step = -step;
+        add(bytes.below, kRun / 4, false);
       }
-    }
-    const auto add = [&]<class U>(U) HWY_ATTR {
-      std::size_t i = 0;
-      for (; i + kVectors * n <= width; i += kVectors * n) {
-        AddValues<U, kVectors, R>(scores, kRun, 1, values.data + i, values.stride, place, words, fresh, width,
-                                  output + i, fetch);
-      }
-      for (; i < width; i += n) {
-        AddValues<U, 1, R>(scores, kRun, 1, values.data + i, values.stride, place, words, fresh, width, output + i, fetch);
-      }
-    };
-    if (guard) {
-      add(WeightsFirst<Unit>());
     } else {
-      add(Unit());
+      if (!masked && AddInPlace<Unit, R>(call, tile, begin, count, scores, fresh, output, fetch)) return;
+      if (!masked) values = ValueRows<Unit>(call, tile, begin, end, n, scratch + at.values);
+
+      // Weights as words: in place, each row's packed at its begin.
+      if constexpr (Unit::kTerms == 2) {
+        for (std::size_t i = 0; i < R * kRun; i += 2 * n) {
+          hn::StoreU(Unit::Pack(hn::LoadU(d, scores + i), hn::LoadU(d, scores + i + n)), d,
+                     scores + i / kRun * kRun + i % kRun / 2);
+        }
+      }
+      const auto add = [&]<class U>(U) HWY_ATTR {
+        std::size_t i = 0;
+        for (; i + kVectors * n <= width; i += kVectors * n) {
+          AddValues<U, kVectors, R>(scores, kRun, 1, values.data + i, values.stride, place, words, fresh, width,
+                                    output + i, fetch);
+        }
+        for (; i < width; i += n) {
+          AddValues<U, 1, R>(scores, kRun, 1, values.data + i, values.stride, place, words, fresh, width, output + i, fetch);
+        }
+      };
+      if (guard) {
+        add(WeightsFirst<Unit>());
+      } else {
+        add(Unit());
+      }
     }
   });
   return tree.close();

@@ -26,10 +26,13 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Vectors of the lanes of so many tiles side by side.
 constexpr int SideVectors(int sides) { return sides * static_cast<int>(kTileSide) / static_cast<int>(HWY_LANES(float)); }
 
+// The kernel for `count` vectors or rows, N at most. Where only rows there are, a power of two: the places between see no
+// key.
 template <class Unit, template <class, int> class Kernel, int N, class... Args>
 HWY_INLINE float* WithCount(std::size_t count, Args&&... args) {
   if constexpr (N > 1) {
-    if (count < N) return WithCount<Unit, Kernel, N - 1>(count, args...);
+    constexpr int kLess = Unit::kRowsOnly ? N / 2 : N - 1;
+    if (count <= kLess) return WithCount<Unit, Kernel, kLess>(count, args...);
   }
   return Kernel<Unit, N>::Run(args...);
 }
@@ -75,10 +78,10 @@ void ForwardTile(const AttentionCall& call, const Tile& tile, const ChunkRange& 
            : sides == 3 ? ForwardLanes<Unit, SideVectors(3)>(call, tile, chunks, scratch, state)
                         : ForwardLanes<Unit, SideVectors(4)>(call, tile, chunks, scratch, state);
     Unit::End();
-  } else if (tile.rows <= Unit::kFewRows) {
+  } else if (Unit::kRowsOnly || tile.rows <= Unit::kFewRows) {
     root = WithCount<Unit, RowsKernel, Unit::kFewRows>(static_cast<std::size_t>(tile.rows), call, tile, chunks, scratch,
                                                        state);
-  } else {
+  } else if constexpr (!Unit::kRowsOnly) {
     root = WithCount<Unit, LanesKernel, kTileVectors>(places / LaneCount(), call, tile, chunks, scratch, state);
   }
   if (node == nullptr) {

@@ -107,8 +107,9 @@ HWY_INLINE void EachWord(DType type, const void* base, const LaneRows& from_rows
   std::size_t done = 0;
 #if HWY_TARGET != HWY_SCALAR
   if (step == 1 && from_rows.count > 0) {
-    if constexpr (Unit::kTerms == 2) {
-      done = EachDense<1>(base, 2, from_rows, size / 2, visit, meanwhile);
+    if constexpr (Unit::kTerms > 1) {
+      constexpr std::size_t kTerms = Unit::kTerms;
+      done = EachDense<1>(base, sizeof(float) / kTerms, from_rows, size / kTerms, visit, meanwhile);
     } else if (type == DType::kF32) {
       done = EachDense<1>(base, 4, from_rows, size, visit, meanwhile);
     } else if (type == DType::kBF16) {

@@ -26,13 +26,14 @@ struct TileWords {
   static constexpr std::size_t kTerms = 2;
   static constexpr bool kChains = false;
   static constexpr bool kTiles = true;
+  static constexpr bool kRowsOnly = false;
   static constexpr int kFewRows = 0;
   static constexpr bool kScaledQueries = false;
 
   static HWY_INLINE VF Shifted(VF x, VF factor, VF m) { return hn::MulSub(x, factor, m); }
   static HWY_INLINE const float* Row(DType /*type*/, const void* base, std::int64_t at, std::int64_t step,
                                      std::int64_t count, float* scratch) {
-    return PairsRow(base, at, step, count, scratch);
+    return WordRow<std::uint16_t>(base, at, step, count, scratch);
   }
 };
 

@@ -14,19 +14,20 @@
 #include "kernels/algorithm/rows-inl.hpp"
 
 // What multiplies. Both products of attention are told once over a unit: its operands are words of 32 bits, each one
-// F32 or a pair of neighbouring BF16, its sums F32.
+// F32, a pair of neighbouring BF16 or four I8, its sums F32 (of I8, I32).
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// A row of `count` values of BF16 as words of two: where it lies, or in scratch, a last odd value beside a 0.
-HWY_INLINE const float* PairsRow(const void* base, std::int64_t at, std::int64_t step, std::int64_t count,
-                                 float* scratch) {
-  const std::uint16_t* from = static_cast<const std::uint16_t*>(base) + at;
-  if (step == 1 && count % 2 == 0) return reinterpret_cast<const float*>(from);
-  std::uint16_t* to = reinterpret_cast<std::uint16_t*>(scratch);
+// A row of `count` values as words of them: where it lies, or in scratch, the last word filled up with 0.
+template <class Value>
+HWY_INLINE const float* WordRow(const void* base, std::int64_t at, std::int64_t step, std::int64_t count, float* scratch) {
+  constexpr std::int64_t kTerms = sizeof(float) / sizeof(Value);
+  const Value* from = static_cast<const Value*>(base) + at;
+  if (step == 1 && count % kTerms == 0) return reinterpret_cast<const float*>(from);
+  Value* to = reinterpret_cast<Value*>(scratch);
   for (std::int64_t i = 0; i < count; ++i) to[i] = from[i * step];
-  if (count % 2 != 0) to[count] = 0;
+  for (std::int64_t i = count; i % kTerms != 0; ++i) to[i] = 0;
   return scratch;
 }
 
@@ -34,6 +35,7 @@ HWY_INLINE const float* PairsRow(const void* base, std::int64_t at, std::int64_t
 struct Floats {
   static constexpr std::size_t kTerms = 1;  // values in a word
   static constexpr bool kTiles = false;     // a step is one vector's, not a tile's (tiles-inl.hpp)
+  static constexpr bool kRowsOnly = false;  // any number of rows passes over the keys few by few
   static constexpr int kFewRows = 8;        // up to so many rows pass over the keys one by one
   // Long sums are cut into chains, which keeps their error within the bounds of F32.
   static constexpr bool kChains = true;
@@ -59,6 +61,7 @@ struct Floats {
 struct Pairs {
   static constexpr std::size_t kTerms = 2;
   static constexpr bool kTiles = false;
+  static constexpr bool kRowsOnly = false;
   static constexpr int kFewRows = 8;
   static constexpr bool kChains = false;
   static constexpr bool kScaledQueries = false;
@@ -71,7 +74,7 @@ struct Pairs {
 
   static HWY_INLINE const float* Row(DType /*type*/, const void* base, std::int64_t at, std::int64_t step,
                                      std::int64_t count, float* scratch) {
-    return PairsRow(base, at, step, count, scratch);
+    return WordRow<std::uint16_t>(base, at, step, count, scratch);
   }
 
   // BF16 of `low` and `high`, rounded to nearest even, as neighbours: a lane's two values in one word.

@@ -1,6 +1,7 @@
 // One table of kernels for each of Highway's targets in MANYHEADS_TARGETS, which the including file names: this file is read
 // once for each of them. The targets are spread over files because one of them takes a minute to compile.
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/dispatch.hpp"
 #include "kernels/kernel_table.hpp"
@@ -28,82 +29,82 @@ constexpr const char* Name() {
                                   : "portable";
 }
 
-std::int64_t LaneQueries(const AttentionCall&) { return kTileVectors * static_cast<std::int64_t>(LaneCount()); }
-
-// Built on call: no code of this target runs before the machine was asked whether it can.
-KernelTable Table() {
-  const std::int64_t lanes = static_cast<std::int64_t>(LaneCount());
-  return {.name = Name(),
-          .target = HWY_TARGET,
-          .panel = kPanelVectors * lanes,
-          .linear_rows = kLinearRows,
-          .bf16_products = false,
-          .bf16_rows = false,
-          .tile_queries = LaneQueries,
-          .scratch_floats = ScratchFloats,
-          .forward = ForwardTile<Floats>,
-          .node_floats = NodeFloats<Floats>,
-          .merge = MergeTile<Floats>,
-          .weights = Weights,
-          .linear = Linear,
-          .layer_norm = LayerNorm,
-          .fma_work = FmaWork,
-          .read_work = ReadWork};
-}
-
-[[maybe_unused]] const TargetRegistration kRegistration{Name(), HWY_TARGET, Table};
-
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
-// The same with a unit that multiplies BF16 as it is.
-template <class Unit>
-struct Bf16Kernels {
-  static bool Takes(const AttentionCall& call) {
-    return call.type == DType::kBF16 && call.kv_type == DType::kBF16;
+// The forward of a table whose attention over BF16 multiplies with a unit.
+template <class Bf16>
+struct Forms {
+  // visit(unit) with the unit that a call takes.
+  template <class Visit>
+  static auto With(const AttentionCall& call, Visit&& visit) {
+    if (call.int8_products) {
+#if HWY_TARGET == HWY_AVX3
+      if (has_vnni()) return visit(VnniQuads());
+#endif
+      return visit(Quads());
+    }
+    if (call.type == DType::kBF16 && call.kv_type == DType::kBF16) return visit(Bf16());
+    return visit(Floats());
   }
   static void Forward(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* node,
                       float* scratch) {
-    (Takes(call) ? ForwardTile<Unit> : ForwardTile<Floats>)(call, tile, chunks, node, scratch);
+    With(call, [&]<class Unit>(Unit) { ForwardTile<Unit>(call, tile, chunks, node, scratch); });
   }
   static std::int64_t TileQueries(const AttentionCall& call) {
-    return Takes(call) && Unit::kTiles ? 4 * static_cast<std::int64_t>(kTileSide) : LaneQueries(call);
+    return With(call, []<class Unit>(Unit) {
+      return Unit::kRowsOnly ? std::int64_t{Unit::kFewRows}
+             : Unit::kTiles  ? 4 * static_cast<std::int64_t>(kTileSide)
+                             : kTileVectors * static_cast<std::int64_t>(LaneCount());
+    });
   }
   static std::size_t Node(const AttentionCall& call, const Tile& tile) {
-    return (Takes(call) ? NodeFloats<Unit> : NodeFloats<Floats>)(call, tile);
+    return With(call, [&]<class Unit>(Unit) { return NodeFloats<Unit>(call, tile); });
   }
   static void Merge(const AttentionCall& call, const Tile& tile, float* nodes, std::int64_t count) {
-    (Takes(call) ? MergeTile<Unit> : MergeTile<Floats>)(call, tile, nodes, count);
-  }
-  static KernelTable Named(const char* name) {
-    KernelTable table = Table();
-    table.name = name;
-    table.bf16_products = true;
-    table.tile_queries = TileQueries;
-    table.forward = Forward;
-    table.node_floats = Node;
-    table.merge = Merge;
-#if HWY_TARGET == HWY_AVX3
-    if (!Unit::kTiles) {
-      table.bf16_rows = true;
-      table.linear = LinearBf16;
-    }
-#endif
-    return table;
+    With(call, [&]<class Unit>(Unit) { MergeTile<Unit>(call, tile, nodes, count); });
   }
 };
+
+// Built on call: no code of this target runs before the machine was asked whether it can.
+template <class Bf16>
+KernelTable Table(const char* name) {
+  const std::int64_t lanes = static_cast<std::int64_t>(LaneCount());
+  KernelTable table{.name = name,
+                    .target = HWY_TARGET,
+                    .panel = kPanelVectors * lanes,
+                    .linear_rows = kLinearRows,
+                    .bf16_products = !std::is_same_v<Bf16, Floats>,
+                    .bf16_rows = false,
+                    .tile_queries = Forms<Bf16>::TileQueries,
+                    .scratch_floats = ScratchFloats,
+                    .forward = Forms<Bf16>::Forward,
+                    .node_floats = Forms<Bf16>::Node,
+                    .merge = Forms<Bf16>::Merge,
+                    .weights = Weights,
+                    .linear = Linear,
+                    .layer_norm = LayerNorm,
+                    .fma_work = FmaWork,
+                    .read_work = ReadWork};
+#if HWY_TARGET == HWY_AVX3
+  if (std::is_same_v<Bf16, Pairs>) {
+    table.bf16_rows = true;
+    table.linear = LinearBf16;
+  }
 #endif
+  return table;
+}
+
+[[maybe_unused]] const TargetRegistration kRegistration{Name(), HWY_TARGET, [] { return Table<Floats>(Name()); }};
 
 // Highway has no target for these: they are asked for at run time beside the target's own bit.
 #if HWY_TARGET == HWY_AVX3
 const TargetRegistration kBf16Registration{
-    "avx512_bf16", HWY_TARGET, [] { return Bf16Kernels<Pairs>::Named("avx512_bf16"); },
+    "avx512_bf16", HWY_TARGET, [] { return Table<Pairs>("avx512_bf16"); },
     [] { return bf16_dot_work() != nullptr; }, [] { return fast_bf16_products() ? -1 : 1; }};
 const TargetRegistration kAmxRegistration{"amx_bf16", HWY_TARGET,
-                                          [] { return Bf16Kernels<AmxTiles>::Named("amx_bf16"); }, has_amx_bf16,
-                                          [] { return -2; }};
+                                          [] { return Table<AmxTiles>("amx_bf16"); }, has_amx_bf16, [] { return -2; }};
 #elif HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
 // Not for speed: so that the path over tiles is tested on every machine.
 const TargetRegistration kTilesRegistration{"amx_emulated", HWY_TARGET,
-                                            [] { return Bf16Kernels<EmulatedTiles>::Named("amx_emulated"); },
+                                            [] { return Table<EmulatedTiles>("amx_emulated"); },
                                             [] { return true; }, [] { return 1; }};
 #endif
 
