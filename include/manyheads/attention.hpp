@@ -31,9 +31,9 @@ struct AttentionOptions {
 //
 //   q [B,Hq,Tq,D]  k [B,Hkv,Tk,D]  v [B,Hkv,Tk,Dv]  out [B,Hq,Tq,Dv]
 //
-// q, k and v share a type of F32, BF16 or F16; out has any of these. Sums are kept in F32 and rounded once. Hq is a
-// multiple of Hkv; query head h reads key/value head h / (Hq / Hkv). Any strides; unit stride in the last axis is fast.
-// out and lse must not overlap an input or each other.
+// q, k and v share a type of F32, BF16 or F16; out has any of these. Sums are kept in F32 and rounded once; weights below
+// 2^-96 of the largest count as 0. Hq is a multiple of Hkv; query head h reads key/value head h / (Hq / Hkv). Any strides;
+// unit stride in the last axis is fast. out and lse must not overlap an input or each other.
 //
 // Sequences of different lengths, packed one after the other (cu_seqlens_q, cu_seqlens_k; [B+1] I32 or I64, from 0 to the
 // number of rows, ascending): entry b is rows cu_seqlens[b] to cu_seqlens[b+1] of

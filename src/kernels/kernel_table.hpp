@@ -1,7 +1,9 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include <manyheads/half.hpp>
 #include <manyheads/tensor.hpp>
@@ -95,6 +97,13 @@ struct AttentionCall {
   float v_scale(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
     return v_scales[key_at(v_scales_stride, b, h, j)];
   }
+  // Those of keys [begin, end), to to[0] and on. A chain lies in one page, since pages hold whole chains.
+  void copy_k_scales(std::int64_t b, std::int64_t h, std::int64_t begin, std::int64_t end, float* to) const noexcept {
+    copy_scales(k_scales, k_scales_stride, b, h, begin, end, to);
+  }
+  void copy_v_scales(std::int64_t b, std::int64_t h, std::int64_t begin, std::int64_t end, float* to) const noexcept {
+    copy_scales(v_scales, v_scales_stride, b, h, begin, end, to);
+  }
   std::int64_t bias_at(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const noexcept {
     return b * bias_stride[0] + h * bias_stride[1] + i * bias_stride[2] + j * bias_stride[3];
   }
@@ -126,6 +135,20 @@ struct AttentionCall {
   std::int64_t key_at(const std::int64_t* stride, std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
     if (page_size == 0) return row_at(stride, k_starts, b, h, j);
     return pages.at(b, j / page_size) * stride[0] + h * stride[1] + j % page_size * stride[2];
+  }
+  void copy_scales(const float* scales, const std::int64_t* stride, std::int64_t b, std::int64_t h, std::int64_t begin,
+                   std::int64_t end, float* to) const noexcept {
+    for (std::int64_t j = begin; j < end;) {
+      const std::int64_t stop = std::min(end, (j / kChainKeys + 1) * kChainKeys);
+      const float* from = scales + key_at(stride, b, h, j);
+      if (stride[2] == 1) {
+        std::memcpy(to, from, static_cast<std::size_t>(stop - j) * sizeof(float));
+        to += stop - j;
+      } else {
+        for (std::int64_t i = 0; i < stop - j; ++i) *to++ = from[i * stride[2]];
+      }
+      j = stop;
+    }
   }
 };
 

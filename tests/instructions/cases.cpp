@@ -79,7 +79,7 @@ void with_bias() {
   masked(bias(added.view()));
 }
 
-void decode_cached(DType type, std::int64_t page_size) {
+void decode_cached(DType type, std::int64_t page_size, bool int8_products = false) {
   KVCache cache({.num_kv_heads = 2, .head_dim = 64, .dtype = type, .page_size = page_size});
   const KVCache::Sequence sequences[] = {cache.add()};
   cache.append(sequences[0], numbers(DType::kF32, {2, 1500, 64}, 2).view(), numbers(DType::kF32, {2, 1500, 64}, 3).view());
@@ -88,6 +88,7 @@ void decode_cached(DType type, std::int64_t page_size) {
   AttentionOptions options;
   batch.apply(options);
   options.num_threads = 1;
+  options.int8_products = int8_products;
   const Tensor q = numbers(DType::kF32, {1, 8, 1, 64}, 1);
   Tensor out(DType::kF32, {1, 8, 1, 64});
   const auto call = [&] { attention(q.view(), batch.k, batch.v, out.view(), options); };
@@ -133,6 +134,7 @@ const std::vector<std::pair<std::string, std::function<void()>>>& cases() {
       {"decode-grouped", [] { attend({.q_heads = 16, .kv_heads = 2, .tk = 1500}); }},
       {"decode-paged", [] { decode_cached(DType::kF32, 64); }},
       {"decode-int8", [] { decode_cached(DType::kI8, 0); }},
+      {"decode-int8-products", [] { decode_cached(DType::kI8, 0, true); }},
       {"linear-7-rows", [] { linear(7, 512, 512); }},
       {"linear-512-rows", [] { linear(512, 128, 128); }},
       {"layer-7-tokens", layer_of_7_tokens},

@@ -64,9 +64,7 @@ HWY_INLINE void AddValues(const float* HWY_RESTRICT a, std::size_t a_m, std::siz
 HWY_INLINE const float* ValueScales(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::size_t keys,
                                     float* HWY_RESTRICT to) {
   if (call.v_scales == nullptr) return nullptr;
-  for (std::size_t j = 0; j < keys; ++j) {
-    to[j] = call.v_scale(tile.batch, tile.kv_head, begin + static_cast<std::int64_t>(j));
-  }
+  call.copy_v_scales(tile.batch, tile.kv_head, begin, begin + static_cast<std::int64_t>(keys), to);
   return to;
 }
 HWY_INLINE bool ScalesFinite(const float* scales, std::size_t keys) {

@@ -225,7 +225,7 @@ HWY_INLINE void StoreTile(const AttentionCall& call, const Tile& tile, const Til
     }
     inverse[r] = static_cast<float>(factor);
   }
-  if (tile.rows <= Unit::kFewRows) {
+  if (Unit::kRowsOnly || tile.rows <= Unit::kFewRows) {
     for (std::size_t r = 0; r < static_cast<std::size_t>(tile.rows); ++r) {
       float* row = output + r * width;
       for (std::size_t i = 0; i < width; i += n) {
@@ -236,10 +236,12 @@ HWY_INLINE void StoreTile(const AttentionCall& call, const Tile& tile, const Til
     }
     return;
   }
-  const auto out_at = [&](std::int64_t h, std::int64_t i) { return call.out_at(tile.batch, h, i); };
-  for (std::size_t first = 0; first < places; first += n) {
-    UnpackLanes(call.out_type, call.out, state.rows_at(first, n, out_at), call.out_stride[3], call.dv, places,
-                output + first, inverse + first, [](VF y, VF scale) HWY_ATTR { return Normalised(y, scale); });
+  if constexpr (!Unit::kRowsOnly) {
+    const auto out_at = [&](std::int64_t h, std::int64_t i) { return call.out_at(tile.batch, h, i); };
+    for (std::size_t first = 0; first < places; first += n) {
+      UnpackLanes(call.out_type, call.out, state.rows_at(first, n, out_at), call.out_stride[3], call.dv, places,
+                  output + first, inverse + first, [](VF y, VF scale) HWY_ATTR { return Normalised(y, scale); });
+    }
   }
 }
 

@@ -139,10 +139,10 @@ HWY_INLINE Rows QuadRows(const AttentionCall& call, const Tile& tile, std::int64
 #endif
   for (std::int64_t j = begin; j < end; j += 4) {
     std::uint32_t* to = reinterpret_cast<std::uint32_t*>(scratch) + static_cast<std::size_t>(j - begin) / 4 * padded;
+    // In one page, since pages hold whole chains.
+    const std::uint8_t* first = static_cast<const std::uint8_t*>(call.v) + call.v_at(tile.batch, tile.kv_head, j);
     const std::uint8_t* rows[4];
-    for (std::int64_t r = 0; r < 4; ++r) {
-      rows[r] = static_cast<const std::uint8_t*>(call.v) + call.v_at(tile.batch, tile.kv_head, std::min(j + r, end - 1));
-    }
+    for (std::int64_t r = 0; r < 4; ++r) rows[r] = first + std::min(r, end - 1 - j) * call.v_stride[2];
     std::size_t i = 0;
     if (step == 1) {
 #if HWY_TARGET == HWY_AVX3

@@ -291,10 +291,12 @@ struct ScoreRule {
         x = hn::Mul(full, Tanh(d, hn::Mul(x, hn::Set(d, 1.0f / cap))));
       }
       // Both at once: each addition to a large score rounds it anew.
-      if (bias && alibi) {
-        x = hn::Add(x, hn::NegMulAdd(slope, hn::Abs(hn::Add(distance, place)), hn::Mul(extra, log2e)));
-      } else if (bias) {
-        x = hn::MulAdd(extra, log2e, x);
+      if (bias) {
+        if (alibi) {
+          x = hn::Add(x, hn::NegMulAdd(slope, hn::Abs(hn::Add(distance, place)), hn::Mul(extra, log2e)));
+        } else {
+          x = hn::MulAdd(extra, log2e, x);
+        }
       } else if (alibi) {
         x = hn::NegMulAdd(slope, hn::Abs(hn::Add(distance, place)), x);
       }
@@ -423,6 +425,8 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
     if (state.adds) AddedLanes(call, tile, state, row, kVectors * n, begin, end, added);
     const ScoreRule rule(call, state);
     const hn::RebindToSigned<DF> di;
+    float key_scales[kRunKeys] = {};
+    if (state.scaled_keys) call.copy_k_scales(tile.batch, tile.kv_head, begin, end, key_scales);
     std::int32_t key_low[kRunKeys];
     std::int32_t key_high[kRunKeys];
     if (state.documents) {
@@ -466,9 +470,7 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
         float* to = scores + key * lanes + at;
         const VF extra = state.adds ? hn::LoadU(d, added + key * kVectors * n + at) : hn::Zero(d);
         const VF place = hn::Set(d, static_cast<float>(static_cast<std::int64_t>(key) + begin % kRunKeys));
-        const VF key_scale = hn::Set(d, state.scaled_keys ? call.k_scale(tile.batch, tile.kv_head,
-                                                                         begin + static_cast<std::int64_t>(key))
-                                                          : 1.0f);
+        const VF key_scale = hn::Set(d, key_scales[key]);
         VF x = rule(hn::LoadU(d, to), key_scale, extra, slope, distance, place);
         if (cut) {
           const VF here = hn::Set(d, static_cast<float>(key));
