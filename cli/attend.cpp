@@ -211,8 +211,9 @@ void add_attend(CLI::App& app) {
       ->type_name("TYPE");
   verb->add_flag("--weights", request->weights, "Also write weights [B,Hq,Tq,Tk] (F32)");
   CLI::Option* reference = verb->add_flag("--reference", request->reference, "Compute the float64 definition instead");
-  verb->add_flag("--int8-products", request->int8_products,
-                 "With I8 keys and values, round queries and weights to bytes too and multiply integers: faster, coarser")
+  verb->add_flag(
+          "--int8-products", request->int8_products,
+          "With I8 keys and values, round queries and weights to bytes too and multiply integers: faster, coarser")
       ->excludes(reference);
   verb->add_flag("--explain", request->explain, "Also print the path, tiles and blocks that were taken");
   add_common(*verb, request->common);

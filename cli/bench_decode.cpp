@@ -196,7 +196,9 @@ BenchCase decode_case(const Decode& decode, std::int64_t page_size = 0) {
            .head_dim = decode.d,
            .tokens = kKeys,
            .threads = decode.threads,
-           .over = page_size != 0 ? "contiguous" : narrow ? "bf16" : ""};
+           .over = page_size != 0 ? "contiguous"
+                   : narrow       ? "bf16"
+                                  : ""};
   c.bytes = bytes_of(decode);
   c.prepare = [=] {
     const Tensor k = cache_of(decode, 2), v = cache_of(decode, 3);
@@ -245,8 +247,8 @@ std::vector<BenchCase> decode_cases(const BenchSize& size) {
       for (const std::int64_t d : {64, 128}) {
         cases.push_back(decode_case({.type = type, .kv_heads = kv_heads, .d = d, .threads = size.threads}));
         if (type != DType::kI8) continue;
-        cases.push_back(decode_case(
-            {.type = type, .kv_heads = kv_heads, .d = d, .threads = size.threads, .int8_products = true}));
+        cases.push_back(
+            decode_case({.type = type, .kv_heads = kv_heads, .d = d, .threads = size.threads, .int8_products = true}));
       }
     }
   }

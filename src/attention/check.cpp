@@ -347,7 +347,8 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
     call.k_scales = scales(function, "k_scales", options.k_scales, "k", k, packed_k, call.k_scales_stride);
     call.v_scales = scales(function, "v_scales", options.v_scales, "v", *v, packed_k, call.v_scales_stride);
     call.int8_products = options.int8_products;
-    if (call.int8_products && k.dtype() != DType::kI8) fail(function, "int8_products takes I8 keys and values " + shapes());
+    if (call.int8_products && k.dtype() != DType::kI8)
+      fail(function, "int8_products takes I8 keys and values " + shapes());
     if (call.int8_products && call.d > kMostBytes) {
       fail(function, fmt::format("int8_products takes head sizes up to {} {}", kMostBytes, shapes()));
     }

@@ -48,7 +48,7 @@ struct AttentionCall {
   std::int64_t lse_stride[3] = {};
   const float* k_scales = nullptr;  // for I8
   const float* v_scales = nullptr;
-  bool int8_products = false;       // with I8: queries and weights become bytes too
+  bool int8_products = false;                                     // with I8: queries and weights become bytes too
   std::int64_t k_scales_stride[3] = {}, v_scales_stride[3] = {};  // batch, head, key
 
   // Packed sequences: entry b is [starts[b], starts[b + 1]) of its tensors' row axis. tq and tk are the longest entry's.

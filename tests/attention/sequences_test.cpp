@@ -253,8 +253,8 @@ TEST_P(Sequences, I8KeysStayWithinTheBoundsOfBf16) {
   }
 }
 
-// Queries of bytes, the weights of each run too: the scores are those of the rounded queries, and a weight is off by half a
-// step of its run's largest.
+// Queries of bytes, the weights of each run too: the scores are those of the rounded queries, and a weight is off by
+// half a step of its run's largest.
 TEST_P(Sequences, I8ProductsStayWithinTheirBounds) {
   for (std::uint64_t seed = 1; seed <= 40; ++seed) {
     std::mt19937_64 engine(seed);
@@ -317,10 +317,12 @@ TEST_P(Sequences, I8ProductsStayWithinTheirBounds) {
           double bound = oracle.forbidden[row] ? 0 : out_bound(oracle, at, s.d, DType::kF32, DType::kF32, false);
           for (std::int64_t j = 0; j < s.tk; ++j) {
             if (weight(j) > 0) {
-              bound += 0.5001 * steps[static_cast<std::size_t>(j / 64)] * std::fabs(element(q8.v.view(), {0, kv, j, e}));
+              bound +=
+                  0.5001 * steps[static_cast<std::size_t>(j / 64)] * std::fabs(element(q8.v.view(), {0, kv, j, e}));
             }
           }
-          ASSERT_NEAR(call.out_at(0, h, i, e), oracle.out[at], bound) << "seed " << seed << " " << h << "," << i << "," << e;
+          ASSERT_NEAR(call.out_at(0, h, i, e), oracle.out[at], bound)
+              << "seed " << seed << " " << h << "," << i << "," << e;
         }
       }
     }
@@ -352,28 +354,29 @@ TEST_P(Sequences, I8DecodingHasTheBitsOfPrefill) {
   Quantised q8(s, 5);
   for (const std::int64_t j : {3, 200, 650}) q8.v_scales.set(j, -0.5);
   for (const bool int8_products : {false, true}) {
-  Call prefill(s, DType::kF32, 5);
-  prefill.options.mask = causal();
-  q8.apply(prefill.options);
-  prefill.options.int8_products = int8_products;
-  const auto run = [](Call& call, const Strided& k, const Strided& v) {
-    const TensorView lse = call.lse.mutable_view();
-    call.options.lse = &lse;
-    attention(call.q.view(), k.view(), v.view(), call.out.mutable_view(), call.options);
-  };
-  run(prefill, q8.k, q8.v);
-  for (const std::int64_t t : {1, 15, 16, 64, 65, 511, 513, 700}) {
-    Call step({.q_heads = 6, .kv_heads = 2, .tq = 1, .tk = 700, .d = 40, .dv = 24}, DType::kF32);
-    step.q.fill([&](const Index& at) { return element(prefill.q.view(), {at[0], at[1], t - 1, at[3]}); });
-    const Strided length = integers({t});
-    step.options.mask = key_lengths(length.view());
-    q8.apply(step.options);
-    step.options.int8_products = int8_products;
-    run(step, q8.k, q8.v);
-    for (std::int64_t h = 0; h < 6; ++h) {
-      EXPECT_TRUE(same_row(prefill, {0, h, t - 1}, step, {0, h, 0})) << "step " << t << ", products of I8 " << int8_products;
+    Call prefill(s, DType::kF32, 5);
+    prefill.options.mask = causal();
+    q8.apply(prefill.options);
+    prefill.options.int8_products = int8_products;
+    const auto run = [](Call& call, const Strided& k, const Strided& v) {
+      const TensorView lse = call.lse.mutable_view();
+      call.options.lse = &lse;
+      attention(call.q.view(), k.view(), v.view(), call.out.mutable_view(), call.options);
+    };
+    run(prefill, q8.k, q8.v);
+    for (const std::int64_t t : {1, 15, 16, 64, 65, 511, 513, 700}) {
+      Call step({.q_heads = 6, .kv_heads = 2, .tq = 1, .tk = 700, .d = 40, .dv = 24}, DType::kF32);
+      step.q.fill([&](const Index& at) { return element(prefill.q.view(), {at[0], at[1], t - 1, at[3]}); });
+      const Strided length = integers({t});
+      step.options.mask = key_lengths(length.view());
+      q8.apply(step.options);
+      step.options.int8_products = int8_products;
+      run(step, q8.k, q8.v);
+      for (std::int64_t h = 0; h < 6; ++h) {
+        EXPECT_TRUE(same_row(prefill, {0, h, t - 1}, step, {0, h, 0}))
+            << "step " << t << ", products of I8 " << int8_products;
+      }
     }
-  }
   }
 }
 

@@ -48,9 +48,10 @@ HWY_INLINE std::size_t StretchesOf(const AttentionCall& call, const Tile& tile, 
   return count;
 }
 
-// Adds the weights of some rows, [row][64] from `place` on, to their sums l, in the order of LaneWeights: chains of 16 keys,
-// one after the other. A lane takes a chain.
-HWY_INLINE void AddChains(const float* HWY_RESTRICT weights, std::size_t rows, std::size_t place, float* HWY_RESTRICT l) {
+// Adds the weights of some rows, [row][64] from `place` on, to their sums l, in the order of LaneWeights: chains of 16
+// keys, one after the other. A lane takes a chain.
+HWY_INLINE void AddChains(const float* HWY_RESTRICT weights, std::size_t rows, std::size_t place,
+                          float* HWY_RESTRICT l) {
   constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
   constexpr std::size_t kChain = static_cast<std::size_t>(kChainKeys);
   HWY_ALIGN float sums[kFewRows * kRun / kChain];
@@ -227,8 +228,8 @@ HWY_INLINE bool AddInPlace(const AttentionCall& call, const Tile& tile, std::int
 }
 
 // From products to scores of keys [begin, end), a run or less, in scores[row][64]; -inf where a row may not see a key.
-inline HWY_NOINLINE void RowScores(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t rows,
-                                   std::int64_t begin, std::int64_t end, float* HWY_RESTRICT added,
+inline HWY_NOINLINE void RowScores(const AttentionCall& call, const Tile& tile, const TileState& state,
+                                   std::size_t rows, std::int64_t begin, std::int64_t end, float* HWY_RESTRICT added,
                                    float* HWY_RESTRICT scores) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
@@ -247,7 +248,8 @@ inline HWY_NOINLINE void RowScores(const AttentionCall& call, const Tile& tile, 
       const VF extra = state.adds ? hn::LoadU(d, added + r * kRun + i) : hn::Zero(d);
       VF x = rule(hn::LoadU(d, scores + r * kRun + i), hn::Load(d, key_scales + i), extra, hn::Set(d, row.slope),
                   hn::Set(d, row.distance), hn::Add(here, place));
-      x = hn::IfThenElse(hn::And(hn::Ge(here, hn::Set(d, row.first)), hn::Lt(here, hn::Set(d, row.last))), x, forbidden);
+      x = hn::IfThenElse(hn::And(hn::Ge(here, hn::Set(d, row.first)), hn::Lt(here, hn::Set(d, row.last))), x,
+                         forbidden);
       hn::StoreU(x, d, scores + r * kRun + i);
     }
     if (!state.documents) continue;
@@ -260,8 +262,9 @@ inline HWY_NOINLINE void RowScores(const AttentionCall& call, const Tile& tile, 
   }
 }
 
-// Weights in place of the scores of `count` keys, [row][64], from `place` in their run on, and -0 for forbidden ones where
-// `guard` asks for it. The node's maxima move first, and its sums take the weights; these take the values' scales, if any.
+// Weights in place of the scores of `count` keys, [row][64], from `place` in their run on, and -0 for forbidden ones
+// where `guard` asks for it. The node's maxima move first, and its sums take the weights; these take the values'
+// scales, if any.
 template <class Unit>
 HWY_NOINLINE void RowWeights(const TileState& state, std::size_t rows, std::size_t place, std::size_t count, bool guard,
                              bool fresh, const float* value_scales, std::size_t width, float* HWY_RESTRICT node,
@@ -319,8 +322,8 @@ HWY_NOINLINE void RowWeights(const TileState& state, std::size_t rows, std::size
 
 // The queries' words, [word][row]. `copy` holds a row.
 template <class Unit, int R>
-HWY_INLINE void RowQueries(const AttentionCall& call, const Tile& tile, float* HWY_RESTRICT copy, float* HWY_RESTRICT queries,
-                           TileState& state) {
+HWY_INLINE void RowQueries(const AttentionCall& call, const Tile& tile, float* HWY_RESTRICT copy,
+                           float* HWY_RESTRICT queries, TileState& state) {
   const DF d;
   const std::size_t width = static_cast<std::size_t>(call.d);
   const std::size_t words = Words<Unit>(width);
@@ -346,8 +349,8 @@ HWY_INLINE void RowQueries(const AttentionCall& call, const Tile& tile, float* H
   }
 }
 
-// What a run's weights, [row][64], come to as bytes: words at each row's begin, their steps, and where a value's scale is
-// negative, the words of the weights below 0.
+// What a run's weights, [row][64], come to as bytes: words at each row's begin, their steps, and where a value's scale
+// is negative, the words of the weights below 0.
 template <class Unit, int R>
 struct ByteWeights {
   static constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
@@ -365,7 +368,8 @@ struct ByteWeights {
       float* row = weights + r * kRun;
       const float inverse = InverseStep(step[r]);
       if (negative) ToBytes(row, kRun, -inverse, reinterpret_cast<std::uint8_t*>(below + r * kRun / 4));
-      ToBytes(row, kRun, inverse, reinterpret_cast<std::uint8_t*>(row));  // the bytes lie before the floats still to read
+      ToBytes(row, kRun, inverse,
+              reinterpret_cast<std::uint8_t*>(row));  // the bytes lie before the floats still to read
     }
   }
 
@@ -462,11 +466,12 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
       const auto add = [&](const float* from, std::size_t step, bool first) HWY_ATTR {
         std::size_t i = 0;
         for (; i + kVectors * n <= width; i += kVectors * n) {
-          AddQuads<Unit, kVectors, R>(from, step, values.data + i, values.stride, words, bytes.step, first, width, output + i,
-                                      fetch);
+          AddQuads<Unit, kVectors, R>(from, step, values.data + i, values.stride, words, bytes.step, first, width,
+                                      output + i, fetch);
         }
         for (; i < width; i += n) {
-          AddQuads<Unit, 1, R>(from, step, values.data + i, values.stride, words, bytes.step, first, width, output + i, fetch);
+          AddQuads<Unit, 1, R>(from, step, values.data + i, values.stride, words, bytes.step, first, width, output + i,
+                               fetch);
         }
       };
       add(scores, kRun, fresh);
@@ -492,7 +497,8 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
                                     output + i, fetch);
         }
         for (; i < width; i += n) {
-          AddValues<U, 1, R>(scores, kRun, 1, values.data + i, values.stride, place, words, fresh, width, output + i, fetch);
+          AddValues<U, 1, R>(scores, kRun, 1, values.data + i, values.stride, place, words, fresh, width, output + i,
+                             fetch);
         }
       };
       if (guard) {

@@ -26,8 +26,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Vectors of the lanes of so many tiles side by side.
 constexpr int SideVectors(int sides) { return sides * static_cast<int>(kTileSide) / static_cast<int>(HWY_LANES(float)); }
 
-// The kernel for `count` vectors or rows, N at most. Where only rows there are, a power of two: the places between see no
-// key.
+// The kernel for `count` vectors or rows, N at most. Where only rows there are, a power of two: the places between see
+// no key.
 template <class Unit, template <class, int> class Kernel, int N, class... Args>
 HWY_INLINE float* WithCount(std::size_t count, Args&&... args) {
   if constexpr (N > 1) {

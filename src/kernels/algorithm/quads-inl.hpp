@@ -17,8 +17,8 @@
 #include "kernels/algorithm/unit-inl.hpp"
 #include "kernels/kernel_table.hpp"
 
-// Products of integers, four bytes a word: I8 keys and values with queries and weights that are rounded to bytes as well.
-// Sums are exact, so their order is free; a query has one step, the weights of a row one for each run of keys.
+// Products of integers, four bytes a word: I8 keys and values with queries and weights that are rounded to bytes as
+// well. Sums are exact, so their order is free; a query has one step, the weights of a row one for each run of keys.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;

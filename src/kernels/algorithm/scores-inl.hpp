@@ -77,8 +77,8 @@ struct TileState {
   KeyRange vector_keys[kMaxRows];  // what the ranges above leave to any row of a vector
   double q_factor = 1;      // folded into the packed queries
   double sum_factor = 1;    // on products summed in double
-  float row_factor[Floats::kFewRows];         // on products of bytes: the row's step and the factor
-  std::int32_t row_start[Floats::kFewRows];   // where they begin
+  float row_factor[Floats::kFewRows];        // on products of bytes: the row's step and the factor
+  std::int32_t row_start[Floats::kFewRows];  // where they begin
   float score_factor = 1;   // on the product before softcap and what is added
   float late_factor = 1;    // on the score, where nothing is added
   float cap = 0;            // softcap, 0 where there is none

@@ -21,7 +21,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 // A row of `count` values as words of them: where it lies, or in scratch, the last word filled up with 0.
 template <class Value>
-HWY_INLINE const float* WordRow(const void* base, std::int64_t at, std::int64_t step, std::int64_t count, float* scratch) {
+HWY_INLINE const float* WordRow(const void* base, std::int64_t at, std::int64_t step, std::int64_t count,
+                                float* scratch) {
   constexpr std::int64_t kTerms = sizeof(float) / sizeof(Value);
   const Value* from = static_cast<const Value*>(base) + at;
   if (step == 1 && count % kTerms == 0) return reinterpret_cast<const float*>(from);

@@ -96,16 +96,16 @@ KernelTable Table(const char* name) {
 
 // Highway has no target for these: they are asked for at run time beside the target's own bit.
 #if HWY_TARGET == HWY_AVX3
-const TargetRegistration kBf16Registration{
-    "avx512_bf16", HWY_TARGET, [] { return Table<Pairs>("avx512_bf16"); },
-    [] { return bf16_dot_work() != nullptr; }, [] { return fast_bf16_products() ? -1 : 1; }};
-const TargetRegistration kAmxRegistration{"amx_bf16", HWY_TARGET,
-                                          [] { return Table<AmxTiles>("amx_bf16"); }, has_amx_bf16, [] { return -2; }};
+const TargetRegistration kBf16Registration{"avx512_bf16", HWY_TARGET, [] { return Table<Pairs>("avx512_bf16"); },
+                                           [] { return bf16_dot_work() != nullptr; },
+                                           [] { return fast_bf16_products() ? -1 : 1; }};
+const TargetRegistration kAmxRegistration{"amx_bf16", HWY_TARGET, [] { return Table<AmxTiles>("amx_bf16"); },
+                                          has_amx_bf16, [] { return -2; }};
 #elif HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
 // Not for speed: so that the path over tiles is tested on every machine.
 const TargetRegistration kTilesRegistration{"amx_emulated", HWY_TARGET,
-                                            [] { return Table<EmulatedTiles>("amx_emulated"); },
-                                            [] { return true; }, [] { return 1; }};
+                                            [] { return Table<EmulatedTiles>("amx_emulated"); }, [] { return true; },
+                                            [] { return 1; }};
 #endif
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE
