@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "attention/check.hpp"
@@ -41,18 +42,57 @@ class Memory {
   float* data_ = nullptr;
 };
 
+// A worker's copy of a head's keys and values, behind the numbers of the batch entry and the head.
+class HeadCopy {
+ public:
+  HeadCopy(const kernels::AttentionCall& call, float* memory)
+      : head_(reinterpret_cast<std::int64_t*>(memory)), k_(memory + 16), v_(k_ + call.tk * call.d) {}
+  void forget() noexcept { head_[0] = -1; }
+  // The call on the copy of the tile's head, which is made where it is another's.
+  kernels::AttentionCall of(const kernels::AttentionCall& call, const kernels::Tile& tile,
+                            const kernels::KernelTable& table) {
+    if (head_[0] != tile.batch || head_[1] != tile.kv_head) {
+      table.gather(call, tile, call.key_length(tile.batch), k_, v_);
+      head_[0] = tile.batch;
+      head_[1] = tile.kv_head;
+    }
+    kernels::AttentionCall copied = call;
+    copied.kv_type = DType::kF32;
+    copied.k = k_;
+    copied.v = v_;
+    const std::int64_t k_stride[4] = {0, 0, call.d, 1};
+    const std::int64_t v_stride[4] = {0, 0, call.dv, 1};
+    std::copy_n(k_stride, 4, copied.k_stride);
+    std::copy_n(v_stride, 4, copied.v_stride);
+    return copied;
+  }
+
+ private:
+  std::int64_t* head_;
+  float* k_;
+  float* v_;
+};
+
 void forward(const kernels::AttentionCall& call, const kernels::KernelTable& table, const AttentionOptions& options) {
   const Plan p = plan(call, table, options);
   const Memory memory(p, options.workspace);
   const TileIndex tiles(call, p, table, memory.data());
   float* const nodes = memory.scratch(p.workers, p);
+  const auto copy_of = [&](int worker) {
+    return HeadCopy(call, memory.scratch(worker, p) + p.scratch_floats - p.head_floats);
+  };
+  for (int worker = 0; p.head_floats > 0 && worker < p.workers; ++worker) copy_of(worker).forget();
   const auto nodes_of = [&](std::int64_t tile) { return nodes + static_cast<std::size_t>(tile * p.blocks) * p.node_floats; };
   base::parallel_for(p.tasks(), p.workers, options.executor, [&](std::int64_t task, int worker) {
     const kernels::Tile tile = tiles(task / p.blocks);
     const std::int64_t block = task % p.blocks;
     float* node = nullptr;
     if (p.blocks > 1) node = nodes_of(task / p.blocks) + static_cast<std::size_t>(block) * table.node_floats(call, tile);
-    table.forward(call, tile, p.chunks(block), node, memory.scratch(worker, p));
+    if (p.head_floats > 0) {
+      table.forward(copy_of(worker).of(call, tile, table), tile, p.chunks(block), node, memory.scratch(worker, p));
+    } else {
+      table.forward(call, tile, p.chunks(block), node, memory.scratch(worker, p));
+    }
   });
   if (p.blocks == 1) return;
   base::parallel_for(p.tiles, p.workers, options.executor,
@@ -119,6 +159,7 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
   } else {
     e.path = fmt::format("fused forward, {} read as F32", name_of(call.kv_type));
   }
+  if (plan.head_floats > 0) e.path += ", each head's keys and values copied together";
   if (call.page_size > 0) e.path += fmt::format(", pages of {}", call.page_size);
   if (call.q_starts.data != nullptr || call.k_starts.data != nullptr) e.path += ", packed sequences";
   e.threads = plan.workers;

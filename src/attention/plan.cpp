@@ -14,6 +14,22 @@ constexpr double kFlopPerWorker = 2e6;
 constexpr double kBytesPerWorker = 1e5;
 // Fewer tiles than this many a worker leave some without work at the end: their keys are cut too.
 constexpr std::int64_t kTasksPerWorker = 4;
+// Tiles of a head for each worker that pay for a copy of its keys and values, and the most floats of one.
+constexpr std::int64_t kTilesPerCopy = 4;
+constexpr std::int64_t kMostCopied = std::int64_t{1} << 20;
+
+// Whether the tiles of a head are many enough to read a dense copy of its keys and values in F32. Halves and bytes are then
+// converted once, and rows a power of two apart do not fall on the same few lines of a cache.
+bool copies_heads(const kernels::AttentionCall& call, const kernels::KernelTable& table, int workers) {
+  const bool as_it_lies = call.kv_type == DType::kF32 && call.k_stride[2] == call.d && call.k_stride[3] == 1 &&
+                          call.v_stride[2] == call.dv && call.v_stride[3] == 1;
+  const bool multiplied = call.int8_products || (call.type == DType::kBF16 && call.kv_type == DType::kBF16 && table.bf16_products);
+  const bool elsewhere = call.page_size > 0 || call.k_starts.data != nullptr || call.q_starts.data != nullptr;
+  const bool sparse = call.window_left >= 0 || call.window_right >= 0 || call.q_documents.data != nullptr;
+  const std::int64_t tiles = call.q_heads / call.kv_heads * call.tq / table.tile_queries(call);
+  return !as_it_lies && !multiplied && !elsewhere && !sparse && tiles >= kTilesPerCopy * workers &&
+         call.tk <= kMostCopied / (call.d + call.dv);
+}
 
 }  // namespace
 
@@ -89,6 +105,10 @@ Plan plan(const kernels::AttentionCall& call, const kernels::KernelTable& table,
     const kernels::Tile tile{.rows = rows};
     plan.scratch_floats = std::max(plan.scratch_floats, table.scratch_floats(call, tile));
     if (plan.blocks > 1) plan.node_floats = std::max(plan.node_floats, table.node_floats(call, tile));
+  }
+  if (split && plan.blocks == 1 && copies_heads(call, table, plan.workers)) {
+    plan.head_floats = (16 + static_cast<std::size_t>(call.tk * (call.d + call.dv)) + 15) / 16 * 16;
+    plan.scratch_floats += plan.head_floats;
   }
   return plan;
 }

@@ -17,6 +17,7 @@ struct Plan {
   std::int64_t block_chunks = 0;  // chunks in a block, a power of two; 0 where there is one block
   int workers = 1;
   std::size_t scratch_floats = 0;  // for one worker
+  std::size_t head_floats = 0;     // of them, at the end, for its copy of a head; 0: rows are read where they lie
   std::size_t node_floats = 0;     // for one block of a tile, where there are several
 
   std::int64_t tasks() const noexcept { return tiles * blocks; }

@@ -216,6 +216,8 @@ struct KernelTable {
   std::size_t (*node_floats)(const AttentionCall&, const Tile&);
   void (*merge)(const AttentionCall&, const Tile&, float* nodes, std::int64_t count);
   void (*weights)(const AttentionCall&, const Tile&, float* scratch);
+  // Keys and values [0, keys) of a tile's head as F32, dense: k[keys][D], v[keys][Dv].
+  void (*gather)(const AttentionCall&, const Tile&, std::int64_t keys, float* k, float* v);
   void (*linear)(const LinearCall&, std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin,
                  std::int64_t panel_end);
   void (*layer_norm)(const LayerNormCall&, std::int64_t row_begin, std::int64_t row_end);

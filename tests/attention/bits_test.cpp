@@ -120,6 +120,56 @@ TEST_P(Bits, AnyNumberOfThreads) {
   }
 }
 
+// Many queries read a copy of each head, a few the caller's rows.
+TEST_P(Bits, CopiesOfHeads) {
+  for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (const int threads : {1, 2}) {
+      const Sizes s{.batch = 2, .q_heads = 4, .kv_heads = 2, .tq = 300, .tk = 310, .d = 24, .dv = 16};
+      Call whole(s, type, 3);
+      const Strided lengths = integers({310, 170});
+      const auto apart = [&](Strided& rows) {  // [B,T,H,D], and NaN behind the keys
+        Strided moved(type, rows.shape, {0, 2, 1, 3}, 0, 1, -1, 0);
+        moved.fill([&](const Index& at) {
+          return at[0] == 1 && at[2] >= 170 ? kNaN : element(rows.view(), {at[0], at[1], at[2], at[3]});
+        });
+        rows = moved;
+      };
+      apart(whole.k);
+      apart(whole.v);
+      whole.options.mask = causal(Alignment::kBottomRight) | key_lengths(lengths.view());
+      whole.options.num_threads = threads;
+      const std::string path =
+          explain(whole.q.view(), whole.k.view(), whole.v.view(), whole.out.mutable_view(), whole.options).path;
+      EXPECT_EQ(contains(path, "copied together"), !contains(path, "BF16 products")) << path;
+      Workspace workspace;
+      for (Workspace* w : {static_cast<Workspace*>(nullptr), &workspace}) {
+        whole.options.workspace = w;
+        whole.run();
+        for (std::int64_t first = 0; first < s.tq; first += 20) {
+          Sizes few = s;
+          few.tq = 20;
+          Call part(few, type);
+          part.q.fill([&](const Index& at) { return element(whole.q.view(), {at[0], at[1], first + at[2], at[3]}); });
+          part.k = whole.k;
+          part.v = whole.v;
+          const Strided places = integers({310 - s.tq + first, 170 - s.tq + first});
+          part.options.mask = causal() | key_lengths(lengths.view()) | offsets(places.view());
+          part.options.num_threads = threads;
+          part.run();
+          for (std::int64_t b = 0; b < 2; ++b) {
+            for (std::int64_t h = 0; h < 4; ++h) {
+              for (std::int64_t i = 0; i < 20; ++i) {
+                ASSERT_TRUE(same_row(whole, {b, h, first + i}, part, {b, h, i}))
+                    << name_of(type) << ", query " << first + i << ", " << threads << " threads";
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(Bits, AnyExecutorAndWorkspace) {
   Backwards backwards;
   Threads threads;

@@ -17,6 +17,7 @@
 
 #include "attention/oracle.hpp"
 #include "attention/random_case.hpp"
+#include "support.hpp"
 
 // What the tests of attention share: one call whose tensors it owns, and a fixture that runs at each instruction set.
 namespace manyheads::test {
@@ -137,17 +138,6 @@ inline bool same_bits(const Call& a, const Call& c) {
     }
   }
   return true;
-}
-
-// The text of the Error that `work` throws; "no error" where it throws none.
-inline std::string error_of(const std::function<void()>& work, ErrorCode code = ErrorCode::kInvalidArgument) {
-  try {
-    work();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code) << error.what();
-    return error.what();
-  }
-  return "no error";
 }
 
 inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }

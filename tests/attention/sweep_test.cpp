@@ -11,14 +11,10 @@
 
 #include "attention/oracle.hpp"
 #include "attention/random_case.hpp"
+#include "support.hpp"
 
 namespace manyheads::test {
 namespace {
-
-std::int64_t from_environment(const char* name, std::int64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text != nullptr && *text != '\0' ? std::stoll(text) : otherwise;
-}
 
 // MANYHEADS_SWEEP_CASES sets how many random calls are compared with float64, MANYHEADS_SWEEP_SEED where the seeds
 // begin; a failing case's seed is printed, and alone it is run by MANYHEADS_SWEEP_CASES=1 and that seed. With

@@ -15,20 +15,14 @@
 #include <iterator>
 #include <manyheads/error.hpp>
 
+#include "support.hpp"
+
 namespace manyheads::base {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::string error_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::kIo);
-    return error.what();
-  }
-  return "no error";
-}
+std::string error_of(const std::function<void()>& work) { return test::error_of(work, ErrorCode::kIo); }
 
 std::string read_bytes(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);

@@ -21,6 +21,7 @@
 #include "allocations.hpp"
 #include "layer/convert.hpp"
 #include "layer/layer_reference.hpp"
+#include "support.hpp"
 
 namespace manyheads {
 namespace {
@@ -46,14 +47,8 @@ std::vector<unsigned char> bits(const Tensor& tensor) {
   return {begin, begin + static_cast<std::size_t>(tensor.elements()) * size_of(tensor.dtype())};
 }
 
-std::string error_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
+using test::error_of;
+using test::from_environment;
 
 // Adds a mask to `added` [B,H,T,S] as torch.nn.MultiheadAttention means it: key_padding_mask [B,S], attn_mask [T,S] or
 // [B*H,T,S]; true = ignore.
@@ -214,11 +209,6 @@ INSTANTIATE_TEST_SUITE_P(Files, GoldenLayer, testing::ValuesIn(golden_files()),
                          [](const auto& file) { return file.param.stem().string(); });
 
 TEST(GoldenLayerFiles, AreThere) { EXPECT_GE(golden_files().size(), 40U); }
-
-std::int64_t from_environment(const char* name, std::int64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text != nullptr && *text != '\0' ? std::stoll(text) : otherwise;
-}
 
 // All masks at once, with and without added keys, against the definition. MANYHEADS_LAYER_SWEEP_CASES sets how many
 // random layers, MANYHEADS_SWEEP_SEED where the seeds begin.

@@ -23,6 +23,7 @@
 #include "layer/convert.hpp"
 #include "model/pooling.hpp"
 #include "model/safetensors.hpp"
+#include "support.hpp"
 
 namespace manyheads::model {
 namespace {
@@ -316,14 +317,7 @@ TEST(BertEncoder, HeadScaleZeroTakesAHeadOut) {
   EXPECT_EQ(largest_difference(without, BertEncoder(config, tensors).run(input)), 0);
 }
 
-std::string error_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
+using test::error_of;
 
 TEST(BertEncoder, RunNamesWhatDoesNotFit) {
   const BertEncoder encoder = tiny();

@@ -5,20 +5,14 @@
 #include <functional>
 
 #include "model/malformed.hpp"
+#include "support.hpp"
 
 namespace manyheads::model {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::string error_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
+std::string error_of(const std::function<void()>& work) { return test::error_of(work, ErrorCode::kMalformedFile); }
 
 TEST(Json, MalformedFilesAreRefusedEachInItsOwnWords) {
   std::vector<Malformed> cases = not_json("{\"hidden_size\":", "}");

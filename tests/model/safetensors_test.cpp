@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "model/malformed.hpp"
+#include "support.hpp"
 
 namespace manyheads::model {
 namespace {
@@ -32,14 +33,7 @@ std::string read_bytes(const fs::path& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-std::string error_of(const auto& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
+std::string error_of(const std::function<void()>& work) { return test::error_of(work, std::nullopt); }
 
 template <class T>
 Tensor tensor_of(Dims shape, const std::vector<T>& values) {

@@ -278,6 +278,14 @@ HWY_INLINE Rows ValueRows(const AttentionCall& call, const Tile& tile, std::int6
   return {scratch, padded};
 }
 
+// A head's keys and values as F32, dense, to be read by many tiles.
+inline void Gather(const AttentionCall& call, const Tile& tile, std::int64_t keys, float* k, float* v) {
+  for (std::int64_t j = 0; j < keys; ++j) {
+    CopyRow(call.kv_type, call.k, call.k_at(tile.batch, tile.kv_head, j), call.k_stride[3], call.d, k + j * call.d);
+    CopyRow(call.kv_type, call.v, call.v_at(tile.batch, tile.kv_head, j), call.v_stride[3], call.dv, v + j * call.dv);
+  }
+}
+
 // Values as the rows of a tile's first operand: [value][words of keys], from rows [words of keys][value], in whole tiles,
 // the rest 0.
 HWY_INLINE Rows TileValues(const Rows& values, std::size_t words, std::size_t width, float* HWY_RESTRICT to) {

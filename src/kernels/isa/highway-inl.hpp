@@ -79,6 +79,7 @@ KernelTable Table(const char* name) {
                     .node_floats = Forms<Bf16>::Node,
                     .merge = Forms<Bf16>::Merge,
                     .weights = Weights,
+                    .gather = Gather,
                     .linear = Linear,
                     .layer_norm = LayerNorm,
                     .fma_work = FmaWork,
