@@ -49,7 +49,8 @@ struct AttentionOptions {
 // Rows whose keys are all forbidden give out 0 and lse -inf (the sink's logit where there is one).
 // The bits of a row depend on that row's query, its keys, values and mask and on the instruction set; not on threads,
 // batch, strides or alignment.
-// Allocates a workspace of O(D * log(Tk)) a thread unless given one. Thread-safe for disjoint outputs and workspaces.
+// Allocates a workspace unless given one: O(D * log(Tk)) a thread, and where many queries read keys and values that are not
+// dense F32, a copy of one head, at most 4 MB. Thread-safe for disjoint outputs and workspaces.
 // Throws Error with the argument and the shapes, before anything is written.
 // Online softmax: Milakov and Gimelshein 2018; tiling: Dao et al. 2022 (FlashAttention).
 void attention(ConstTensorView q, ConstTensorView k, ConstTensorView v, TensorView out,
