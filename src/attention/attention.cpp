@@ -52,7 +52,8 @@ class HeadCopy {
   kernels::AttentionCall of(const kernels::AttentionCall& call, const kernels::Tile& tile,
                             const kernels::KernelTable& table) {
     if (head_[0] != tile.batch || head_[1] != tile.kv_head) {
-      table.gather(call, tile, call.key_length(tile.batch), k_, v_);
+      // What the last query may see; no window leaves another more.
+      table.gather(call, tile, kernels::key_range(call, tile.batch, call.tq - 1).end, k_, v_);
       head_[0] = tile.batch;
       head_[1] = tile.kv_head;
     }
@@ -152,7 +153,7 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
   e.isa = table.name;
   if (call.int8_products) {
     e.path = "fused forward, I8 products";
-  } else if (call.kv_type == DType::kBF16 && table.bf16_products) {
+  } else if (attention_detail::multiplied_as_it_lies(call, table)) {
     e.path = "fused forward, BF16 products";
   } else if (call.kv_type == DType::kF32) {
     e.path = "fused forward, F32";

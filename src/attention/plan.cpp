@@ -23,15 +23,18 @@ constexpr std::int64_t kMostCopied = std::int64_t{1} << 20;
 bool copies_heads(const kernels::AttentionCall& call, const kernels::KernelTable& table, int workers) {
   const bool as_it_lies = call.kv_type == DType::kF32 && call.k_stride[2] == call.d && call.k_stride[3] == 1 &&
                           call.v_stride[2] == call.dv && call.v_stride[3] == 1;
-  const bool multiplied = call.int8_products || (call.type == DType::kBF16 && call.kv_type == DType::kBF16 && table.bf16_products);
   const bool elsewhere = call.page_size > 0 || call.k_starts.data != nullptr || call.q_starts.data != nullptr;
   const bool sparse = call.window_left >= 0 || call.window_right >= 0 || call.q_documents.data != nullptr;
   const std::int64_t tiles = call.q_heads / call.kv_heads * call.tq / table.tile_queries(call);
-  return !as_it_lies && !multiplied && !elsewhere && !sparse && tiles >= kTilesPerCopy * workers &&
+  return !as_it_lies && !multiplied_as_it_lies(call, table) && !elsewhere && !sparse && tiles >= kTilesPerCopy * workers &&
          call.tk <= kMostCopied / (call.d + call.dv);
 }
 
 }  // namespace
+
+bool multiplied_as_it_lies(const kernels::AttentionCall& call, const kernels::KernelTable& table) {
+  return call.int8_products || (call.kv_type == DType::kBF16 && table.bf16_products);
+}
 
 TileIndex::TileIndex(const kernels::AttentionCall& call, const Plan& plan, const kernels::KernelTable& table,
                      float* memory)

@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <atomic>
@@ -141,7 +142,11 @@ TEST_P(Bits, CopiesOfHeads) {
       const std::string path =
           explain(whole.q.view(), whole.k.view(), whole.v.view(), whole.out.mutable_view(), whole.options).path;
       EXPECT_EQ(contains(path, "copied together"), !contains(path, "BF16 products")) << path;
-      Workspace workspace;
+      Workspace workspace;  // that holds the copies of other keys
+      Call before = whole;
+      before.k.fill([](const Index& at) { return static_cast<double>(at[3]); });
+      before.options.workspace = &workspace;
+      before.run();
       for (Workspace* w : {static_cast<Workspace*>(nullptr), &workspace}) {
         whole.options.workspace = w;
         whole.run();
@@ -168,6 +173,21 @@ TEST_P(Bits, CopiesOfHeads) {
       }
     }
   }
+}
+
+TEST_P(Bits, KeysThatNoQueryMaySeeAreNotCopied) {
+  constexpr std::int64_t kSeen = 256, kKeys = 1024, kWidth = 64;
+  constexpr std::size_t kBytes = kKeys * kWidth * 2;
+  void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  ASSERT_EQ(mprotect(static_cast<char*>(memory) + kBytes / kKeys * kSeen, kBytes / kKeys * (kKeys - kSeen), PROT_NONE), 0);
+  const ConstTensorView keys(memory, DType::kF16, {1, 1, kKeys, kWidth});
+  Call call({.tq = kSeen, .tk = 1, .d = kWidth, .dv = kWidth}, DType::kF16);
+  AttentionOptions options{.mask = causal(Alignment::kTopLeft), .num_threads = 1};
+  EXPECT_TRUE(contains(explain(call.q.view(), keys, keys, call.out.mutable_view(), options).path, "copied together"));
+  attention(call.q.view(), keys, keys, call.out.mutable_view(), options);
+  EXPECT_EQ(call.out_at(0, 0, kSeen - 1, 0), 0.0);
+  munmap(memory, kBytes);
 }
 
 TEST_P(Bits, AnyExecutorAndWorkspace) {

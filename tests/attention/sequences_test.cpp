@@ -489,6 +489,15 @@ TEST(SequenceErrors, PagesAndScales) {
               attention(q.view(), k.view(), k.view(), out.mutable_view(), options);
             }),
             "attention: int8_products takes I8 keys and values (q F32 [2,2,3,8], k F32 [2,1,7,8], v F32 [2,1,7,8])");
+  const Strided wide_q = dense(DType::kF32, {1, 1, 1, 131073});
+  const Strided wide_k = dense(DType::kI8, {1, 1, 1, 131073});
+  const Strided one = filled(DType::kF32, {1, 1, 1}, [](const Index&) { return 1.0; });
+  Strided wide_out = dense(DType::kF32, {1, 1, 1, 131073});
+  EXPECT_TRUE(contains(error_of([&] {
+                         AttentionOptions options{.k_scales = one.view(), .v_scales = one.view(), .int8_products = true};
+                         attention(wide_q.view(), wide_k.view(), wide_k.view(), wide_out.mutable_view(), options);
+                       }),
+                       "attention: int8_products takes head sizes up to 131072 (q F32 [1,1,1,131073]"));
 }
 
 }  // namespace
