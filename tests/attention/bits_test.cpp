@@ -125,7 +125,7 @@ TEST_P(Bits, AnyNumberOfThreads) {
 TEST_P(Bits, CopiesOfHeads) {
   for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
     for (const int threads : {1, 2}) {
-      const Sizes s{.batch = 2, .q_heads = 4, .kv_heads = 2, .tq = 300, .tk = 310, .d = 24, .dv = 16};
+      const Sizes s{.batch = 2, .q_heads = 4, .kv_heads = threads, .tq = 300, .tk = 310, .d = 24, .dv = 16};
       Call whole(s, type, 3);
       const Strided lengths = integers({310, 170});
       const auto apart = [&](Strided& rows) {  // [B,T,H,D], and NaN behind the keys
