@@ -128,8 +128,8 @@ TEST_P(Bits, CopiesOfHeads) {
       const Sizes s{.batch = 2, .q_heads = 4, .kv_heads = threads, .tq = 300, .tk = 310, .d = 24, .dv = 16};
       Call whole(s, type, 3);
       const Strided lengths = integers({310, 170});
-      const auto apart = [&](Strided& rows) {  // [B,T,H,D], and NaN behind the keys
-        Strided moved(type, rows.shape, {0, 2, 1, 3}, 0, 1, -1, 0);
+      const auto apart = [&](Strided& rows) {  // [B,T,H,D] with gaps, and NaN behind the keys
+        Strided moved(type, rows.shape, {0, 2, 1, 3}, 3, 1, -1, 0);
         moved.fill([&](const Index& at) {
           return at[0] == 1 && at[2] >= 170 ? kNaN : element(rows.view(), {at[0], at[1], at[2], at[3]});
         });
