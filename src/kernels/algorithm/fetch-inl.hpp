@@ -6,6 +6,7 @@
 #define MANYHEADS_FETCH_INL_HPP
 #endif
 
+#include <algorithm>
 #include <cstddef>
 
 #include "hwy/highway.h"
@@ -27,18 +28,24 @@ class Fetcher {
   Fetcher(const Stretch* stretches, std::size_t count, std::size_t steps) : next_(stretches), last_(stretches + count) {
     std::size_t lines = 0;
     for (const Stretch* s = next_; s != last_; ++s) lines += static_cast<std::size_t>(s->end - s->begin) / 64;
-    each_step_ = (lines + steps - 1) / steps;
+    each_step_ = static_cast<std::ptrdiff_t>((lines + steps - 1) / steps * 64);
     if (count > 0) take();
   }
   HWY_INLINE void operator()(const float* /*here*/) {
-    for (std::size_t i = 0; i < each_step_; ++i) {
+    for (std::ptrdiff_t left = each_step_; left > 0;) {
       if (at_ == end_) {
-        if (next_ == last_) return;
+        if (next_ == last_) break;
         take();
       }
-      __builtin_prefetch(at_, 0, 2);  // to the second cache: the first is full of this run
-      at_ += 64;
+      const std::ptrdiff_t part = std::min(left, end_ - at_);
+      left -= part;
+      for (const char* stop = at_ + part; at_ != stop; at_ += 64) {
+        __builtin_prefetch(at_, 0, 2);  // to the second cache: the first is full of this run
+      }
     }
+#if HWY_TARGET == HWY_AVX3
+    asm volatile("" : "+m"(at_), "+m"(end_));  // stays in memory: the work needs the registers
+#endif
   }
 
  private:
@@ -51,7 +58,7 @@ class Fetcher {
   const Stretch* last_;
   const char* at_ = nullptr;
   const char* end_ = nullptr;
-  std::size_t each_step_ = 0;
+  std::ptrdiff_t each_step_ = 0;  // bytes
 };
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE

@@ -54,10 +54,9 @@ template <class Unit, int R>
 struct WordProducts {
   WordProducts(const TileState& state, const float* rows, std::size_t width, std::size_t words_of_row)
       : queries(rows), words(words_of_row), run(DepthRun(width)) {
-    const DF d;
     for (int r = 0; r < R; ++r) {
-      chain[r] = total[r] = hn::Zero(d);
-      if (Unit::kTerms == 4) chain[r] = hn::BitCast(d, hn::Set(hn::RebindToSigned<DF>(), state.row_start[r]));
+      chain[r] = Unit::Begin(state, r);
+      total[r] = hn::Zero(DF());
     }
   }
   HWY_INLINE void operator()(std::size_t word, VF key) {
@@ -68,7 +67,7 @@ struct WordProducts {
         chain[r] = hn::Zero(DF());
       }
     }
-    if constexpr (Unit::kTerms == 4) key = Unit::Raised(key);
+    key = Unit::Key(key);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const float* query = queries + word * R + static_cast<std::size_t>(r);
@@ -101,11 +100,7 @@ HWY_INLINE void ScoreRows(const AttentionCall& call, const TileState& state, con
   }
   WordProducts<Unit, R> products(state, queries, width, words);
   EachWord<Unit>(call.kv_type, call.k, keys, call.k_stride[3], call.d, products, meanwhile);
-  for (int r = 0; r < R; ++r) {
-    VF sum = products.sum(r);
-    if constexpr (Unit::kTerms == 4) sum = Unit::Number(sum, state.row_factor[r]);
-    hn::StoreU(sum, d, scores + r * kRunKeys);
-  }
+  for (int r = 0; r < R; ++r) hn::StoreU(Unit::Score(state, r, products.sum(r)), d, scores + r * kRunKeys);
 }
 
 // AddValues for values as they lie in the caller's memory: `chains` holds where the keys of each chain begin, that of place
@@ -199,17 +194,8 @@ HWY_INLINE void RowQueries(const AttentionCall& call, const Tile& tile, float* H
   const std::size_t words = Words<Unit>(width);
   for (std::size_t r = 0; r < R; ++r) {
     const std::int64_t at = call.q_at(tile.batch, state.head[r], state.query[r]);
-    if constexpr (Unit::kTerms == 4) {
-      const std::size_t padded = RoundUp(width, kTileSide);
-      CopyRow(call.type, call.q, at, call.q_stride[3], call.d, copy);
-      std::fill(copy + width, copy + padded, 0.0f);
-      const float step = ByteStep(copy, padded, 127.0f);
-      std::int8_t* bytes = reinterpret_cast<std::int8_t*>(copy);
-      ToBytes(copy, padded, InverseStep(step), bytes);
-      std::int32_t sum = 0;
-      for (std::size_t i = 0; i < width; ++i) sum += bytes[i];
-      state.row_start[r] = -128 * sum;
-      state.row_factor[r] = static_cast<float>(static_cast<double>(step) * state.q_factor);
+    if constexpr (Unit::kBytes) {
+      ByteQuery(call, at, r, copy, state);
       for (std::size_t i = 0; i < words; ++i) queries[i * R + r] = WordAt(copy + i);
     } else {
       const QueryFactor<Unit> change(state);
@@ -219,34 +205,41 @@ HWY_INLINE void RowQueries(const AttentionCall& call, const Tile& tile, float* H
   }
 }
 
-// What a run's weights, [row][64], come to as bytes: words at each row's begin, their steps, and where a value's scale
-// is negative, the words of the weights below 0.
-template <class Unit, int R>
-struct ByteWeights {
-  static constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
-
-  explicit ByteWeights(float* weights) {
-    const DF d;
-    for (std::size_t r = 0; r < R; ++r) {
-      float* row = weights + r * kRun;
-      VF least = hn::Zero(d);
-      for (std::size_t i = 0; i < kRun; i += hn::Lanes(d)) least = hn::Min(least, hn::LoadU(d, row + i));
-      negative = negative || hn::GetLane(hn::MinOfLanes(d, least)) < 0.0f;
-      step[r] = ByteStep(row, kRun, 255.0f);
-    }
-    for (std::size_t r = 0; r < R; ++r) {
-      float* row = weights + r * kRun;
-      const float inverse = InverseStep(step[r]);
-      if (negative) ToBytes(row, kRun, -inverse, reinterpret_cast<std::uint8_t*>(below + r * kRun / 4));
-      ToBytes(row, kRun, inverse,
-              reinterpret_cast<std::uint8_t*>(row));  // the bytes lie before the floats still to read
+// A run's weights, [row][64] of keys from `place` in it on, with the values where they do not lie ready: output[row]
+// (+)= weights[row] * values, `width` wide. `guard` as for LaneWeights.
+template <class Unit, int R, class Meanwhile>
+HWY_INLINE void AddRows(const Rows& values, std::size_t place, std::size_t count, bool guard, bool fresh,
+                        std::size_t width, float* HWY_RESTRICT scores, float* HWY_RESTRICT output,
+                        Meanwhile&& meanwhile) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
+  constexpr int kVectors = VectorsBeside<R>();
+  // Weights as words: in place, each row's packed at its begin.
+  if constexpr (Unit::kTerms == 2) {
+    for (std::size_t i = 0; i < R * kRun; i += 2 * n) {
+      hn::StoreU(Unit::Pack(hn::LoadU(d, scores + i), hn::LoadU(d, scores + i + n)), d,
+                 scores + i / kRun * kRun + i % kRun / 2);
     }
   }
-
-  bool negative = false;
-  float step[R];
-  HWY_ALIGN float below[R * kRun / 4];
-};
+  const auto add = [&]<class U>(U) HWY_ATTR {
+    const std::size_t words = Words<Unit>(count);
+    std::size_t i = 0;
+    for (; i + kVectors * n <= width; i += kVectors * n) {
+      AddValues<U, kVectors, R>(scores, kRun, 1, values.data + i, values.stride, place, words, fresh, width, output + i,
+                                meanwhile);
+    }
+    for (; i < width; i += n) {
+      AddValues<U, 1, R>(scores, kRun, 1, values.data + i, values.stride, place, words, fresh, width, output + i,
+                         meanwhile);
+    }
+  };
+  if (guard) {
+    add(WeightsFirst<Unit>());
+  } else {
+    add(Unit());
+  }
+}
 
 template <class Unit, int R>
 HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* scratch,
@@ -305,6 +298,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
         if (call.adjacent_keys(from, from + static_cast<std::int64_t>(rows.count))) {
           const std::int64_t at_first = call.k_at(tile.batch, tile.kv_head, from);
           for (std::size_t l = 0; l < n; ++l) rows.at[l] = at_first + static_cast<std::int64_t>(l) * call.k_stride[2];
+          rows.stride = rows.count == n ? call.k_stride[2] : 0;
         } else {
           for (std::size_t l = 0; l < rows.count; ++l) {
             rows.at[l] = call.k_at(tile.batch, tile.kv_head, from + static_cast<std::int64_t>(l));
@@ -316,66 +310,25 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
 
     if (some || state.rich || state.scaled_keys) RowScores(call, tile, state, R, begin, end, added, scores);
 
-    const std::size_t words = Words<Unit>(count);
     HWY_ALIGN float scales[kRun] = {};
     const float* value_scales = ValueScales(call, tile, begin, count, scales);
     Rows values{};
-    bool guard = false;
-    if (masked) {
-      guard = !ScalesFinite(value_scales, count);
-      if constexpr (Unit::kTerms != 4) {  // integers are finite
+    bool guard = masked && !ScalesFinite(value_scales, count);
+    if constexpr (!Unit::kBytes) {  // integers are finite
+      if (masked) {
         values = ValueRows<Unit>(call, tile, begin, end, n, scratch + at.values);
-        guard = guard || !AllFinite<Unit>(values, words, static_cast<std::size_t>(call.dv));
+        guard = guard || !AllFinite<Unit>(values, Words<Unit>(count), static_cast<std::size_t>(call.dv));
       }
     }
     RowWeights<Unit>(state, R, place, count, guard, fresh, value_scales, width, node, scores);
 
-    if constexpr (Unit::kTerms == 4) {
+    if constexpr (Unit::kBytes) {
       values = QuadRows(call, tile, begin, end, n, scratch + at.values);
-      ByteWeights<Unit, R> bytes(scores);
-      const auto add = [&](const float* from, std::size_t step, bool first) HWY_ATTR {
-        std::size_t i = 0;
-        for (; i + kVectors * n <= width; i += kVectors * n) {
-          AddQuads<Unit, kVectors, R>(from, step, values.data + i, values.stride, words, bytes.step, first, width,
-                                      output + i, fetch);
-        }
-        for (; i < width; i += n) {
-          AddQuads<Unit, 1, R>(from, step, values.data + i, values.stride, words, bytes.step, first, width, output + i,
-                               fetch);
-        }
-      };
-      add(scores, kRun, fresh);
-      if (bytes.negative) {
-        for (float& step : bytes.step) step = -step;
-        add(bytes.below, kRun / 4, false);
-      }
+      AddByteRows<Unit, R, kVectors>(values, Words<Unit>(count), fresh, width, scores, output, fetch);
     } else {
       if (!masked && AddInPlace<Unit, R>(call, tile, begin, count, scores, fresh, output, fetch)) return;
       if (!masked) values = ValueRows<Unit>(call, tile, begin, end, n, scratch + at.values);
-
-      // Weights as words: in place, each row's packed at its begin.
-      if constexpr (Unit::kTerms == 2) {
-        for (std::size_t i = 0; i < R * kRun; i += 2 * n) {
-          hn::StoreU(Unit::Pack(hn::LoadU(d, scores + i), hn::LoadU(d, scores + i + n)), d,
-                     scores + i / kRun * kRun + i % kRun / 2);
-        }
-      }
-      const auto add = [&]<class U>(U) HWY_ATTR {
-        std::size_t i = 0;
-        for (; i + kVectors * n <= width; i += kVectors * n) {
-          AddValues<U, kVectors, R>(scores, kRun, 1, values.data + i, values.stride, place, words, fresh, width,
-                                    output + i, fetch);
-        }
-        for (; i < width; i += n) {
-          AddValues<U, 1, R>(scores, kRun, 1, values.data + i, values.stride, place, words, fresh, width, output + i,
-                             fetch);
-        }
-      };
-      if (guard) {
-        add(WeightsFirst<Unit>());
-      } else {
-        add(Unit());
-      }
+      AddRows<Unit, R>(values, place, count, guard, fresh, width, scores, output, fetch);
     }
   });
   return tree.close();

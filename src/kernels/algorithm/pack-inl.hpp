@@ -28,6 +28,15 @@ constexpr std::size_t kSegment = 64;  // words of a row handled at a time
 struct LaneRows {
   std::int64_t at[kMaxLanes];
   std::size_t count = 0;
+  std::int64_t stride = 0;  // from each row to the next; 0 where it differs, is not known, or lanes have no row
+
+  void find_stride() {
+    if (count < LaneCount() || count < 2) return;
+    stride = at[1] - at[0];
+    for (std::size_t l = 2; l < count; ++l) {
+      if (at[l] - at[l - 1] != stride) stride = 0;
+    }
+  }
 };
 
 #if HWY_TARGET != HWY_SCALAR
@@ -72,13 +81,9 @@ HWY_INLINE std::size_t EachDense(const void* base, std::int64_t size, const Lane
   const std::size_t n = LaneCount();
   const std::size_t count = words / 4 * 4;
   const char* begin = static_cast<const char*>(base);
-  bool even = from_rows.count == n;
-  const std::int64_t stride = even ? from_rows.at[1] - from_rows.at[0] : 0;
-  for (std::size_t l = 1; even && l < n; ++l) even = from_rows.at[l] - from_rows.at[l - 1] == stride;
-  if (even) {
-    EvenRows rows{{}, static_cast<std::ptrdiff_t>(stride * size)};
-    for (std::size_t b = 0; b < n / 4; ++b) rows.at[b] = begin + from_rows.at[4 * b] * size;
-    EachBlock<kValues>(rows, 0, count, visit, meanwhile);
+  if (from_rows.stride != 0) {
+    EachBlock<kValues>(EvenRows{begin + from_rows.at[0] * size, static_cast<std::ptrdiff_t>(from_rows.stride * size)},
+                       0, count, visit, meanwhile);
     return count;
   }
   alignas(64) static constexpr float kZeros[kSegment] = {};

@@ -12,6 +12,7 @@
 #include <limits>
 
 #include "hwy/highway.h"
+#include "kernels/algorithm/merge-inl.hpp"
 #include "kernels/algorithm/pack-inl.hpp"
 #include "kernels/algorithm/tile-inl.hpp"
 #include "kernels/algorithm/unit-inl.hpp"
@@ -27,6 +28,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 struct QuadWords {
   static constexpr std::size_t kTerms = 4;
   static constexpr bool kTiles = false;
+  static constexpr bool kBytes = true;
   static constexpr bool kRowsOnly = true;  // what rows share, the keys' transposition, is little
   static constexpr int kFewRows = 8;
   static constexpr bool kChains = false;
@@ -37,10 +39,18 @@ struct QuadWords {
                                      std::int64_t count, float* scratch) {
     return WordRow<std::int8_t>(base, at, step, count, scratch);
   }
-  // Signed bytes as the first operand: 128 more each, which products with a row take off again from their start.
-  static HWY_INLINE VF Raised(VF words) {
+  // Signed bytes as the first operand: 128 more each, which products with a row take off again from their begin.
+  static HWY_INLINE VF Key(VF words) {
     const hn::RebindToUnsigned<DF> du;
     return hn::BitCast(DF(), hn::Xor(hn::BitCast(du, words), hn::Set(du, 0x80808080u)));
+  }
+  template <class State>
+  static HWY_INLINE VF Begin(const State& state, int row) {
+    return hn::BitCast(DF(), hn::Set(hn::RebindToSigned<DF>(), state.row_start[row]));
+  }
+  template <class State>
+  static HWY_INLINE VF Score(const State& state, int row, VF sum) {
+    return Number(sum, state.row_factor[row]);
   }
   static HWY_INLINE VF Number(VF sum, float step) {
     const DF d;
@@ -121,6 +131,24 @@ HWY_INLINE void ToBytes(const float* from, std::size_t count, float inverse, Byt
   }
 }
 
+// The query of row r, which begins at `at`, as bytes at the begin of `copy`, which holds a row of floats in whole
+// squares; and what its products begin with and are multiplied by.
+template <class State>
+HWY_INLINE void ByteQuery(const AttentionCall& call, std::int64_t at, std::size_t r, float* HWY_RESTRICT copy,
+                          State& state) {
+  const std::size_t width = static_cast<std::size_t>(call.d);
+  const std::size_t padded = RoundUp(width, kTileSide);
+  CopyRow(call.type, call.q, at, call.q_stride[3], call.d, copy);
+  std::fill(copy + width, copy + padded, 0.0f);
+  const float step = ByteStep(copy, padded, 127.0f);
+  std::int8_t* bytes = reinterpret_cast<std::int8_t*>(copy);
+  ToBytes(copy, padded, InverseStep(step), bytes);
+  std::int32_t sum = 0;
+  for (std::size_t i = 0; i < width; ++i) sum += bytes[i];
+  state.row_start[r] = -128 * sum;
+  state.row_factor[r] = static_cast<float>(static_cast<double>(step) * state.q_factor);
+}
+
 // Values of keys [begin, end): a row of words for each four keys from a multiple of four on, `multiple` words or more,
 // behind a key's last value 0; where keys are missing in the last words any bytes.
 HWY_INLINE Rows QuadRows(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end,
@@ -186,6 +214,60 @@ HWY_INLINE void AddQuads(const float* HWY_RESTRICT weights, std::size_t weights_
       const VF x = Unit::Number(sum[r][v], step[r]);
       hn::StoreU(fresh ? x : hn::Add(hn::LoadU(d, to), x), d, to);
     }
+  }
+}
+
+// What a run's weights, [row][64], come to as bytes: words at each row's begin, their steps, and where a value's scale
+// is negative, the words of the weights below 0.
+template <class Unit, int R>
+struct ByteWeights {
+  static constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
+
+  explicit ByteWeights(float* weights) {
+    const DF d;
+    for (std::size_t r = 0; r < R; ++r) {
+      float* row = weights + r * kRun;
+      VF least = hn::Zero(d);
+      for (std::size_t i = 0; i < kRun; i += hn::Lanes(d)) least = hn::Min(least, hn::LoadU(d, row + i));
+      negative = negative || hn::GetLane(hn::MinOfLanes(d, least)) < 0.0f;
+      step[r] = ByteStep(row, kRun, 255.0f);
+    }
+    for (std::size_t r = 0; r < R; ++r) {
+      float* row = weights + r * kRun;
+      const float inverse = InverseStep(step[r]);
+      if (negative) ToBytes(row, kRun, -inverse, reinterpret_cast<std::uint8_t*>(below + r * kRun / 4));
+      ToBytes(row, kRun, inverse,
+              reinterpret_cast<std::uint8_t*>(row));  // the bytes lie before the floats still to read
+    }
+  }
+
+  bool negative = false;
+  float step[R];
+  HWY_ALIGN float below[R * kRun / 4];
+};
+
+// The weights of a run, [row][64], with QuadRows: output[row] (+)= weights[row] * values, `width` wide.
+template <class Unit, int R, int NV, class Meanwhile>
+HWY_INLINE void AddByteRows(const Rows& values, std::size_t words, bool fresh, std::size_t width,
+                            float* HWY_RESTRICT weights, float* HWY_RESTRICT output, Meanwhile&& meanwhile) {
+  const std::size_t n = LaneCount();
+  constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
+  ByteWeights<Unit, R> bytes(weights);
+  const auto add = [&](const float* from, std::size_t step, bool first) HWY_ATTR {
+    std::size_t i = 0;
+    for (; i + NV * n <= width; i += NV * n) {
+      AddQuads<Unit, NV, R>(from, step, values.data + i, values.stride, words, bytes.step, first, width, output + i,
+                            meanwhile);
+    }
+    for (; i < width; i += n) {
+      AddQuads<Unit, 1, R>(from, step, values.data + i, values.stride, words, bytes.step, first, width, output + i,
+                           meanwhile);
+    }
+  };
+  add(weights, kRun, fresh);
+  if (bytes.negative) {
+    for (float& step : bytes.step) step = -step;
+    add(bytes.below, kRun / 4, false);
   }
 }
 

@@ -178,11 +178,18 @@ HWY_INLINE VF LoadBlocks(const At& at) {
 
 // Rows of words a fixed number of bytes apart, one for each lane: there are too few registers for an address a row.
 struct EvenRows {
-  const char* at[kMaxLanes / 4];  // of rows 0, 4, ...
+  const char* begin;
   std::ptrdiff_t stride;
   HWY_INLINE VF Blocks(std::size_t j, std::size_t i) const {
-    return LoadBlocks([&](std::size_t block) {
-      return reinterpret_cast<const float*>(at[block] + static_cast<std::ptrdiff_t>(j) * stride) + i;
+    return LoadBlocks([&](std::size_t block) HWY_ATTR {
+      const char* from = begin + 4 * i;
+      std::ptrdiff_t row = static_cast<std::ptrdiff_t>(4 * block + j);
+      if (row >= 8) {
+        from += 8 * stride;
+        row -= 8;
+      }
+      asm("" : "+r"(from));  // one address for eight rows
+      return reinterpret_cast<const float*>(from + row * stride);
     });
   }
 };

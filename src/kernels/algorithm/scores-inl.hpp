@@ -96,6 +96,7 @@ struct TileState {
     for (std::size_t r = first; r < first + n && static_cast<std::int64_t>(r) < rows; ++r) {
       lanes.at[lanes.count++] = at(head[r], query[r]);
     }
+    lanes.find_stride();
     return lanes;
   }
 };

@@ -32,8 +32,23 @@ HWY_INLINE const float* WordRow(const void* base, std::int64_t at, std::int64_t 
   return scratch;
 }
 
+// A unit whose sums begin at 0 and need no change: the operands are multiplied as they come.
+struct PlainSums {
+  static constexpr bool kBytes = false;  // rounds queries and weights to bytes (quads-inl.hpp)
+
+  template <class State>
+  static HWY_INLINE VF Begin(const State& /*state*/, int /*row*/) {
+    return hn::Zero(DF());
+  }
+  static HWY_INLINE VF Key(VF word) { return word; }
+  template <class State>
+  static HWY_INLINE VF Score(const State& /*state*/, int /*row*/, VF sum) {
+    return sum;
+  }
+};
+
 // Fused multiply-adds of F32.
-struct Floats {
+struct Floats : PlainSums {
   static constexpr std::size_t kTerms = 1;  // values in a word
   static constexpr bool kTiles = false;     // a step is one vector's, not a tile's (tiles-inl.hpp)
   static constexpr bool kRowsOnly = false;  // any number of rows passes over the keys few by few
@@ -59,7 +74,7 @@ struct Floats {
 #if HWY_TARGET == HWY_AVX3
 // Dot products of pairs of BF16 (vdpbf16ps), for tensors of BF16 only: each product exact, the two added to the sum one
 // after the other; denormals count as 0. As an instruction by name, since this target's own set does not include it.
-struct Pairs {
+struct Pairs : PlainSums {
   static constexpr std::size_t kTerms = 2;
   static constexpr bool kTiles = false;
   static constexpr bool kRowsOnly = false;
