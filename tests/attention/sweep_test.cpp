@@ -19,10 +19,10 @@ namespace {
 // MANYHEADS_SWEEP_CASES sets how many random calls are compared with float64, MANYHEADS_SWEEP_SEED where the seeds
 // begin; a failing case's seed is printed, and alone it is run by MANYHEADS_SWEEP_CASES=1 and that seed. With
 // MANYHEADS_SWEEP_SPLIT=1 each call is run at one instruction set, in turn, and not at all of them.
-TEST(AttentionSweep, RandomCasesStayWithinTheBoundsAtEveryInstructionSet) {
-  const std::int64_t cases = from_environment("MANYHEADS_SWEEP_CASES", 20000);
-  const std::int64_t first = from_environment("MANYHEADS_SWEEP_SEED", 1);
-  std::cout << "sweep: seeds " << first << " to " << first + cases - 1 << "\n";
+void sweep(std::int64_t quarter) {
+  const std::int64_t all = from_environment("MANYHEADS_SWEEP_CASES", 20000);
+  const std::int64_t first = from_environment("MANYHEADS_SWEEP_SEED", 1) + all * quarter / 4;
+  const std::int64_t cases = all * (quarter + 1) / 4 - all * quarter / 4;
   const bool split = from_environment("MANYHEADS_SWEEP_SPLIT", 0) != 0;
   const std::vector<std::string> isas = available_isas();
   std::int64_t calls = 0;
@@ -43,11 +43,17 @@ TEST(AttentionSweep, RandomCasesStayWithinTheBoundsAtEveryInstructionSet) {
     }
   }
   set_isa("");
-  std::cout << "sweep: " << cases << " cases, " << calls << " calls\n";
+  std::cout << "sweep: " << cases << " cases, " << calls << " calls, from seed " << first << " on\n";
   for (const auto& [isa, fraction] : largest) {
     std::cout << "sweep: largest error on " << isa << " as a fraction of its bound: " << fraction << "\n";
   }
 }
+
+// In quarters, which lie in different shards where the tests are sharded.
+TEST(AttentionSweep, RandomCases1) { sweep(0); }
+TEST(AttentionSweep, RandomCases2) { sweep(1); }
+TEST(AttentionSweep, RandomCases3) { sweep(2); }
+TEST(AttentionSweep, RandomCases4) { sweep(3); }
 
 // Seeds that lay outside the bounds once: large scores of short heads that a bias and ALiBi rounded again, and a sink so
 // far above its keys that F32 holds their share only as a denormal.
