@@ -110,9 +110,12 @@ struct AttentionCall {
   std::int64_t allowed_at(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const noexcept {
     return b * allowed_stride[0] + h * allowed_stride[1] + i * allowed_stride[2] + j * allowed_stride[3];
   }
-  // Whether keys [begin, end) lie one row stride apart.
-  bool adjacent_keys(std::int64_t begin, std::int64_t end) const noexcept {
-    return page_size == 0 || begin / page_size == (end - 1) / page_size;
+  // How many of keys [begin, end) lie one row stride apart, from the first on: those of its page.
+  std::int64_t adjacent(std::int64_t begin, std::int64_t end) const noexcept {
+    return page_size == 0 ? end - begin : std::min(end - begin, page_size - begin % page_size);
+  }
+  bool all_adjacent(std::int64_t begin, std::int64_t end) const noexcept {
+    return adjacent(begin, end) == end - begin;
   }
   std::int64_t queries(std::int64_t b) const noexcept {
     return q_starts.data != nullptr ? q_starts.at(b + 1, 0) - q_starts.at(b, 0) : tq;

@@ -37,11 +37,15 @@ HWY_INLINE std::size_t StretchesOf(const AttentionCall& call, const Tile& tile, 
   const std::int64_t size = static_cast<std::int64_t>(size_of(call.kv_type));
   std::size_t count = 0;
   const auto add = [&](const void* base, const std::int64_t* stride, std::int64_t width, const auto& at) {
-    if (stride[3] != 1 || begin >= end) return;
-    const std::int64_t together = stride[2] == width && call.adjacent_keys(begin, end) ? end - begin : 1;
-    for (std::int64_t j = begin; j < end; j += together) {
+    if (stride[3] != 1) return;
+    const bool dense = stride[2] == width;
+    for (std::int64_t j = begin, keys = 0; j < end; j += keys) {
+      keys = call.adjacent(j, end);
       const char* from = static_cast<const char*>(base) + at(j) * size;
-      to[count++] = {from, from + (together * width * size + 63) / 64 * 64};
+      const std::int64_t bytes = ((dense ? keys : 1) * width * size + 63) / 64 * 64;
+      for (std::int64_t row = 0; row < (dense ? 1 : keys); ++row, from += stride[2] * size) {
+        to[count++] = {from, from + bytes};
+      }
     }
   };
   add(call.k, call.k_stride, call.d, [&](std::int64_t j) { return call.k_at(tile.batch, tile.kv_head, j); });
@@ -295,7 +299,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
       const std::int64_t from = begin + static_cast<std::int64_t>(first);
       if (first < count) {
         rows.count = std::min(n, count - first);
-        if (call.adjacent_keys(from, from + static_cast<std::int64_t>(rows.count))) {
+        if (call.all_adjacent(from, from + static_cast<std::int64_t>(rows.count))) {
           const std::int64_t at_first = call.k_at(tile.batch, tile.kv_head, from);
           for (std::size_t l = 0; l < n; ++l) rows.at[l] = at_first + static_cast<std::int64_t>(l) * call.k_stride[2];
           rows.stride = rows.count == n ? call.k_stride[2] : 0;

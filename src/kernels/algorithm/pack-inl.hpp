@@ -221,7 +221,7 @@ HWY_INLINE Rows KeyRows(const AttentionCall& call, const Tile& tile, std::int64_
   const std::size_t words = Unit::kTiles ? (needed + kTileSide - 1) / kTileSide * kTileSide : needed;
   const bool whole = !Unit::kTiles || (words == needed && (end - begin) % static_cast<std::int64_t>(kTileSide) == 0);
   if (whole && (call.kv_type == DType::kF32 || terms == 2) && stride[3] == 1 && call.d % terms == 0 && stride[2] % terms == 0 &&
-      stride[2] >= call.d && call.adjacent_keys(begin, end)) {
+      stride[2] >= call.d && call.all_adjacent(begin, end)) {
     const std::int64_t at = call.k_at(tile.batch, tile.kv_head, begin);
     return {Unit::Row(call.kv_type, call.k, at, 1, call.d, nullptr), static_cast<std::size_t>(stride[2] / terms)};
   }
@@ -246,7 +246,7 @@ HWY_INLINE Rows ValueRows(const AttentionCall& call, const Tile& tile, std::int6
   const std::size_t padded = (width + multiple - 1) / multiple * multiple;
   // Rows a power of two apart would fall on the same few lines of the first cache: only dense ones stay.
   if (Unit::kTerms == 1 && call.kv_type == DType::kF32 && stride[3] == 1 && padded == width &&
-      (stride[2] == call.dv || (multiple > 1 && stride[2] >= call.dv)) && call.adjacent_keys(begin, end)) {
+      (stride[2] == call.dv || (multiple > 1 && stride[2] >= call.dv)) && call.all_adjacent(begin, end)) {
     return {static_cast<const float*>(call.v) + call.v_at(tile.batch, tile.kv_head, begin),
             static_cast<std::size_t>(stride[2])};
   }
