@@ -34,7 +34,7 @@ class Memory {
   }
   float* data() const noexcept { return data_; }
   float* scratch(int worker, const Plan& plan) const noexcept {
-    return data_ + plan.entry_floats + static_cast<std::size_t>(worker) * plan.scratch_floats;
+    return data_ + plan.entry_floats + plan.document_floats + static_cast<std::size_t>(worker) * plan.scratch_floats;
   }
 
  private:
@@ -74,10 +74,15 @@ class HeadCopy {
   float* v_;
 };
 
-void forward(const kernels::AttentionCall& call, const kernels::KernelTable& table, const AttentionOptions& options) {
+void forward(kernels::AttentionCall call, const kernels::KernelTable& table, const AttentionOptions& options) {
   const Plan p = plan(call, table, options);
   const Memory memory(p, options.workspace);
   const TileIndex tiles(call, p, table, memory.data());
+  if (p.document_floats > 0) {
+    auto* const documents = reinterpret_cast<std::int64_t*>(memory.data() + p.entry_floats);
+    kernels::tabulate_documents(call, documents);
+    call.run_documents = documents;
+  }
   float* const nodes = memory.scratch(p.workers, p);
   const auto copy_of = [&](int worker) {
     return HeadCopy(call, memory.scratch(worker, p) + p.scratch_floats - p.head_floats);
@@ -175,7 +180,7 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
   for (std::int64_t i = 0; i < plan.tiles; ++i) {
     const kernels::Tile tile = tiles(i);
     const std::int64_t keys_there = call.k_starts.data != nullptr ? call.key_length(tile.batch) : call.tk;
-    const std::int64_t runs = (keys_there + kernels::kRunKeys - 1) / kernels::kRunKeys;
+    const std::int64_t runs = kernels::runs_of(keys_there);
     std::int64_t keys = 0;
     const std::int64_t read =
         kernels::for_each_run(call, tile, kernels::tile_range(call, tile),

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "base/parallel.hpp"
+#include "kernels/mask.hpp"
 
 namespace manyheads::attention_detail {
 namespace {
@@ -88,6 +89,12 @@ Plan plan(const kernels::AttentionCall& call, const kernels::KernelTable& table,
   if (packed) {
     plan.entry_floats = (static_cast<std::size_t>(call.batch) + 1) * sizeof(std::int64_t) / sizeof(float);
     plan.entry_floats = (plan.entry_floats + 15) / 16 * 16;
+  }
+
+  if (call.k_documents.data != nullptr) {
+    plan.document_floats =
+        static_cast<std::size_t>(call.batch * kernels::runs_of(call.tk)) * 2 * sizeof(std::int64_t) / sizeof(float);
+    plan.document_floats = (plan.document_floats + 15) / 16 * 16;
   }
 
   const double width = static_cast<double>(call.d + call.dv);

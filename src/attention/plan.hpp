@@ -23,14 +23,15 @@ struct Plan {
   std::int64_t tasks() const noexcept { return tiles * blocks; }
   std::size_t workspace_floats() const noexcept {
     return static_cast<std::size_t>(workers) * scratch_floats + static_cast<std::size_t>(tasks()) * node_floats +
-           entry_floats;
+           entry_floats + document_floats;
   }
   kernels::ChunkRange chunks(std::int64_t block) const noexcept {
     return {block * block_chunks, block + 1 == blocks ? -1 : (block + 1) * block_chunks};
   }
 
   std::int64_t tile_rows = 0;
-  std::size_t entry_floats = 0;  // for the index of the entries' tiles, where their lengths differ
+  std::size_t entry_floats = 0;     // for the index of the entries' tiles, where their lengths differ
+  std::size_t document_floats = 0;  // for AttentionCall::run_documents
 };
 
 // The tiles of a batch entry. A part is one head's queries, or a whole group's where they are few.

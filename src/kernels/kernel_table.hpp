@@ -68,6 +68,8 @@ struct AttentionCall {
   bool offset_from_length = false;       // the diagonal's offset is the entry's key length - Tq
   IntegerView key_lengths;               // [B]
   IntegerView q_documents, k_documents;  // [B,T]
+  // The lowest and the highest document of each run of keys, [B][runs][2]; where null, ids are read each time.
+  const std::int64_t* run_documents = nullptr;
   const std::uint8_t* allowed = nullptr;
   std::int64_t allowed_stride[4] = {};
   const void* bias = nullptr;

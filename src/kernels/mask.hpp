@@ -58,6 +58,8 @@ inline TileRange tile_range(const AttentionCall& call, const Tile& tile) noexcep
 
 enum class Visibility { kNone, kSome, kAll };
 
+constexpr std::int64_t runs_of(std::int64_t keys) noexcept { return (keys + kRunKeys - 1) / kRunKeys; }
+
 // The lowest and the highest of some document ids.
 struct IdRange {
   std::int64_t low = 0;
@@ -91,6 +93,25 @@ inline IdRange id_range(const IntegerView& ids, std::int64_t b, std::int64_t beg
   });
 }
 
+// The same of the keys' documents, from the call's table where it has them.
+inline IdRange key_ids(const AttentionCall& call, std::int64_t b, std::int64_t begin, std::int64_t end) noexcept {
+  const bool whole = begin % kRunKeys == 0 && (end - begin == kRunKeys || end == call.tk);
+  if (call.run_documents == nullptr || !whole) return id_range(call.k_documents, b, begin, end);
+  const std::int64_t* run = call.run_documents + 2 * (b * runs_of(call.tk) + begin / kRunKeys);
+  return {run[0], run[1]};
+}
+
+// Fills such a table.
+inline void tabulate_documents(const AttentionCall& call, std::int64_t* to) noexcept {
+  for (std::int64_t b = 0; b < call.batch; ++b) {
+    for (std::int64_t begin = 0; begin < call.tk; begin += kRunKeys) {
+      const IdRange ids = id_range(call.k_documents, b, begin, std::min(begin + kRunKeys, call.tk));
+      *to++ = ids.low;
+      *to++ = ids.high;
+    }
+  }
+}
+
 // The ids of rows [row, row + rows) of a tile.
 inline IdRange query_ids(const AttentionCall& call, const Tile& tile, std::int64_t row, std::int64_t rows) noexcept {
   RowCursor cursor(call, {tile.batch, tile.kv_head, tile.row + row, rows});
@@ -118,7 +139,7 @@ inline KeyRange keys_of(const AttentionCall& call, std::int64_t b, const IdRange
 // What documents leave of keys [begin, end) to a tile whose rows have these ids. Reads ids, never keys.
 inline Visibility documents_of(const AttentionCall& call, const Tile& tile, const IdRange& ids, std::int64_t begin,
                                std::int64_t end) noexcept {
-  const IdRange keys = id_range(call.k_documents, tile.batch, begin, end);
+  const IdRange keys = key_ids(call, tile.batch, begin, end);
   if (keys.high < ids.low || ids.high < keys.low) return Visibility::kNone;
   if (ids.low == ids.high && keys.low == keys.high) return Visibility::kAll;
   return Visibility::kSome;
