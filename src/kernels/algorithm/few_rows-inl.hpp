@@ -209,8 +209,8 @@ HWY_INLINE void RowQueries(const AttentionCall& call, const Tile& tile, float* H
   }
 }
 
-// A run's weights, [row][64] of keys from `place` in it on, with the values where they do not lie ready: output[row]
-// (+)= weights[row] * values, `width` wide. `guard` as for LaneWeights.
+// The weights of a run in scores[row][64], of keys from `place` in it on, with its values as words: output[row] (+)=
+// weights[row] * values, `width` wide. The weights are lost. `guard` as for LaneWeights.
 template <class Unit, int R, class Meanwhile>
 HWY_INLINE void AddRows(const Rows& values, std::size_t place, std::size_t count, bool guard, bool fresh,
                         std::size_t width, float* HWY_RESTRICT scores, float* HWY_RESTRICT output,
