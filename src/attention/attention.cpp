@@ -52,8 +52,7 @@ class HeadCopy {
   kernels::AttentionCall of(const kernels::AttentionCall& call, const kernels::Tile& tile,
                             const kernels::KernelTable& table) {
     if (head_[0] != tile.batch || head_[1] != tile.kv_head) {
-      // What the last query may see; no window leaves another more.
-      table.gather(call, tile, kernels::key_range(call, tile.batch, call.tq - 1).end, k_, v_);
+      table.gather(call, tile, kernels::QueryKeys(call, tile.batch).end(call.tq - 1), k_, v_);
       head_[0] = tile.batch;
       head_[1] = tile.kv_head;
     }
@@ -93,11 +92,14 @@ void forward(kernels::AttentionCall call, const kernels::KernelTable& table, con
     const kernels::Tile tile = tiles(task / p.blocks);
     const std::int64_t block = task % p.blocks;
     float* node = nullptr;
+    kernels::Tile next;  // other workers take those between
+    if (p.blocks == 1 && task + p.workers < p.tiles) next = tiles(task + p.workers);
     if (p.blocks > 1) node = nodes_of(task / p.blocks) + static_cast<std::size_t>(block) * table.node_floats(call, tile);
     if (p.head_floats > 0) {
-      table.forward(copy_of(worker).of(call, tile, table), tile, p.chunks(block), node, memory.scratch(worker, p));
+      table.forward(copy_of(worker).of(call, tile, table), tile, p.chunks(block), next, node,
+                    memory.scratch(worker, p));
     } else {
-      table.forward(call, tile, p.chunks(block), node, memory.scratch(worker, p));
+      table.forward(call, tile, p.chunks(block), next, node, memory.scratch(worker, p));
     }
   });
   if (p.blocks == 1) return;

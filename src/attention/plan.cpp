@@ -17,7 +17,7 @@ constexpr double kBytesPerWorker = 1e5;
 constexpr std::int64_t kTasksPerWorker = 4;
 // Tiles of a head for each worker that pay for a copy of its keys and values, and the most floats of one.
 constexpr std::int64_t kTilesPerCopy = 4;
-constexpr std::int64_t kMostCopied = std::int64_t{1} << 20;
+constexpr std::int64_t kMostCopied = std::int64_t{1} << 21;
 
 // Whether the tiles of a head are many enough to read a dense copy of its keys and values in F32. Halves and bytes are then
 // converted once, and rows a power of two apart do not fall on the same few lines of a cache.
@@ -25,10 +25,11 @@ bool copies_heads(const kernels::AttentionCall& call, const kernels::KernelTable
   const bool as_it_lies = call.kv_type == DType::kF32 && call.k_stride[2] == call.d && call.k_stride[3] == 1 &&
                           call.v_stride[2] == call.dv && call.v_stride[3] == 1;
   const bool elsewhere = call.page_size > 0 || call.k_starts.data != nullptr || call.q_starts.data != nullptr;
-  const bool sparse = call.window_left >= 0 || call.window_right >= 0 || call.q_documents.data != nullptr;
+  // Windows of a few queries leave most keys unread.
+  const bool windows = call.window_left >= 0 || call.window_right >= 0;
   const std::int64_t tiles = call.q_heads / call.kv_heads * call.tq / table.tile_queries(call);
-  return !as_it_lies && !multiplied_as_it_lies(call, table) && !elsewhere && !sparse && tiles >= kTilesPerCopy * workers &&
-         call.tk <= kMostCopied / (call.d + call.dv);
+  return !as_it_lies && !multiplied_as_it_lies(call, table) && !elsewhere && (!windows || call.tq >= call.tk / 2) &&
+         tiles >= kTilesPerCopy * workers && call.tk <= kMostCopied / (call.d + call.dv);
 }
 
 }  // namespace

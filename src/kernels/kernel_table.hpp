@@ -217,7 +217,8 @@ struct KernelTable {
   std::size_t (*scratch_floats)(const AttentionCall&, const Tile&);  // for one worker
   // A tile's rows over some of its chunks: to the caller's output, or to `node` (node_floats) where it is not null; the
   // nodes of the blocks of a tile follow each other, and merge stores what they come to.
-  void (*forward)(const AttentionCall&, const Tile&, const ChunkRange&, float* node, float* scratch);
+  // What `next`, the tile that the worker will likely take then, reads is fetched meanwhile; no rows: it is not known.
+  void (*forward)(const AttentionCall&, const Tile&, const ChunkRange&, const Tile& next, float* node, float* scratch);
   std::size_t (*node_floats)(const AttentionCall&, const Tile&);
   void (*merge)(const AttentionCall&, const Tile&, float* nodes, std::int64_t count);
   void (*weights)(const AttentionCall&, const Tile&, float* scratch);

@@ -13,16 +13,22 @@ struct KeyRange {
   std::int64_t end = 0;  // <= begin: no key at all
 };
 
-// The keys that causal, window and key length leave to query i.
-inline KeyRange key_range(const AttentionCall& call, std::int64_t b, std::int64_t i) noexcept {
-  KeyRange range{0, call.key_length(b)};
-  const std::int64_t diagonal = i + call.diagonal(b);
-  if (call.causal) range.end = std::min(range.end, diagonal + 1);
-  if (call.window_left >= 0) range.begin = std::max(range.begin, diagonal - call.window_left);
-  if (call.window_right >= 0) range.end = std::min(range.end, diagonal + call.window_right + 1);
-  range.end = std::max(range.end, range.begin);
-  return range;
-}
+// The keys that causal, window and key length leave to the queries of entry b.
+struct QueryKeys {
+  QueryKeys(const AttentionCall& call, std::int64_t b) noexcept
+      : length(call.key_length(b)), diagonal(call.diagonal(b)), left(call.window_left), right(call.window_right) {
+    if (call.causal) right = right < 0 ? 0 : std::min(right, std::int64_t{0});
+  }
+  KeyRange operator()(std::int64_t i) const noexcept {
+    const std::int64_t begin = left >= 0 ? std::max(i + diagonal - left, std::int64_t{0}) : 0;
+    return {begin, std::max(end(i), begin)};
+  }
+  // The key behind the last that query i or one before it sees.
+  std::int64_t end(std::int64_t i) const noexcept {
+    return right >= 0 ? std::max(std::min(length, i + diagonal + right + 1), std::int64_t{0}) : length;
+  }
+  std::int64_t length, diagonal, left, right;
+};
 
 // Walks the rows of a tile: the query of each, and its head within the group. Divides once, not once a row.
 struct RowCursor {
@@ -52,7 +58,8 @@ struct TileRange {
 inline TileRange tile_range(const AttentionCall& call, const Tile& tile) noexcept {
   TileRange range(call);
   RowCursor cursor(call, tile);
-  for (std::int64_t r = 0; r < tile.rows; ++r, cursor.next()) range.add(key_range(call, tile.batch, cursor.query));
+  const QueryKeys keys(call, tile.batch);
+  for (std::int64_t r = 0; r < tile.rows; ++r, cursor.next()) range.add(keys(cursor.query));
   return range;
 }
 

@@ -40,8 +40,8 @@ HWY_INLINE float* WithCount(std::size_t count, Args&&... args) {
 template <class Unit, int NV>
 struct LanesKernel {
   static float* Run(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* scratch,
-                    TileState& state) {
-    return ForwardLanes<Unit, NV>(call, tile, chunks, scratch, state);
+                    TileState& state, const Tile& next, bool writes) {
+    return ForwardLanes<Unit, NV>(call, tile, chunks, scratch, state, next, writes);
   }
 };
 template <class Unit, int R>
@@ -52,37 +52,29 @@ struct RowsKernel {
   }
 };
 
-// Asks for the lines that the tile's rows will be written to: they come while it computes.
-HWY_INLINE void FetchOutput(const AttentionCall& call, const Tile& tile, const TileState& state) {
-  if (call.out_stride[3] != 1) return;
-  const std::int64_t size = static_cast<std::int64_t>(size_of(call.out_type));
-  for (std::size_t r = 0; r < static_cast<std::size_t>(tile.rows); ++r) {
-    const char* row = static_cast<const char*>(call.out) + call.out_at(tile.batch, state.head[r], state.query[r]) * size;
-    for (std::int64_t i = 0; i < call.dv * size; i += 64) __builtin_prefetch(row + i, 1, 2);
-  }
-}
-
 // A tile's rows over the chunks given, to the caller's output, or to a node of the merge tree where one is given.
 template <class Unit>
-void ForwardTile(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* node, float* scratch) {
+void ForwardTile(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, const Tile& next, float* node,
+                 float* scratch) {
   TileState state;
   const std::size_t places = PlacesOf<Unit>(tile);
   BeginTile<Unit>(call, tile, places, state);
   float* root = nullptr;
-  if (node == nullptr && tile.rows > Unit::kFewRows) FetchOutput(call, tile, state);
+  const bool writes = node == nullptr;
   if constexpr (Unit::kTiles) {
     const std::size_t sides = places / kTileSide;
     Unit::Begin();
-    root = sides == 1   ? ForwardLanes<Unit, SideVectors(1)>(call, tile, chunks, scratch, state)
-           : sides == 2 ? ForwardLanes<Unit, SideVectors(2)>(call, tile, chunks, scratch, state)
-           : sides == 3 ? ForwardLanes<Unit, SideVectors(3)>(call, tile, chunks, scratch, state)
-                        : ForwardLanes<Unit, SideVectors(4)>(call, tile, chunks, scratch, state);
+    root = sides == 1   ? ForwardLanes<Unit, SideVectors(1)>(call, tile, chunks, scratch, state, next, writes)
+           : sides == 2 ? ForwardLanes<Unit, SideVectors(2)>(call, tile, chunks, scratch, state, next, writes)
+           : sides == 3 ? ForwardLanes<Unit, SideVectors(3)>(call, tile, chunks, scratch, state, next, writes)
+                        : ForwardLanes<Unit, SideVectors(4)>(call, tile, chunks, scratch, state, next, writes);
     Unit::End();
   } else if (Unit::kRowsOnly || tile.rows <= Unit::kFewRows) {
     root = WithCount<Unit, RowsKernel, Unit::kFewRows>(static_cast<std::size_t>(tile.rows), call, tile, chunks, scratch,
                                                        state);
   } else if constexpr (!Unit::kRowsOnly) {
-    root = WithCount<Unit, LanesKernel, kTileVectors>(places / LaneCount(), call, tile, chunks, scratch, state);
+    root = WithCount<Unit, LanesKernel, kTileVectors>(places / LaneCount(), call, tile, chunks, scratch, state, next,
+                                                      writes);
   }
   if (node == nullptr) {
     if (root == nullptr) {

@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include "hwy/highway.h"
+#include "kernels/algorithm/ahead-inl.hpp"
 #include "kernels/algorithm/merge-inl.hpp"
 #include "kernels/algorithm/scores-inl.hpp"
 #include "kernels/kernel_table.hpp"
@@ -130,6 +131,7 @@ struct LaneRun {
   float* added;
   float* tiles;
   float* output;  // of the chunk's node
+  TileAhead& ahead;
 };
 
 // Keys [begin, end) of a run, at the begin of a word, for NV vectors from `vector` on: scores, weights, and their products
@@ -153,7 +155,7 @@ HWY_INLINE void AddRun(const AttentionCall& call, const Tile& tile, const TileSt
 
   VF top[NV];
   ScoreRun<Unit, NV>(call, tile, state, lanes, row, {run.keys.data + skipped * run.keys.stride, run.keys.stride}, begin,
-                     end, run.some, run.added, scores, top);
+                     end, run.some, run.added, scores, top, run.ahead);
   for (std::size_t v = 0; v < NV; ++v) {
     const auto moves = hn::Gt(top[v], hn::Add(m[v], hn::Set(d, kMaxSlack)));
     if (hn::AllFalse(d, moves)) continue;
@@ -255,20 +257,15 @@ HWY_INLINE void AddParts(const AttentionCall& call, const Tile& tile, const Tile
 
 template <class Unit, int NV>
 HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* scratch,
-                                 TileState& state) {
+                                 TileState& state, const Tile& next, bool writes) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   const std::size_t lanes = NV * n;
   const std::size_t dv = static_cast<std::size_t>(call.dv);
   const ForwardScratch at(call, tile);
   PackQueries<Unit>(call, tile, lanes, scratch + at.packed, state);
+  TileAhead ahead(call, tile, next, state, writes, NV);
   MergeTree<LaneNodes> tree({lanes, OutputWidth<Unit>(call, tile)}, scratch + at.nodes, at.node);
-  IdRange ids[NV];
-  if (call.q_documents.data != nullptr) {
-    for (std::int64_t v = 0, rows = static_cast<std::int64_t>(n); v < NV && v * rows < tile.rows; ++v) {
-      ids[v] = query_ids(call, tile, v * rows, std::min(rows, tile.rows - v * rows));
-    }
-  }
 
   std::int64_t chunk = -1;
   float* node = nullptr;  // of the chunk under way
@@ -304,8 +301,19 @@ HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, co
     const float* value_scales = ValueScales(call, tile, begin, keys, scales);
     const bool guard = (some || call.bias != nullptr) &&
                        !(AllFinite<Unit>(values, Words<Unit>(keys), dv) && ScalesFinite(value_scales, keys));
-    const LaneRun run{begin, end, some, guard, fresh, KeyRows<Unit>(call, tile, begin, end, scratch + at.keys), values,
-                      value_scales, scratch + at.scores, scratch + at.added, scratch + at.tiles, node + 2 * lanes};
+    const LaneRun run{begin,
+                      end,
+                      some,
+                      guard,
+                      fresh,
+                      KeyRows<Unit>(call, tile, begin, end, scratch + at.keys),
+                      values,
+                      value_scales,
+                      scratch + at.scores,
+                      scratch + at.added,
+                      scratch + at.tiles,
+                      node + 2 * lanes,
+                      ahead};
 
     if constexpr (!Unit::kTiles && NV > 1) {
       if (some) {
@@ -313,7 +321,7 @@ HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, co
         for (int v = 0; v < NV; ++v) {
           part[v] = {std::max(begin, state.vector_keys[v].begin), std::min(end, state.vector_keys[v].end)};
           if (part[v].begin < part[v].end && call.q_documents.data != nullptr) {
-            part[v] = keys_of(call, tile.batch, ids[v], part[v].begin, part[v].end);
+            part[v] = keys_of(call, tile.batch, state.vector_ids[v], part[v].begin, part[v].end);
           }
           part[v].begin -= (part[v].begin - begin) % kTerms;
         }

@@ -212,7 +212,12 @@ HWY_INLINE void StoreTile(const AttentionCall& call, const Tile& tile, const Til
   const std::size_t width = OutputWidth<Unit>(call, tile);
   float* output = root + 2 * places;
   HWY_ALIGN float inverse[TileState::kMaxRows] = {};
-  for (std::size_t r = 0; r < static_cast<std::size_t>(tile.rows); ++r) {
+  const bool sums_only = call.lse == nullptr && call.sinks == nullptr;
+  for (std::size_t r = 0; sums_only && r < static_cast<std::size_t>(tile.rows); ++r) {  // by itself, for vectors
+    const double sum = static_cast<double>(root[places + r]);
+    inverse[r] = static_cast<float>(sum != 0.0 ? 1.0 / sum : 0.0);
+  }
+  for (std::size_t r = 0; !sums_only && r < static_cast<std::size_t>(tile.rows); ++r) {
     double factor = FinishRow(call, tile, state, r, root[r], root[places + r]);
     // A sink far above the keys leaves a factor that F32 holds coarsely or not at all.
     if (factor > 0 && factor < static_cast<double>(std::numeric_limits<float>::min())) {

@@ -75,6 +75,8 @@ struct TileState {
   std::int64_t rows = 0;  // rows of the call; places behind them stand for the first, and see no key
   TileRange range;
   KeyRange vector_keys[kMaxRows];  // what the ranges above leave to any row of a vector
+  KeyRange vector_all[kMaxRows];   // and to all of them
+  IdRange vector_ids[kMaxRows];    // where there are documents
   double q_factor = 1;      // folded into the packed queries
   double sum_factor = 1;    // on products summed in double
   float row_factor[Floats::kFewRows];        // on products of bytes: the row's step and the factor
@@ -107,11 +109,12 @@ HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size
   state.rows = tile.rows;
   state.range = TileRange(call);
   RowCursor cursor(call, tile);
+  const QueryKeys keys_of_query(call, tile.batch);
   for (std::size_t r = 0; r < places; ++r) {
     const bool real = static_cast<std::int64_t>(r) < tile.rows;
     state.head[r] = real ? tile.kv_head * group + cursor.head : state.head[0];
     state.query[r] = real ? cursor.query : state.query[0];
-    const KeyRange keys = real ? key_range(call, tile.batch, cursor.query) : KeyRange{};
+    const KeyRange keys = real ? keys_of_query(cursor.query) : KeyRange{};
     state.begin[r] = keys.begin;
     state.end[r] = keys.end;
     if (real) state.range.add(keys);
@@ -120,10 +123,19 @@ HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size
   const std::size_t n = LaneCount();
   for (std::size_t v = 0; v * n < places; ++v) {
     KeyRange& keys = state.vector_keys[v];
+    KeyRange& all = state.vector_all[v];
     keys = {call.tk, 0};
+    all = {0, call.tk};
     for (std::size_t r = v * n; r < v * n + n && r < places; ++r) {
+      if (static_cast<std::int64_t>(r) < tile.rows) {
+        all = {std::max(all.begin, state.begin[r]), std::min(all.end, state.end[r])};
+      }
       if (state.begin[r] >= state.end[r]) continue;
       keys = {std::min(keys.begin, state.begin[r]), std::max(keys.end, state.end[r])};
+    }
+    if (call.q_documents.data != nullptr && static_cast<std::int64_t>(v * n) < tile.rows) {
+      const std::int64_t row = static_cast<std::int64_t>(v * n);
+      state.vector_ids[v] = query_ids(call, tile, row, std::min(static_cast<std::int64_t>(n), tile.rows - row));
     }
   }
   // A plain scale is folded with the change of base.
@@ -380,13 +392,14 @@ HWY_INLINE void ScoreKeys(const float* HWY_RESTRICT packed, std::size_t lanes, c
   }
 }
 
-// Scores of keys [begin, end) against NV vectors of a tile of `lanes` from row `row` on, queries in the lanes, in base 2
-// but for late_factor, to scores[key][lane], forbidden ones -inf; `maximum` takes each lane's largest. `some` where some
-// lane may not see some key.
-template <class Unit, int NV>
+// Scores of keys [begin, end) against NV vectors of a tile of `lanes` from row `row` on, queries in the lanes, in base
+// 2 but for late_factor, to scores[key][lane], forbidden ones -inf; `maximum` takes each lane's largest. `some` where
+// some lane may not see some key; `meanwhile` is told of the keys and vectors multiplied.
+template <class Unit, int NV, class Meanwhile>
 HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t lanes,
                          std::size_t row, const Rows& keys, std::int64_t begin, std::int64_t end, bool some,
-                         float* HWY_RESTRICT added, float* HWY_RESTRICT scores, VF (&maximum)[NV]) {
+                         float* HWY_RESTRICT added, float* HWY_RESTRICT scores, VF (&maximum)[NV],
+                         Meanwhile&& meanwhile) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   constexpr std::size_t kVectors = NV;
@@ -397,6 +410,7 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
   for (int v = 0; v < NV; ++v) best[v] = forbidden;
 
   if constexpr (Unit::kTiles) {
+    meanwhile(count, kVectors);
     const std::size_t depth = (Words<Unit>(width) + kTileSide - 1) / kTileSide;
     const std::size_t rows = (count + kTileSide - 1) / kTileSide * kTileSide;
     TileProducts<Unit>(keys.data, keys.stride, state.packed, lanes, depth, scores, lanes, rows, lanes, true);
@@ -412,6 +426,7 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
     Fetcher fetch(ahead, AddedAhead(call, tile, state, row, kVectors * n, begin, ahead), (count + kRows - 1) / kRows);
     for (std::size_t j = 0; j < count && count >= kRows; j += kRows) {
       fetch(nullptr);
+      meanwhile(kRows, kVectors);
       // The last rows may be taken twice: they come out the same.
       ScoreKeys<Unit, kRows, NV>(packed, lanes, keys, std::min(j, count - kRows), width, state.sum_factor, scores,
                                   best);
@@ -423,6 +438,7 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
 
   if (some || state.rich || state.scaled_keys) {
     const bool cut = begin < state.range.all.begin || end > state.range.all.end;
+    const bool only_masks = !state.rich && !state.scaled_keys && !state.adds;
     if (state.adds) AddedLanes(call, tile, state, row, kVectors * n, begin, end, added);
     const ScoreRule rule(call, state);
     const hn::RebindToSigned<DF> di;
@@ -430,7 +446,9 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
     if (state.scaled_keys) call.copy_k_scales(tile.batch, tile.kv_head, begin, end, key_scales);
     std::int32_t key_low[kRunKeys];
     std::int32_t key_high[kRunKeys];
+    IdRange key_documents;
     if (state.documents) {
+      key_documents = id_range(call.k_documents, tile.batch, begin, end);
       with_ids(call.k_documents, tile.batch, begin, [&](const auto* ids, std::int64_t step) {
         for (std::size_t key = 0; key < count; ++key) {
           const std::int64_t id = ids[static_cast<std::int64_t>(key) * step];
@@ -441,6 +459,21 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
     }
     for (int v = 0; v < NV; ++v) {
       const std::size_t at = static_cast<std::size_t>(v) * n;
+      const std::size_t vector = row / n + static_cast<std::size_t>(v);
+      const IdRange& ids = state.vector_ids[vector];
+      const bool one_document = ids.low == ids.high && key_documents.low == ids.low && key_documents.high == ids.low;
+      const bool documents = state.documents && !one_document;
+      // Keys that all the lanes see, where nothing is asked but that: their scores stay.
+      std::size_t seen = count;
+      std::size_t seen_end = count;
+      if (only_masks && !documents) {
+        const KeyRange& all = state.vector_all[vector];
+        if (all.begin <= begin && all.end >= end) continue;
+        if (all.begin < std::min(all.end, end) && all.end > begin) {
+          seen = static_cast<std::size_t>(std::max(all.begin - begin, std::int64_t{0}));
+          seen_end = static_cast<std::size_t>(std::min(all.end, end) - begin);
+        }
+      }
       HWY_ALIGN float row_first[kMaxLanes];
       HWY_ALIGN float row_last[kMaxLanes];
       for (std::size_t l = 0; l < n; ++l) {  // by itself, so that it becomes vectors
@@ -456,7 +489,7 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
       }
       HWY_ALIGN std::int32_t row_low[kMaxLanes] = {};
       HWY_ALIGN std::int32_t row_high[kMaxLanes] = {};
-      for (std::size_t l = 0; state.documents && l < n; ++l) {
+      for (std::size_t l = 0; documents && l < n; ++l) {
         row_low[l] = static_cast<std::int32_t>(state.document[row + at + l]);
         row_high[l] = static_cast<std::int32_t>(state.document[row + at + l] >> 32);
       }
@@ -467,23 +500,27 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
       const VF slope = hn::Load(d, row_slope);
       const VF distance = hn::Load(d, row_distance);
       VF top = forbidden;
-      for (std::size_t key = 0; key < count; ++key) {
-        float* to = scores + key * lanes + at;
-        const VF extra = state.adds ? hn::LoadU(d, added + key * kVectors * n + at) : hn::Zero(d);
-        const VF place = hn::Set(d, static_cast<float>(static_cast<std::int64_t>(key) + begin % kRunKeys));
-        const VF key_scale = hn::Set(d, key_scales[key]);
-        VF x = rule(hn::LoadU(d, to), key_scale, extra, slope, distance, place);
-        if (cut) {
-          const VF here = hn::Set(d, static_cast<float>(key));
-          x = hn::IfThenElse(hn::And(hn::Ge(here, first), hn::Lt(here, last)), x, forbidden);
+      for (std::size_t key = seen; key < seen_end; ++key) top = hn::Max(hn::LoadU(d, scores + key * lanes + at), top);
+      const std::size_t parts[2][2] = {{0, seen}, {seen_end, count}};
+      for (const auto& part : parts) {
+        for (std::size_t key = part[0]; key < part[1]; ++key) {
+          float* to = scores + key * lanes + at;
+          const VF extra = state.adds ? hn::LoadU(d, added + key * kVectors * n + at) : hn::Zero(d);
+          const VF place = hn::Set(d, static_cast<float>(static_cast<std::int64_t>(key) + begin % kRunKeys));
+          const VF key_scale = hn::Set(d, key_scales[key]);
+          VF x = rule(hn::LoadU(d, to), key_scale, extra, slope, distance, place);
+          if (cut) {
+            const VF here = hn::Set(d, static_cast<float>(key));
+            x = hn::IfThenElse(hn::And(hn::Ge(here, first), hn::Lt(here, last)), x, forbidden);
+          }
+          if (documents) {
+            const auto same = hn::And(hn::Eq(hn::Set(di, key_low[key]), document_low),
+                                      hn::Eq(hn::Set(di, key_high[key]), document_high));
+            x = hn::IfThenElse(hn::RebindMask(d, same), x, forbidden);
+          }
+          hn::StoreU(x, d, to);
+          top = hn::Max(x, top);
         }
-        if (state.documents) {
-          const auto same = hn::And(hn::Eq(hn::Set(di, key_low[key]), document_low),
-                                    hn::Eq(hn::Set(di, key_high[key]), document_high));
-          x = hn::IfThenElse(hn::RebindMask(d, same), x, forbidden);
-        }
-        hn::StoreU(x, d, to);
-        top = hn::Max(x, top);
       }
       best[v] = top;
     }

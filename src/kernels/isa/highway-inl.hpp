@@ -44,9 +44,9 @@ struct Forms {
     if (call.type == DType::kBF16 && call.kv_type == DType::kBF16) return visit(Bf16());
     return visit(Floats());
   }
-  static void Forward(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* node,
-                      float* scratch) {
-    With(call, [&]<class Unit>(Unit) { ForwardTile<Unit>(call, tile, chunks, node, scratch); });
+  static void Forward(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, const Tile& next,
+                      float* node, float* scratch) {
+    With(call, [&]<class Unit>(Unit) { ForwardTile<Unit>(call, tile, chunks, next, node, scratch); });
   }
   static std::int64_t TileQueries(const AttentionCall& call) {
     return With(call, []<class Unit>(Unit) {
