@@ -41,11 +41,14 @@ struct LaneRows {
 
 #if HWY_TARGET != HWY_SCALAR
 
-// Visits `count` words of rows, from word `from` on, four at a time: visit(word, vector) in ascending order, each word
-// widened to kValues of them. `from` and `count` are multiples of four.
-template <int kValues, class Rows, class Visit, class Meanwhile>
+// What a word holds where its values are to be widened, the first in its low bits.
+enum class Held { kWord, kBF16, kF16, kI8 };
+constexpr std::size_t ValuesIn(Held held) { return held == Held::kWord ? 1 : held == Held::kI8 ? 4 : 2; }
+
+// Visits `count` words of rows, from word `from` on, four at a time: visit(value, vector) in ascending order. `from`
+// and `count` are multiples of four.
+template <Held kHeld, class Rows, class Visit, class Meanwhile>
 HWY_INLINE void EachBlock(const Rows& rows, std::size_t from, std::size_t count, Visit&& visit, Meanwhile&& meanwhile) {
-  static_assert(kValues == 1 || kValues == 2 || kValues == 4);
   const DF d;
   const hn::RebindToSigned<DF> di;
   for (std::size_t i = 0; i < count; i += 4) {
@@ -56,11 +59,20 @@ HWY_INLINE void EachBlock(const Rows& rows, std::size_t from, std::size_t count,
     TransposeBlocks(block);
 #pragma GCC unroll 4
     for (std::size_t j = 0; j < 4; ++j) {
-      const std::size_t at = (from + i + j) * kValues;
+      const std::size_t at = (from + i + j) * ValuesIn(kHeld);
       [[maybe_unused]] const auto word = hn::BitCast(di, block[j]);
-      if constexpr (kValues == 1) {
+      if constexpr (kHeld == Held::kWord) {
         visit(at, block[j]);
-      } else if constexpr (kValues == 2) {
+#if HWY_TARGET == HWY_AVX3
+      } else if constexpr (kHeld == Held::kF16) {
+        alignas(64) static constexpr std::uint16_t kOrder[32] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20,
+                                                                 22, 24, 26, 28, 30, 1,  3,  5,  7,  9,  11,
+                                                                 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
+        const __m512i halves = _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), word.raw);
+        visit(at, VF{_mm512_cvtph_ps(_mm512_castsi512_si256(halves))});
+        visit(at + 1, VF{_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1))});
+#endif
+      } else if constexpr (kHeld == Held::kBF16) {
         visit(at, hn::BitCast(d, hn::ShiftLeft<16>(word)));
         visit(at + 1, hn::BitCast(d, hn::And(word, hn::Set(di, static_cast<std::int32_t>(0xffff0000u)))));
       } else {
@@ -73,18 +85,18 @@ HWY_INLINE void EachBlock(const Rows& rows, std::size_t from, std::size_t count,
   }
 }
 
-// EachWord for the first words of dense rows, kValues values of `size` bytes in each, as many as fill whole blocks, which
-// it returns. The rows are transposed as they lie.
-template <int kValues, class Visit, class Meanwhile>
+// EachWord for the first words of dense rows of values of `size` bytes, as many as fill whole blocks; returns how many
+// values those hold. The rows are transposed as they lie.
+template <Held kHeld, class Visit, class Meanwhile>
 HWY_INLINE std::size_t EachDense(const void* base, std::int64_t size, const LaneRows& from_rows, std::size_t words,
                                  Visit&& visit, Meanwhile&& meanwhile) {
   const std::size_t n = LaneCount();
   const std::size_t count = words / 4 * 4;
   const char* begin = static_cast<const char*>(base);
   if (from_rows.stride != 0) {
-    EachBlock<kValues>(EvenRows{begin + from_rows.at[0] * size, static_cast<std::ptrdiff_t>(from_rows.stride * size)},
-                       0, count, visit, meanwhile);
-    return count;
+    EachBlock<kHeld>(EvenRows{begin + from_rows.at[0] * size, static_cast<std::ptrdiff_t>(from_rows.stride * size)}, 0,
+                     count, visit, meanwhile);
+    return count * ValuesIn(kHeld);
   }
   alignas(64) static constexpr float kZeros[kSegment] = {};
   for (std::size_t from = 0; from < count; from += kSegment) {
@@ -93,9 +105,9 @@ HWY_INLINE std::size_t EachDense(const void* base, std::int64_t size, const Lane
       rows.at[l] =
           l < from_rows.count ? reinterpret_cast<const float*>(begin + from_rows.at[l] * size) + from : kZeros;
     }
-    EachBlock<kValues>(rows, from, count - from < kSegment ? count - from : kSegment, visit, meanwhile);
+    EachBlock<kHeld>(rows, from, count - from < kSegment ? count - from : kSegment, visit, meanwhile);
   }
-  return count;
+  return count * ValuesIn(kHeld);
 }
 
 #endif
@@ -114,14 +126,19 @@ HWY_INLINE void EachWord(DType type, const void* base, const LaneRows& from_rows
   if (step == 1 && from_rows.count > 0) {
     if constexpr (Unit::kTerms > 1) {
       constexpr std::size_t kTerms = Unit::kTerms;
-      done = EachDense<1>(base, sizeof(float) / kTerms, from_rows, size / kTerms, visit, meanwhile);
+      done = EachDense<Held::kWord>(base, sizeof(float) / kTerms, from_rows, size / kTerms, visit, meanwhile);
     } else if (type == DType::kF32) {
-      done = EachDense<1>(base, 4, from_rows, size, visit, meanwhile);
+      done = EachDense<Held::kWord>(base, 4, from_rows, size, visit, meanwhile);
     } else if (type == DType::kBF16) {
-      done = 2 * EachDense<2>(base, 2, from_rows, size / 2, visit, meanwhile);
+      done = EachDense<Held::kBF16>(base, 2, from_rows, size / 2, visit, meanwhile);
     } else if (type == DType::kI8) {
-      done = 4 * EachDense<4>(base, 1, from_rows, size / 4, visit, meanwhile);
+      done = EachDense<Held::kI8>(base, 1, from_rows, size / 4, visit, meanwhile);
     }
+#if HWY_TARGET == HWY_AVX3
+    if constexpr (Unit::kTerms == 1) {
+      if (type == DType::kF16) done = EachDense<Held::kF16>(base, 2, from_rows, size / 2, visit, meanwhile);
+    }
+#endif
   }
 #endif
   HWY_ALIGN float values[kMaxLanes * kSegment];
@@ -147,7 +164,7 @@ HWY_INLINE void EachWord(DType type, const void* base, const LaneRows& from_rows
       i = count / 4 * 4;
       ScatteredRows blocks;
       for (std::size_t l = 0; l < n; ++l) blocks.at[l] = rows[l];
-      EachBlock<1>(blocks, from, i, visit, meanwhile);
+      EachBlock<Held::kWord>(blocks, from, i, visit, meanwhile);
     }
 #endif
     for (; i < count; ++i) {
