@@ -139,7 +139,7 @@ void measure(const DimsRequest& request, std::vector<Cut>& cuts) {
 std::string grouped(std::int64_t value) {
   std::string digits = std::to_string(value);
   for (std::ptrdiff_t at = static_cast<std::ptrdiff_t>(digits.size()) - 3; at > 0; at -= 3) {
-    digits.insert(static_cast<std::size_t>(at), ",");
+    digits.insert(static_cast<std::size_t>(at), 1, ',');
   }
   return digits;
 }
