@@ -220,11 +220,11 @@ BenchRow measure(const BenchCase& c, const std::string& isa, Limits& machine, bo
 
 void add_limits(const Bench& request, int threads, Limits& machine, Report& report) {
   const int rounds = request.quick ? 5 : 9;
-  const auto add = [&](const char* name, const char* dtype, const std::string& isa,
+  const auto add = [&](const std::string& name, const char* dtype, const std::string& isa,
                        const std::function<double()>& sample) {
     BenchRow row{.name = name, .dtype = dtype, .threads = threads, .isa = isa};
     if (!wanted(request, row)) return;
-    (row.name == "limit memory" ? row.limit_gbs : row.limit_gflops) = most(in_turn(rounds, {sample})[0]);
+    (row.name.starts_with("limit memory") ? row.limit_gbs : row.limit_gflops) = most(in_turn(rounds, {sample})[0]);
     row.gbs = row.limit_gbs;
     row.gflops = row.limit_gflops;
     report.add(row);
@@ -242,6 +242,11 @@ void add_limits(const Bench& request, int threads, Limits& machine, Report& repo
   }
   set_isa(available.front());
   add("limit memory", "f32", available.front(), [&] { return machine.memory(kernels::active_table(), threads); });
+  // What 8 rows that share a key do to a vector of F32, BF16 and I8: reading and multiplying do not go side by side.
+  for (const int multiplies : {8, 16, 32}) {
+    add(fmt::format("limit memory, {} FMA", multiplies), "f32", available.front(),
+        [&] { return machine.memory(kernels::active_table(), threads, multiplies); });
+  }
 }
 
 void run(const Bench& request) {

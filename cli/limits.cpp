@@ -44,7 +44,7 @@ double Limits::arithmetic(Work work, int threads, double least) {
   return flop.load() / seconds / 1e9;
 }
 
-double Limits::memory(const kernels::KernelTable& table, int threads) {
+double Limits::memory(const kernels::KernelTable& table, int threads, int multiplies) {
   if (memory_.size() == 0) {
     memory_ = base::AlignedBuffer<float>(beyond_caches() / sizeof(float));
     std::memset(memory_.data(), 0, memory_.size() * sizeof(float));  // pages not yet touched would all be one
@@ -55,7 +55,7 @@ double Limits::memory(const kernels::KernelTable& table, int threads) {
   const double begin = seconds_now();
   base::parallel_for(tasks, threads, nullptr, [&](std::int64_t i, int) {
     const std::int64_t from = count * i / tasks / 16 * 16, to = count * (i + 1) / tasks / 16 * 16;
-    sink += table.read_work(memory_.data() + from, to - from);
+    sink += table.read_work(memory_.data() + from, to - from, multiplies);
   });
   return static_cast<double>(memory_.size() * sizeof(float)) / (seconds_now() - begin) / 1e9;
 }

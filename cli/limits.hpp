@@ -19,8 +19,8 @@ class Limits {
   // `least` seconds: as long as what it is compared to, so that both see the same share of a busy machine.
   using Work = double (*)(std::int64_t rounds, float* value);
   double arithmetic(Work work, int threads, double least = 4e-3);
-  // GB/s of reading beyond_caches().
-  double memory(const kernels::KernelTable& table, int threads);
+  // GB/s of reading beyond_caches(), each vector multiplied and added so many times meanwhile: a multiple of 8.
+  double memory(const kernels::KernelTable& table, int threads, int multiplies = 0);
 
  private:
   base::AlignedBuffer<float> memory_;

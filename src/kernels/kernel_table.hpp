@@ -229,8 +229,8 @@ struct KernelTable {
   void (*layer_norm)(const LayerNormCall&, std::int64_t row_begin, std::int64_t row_end);
   // Work that only the FMA units limit: returns the FLOP done; the value keeps the compiler from dropping it.
   double (*fma_work)(std::int64_t rounds, float* value);
-  // Reads the bytes once and returns a value made of all of them.
-  float (*read_work)(const float* data, std::int64_t count);
+  // Reads the floats once and returns their sum; each vector is multiplied and added so many times, a multiple of 8.
+  float (*read_work)(const float* data, std::int64_t count, int multiplies);
 };
 
 }  // namespace manyheads::kernels

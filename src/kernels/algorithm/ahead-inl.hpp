@@ -33,8 +33,8 @@ struct TileKeys {
 };
 
 // Fetches, line by line while a tile is multiplied, the rows that it will write and what the tile behind it reads anew:
-// its queries, and its first keys and values where they are not this tile's too. Of little use where a tile passes over
-// many keys; under a narrow mask a quarter of its time otherwise goes by in waiting.
+// its queries, and its first keys and values where they are not this tile's too. Where a tile passes over many keys
+// that is little; under a narrow mask a tenth of the time otherwise goes by in waiting.
 class TileAhead {
  public:
   TileAhead(const AttentionCall& call, const Tile& tile, const Tile& next, const TileState& state, bool writes,
@@ -76,41 +76,34 @@ class TileAhead {
 
   // The next stretch of memory: a row, or those that lie behind it without a gap.
   HWY_NOINLINE bool take() {
-    const auto stretch = [&](const void* base, std::int64_t at, std::int64_t row, std::int64_t rows, DType type) {
-      const std::int64_t size = static_cast<std::int64_t>(size_of(type));
-      at_ = static_cast<const char*>(base) + at * size;
-      end_ = at_ + rows * row * size;
-      return true;
-    };
-    const auto keys = [&](const void* base, std::int64_t at, std::int64_t row, std::int64_t step, std::int64_t left) {
-      const std::int64_t rows = step == row ? call_.adjacent(end_key_ - left, end_key_) : 1;
-      return stretch(base, at, row, rows, call_.kv_type) ? rows : 0;
-    };
     if (outputs_ > 0) {
       const std::size_t lane = static_cast<std::size_t>(tile_.rows - outputs_);
-      --outputs_;
-      return stretch(call_.out, call_.out_at(tile_.batch, state_.head[lane], state_.query[lane]), call_.dv, 1,
-                     call_.out_type);
-    }
-    if (keys_ > 0) {
-      const std::int64_t at = call_.k_at(next_.batch, next_.kv_head, end_key_ - keys_);
-      return (keys_ -= keys(call_.k, at, call_.d, call_.k_stride[2], keys_)), true;
-    }
-    if (values_ > 0) {
-      const std::int64_t at = call_.v_at(next_.batch, next_.kv_head, end_key_ - values_);
-      return (values_ -= keys(call_.v, at, call_.dv, call_.v_stride[2], values_)), true;
-    }
-    if (queries_ > 0) {
+      const std::int64_t at = call_.out_at(tile_.batch, state_.head[lane], state_.query[lane]);
+      outputs_ -= begin(call_.out, call_.out_type, at, call_.dv, 1);
+    } else if (keys_ > 0) {
+      const std::int64_t key = end_key_ - keys_;
+      const std::int64_t rows = call_.k_stride[2] == call_.d ? call_.adjacent(key, end_key_) : 1;
+      keys_ -= begin(call_.k, call_.kv_type, call_.k_at(next_.batch, next_.kv_head, key), call_.d, rows);
+    } else if (values_ > 0) {
+      const std::int64_t key = end_key_ - values_;
+      const std::int64_t rows = call_.v_stride[2] == call_.dv ? call_.adjacent(key, end_key_) : 1;
+      values_ -= begin(call_.v, call_.kv_type, call_.v_at(next_.batch, next_.kv_head, key), call_.dv, rows);
+    } else if (queries_ > 0) {
       const std::int64_t head = next_.kv_head * (call_.q_heads / call_.kv_heads) + cursor_.head;
-      const std::int64_t rows =
-          call_.q_stride[2] == call_.d ? std::min(queries_, cursor_.tq - cursor_.query) : std::int64_t{1};
-      stretch(call_.q, call_.q_at(next_.batch, head, cursor_.query), call_.d, rows, call_.type);
+      const std::int64_t rows = call_.q_stride[2] == call_.d ? std::min(queries_, cursor_.tq - cursor_.query) : 1;
+      queries_ -= begin(call_.q, call_.type, call_.q_at(next_.batch, head, cursor_.query), call_.d, rows);
       for (std::int64_t r = 0; r < rows; ++r) cursor_.next();
-      queries_ -= rows;
-      return true;
+    } else {
+      rate_ = due_ = 0;
+      return false;
     }
-    rate_ = due_ = 0;
-    return false;
+    return true;
+  }
+  std::int64_t begin(const void* base, DType type, std::int64_t at, std::int64_t width, std::int64_t rows) {
+    const std::int64_t size = static_cast<std::int64_t>(size_of(type));
+    at_ = static_cast<const char*>(base) + at * size;
+    end_ = at_ + rows * width * size;
+    return rows;
   }
 
   const AttentionCall& call_;

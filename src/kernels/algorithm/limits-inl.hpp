@@ -6,6 +6,7 @@
 #define MANYHEADS_LIMITS_INL_HPP
 #endif
 
+#include <algorithm>
 #include <cstdint>
 
 #include "hwy/highway.h"
@@ -35,20 +36,30 @@ double FmaWork(std::int64_t rounds, float* value) {
   return 2.0 * kChains * static_cast<double>(hn::Lanes(d)) * static_cast<double>(rounds);
 }
 
-float ReadWork(const float* data, std::int64_t count) {
+float ReadWork(const float* data, std::int64_t count, int multiplies) {
   const DF d;
   constexpr int kStreams = 8;
+  constexpr std::int64_t kAhead = 4096;  // values: farther or nearer is no faster
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
-  VF acc[kStreams];
+  VF acc[kStreams], work[kStreams];
 #pragma GCC unroll 8
-  for (int s = 0; s < kStreams; ++s) acc[s] = hn::Zero(d);
+  for (int s = 0; s < kStreams; ++s) acc[s] = work[s] = hn::Zero(d);
   std::int64_t i = 0;
   for (; i + kStreams * n <= count; i += kStreams * n) {
 #pragma GCC unroll 8
-    for (int s = 0; s < kStreams; ++s) acc[s] = hn::Add(acc[s], hn::LoadU(d, data + i + s * n));
+    for (int s = 0; s < kStreams; ++s) {
+      const VF x = hn::LoadU(d, data + i + s * n);
+      acc[s] = hn::Add(acc[s], x);
+      if (multiplies == 0) continue;
+      __builtin_prefetch(data + std::min(i + s * n + kAhead, count - 1), 0, 2);
+      for (int m = 0; m < multiplies; m += kStreams) {
+#pragma GCC unroll 8
+        for (int w = 0; w < kStreams; ++w) work[w] = hn::MulAdd(x, hn::Zero(d), work[w]);
+      }
+    }
   }
 #pragma GCC unroll 8
-  for (int s = 1; s < kStreams; ++s) acc[0] = hn::Add(acc[0], acc[s]);
+  for (int s = 0; s < kStreams; ++s) acc[0] = hn::Add(acc[0], s > 0 ? hn::Add(acc[s], work[s]) : work[s]);
   return hn::GetLane(hn::SumOfLanes(d, acc[0]));
 }
 
