@@ -1,3 +1,4 @@
+#include <CLI/CLI.hpp>
 #include <array>
 #include <manyheads/attention.hpp>
 #include <manyheads/error.hpp>

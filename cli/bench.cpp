@@ -1,6 +1,6 @@
-#include <fmt/format.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/format.hpp"
 #include "bench_case.hpp"
 #include "cli.hpp"
 #include "kernels/dispatch.hpp"
@@ -110,16 +111,16 @@ constexpr const char* kHeader =
 std::string to_text(const BenchRow& row) {
   const auto count = [](const auto& value) { return value ? std::to_string(*value) : std::string(); };
   std::string heads = count(row.heads);
-  if (row.kv_heads && row.kv_heads != row.heads) heads = fmt::format("{}/{}", *row.kv_heads, heads);
-  std::string text = fmt::format("{:<20} {:<5} {:>8} {:>4} {:>5} {:>3} {:>7} {:<6} {:<11}", row.name, row.dtype, heads,
-                                 count(row.head_dim), count(row.tokens), row.tokens ? std::to_string(row.batch) : "",
-                                 row.threads, row.causal ? "causal" : "", row.isa);
+  if (row.kv_heads && row.kv_heads != row.heads) heads = base::format("{}/{}", *row.kv_heads, heads);
+  std::string text = base::format("{:<20} {:<5} {:>8} {:>4} {:>5} {:>3} {:>7} {:<6} {:<11}", row.name, row.dtype, heads,
+                                  count(row.head_dim), count(row.tokens), row.tokens ? std::to_string(row.batch) : "",
+                                  row.threads, row.causal ? "causal" : "", row.isa);
   const double limit = row.limit_gbs ? *row.limit_gbs : *row.limit_gflops;
   const char* const unit = row.limit_gbs ? "GB/s" : "GFLOP/s";
-  if (!row.seconds) return text + fmt::format(" {:>10.1f} {}\n", limit, unit);
-  text += fmt::format(" {:>3} {:>6.1f} {:>7.1f} {:<7} {:>7.3f} {:>10.1e}", row.limit == "memory" ? "mem" : row.limit,
-                      limit, row.gbs ? *row.gbs : *row.gflops, unit, *row.fraction(), *row.max_error);
-  if (row.ratio) text += fmt::format("  {:.3f} {}", *row.ratio, row.over);
+  if (!row.seconds) return text + base::format(" {:>10.1f} {}\n", limit, unit);
+  text += base::format(" {:>3} {:>6.1f} {:>7.1f} {:<7} {:>7.3f} {:>10.1e}", row.limit == "memory" ? "mem" : row.limit,
+                       limit, row.gbs ? *row.gbs : *row.gflops, unit, *row.fraction(), *row.max_error);
+  if (row.ratio) text += base::format("  {:.3f} {}", *row.ratio, row.over);
   return text + "\n";
 }
 
@@ -148,7 +149,7 @@ class Report {
     if (json_) {
       rows_.push_back(to_json(row));
       if (terminal_errors()) {
-        const std::string line = fmt::format("\r\x1b[K{} rows, {}", rows_.size(), row.name);
+        const std::string line = base::format("\r\x1b[K{} rows, {}", rows_.size(), row.name);
         if (::write(STDERR_FILENO, line.data(), line.size()) < 0) return;
       }
       return;
@@ -244,7 +245,7 @@ void add_limits(const Bench& request, int threads, Limits& machine, Report& repo
   add("limit memory", "f32", available.front(), [&] { return machine.memory(kernels::active_table(), threads); });
   // What 8 rows that share a key do to a vector of F32, BF16 and I8: reading and multiplying do not go side by side.
   for (const int multiplies : {8, 16, 32}) {
-    add(fmt::format("limit memory, {} FMA", multiplies), "f32", available.front(),
+    add(base::format("limit memory, {} FMA", multiplies), "f32", available.front(),
         [&] { return machine.memory(kernels::active_table(), threads, multiplies); });
   }
 }

@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -8,6 +6,7 @@
 #include <random>
 #include <utility>
 
+#include "base/format.hpp"
 #include "bench_case.hpp"
 #include "sampling.hpp"
 
@@ -331,7 +330,7 @@ void add_sharp(std::vector<BenchCase>& cases, bool quick) {
         if (quick && (type != DType::kF32 || d != 64)) continue;
         const Prefill base = prefill(type, d, tokens);
         Prefill p = base;
-        p.name = fmt::format("sharp, keys x{}", scale);
+        p.name = base::format("sharp, keys x{}", scale);
         p.key_scale = static_cast<float>(scale);
         cases.push_back(attention_case(p, base, "keys of N(0,1)"));
       }
@@ -352,9 +351,9 @@ void add_masked(std::vector<BenchCase>& cases, bool quick) {
     if (quick && type != DType::kF32) continue;
     const Prefill base = prefill(type, 64, tokens);
     for (const double share : quick ? std::vector{0.1} : std::vector{0.05, 0.1, 0.25, 0.5}) {
-      add(base, fmt::format("window {:.0f} %", 100 * share), window_part(tokens, share), kOver);
-      add(base, fmt::format("documents {:.0f} %", 100 * share), documents_part(tokens, share), kOver);
-      add(base, fmt::format("key lengths {:.0f} %", 100 * share), lengths_part(tokens, share), kOver);
+      add(base, base::format("window {:.0f} %", 100 * share), window_part(tokens, share), kOver);
+      add(base, base::format("documents {:.0f} %", 100 * share), documents_part(tokens, share), kOver);
+      add(base, base::format("key lengths {:.0f} %", 100 * share), lengths_part(tokens, share), kOver);
     }
     for (const std::int64_t d : quick ? std::vector<std::int64_t>{64} : std::vector<std::int64_t>{64, 128}) {
       const Prefill dense = prefill(type, d, tokens / 2);

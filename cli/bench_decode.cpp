@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -8,6 +6,7 @@
 #include <numeric>
 #include <random>
 
+#include "base/format.hpp"
 #include "bench_case.hpp"
 #include "limits.hpp"
 #include "sampling.hpp"
@@ -189,7 +188,7 @@ BenchCase decode_case(const Decode& decode, std::int64_t page_size = 0) {
   const bool narrow = decode.type == DType::kI8;
   c.row = {.name = decode.int8_products ? "decode, I8 products"
                    : page_size == 0     ? "decode"
-                                        : fmt::format("decode, page {}", page_size),
+                                        : base::format("decode, page {}", page_size),
            .dtype = dtype_name(decode.type),
            .heads = kHeads,
            .kv_heads = decode.kv_heads,

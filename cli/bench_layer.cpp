@@ -1,11 +1,10 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <manyheads/multi_head_attention.hpp>
 #include <memory>
 #include <utility>
 
+#include "base/format.hpp"
 #include "bench_case.hpp"
 #include "layer/linear.hpp"
 #include "sampling.hpp"
@@ -27,7 +26,7 @@ struct LinearWork {
 
 BenchCase linear_case(std::int64_t size, std::int64_t rows, int threads) {
   BenchCase c;
-  c.row = {.name = fmt::format("linear {}x{}", size, size), .tokens = rows, .threads = threads};
+  c.row = {.name = base::format("linear {}x{}", size, size), .tokens = rows, .threads = threads};
   c.flop = 2.0 * static_cast<double>(rows) * static_cast<double>(size * size);
   if (threads > 1) c.row.over = "one thread";
   c.prepare = [=] {
@@ -110,7 +109,7 @@ std::vector<double> layer_row(const LayerWork& work, const std::vector<double>& 
 
 BenchCase layer_case(std::int64_t d_model, std::int64_t heads, std::int64_t batch, std::int64_t tokens, int threads) {
   BenchCase c;
-  c.row = {.name = fmt::format("layer {}, {} head{}", d_model, heads, heads == 1 ? "" : "s"),
+  c.row = {.name = base::format("layer {}, {} head{}", d_model, heads, heads == 1 ? "" : "s"),
            .heads = heads,
            .head_dim = d_model / heads,
            .tokens = tokens,

@@ -1,6 +1,6 @@
-#include <fmt/format.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <array>
 #include <manyheads/cpu.hpp>
 #include <manyheads/error.hpp>
@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "base/format.hpp"
 #include "cli.hpp"
 #include "kernels/dispatch.hpp"
 #include "limits.hpp"
@@ -112,9 +113,9 @@ void check_memory(const DimsRequest& request) {
   const double memory = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
   if (wanted > memory / 2) {
     throw Error(ErrorCode::kOutOfMemory,
-                fmt::format("measuring the layer takes about {:.0f} GiB, more than half of this machine's "
-                            "{:.0f} GiB; --no-time measures nothing",
-                            wanted / 0x1p30, memory / 0x1p30));
+                base::format("measuring the layer takes about {:.0f} GiB, more than half of this machine's "
+                             "{:.0f} GiB; --no-time measures nothing",
+                             wanted / 0x1p30, memory / 0x1p30));
   }
 }
 
@@ -151,13 +152,13 @@ std::string counted(double value) {
     value /= 1000;
     ++unit;
   }
-  return unit == 0 ? fmt::format("{:.0f}", value) : fmt::format("{:.{}f}{}", value, value < 10 ? 2 : 1, kUnits[unit]);
+  return unit == 0 ? base::format("{:.0f}", value) : base::format("{:.{}f}{}", value, value < 10 ? 2 : 1, kUnits[unit]);
 }
 
 std::string duration(double seconds) {
-  return seconds < 1e-3 ? fmt::format("{:.1f} us", seconds * 1e6)
-         : seconds < 1  ? fmt::format("{:.2f} ms", seconds * 1e3)
-                        : fmt::format("{:.2f} s", seconds);
+  return seconds < 1e-3 ? base::format("{:.1f} us", seconds * 1e6)
+         : seconds < 1  ? base::format("{:.2f} ms", seconds * 1e3)
+                        : base::format("{:.2f} s", seconds);
 }
 
 const char* heads_word(std::int64_t heads) { return heads == 1 ? "head" : "heads"; }
@@ -177,25 +178,25 @@ std::string drawing(std::int64_t heads) {
 
 std::string problem_text(const DimsRequest& request, const Cut& cut) {
   const std::int64_t used = cut.heads * cut.d_k;
-  return fmt::format(
+  return base::format(
       "{}\n  The floor division {} // {} = {} would not fail: it keeps {} numbers and silently drops {}.\n",
       cut.problem, request.d_model, cut.heads, cut.d_k, used, request.d_model - used);
 }
 
 std::string shapes_text(const DimsRequest& request, const std::vector<Cut>& cuts) {
   const std::int64_t e = request.d_model;
-  std::string text = fmt::format("{:>5} {:>5}  d_model {}\n", "heads", "d_k", e);
-  for (const Cut& cut : cuts) text += fmt::format("{:>5} {:>5}  {}\n", cut.heads, cut.d_k, drawing(cut.heads));
+  std::string text = base::format("{:>5} {:>5}  d_model {}\n", "heads", "d_k", e);
+  for (const Cut& cut : cuts) text += base::format("{:>5} {:>5}  {}\n", cut.heads, cut.d_k, drawing(cut.heads));
 
   const std::string square = Dims{e, e}.to_string();
-  text += fmt::format("\n{:>5} {:>5}  {:<25} {:<22} {:<13} {:>12}", "heads", "d_k", "W_q, W_k, W_v of one head",
-                      "all heads, each", "W_o", "parameters");
-  text += request.no_time ? "\n" : fmt::format(" {:>10} {:>14}\n", "time", "over one head");
+  text += base::format("\n{:>5} {:>5}  {:<25} {:<22} {:<13} {:>12}", "heads", "d_k", "W_q, W_k, W_v of one head",
+                       "all heads, each", "W_o", "parameters");
+  text += request.no_time ? "\n" : base::format(" {:>10} {:>14}\n", "time", "over one head");
   for (const Cut& cut : cuts) {
-    text += fmt::format("{:>5} {:>5}  {:<25} {:<22} {:<13} {:>12}", cut.heads, cut.d_k, Dims{e, cut.d_k}.to_string(),
-                        fmt::format("{} = {} x {}", square, cut.heads, cut.d_k), square,
-                        grouped(static_cast<std::int64_t>(parameters(static_cast<double>(e)))));
-    text += cut.seconds ? fmt::format(" {:>10} {:>13.2f}x\n", duration(*cut.seconds), *cut.ratio) : "\n";
+    text += base::format("{:>5} {:>5}  {:<25} {:<22} {:<13} {:>12}", cut.heads, cut.d_k, Dims{e, cut.d_k}.to_string(),
+                         base::format("{} = {} x {}", square, cut.heads, cut.d_k), square,
+                         grouped(static_cast<std::int64_t>(parameters(static_cast<double>(e)))));
+    text += cut.seconds ? base::format(" {:>10} {:>13.2f}x\n", duration(*cut.seconds), *cut.ratio) : "\n";
   }
   return text;
 }
@@ -203,22 +204,22 @@ std::string shapes_text(const DimsRequest& request, const std::vector<Cut>& cuts
 std::string work_text(const DimsRequest& request, const std::vector<Cut>& cuts,
                       const std::optional<MachineLimits>& limits) {
   std::string text =
-      fmt::format("\nWork for batch {}, {} tokens, {}; each step reads its inputs and writes its outputs once.\n",
-                  request.batch, request.tokens, request.dtype);
+      base::format("\nWork for batch {}, {} tokens, {}; each step reads its inputs and writes its outputs once.\n",
+                   request.batch, request.tokens, request.dtype);
   if (limits) {
-    text += fmt::format(
+    text += base::format(
         "This machine, measured now ({}, threads: {}): {:.0f} GFLOP/s of FMA, {:.1f} GB/s from memory. Steps below\n"
         "{:.1f} FLOP a byte wait for memory, unless a cache holds their data.\n",
         active_isa(), request.common.threads, limits->fma, limits->memory, limits->ridge());
   }
-  text += fmt::format("\n{:>5}  {:<24} {:>9} {:>9} {:>10}", "heads", "step", "FLOP", "bytes", "FLOP/byte");
+  text += base::format("\n{:>5}  {:<24} {:>9} {:>9} {:>10}", "heads", "step", "FLOP", "bytes", "FLOP/byte");
   text += limits ? "  bound by\n" : "\n";
   for (const Cut& cut : cuts) {
     std::string heads = std::to_string(cut.heads);
     const auto add = [&](const Step& step) {
-      text += fmt::format("{:>5}  {:<24} {:>9} {:>9} {:>10.1f}", heads, step.name, counted(step.flop),
-                          counted(step.bytes), step.intensity());
-      text += limits ? fmt::format("  {}\n", binding(step, *limits)) : "\n";
+      text += base::format("{:>5}  {:<24} {:>9} {:>9} {:>10.1f}", heads, step.name, counted(step.flop),
+                           counted(step.bytes), step.intensity());
+      text += limits ? base::format("  {}\n", binding(step, *limits)) : "\n";
       heads.clear();
     };
     for (const Step& step : cut.steps) add(step);
@@ -233,15 +234,15 @@ std::string to_text(const DimsRequest& request, const std::vector<Cut>& cuts,
   std::string list;
   for (const Cut& cut : cuts) {
     if (!cut.problem.empty()) continue;
-    list += fmt::format("{}{} {} of {}", list.empty() ? "" : ", ", cut.heads, heads_word(cut.heads), cut.d_k);
+    list += base::format("{}{} {} of {}", list.empty() ? "" : ", ", cut.heads, heads_word(cut.heads), cut.d_k);
     whole.push_back(cut);
   }
   std::string text;
   if (whole.empty()) {
-    text = fmt::format("{} numbers a token, and none of these head counts divides them.\n", request.d_model);
+    text = base::format("{} numbers a token, and none of these head counts divides them.\n", request.d_model);
   } else {
-    text = fmt::format("{} numbers a token, cut into {}.\n", request.d_model, list);
-    text += fmt::format(
+    text = base::format("{} numbers a token, cut into {}.\n", request.d_model, list);
+    text += base::format(
         "Each head attends on its own slice; the slices are put side by side again and mixed by W_o. More heads are\n"
         "more patterns, each seen through fewer numbers: the parameters stay {}.\n\n",
         grouped(static_cast<std::int64_t>(parameters(static_cast<double>(request.d_model)))));

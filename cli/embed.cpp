@@ -1,5 +1,4 @@
-#include <fmt/format.h>
-
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -15,6 +14,7 @@
 #include <numeric>
 
 #include "base/file.hpp"
+#include "base/format.hpp"
 #include "base/parallel.hpp"
 #include "cli.hpp"
 #include "model/bert.hpp"
@@ -71,7 +71,7 @@ class LineReader {
       begin_ += size + (newline == nullptr ? 0 : 1);
       if (line->size() > kLongestLine) {
         throw Error(ErrorCode::kInvalidArgument,
-                    fmt::format("line {} of {} is longer than {} MiB", number_ + 1, name_, kLongestLine >> 20));
+                    base::format("line {} of {} is longer than {} MiB", number_ + 1, name_, kLongestLine >> 20));
       }
       if (newline != nullptr) break;
     }
@@ -127,7 +127,7 @@ class Embedder {
         static_cast<std::int64_t>(texts.size()), request_.common.threads, nullptr, [&](std::int64_t i, int) {
           const auto t = static_cast<std::size_t>(i);
           try {
-            encoded[t] = encode_text(tokenizer_, fmt::format("line {} of {}", first + t, source), texts[t], {},
+            encoded[t] = encode_text(tokenizer_, base::format("line {} of {}", first + t, source), texts[t], {},
                                      encoder_.config().max_position_embeddings, request_.truncate);
           } catch (...) {
             problems[t] = std::current_exception();
@@ -186,7 +186,7 @@ std::string json_line(const std::string& text, const float* vector, std::size_t 
   std::string line = "{\"text\":" + nlohmann::json(text).dump() + ",\"embedding\":[";
   for (std::size_t i = 0; i < width; ++i) {
     if (i > 0) line += ',';
-    line += std::isfinite(vector[i]) ? fmt::format("{}", vector[i]) : "null";
+    line += std::isfinite(vector[i]) ? base::format("{}", vector[i]) : "null";
   }
   return line + "]}\n";
 }
@@ -224,7 +224,7 @@ void embed(const Embed& request) {
   if (request.common.json) {
     print_json({{"out", request.out}, {"texts", count}, {"dimensions", embedder.size()}});
   } else {
-    print(fmt::format("Wrote {}: embeddings [{},{}]\n", request.out, count, embedder.size()));
+    print(base::format("Wrote {}: embeddings [{},{}]\n", request.out, count, embedder.size()));
   }
 }
 

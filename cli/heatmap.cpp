@@ -1,6 +1,5 @@
 #include "heatmap.hpp"
 
-#include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -8,6 +7,7 @@
 #include <cmath>
 #include <iterator>
 
+#include "base/format.hpp"
 #include "lens/unicode.hpp"
 
 namespace manyheads::cli {
@@ -38,14 +38,14 @@ const Level* level_of(double weight) {
 }
 
 std::string painted(const Level& level, const std::string& text) {
-  return fmt::format("\x1b[48;5;{}m\x1b[38;5;{}m{}\x1b[0m", level.background, level.text, text);
+  return base::format("\x1b[48;5;{}m\x1b[38;5;{}m{}\x1b[0m", level.background, level.text, text);
 }
 
 std::string cell(double weight, int width, bool colour) {
   const Level* level = level_of(weight);
   std::string text;
   if (width >= 4) {
-    text = std::isnan(weight) ? " nan" : level == nullptr ? "   ·" : fmt::format("{:4.0f}", 100 * weight);
+    text = std::isnan(weight) ? " nan" : level == nullptr ? "   ·" : base::format("{:4.0f}", 100 * weight);
   } else if (std::isnan(weight)) {
     text = std::string(static_cast<std::size_t>(width), '?');
   } else if (level == nullptr || colour) {
@@ -141,14 +141,14 @@ std::string heat_map(const lens::HeadWeights& weights, const std::vector<std::st
     for (int k = 0; k < shown; ++k) out += cell(weights(q, k), width, colour);
     out += "\n";
   }
-  if (shown < n) out += fmt::format("(the first {} of {} tokens; --json has them all)\n", shown, n);
+  if (shown < n) out += base::format("(the first {} of {} tokens; --json has them all)\n", shown, n);
   out += "Each row is a token that attends; its columns say to what.";
   out += width >= 4 ? "\nNumbers are percent, · is below 2.\n" : "\n";
   if (width < 4 || colour) {
     for (const Level& level : kLevels) {
       if (!colour && &level == std::end(kLevels) - 1) continue;  // the last two share a shade
       const std::string block = colour ? painted(level, "  ") : std::string(level.shade) + level.shade;
-      out += fmt::format("{} {:g}+  ", block, level.from);
+      out += base::format("{} {:g}+  ", block, level.from);
     }
     out.erase(out.find_last_not_of(' ') + 1);
     out += "\n";

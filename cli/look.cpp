@@ -1,5 +1,4 @@
-#include <fmt/format.h>
-
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -9,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/format.hpp"
 #include "cli.hpp"
 #include "heatmap.hpp"
 #include "lens/read_heads.hpp"
@@ -149,8 +149,8 @@ const lens::HeadReading& find_head(const Findings& found, const HeadName& name) 
   for (const lens::HeadReading& reading : found.heads) {
     if (reading.layer == name.layer && reading.head == name.head) return reading;
   }
-  throw UsageError(fmt::format("--head {}.{}: there are {} layers of {} heads, both counted from 0", name.layer,
-                               name.head, found.trace.layers.size(), found.trace.num_heads(0)));
+  throw UsageError(base::format("--head {}.{}: there are {} layers of {} heads, both counted from 0", name.layer,
+                                name.head, found.trace.layers.size(), found.trace.num_heads(0)));
 }
 
 Tensor weights_of(const Findings& found, const HeadName& name, int threads) {
@@ -280,7 +280,7 @@ class Painter {
  public:
   explicit Painter(bool colour) : colour_(colour) {}
   std::string operator()(const char* style, const std::string& text) const {
-    return colour_ ? fmt::format("\x1b[{}m{}\x1b[0m", style, text) : text;
+    return colour_ ? base::format("\x1b[{}m{}\x1b[0m", style, text) : text;
   }
 
  private:
@@ -317,22 +317,22 @@ std::string shown_name(const Findings& found, std::size_t word, int columns) {
 std::string badge(const Findings& found, const lens::HeadReading& reading, const lens::ScoreRule& rule) {
   const lens::Score& score = reading.scores.scores[static_cast<std::size_t>(rule.id)];
   std::string place;
-  if (rule.id == lens::ScoreId::kPositional) place = fmt::format(" {:+d}", *score.place);
+  if (rule.id == lens::ScoreId::kPositional) place = base::format(" {:+d}", *score.place);
   if (rule.id == lens::ScoreId::kSink) {
     place = " " + lens::printable(found.trace.tokens[static_cast<std::size_t>(*score.place)]);
   }
-  return fmt::format("[{}{} {:.2f}]", rule.role, place, *score.value);
+  return base::format("[{}{} {:.2f}]", rule.role, place, *score.value);
 }
 
 std::string head_text(const Findings& found, const lens::HeadReading& reading, const Painter& paint, int columns) {
   constexpr int kIndent = 8;
   constexpr std::size_t kShown = 2;
-  std::string line = paint(kBold, fmt::format("  {:<6}", fmt::format("{}.{}", reading.layer, reading.head)));
+  std::string line = paint(kBold, base::format("  {:<6}", base::format("{}.{}", reading.layer, reading.head)));
   int used = kIndent;
   for (std::size_t i = 0; i < std::min(kShown, reading.strongest.size()); ++i) {
     const lens::WeighedLink& link = reading.strongest[i];
-    const std::string text = fmt::format("{} → {} {:.2f}", shown_name(found, link.link.query, 11),
-                                         shown_name(found, link.link.key, 11), link.weight);
+    const std::string text = base::format("{} → {} {:.2f}", shown_name(found, link.link.query, 11),
+                                          shown_name(found, link.link.key, 11), link.weight);
     const int cell = std::max(20, lens::display_width(text) + 2);
     line += fit(text, cell);
     used += cell;
@@ -360,7 +360,7 @@ std::string role_counts(const Findings& found, int columns) {
       const auto& roles = reading.scores.roles;
       return std::find(roles.begin(), roles.end(), &rule) != roles.end();
     });
-    if (count > 0) pieces.push_back(fmt::format("{} {},", count, rule.role));
+    if (count > 0) pieces.push_back(base::format("{} {},", count, rule.role));
   }
   if (pieces.size() == before) pieces.push_back("no role at all.");
   pieces.back().back() = '.';
@@ -394,10 +394,10 @@ std::string links_text(const Findings& found, const Painter& paint, int columns)
     out += "  " + fit(found.word_names[reading.link.query] + " → " + found.word_names[reading.link.key], name_columns);
     for (std::size_t i = 0; i < std::min(kBestInText, reading.best.size()); ++i) {
       const auto& head = reading.best[i];
-      const std::string text = fmt::format("{:>7} {:.2f}", fmt::format("{}.{}", head.layer, head.head), head.weight);
+      const std::string text = base::format("{:>7} {:.2f}", base::format("{}.{}", head.layer, head.head), head.weight);
       out += i == 0 ? paint(kBadge, text) : text;
     }
-    out += paint(kDim, fmt::format("   mean of {} heads {:.2f}", num_heads, reading.mean)) + "\n";
+    out += paint(kDim, base::format("   mean of {} heads {:.2f}", num_heads, reading.mean)) + "\n";
   }
   return out + "\n";
 }
@@ -411,15 +411,15 @@ std::string legend(const Painter& paint, int columns) {
     if (source != rule.source) out += paint(kDim, std::string(rule.source) + ":") + "\n";
     source = rule.source;
     std::vector<std::string> words;
-    const std::string text = fmt::format("{} {:g}{}: {}", rule.id == lens::ScoreId::kPositional ? "from" : "above",
-                                         rule.threshold, rule.threshold_is_ours ? "*" : "", rule.formula);
+    const std::string text = base::format("{} {:g}{}: {}", rule.id == lens::ScoreId::kPositional ? "from" : "above",
+                                          rule.threshold, rule.threshold_is_ours ? "*" : "", rule.formula);
     for (std::size_t begin = 0; begin < text.size();) {
       const std::size_t end = std::min(text.find(' ', begin), text.size());
       words.push_back(text.substr(begin, end - begin));
       begin = end + 1;
     }
     std::string block = flow(words, columns, 18);
-    const std::string role = fmt::format("  {:<16}", rule.role);
+    const std::string role = base::format("  {:<16}", rule.role);
     out += role + block.substr(role.size());
   }
   return out + "* The threshold is this program's own; the source gives none.\n";
@@ -434,16 +434,16 @@ void print_findings(const Look& request, const Findings& found, const std::optio
   std::vector<std::string> tokens;
   for (const std::string& token : trace.tokens) tokens.push_back(lens::printable(token));
   std::string out;
-  out += fmt::format("{} tokens{}, {} layers of {} heads{}:\n", tokens.size(),
-                     found.full_size > tokens.size() ? fmt::format(" (cut from {})", found.full_size) : "",
-                     trace.layers.size(), trace.num_heads(0),
-                     trace.model.empty() ? "" : " in " + lens::printable(trace.model));
+  out += base::format("{} tokens{}, {} layers of {} heads{}:\n", tokens.size(),
+                      found.full_size > tokens.size() ? base::format(" (cut from {})", found.full_size) : "",
+                      trace.layers.size(), trace.num_heads(0),
+                      trace.model.empty() ? "" : " in " + lens::printable(trace.model));
   out += flow(tokens, columns, 2) + "\n";
   out += links_text(found, paint, columns);
 
   if (head) {
     const Tensor weights = weights_of(found, *head, request.common.threads);
-    out += paint(kBold, fmt::format("Head {}.{}", head->layer, head->head)) +
+    out += paint(kBold, base::format("Head {}.{}", head->layer, head->head)) +
            ": its heaviest links between words, and its roles.\n";
     out += head_text(found, find_head(found, *head), paint, columns) + "\n";
     tokens.resize(static_cast<std::size_t>(trace.key_length));
@@ -458,7 +458,7 @@ void print_findings(const Look& request, const Findings& found, const std::optio
   if (!head) {
     const HeadName best =
         found.links.empty() ? HeadName{} : HeadName{found.links[0].best[0].layer, found.links[0].best[0].head};
-    out += fmt::format("\nOne head as a heat map: the same command with --head {}.{}\n", best.layer, best.head);
+    out += base::format("\nOne head as a heat map: the same command with --head {}.{}\n", best.layer, best.head);
   }
   print(out);
 }

@@ -1,12 +1,12 @@
 #include "lens/trace.hpp"
 
-#include <fmt/format.h>
-
+#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <manyheads/error.hpp>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/format.hpp"
 #include "cli.hpp"
 #include "model/bert.hpp"
 #include "model/tokenizer.hpp"
@@ -51,9 +51,10 @@ void trace(const TraceRequest& request) {
                 {"head_dim", result.layers[0].q.size(2)}});
     return;
   }
-  print(fmt::format("Wrote {}: q, k and lse of {} layers of {} heads for {} tokens{}\n", request.out,
-                    result.layers.size(), result.num_heads(0), result.tokens.size(),
-                    encoded.full_size > result.tokens.size() ? fmt::format(" (cut from {})", encoded.full_size) : ""));
+  print(
+      base::format("Wrote {}: q, k and lse of {} layers of {} heads for {} tokens{}\n", request.out,
+                   result.layers.size(), result.num_heads(0), result.tokens.size(),
+                   encoded.full_size > result.tokens.size() ? base::format(" (cut from {})", encoded.full_size) : ""));
 }
 
 }  // namespace

@@ -1,13 +1,12 @@
 #include <manyheads/attention.hpp>
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <vector>
 
 #include "attention/check.hpp"
 #include "attention/plan.hpp"
 #include "base/aligned_buffer.hpp"
+#include "base/format.hpp"
 #include "base/parallel.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/mask.hpp"
@@ -165,10 +164,10 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
   } else if (call.kv_type == DType::kF32) {
     e.path = "fused forward, F32";
   } else {
-    e.path = fmt::format("fused forward, {} read as F32", name_of(call.kv_type));
+    e.path = base::format("fused forward, {} read as F32", name_of(call.kv_type));
   }
   if (plan.head_floats > 0) e.path += ", each head's keys and values copied together";
-  if (call.page_size > 0) e.path += fmt::format(", pages of {}", call.page_size);
+  if (call.page_size > 0) e.path += base::format(", pages of {}", call.page_size);
   if (call.q_starts.data != nullptr || call.k_starts.data != nullptr) e.path += ", packed sequences";
   e.threads = plan.workers;
   e.tile_queries = table.tile_queries(call);
@@ -205,7 +204,7 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
 }
 
 std::string Explanation::to_string() const {
-  return fmt::format(
+  return base::format(
       "{} on {}, {} threads: {} tiles of up to {} queries, keys in runs of {} and chunks of {}, each "
       "tile's in {} parts; {} of {} blocks skipped; {:.3g} FLOP, {:.3g} bytes, workspace {} bytes",
       path, isa, threads, tasks, tile_queries, run_keys, chunk_keys, key_blocks, skipped_blocks, blocks, flop, bytes,

@@ -10,10 +10,10 @@
 #include <tuple>
 #include <utility>
 
-#include <fmt/format.h>
 #include <manyheads/error.hpp>
 
 #include "base/checked.hpp"
+#include "base/format.hpp"
 
 namespace manyheads::attention_detail {
 namespace {
@@ -26,14 +26,14 @@ constexpr std::int64_t kFar = std::int64_t{1} << 60;
 constexpr std::int64_t kMostBytes = 131072;
 
 [[noreturn]] void fail(const char* function, const std::string& what) {
-  throw Error(ErrorCode::kInvalidArgument, fmt::format("{}: {}", function, what));
+  throw Error(ErrorCode::kInvalidArgument, base::format("{}: {}", function, what));
 }
 
 bool floating(DType type) { return type == DType::kF32 || type == DType::kBF16 || type == DType::kF16; }
 bool integer(DType type) { return type == DType::kI32 || type == DType::kI64; }
 
 std::string describe(const ConstTensorView& view) {
-  return view.defined() ? fmt::format("{} {}", name_of(view.dtype()), view.shape().to_string()) : "undefined";
+  return view.defined() ? base::format("{} {}", name_of(view.dtype()), view.shape().to_string()) : "undefined";
 }
 
 // A tensor of rows, seen as batch, heads, rows, width whatever its layout.
@@ -44,13 +44,13 @@ struct Heads {
 
 Heads expect_heads(const char* function, const char* name, const ConstTensorView& view, bool packed, const char* layout,
                    bool quantised) {
-  if (!view.defined()) fail(function, fmt::format("{} is undefined, expected {}", name, layout));
+  if (!view.defined()) fail(function, base::format("{} is undefined, expected {}", name, layout));
   if (view.rank() != (packed ? 3 : 4)) {
-    fail(function, fmt::format("{} is {}, expected {}", name, describe(view), layout));
+    fail(function, base::format("{} is {}, expected {}", name, describe(view), layout));
   }
   if (!floating(view.dtype()) && !(quantised && view.dtype() == DType::kI8)) {
     fail(function,
-         fmt::format("{} is {}, expected F32, BF16 {}", name, describe(view), quantised ? ", F16 or I8" : "or F16"));
+         base::format("{} is {}, expected F32, BF16 {}", name, describe(view), quantised ? ", F16 or I8" : "or F16"));
   }
   // An axis of one element is never stepped along, whatever its stride says; but the inner one decides whether rows are
   // read as vectors.
@@ -69,7 +69,7 @@ void copy_strides(const ConstTensorView& view, std::int64_t* to) {
 // An integer tensor [B] or [B,T], dense in any stride.
 kernels::IntegerView integers(const char* function, const char* name, const ConstTensorView& view, const Dims& shape) {
   if (!integer(view.dtype()) || !(view.shape() == shape)) {
-    fail(function, fmt::format("{} is {}, expected I32 or I64 {}", name, describe(view), shape.to_string()));
+    fail(function, base::format("{} is {}, expected I32 or I64 {}", name, describe(view), shape.to_string()));
   }
   kernels::IntegerView integers;
   integers.data = view.data();
@@ -82,7 +82,7 @@ kernels::IntegerView integers(const char* function, const char* name, const Cons
 const float* per_head(const char* function, const char* name, const ConstTensorView& view, std::int64_t heads,
                       std::int64_t* stride) {
   if (view.dtype() != DType::kF32 || !(view.shape() == Dims{heads})) {
-    fail(function, fmt::format("{} is {}, expected F32 {}", name, describe(view), Dims{heads}.to_string()));
+    fail(function, base::format("{} is {}, expected F32 {}", name, describe(view), Dims{heads}.to_string()));
   }
   *stride = view.stride(0);
   return static_cast<const float*>(view.data());
@@ -99,8 +99,8 @@ void broadcast(const char* function, const char* name, const ConstTensorView& vi
     stride[axis] = view.size(i) == 1 ? 0 : view.stride(i);
   }
   if (!fits) {
-    fail(function, fmt::format("{} is {}, which does not broadcast to [B,Hq,Tq,Tk] = {}", name, describe(view),
-                               target.to_string()));
+    fail(function, base::format("{} is {}, which does not broadcast to [B,Hq,Tq,Tk] = {}", name, describe(view),
+                                target.to_string()));
   }
 }
 
@@ -113,13 +113,13 @@ kernels::IntegerView starts(const char* function, const char* name, const ConstT
     const std::int64_t here = begins.at(b, 0);
     const std::int64_t before = b > 0 ? begins.at(b - 1, 0) : 0;
     if (b == 0 ? here != 0 : here < before) {
-      fail(function, b == 0 ? fmt::format("{}[0] is {}, expected 0", name, here)
-                            : fmt::format("{}[{}] is {}, less than {} before it", name, b, here, before));
+      fail(function, b == 0 ? base::format("{}[0] is {}, expected 0", name, here)
+                            : base::format("{}[{}] is {}, less than {} before it", name, b, here, before));
     }
     *longest = std::max(*longest, here - before);
   }
   if (begins.at(batch, 0) != rows) {
-    fail(function, fmt::format("{} ends at {}, {} has {} rows", name, begins.at(batch, 0), rows_name, rows));
+    fail(function, base::format("{} ends at {}, {} has {} rows", name, begins.at(batch, 0), rows_name, rows));
   }
   return begins;
 }
@@ -127,13 +127,13 @@ kernels::IntegerView starts(const char* function, const char* name, const ConstT
 const float* scales(const char* function, const char* name, const ConstTensorView& view, const char* of,
                     const ConstTensorView& tensor, bool packed, std::int64_t* stride) {
   if (tensor.dtype() != DType::kI8) {
-    if (view.defined()) fail(function, fmt::format("{} with {} {}: only I8 takes scales", name, of, describe(tensor)));
+    if (view.defined()) fail(function, base::format("{} with {} {}: only I8 takes scales", name, of, describe(tensor)));
     return nullptr;
   }
   Dims expected = packed ? Dims{tensor.size(0), tensor.size(1)} : Dims{tensor.size(0), tensor.size(1), tensor.size(2)};
   if (!view.defined() || view.dtype() != DType::kF32 || !(view.shape() == expected)) {
-    fail(function, fmt::format("{} is {}, expected F32 {} for {} {}", name, describe(view), expected.to_string(), of,
-                               describe(tensor)));
+    fail(function, base::format("{} is {}, expected F32 {} for {} {}", name, describe(view), expected.to_string(), of,
+                                describe(tensor)));
   }
   stride[0] = packed ? 0 : view.stride(0);
   stride[1] = view.stride(1);
@@ -142,7 +142,7 @@ const float* scales(const char* function, const char* name, const ConstTensorVie
 }
 
 std::int64_t window_side(const char* function, const char* side, std::int64_t value) {
-  if (value < -1) fail(function, fmt::format("window {} is {}, expected -1 (unbounded) or more", side, value));
+  if (value < -1) fail(function, base::format("window {} is {}, expected -1 (unbounded) or more", side, value));
   return std::min(value, kFar);
 }
 
@@ -214,7 +214,7 @@ bool may_share(const ConstTensorView& a, const ConstTensorView& b) {
 void check_overlap(const char* function, const char* name, const ConstTensorView& output, const char* other_name,
                    const ConstTensorView& other) {
   if (may_share(output, other)) {
-    fail(function, fmt::format("{} {} overlaps {} {}", name, describe(output), other_name, describe(other)));
+    fail(function, base::format("{} {} overlaps {} {}", name, describe(output), other_name, describe(other)));
   }
 }
 
@@ -247,8 +247,8 @@ void check_lse(const char* function, const ConstTensorView& lse, AttentionCall& 
   const Dims expected =
       packed ? Dims{call.q_heads, call.q_starts.at(call.batch, 0)} : Dims{call.batch, call.q_heads, call.tq};
   if (!lse.defined() || lse.dtype() != DType::kF32 || !(lse.shape() == expected)) {
-    fail(function, fmt::format("lse is {}, expected F32 {} = {}", describe(lse), packed ? "[Hq,Tq]" : "[B,Hq,Tq]",
-                               expected.to_string()));
+    fail(function, base::format("lse is {}, expected F32 {} = {}", describe(lse), packed ? "[Hq,Tq]" : "[B,Hq,Tq]",
+                                expected.to_string()));
   }
   call.lse = static_cast<float*>(const_cast<void*>(lse.data()));
   copy_strides(lse, call.lse_stride + (packed ? 1 : 0));
@@ -258,11 +258,11 @@ void check_weights(const char* function, const TensorView& weights, AttentionCal
   const Dims expected{call.batch, call.q_heads, call.tq, call.tk};
   if (!weights.defined() || weights.dtype() != DType::kF32 || !(weights.shape() == expected)) {
     fail(function,
-         fmt::format("weights is {}, expected F32 [B,Hq,Tq,Tk] = {}", describe(weights), expected.to_string()));
+         base::format("weights is {}, expected F32 [B,Hq,Tq,Tk] = {}", describe(weights), expected.to_string()));
   }
   if (element_count(expected) > 0 && overlaps_itself(weights)) {
     fail(function,
-         fmt::format("weights {} with strides {} overlaps itself", describe(weights), weights.strides().to_string()));
+         base::format("weights {} with strides {} overlaps itself", describe(weights), weights.strides().to_string()));
   }
   call.weights = static_cast<float*>(weights.data());
   copy_strides(weights, call.weights_stride);
@@ -282,8 +282,8 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   const char* layout = packed_k ? "[Tk,Hkv,D]" : paged ? "[pages,Hkv,page size,D]" : "[B,Hkv,Tk,D]";
   const Heads keys = expect_heads(function, "k", k, packed_k, layout, v != nullptr);
   const auto shapes = [&] {
-    return v != nullptr ? fmt::format("(q {}, k {}, v {})", describe(q), describe(k), describe(*v))
-                        : fmt::format("(q {}, k {})", describe(q), describe(k));
+    return v != nullptr ? base::format("(q {}, k {}, v {})", describe(q), describe(k), describe(*v))
+                        : base::format("(q {}, k {})", describe(q), describe(k));
   };
   if (k.dtype() != q.dtype() && k.dtype() != DType::kI8) fail(function, "k must have q's type " + shapes());
   if (packed_q && options.cu_seqlens_q.rank() == 1) {
@@ -293,10 +293,10 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   }
   if (call.batch < 0) fail(function, "cu_seqlens_q is empty, expected [B+1]");
   if (!packed_k && !paged && keys.batch != call.batch) {
-    fail(function, fmt::format("k has batch {}, q has {} {}", keys.batch, call.batch, shapes()));
+    fail(function, base::format("k has batch {}, q has {} {}", keys.batch, call.batch, shapes()));
   }
   if (keys.width != queries.width) {
-    fail(function, fmt::format("k has head size {}, q has {} {}", keys.width, queries.width, shapes()));
+    fail(function, base::format("k has head size {}, q has {} {}", keys.width, queries.width, shapes()));
   }
   call.type = q.dtype();
   call.kv_type = k.dtype();
@@ -307,7 +307,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   call.tk = keys.rows;
   if (call.d == 0) fail(function, "head size D is 0 " + shapes());
   if (call.q_heads > 0 && (call.kv_heads == 0 || call.q_heads % call.kv_heads != 0)) {
-    fail(function, fmt::format("q has {} heads, not a multiple of k's {} {}", call.q_heads, call.kv_heads, shapes()));
+    fail(function, base::format("q has {} heads, not a multiple of k's {} {}", call.q_heads, call.kv_heads, shapes()));
   }
   if (packed_q) {
     call.q_starts = starts(function, "cu_seqlens_q", options.cu_seqlens_q, call.batch, "q", queries.rows, &call.tq);
@@ -321,7 +321,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
     call.pages = integers(function, "page_table", table, Dims{call.batch, columns});
     call.page_size = keys.rows;
     if (call.page_size < 16 || call.page_size % 16 != 0) {
-      fail(function, fmt::format("k has pages of {} keys, expected a multiple of 16 {}", call.page_size, shapes()));
+      fail(function, base::format("k has pages of {} keys, expected a multiple of 16 {}", call.page_size, shapes()));
     }
     if (!base::multiply(columns, call.page_size, &call.tk)) call.tk = kFar + 1;
   }
@@ -335,11 +335,11 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
                                                : "[B,Hkv,Tk,Dv]",
                                       true);
     if (v->dtype() != k.dtype())
-      fail(function, fmt::format("v must have {}'s type {}", k.dtype() == q.dtype() ? "q" : "k", shapes()));
+      fail(function, base::format("v must have {}'s type {}", k.dtype() == q.dtype() ? "q" : "k", shapes()));
     for (const auto& [axis, of_v, of_k] :
          {std::tuple{paged ? "pages" : "batch", values.batch, keys.batch},
           std::tuple{"heads", values.heads, keys.heads}, std::tuple{"keys", values.rows, keys.rows}}) {
-      if (of_v != of_k) fail(function, fmt::format("v has {} {}, k has {} {}", of_v, axis, of_k, shapes()));
+      if (of_v != of_k) fail(function, base::format("v has {} {}, k has {} {}", of_v, axis, of_k, shapes()));
     }
     call.dv = values.width;
     std::copy_n(values.stride, 4, call.v_stride);
@@ -350,7 +350,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
     if (call.int8_products && k.dtype() != DType::kI8)
       fail(function, "int8_products takes I8 keys and values " + shapes());
     if (call.int8_products && call.d > kMostBytes) {
-      fail(function, fmt::format("int8_products takes head sizes up to {} {}", kMostBytes, shapes()));
+      fail(function, base::format("int8_products takes head sizes up to {} {}", kMostBytes, shapes()));
     }
   }
   call.q = q.data();
@@ -362,10 +362,11 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
         packed_q ? Dims{queries.rows, call.q_heads, call.dv} : Dims{call.batch, call.q_heads, call.tq, call.dv};
     if (!(out->shape() == expected)) {
       fail(function,
-           fmt::format("out is {}, expected {} = {} {}", describe(*out), out_layout, expected.to_string(), shapes()));
+           base::format("out is {}, expected {} = {} {}", describe(*out), out_layout, expected.to_string(), shapes()));
     }
     if (element_count(expected) > 0 && overlaps_itself(*out)) {
-      fail(function, fmt::format("out {} with strides {} overlaps itself", describe(*out), out->strides().to_string()));
+      fail(function,
+           base::format("out {} with strides {} overlaps itself", describe(*out), out->strides().to_string()));
     }
     call.out = out->data();
     call.out_type = out->dtype();
@@ -373,14 +374,14 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   }
 
   const double scale = options.scale.value_or(1.0 / std::sqrt(static_cast<double>(call.d)));
-  if (!std::isfinite(scale)) fail(function, fmt::format("scale is {}, expected a finite number", scale));
+  if (!std::isfinite(scale)) fail(function, base::format("scale is {}, expected a finite number", scale));
   if (!std::isfinite(options.softcap) || options.softcap < 0) {
-    fail(function, fmt::format("softcap is {}, expected 0 (none) or a finite positive number", options.softcap));
+    fail(function, base::format("softcap is {}, expected 0 (none) or a finite positive number", options.softcap));
   }
   call.scale = scale;
   call.softcap = options.softcap;
   if (options.num_threads < 0)
-    fail(function, fmt::format("num_threads is {}, expected 0 or more", options.num_threads));
+    fail(function, base::format("num_threads is {}, expected 0 or more", options.num_threads));
 
   const Mask& mask = options.mask;
   call.causal = mask.causal;
@@ -392,7 +393,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
     for (std::int64_t b = 0; b < call.batch; ++b) {
       const std::int64_t length = call.key_lengths.at(b, 0);
       if (length < 0 || length > call.tk) {
-        fail(function, fmt::format("key_lengths[{}] is {}, expected 0 to Tk = {}", b, length, call.tk));
+        fail(function, base::format("key_lengths[{}] is {}, expected 0 to Tk = {}", b, length, call.tk));
       }
     }
   }
@@ -400,7 +401,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
     for (std::int64_t i = 0; i * call.page_size < call.key_length(b); ++i) {
       const std::int64_t page = call.pages.at(b, i);
       if (page < 0 || page >= keys.batch) {
-        fail(function, fmt::format("page_table[{}, {}] is {}, k has {} pages", b, i, page, keys.batch));
+        fail(function, base::format("page_table[{}, {}] is {}, k has {} pages", b, i, page, keys.batch));
       }
     }
   }
@@ -411,8 +412,8 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
       const std::int64_t rows = lengths ? call.queries(b) : call.tq;
       const std::int64_t columns = lengths ? call.key_length(b) : call.tk;
       if (rows == columns) continue;
-      fail(function, fmt::format("causal with {} queries and {} keys{}: say top_left or bottom_right {}", rows, columns,
-                                 lengths ? fmt::format(" in entry {}", b) : "", shapes()));
+      fail(function, base::format("causal with {} queries and {} keys{}: say top_left or bottom_right {}", rows,
+                                  columns, lengths ? base::format(" in entry {}", b) : "", shapes()));
     }
   }
   if (mask.offsets.defined()) {
@@ -420,7 +421,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
     for (std::int64_t b = 0; b < call.batch; ++b) {
       const std::int64_t offset = call.offsets.at(b, 0);
       if (offset < -kFar || offset > kFar) {
-        fail(function, fmt::format("offsets[{}] is {}, expected -2^60 to 2^60", b, offset));
+        fail(function, base::format("offsets[{}] is {}, expected -2^60 to 2^60", b, offset));
       }
     }
   }
@@ -431,7 +432,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   for (const auto& [name, view] :
        {std::pair{"mask", &mask.allowed}, {"bias", &mask.bias}, {"q_documents", &mask.q_documents}}) {
     if ((packed_q || packed_k) && view->defined()) {
-      fail(function, fmt::format("{} with cu_seqlens: packed sequences have no one Tq and Tk", name));
+      fail(function, base::format("{} with cu_seqlens: packed sequences have no one Tq and Tk", name));
     }
   }
   if (mask.q_documents.defined() != mask.k_documents.defined()) {
@@ -443,14 +444,14 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   }
   if (mask.allowed.defined()) {
     if (mask.allowed.dtype() != DType::kBool) {
-      fail(function, fmt::format("mask is {}, expected BOOL (a float mask is a bias)", describe(mask.allowed)));
+      fail(function, base::format("mask is {}, expected BOOL (a float mask is a bias)", describe(mask.allowed)));
     }
     broadcast(function, "mask", mask.allowed, call, call.allowed_stride);
     call.allowed = static_cast<const std::uint8_t*>(mask.allowed.data());
   }
   if (mask.bias.defined()) {
     if (mask.bias.dtype() != DType::kF32 && mask.bias.dtype() != q.dtype()) {
-      fail(function, fmt::format("bias is {}, expected F32 or q's type {}", describe(mask.bias), name_of(q.dtype())));
+      fail(function, base::format("bias is {}, expected F32 or q's type {}", describe(mask.bias), name_of(q.dtype())));
     }
     broadcast(function, "bias", mask.bias, call, call.bias_stride);
     call.bias = mask.bias.data();
@@ -465,8 +466,8 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   if (options.lse != nullptr && out != nullptr) {
     check_lse(function, *options.lse, call);
     if (element_count(options.lse->shape()) > 0 && overlaps_itself(*options.lse)) {
-      fail(function, fmt::format("lse {} with strides {} overlaps itself", describe(*options.lse),
-                                 options.lse->strides().to_string()));
+      fail(function, base::format("lse {} with strides {} overlaps itself", describe(*options.lse),
+                                  options.lse->strides().to_string()));
     }
   }
 

@@ -7,20 +7,20 @@
 #include <string>
 #include <vector>
 
-#include <fmt/format.h>
 #include <manyheads/error.hpp>
 
 #include "base/element.hpp"
+#include "base/format.hpp"
 
 namespace manyheads {
 namespace {
 
 [[noreturn]] void fail(const char* function, const std::string& what, ErrorCode code = ErrorCode::kInvalidArgument) {
-  throw Error(code, fmt::format("KVCache::{}: {}", function, what));
+  throw Error(code, base::format("KVCache::{}: {}", function, what));
 }
 
 std::string describe(const ConstTensorView& view) {
-  return view.defined() ? fmt::format("{} {}", name_of(view.dtype()), view.shape().to_string()) : "undefined";
+  return view.defined() ? base::format("{} {}", name_of(view.dtype()), view.shape().to_string()) : "undefined";
 }
 
 bool floating(DType type) { return type == DType::kF32 || type == DType::kBF16 || type == DType::kF16; }
@@ -116,14 +116,13 @@ struct KVCache::State {
 
   Tokens& find(const char* function, Sequence sequence) {
     const auto at = sequences.find(sequence);
-    if (at == sequences.end()) fail(function, fmt::format("there is no sequence {}", sequence));
+    if (at == sequences.end()) fail(function, base::format("there is no sequence {}", sequence));
     return at->second;
   }
 
   void resize(const char* function, std::int64_t pages, std::int64_t size) {
     if (options.max_tokens > 0 && pages > options.max_tokens / size) {
-      fail(function,
-           fmt::format("{} pages of {} tokens exceed max_tokens = {}", pages, size, options.max_tokens),
+      fail(function, base::format("{} pages of {} tokens exceed max_tokens = {}", pages, size, options.max_tokens),
            ErrorCode::kOutOfMemory);
     }
     // Both or none.
@@ -161,16 +160,16 @@ struct KVCache::State {
 KVCache::KVCache(const KVCacheOptions& options) : state_(std::make_unique<State>()) {
   const std::int64_t value_dim = options.value_dim == 0 ? options.head_dim : options.value_dim;
   if (options.num_kv_heads < 1 || options.head_dim < 1 || value_dim < 1) {
-    fail("KVCache", fmt::format("num_kv_heads is {}, head_dim {}, value_dim {}: expected 1 or more", options.num_kv_heads,
-                                options.head_dim, value_dim));
+    fail("KVCache", base::format("num_kv_heads is {}, head_dim {}, value_dim {}: expected 1 or more",
+                                 options.num_kv_heads, options.head_dim, value_dim));
   }
   if (!floating(options.dtype) && options.dtype != DType::kI8) {
-    fail("KVCache", fmt::format("dtype is {}, expected F32, BF16, F16 or I8", name_of(options.dtype)));
+    fail("KVCache", base::format("dtype is {}, expected F32, BF16, F16 or I8", name_of(options.dtype)));
   }
   if (options.page_size < 0 || options.page_size % 16 != 0) {
-    fail("KVCache", fmt::format("page_size is {}, expected 0 or a multiple of 16", options.page_size));
+    fail("KVCache", base::format("page_size is {}, expected 0 or a multiple of 16", options.page_size));
   }
-  if (options.max_tokens < 0) fail("KVCache", fmt::format("max_tokens is {}, expected 0 or more", options.max_tokens));
+  if (options.max_tokens < 0) fail("KVCache", base::format("max_tokens is {}, expected 0 or more", options.max_tokens));
   state_->options = options;
   state_->options.value_dim = value_dim;
   const std::int64_t size = options.page_size > 0 ? options.page_size : kFirstRoom;
@@ -222,7 +221,7 @@ void KVCache::truncate(Sequence sequence, std::int64_t length) {
   State& s = *state_;
   State::Tokens& tokens = s.find("truncate", sequence);
   if (length < 0 || length > tokens.length) {
-    fail("truncate", fmt::format("length is {}, sequence {} has {} tokens", length, sequence, tokens.length));
+    fail("truncate", base::format("length is {}, sequence {} has {} tokens", length, sequence, tokens.length));
   }
   tokens.length = length;
   const std::size_t pages = static_cast<std::size_t>((length + s.keys.size - 1) / s.keys.size);
@@ -240,15 +239,16 @@ void KVCache::append(Sequence sequence, ConstTensorView k, ConstTensorView v) {
   const auto check = [&](const char* name, const ConstTensorView& view, std::int64_t width) {
     const Dims expected{s.options.num_kv_heads, count, width};
     if (!view.defined() || !floating(view.dtype()) || !(view.shape() == expected)) {
-      fail(kName, fmt::format("{} is {}, expected F32, BF16 or F16 [Hkv,T,{}] = {}", name, describe(view),
-                              name[0] == 'k' ? "D" : "Dv", expected.to_string()));
+      fail(kName, base::format("{} is {}, expected F32, BF16 or F16 [Hkv,T,{}] = {}", name, describe(view),
+                               name[0] == 'k' ? "D" : "Dv", expected.to_string()));
     }
   };
   check("k", k, s.options.head_dim);
   check("v", v, s.options.value_dim);
   if (count == 0) return;
   if (count > kMostTokens - tokens.length) {
-    fail(kName, fmt::format("{} tokens behind {} are more than memory holds", count, tokens.length), ErrorCode::kOutOfMemory);
+    fail(kName, base::format("{} tokens behind {} are more than memory holds", count, tokens.length),
+         ErrorCode::kOutOfMemory);
   }
 
   const std::int64_t length = tokens.length + count;

@@ -3,12 +3,12 @@
 #include <limits>
 #include <string>
 
-#include <fmt/format.h>
 #include <manyheads/attention.hpp>
 #include <manyheads/error.hpp>
 
 #include "attention/check.hpp"
 #include "base/element.hpp"
+#include "base/format.hpp"
 
 namespace manyheads {
 namespace {
@@ -16,26 +16,28 @@ namespace {
 constexpr const char* kName = "merge_attention";
 
 [[noreturn]] void fail(const std::string& what) {
-  throw Error(ErrorCode::kInvalidArgument, fmt::format("{}: {}", kName, what));
+  throw Error(ErrorCode::kInvalidArgument, base::format("{}: {}", kName, what));
 }
 
 std::string describe(const ConstTensorView& view) {
-  return view.defined() ? fmt::format("{} {}", name_of(view.dtype()), view.shape().to_string()) : "undefined";
+  return view.defined() ? base::format("{} {}", name_of(view.dtype()), view.shape().to_string()) : "undefined";
 }
 
 void check_out(const char* name, const ConstTensorView& view, const Dims* shape) {
   const bool floating = view.defined() && (view.dtype() == DType::kF32 || view.dtype() == DType::kBF16 ||
                                            view.dtype() == DType::kF16);
   if (!floating || view.rank() < 1 || (shape != nullptr && !(view.shape() == *shape))) {
-    fail(fmt::format("{} is {}, expected F32, BF16 or F16 {}", name, describe(view),
-                     shape != nullptr ? shape->to_string() : "[...,Dv]"));
+    fail(base::format("{} is {}, expected F32, BF16 or F16 {}", name, describe(view),
+                      shape != nullptr ? shape->to_string() : "[...,Dv]"));
   }
 }
 
 void check_lse(const char* name, const ConstTensorView& view, const Dims& out) {
   bool fits = view.defined() && view.dtype() == DType::kF32 && view.rank() == out.rank() - 1;
   for (int i = 0; fits && i < view.rank(); ++i) fits = view.size(i) == out[i];
-  if (!fits) fail(fmt::format("{} is {}, expected F32 of out_a's {} less the last axis", name, describe(view), out.to_string()));
+  if (!fits)
+    fail(
+        base::format("{} is {}, expected F32 of out_a's {} less the last axis", name, describe(view), out.to_string()));
 }
 
 double load(const ConstTensorView& view, std::int64_t at) { return base::load_element(view.data(), view.dtype(), at); }

@@ -5,8 +5,8 @@
 #include <manyheads/attention.hpp>
 #include <manyheads/safetensors.hpp>
 #include <nlohmann/json.hpp>
-#include <fmt/format.h>
 
+#include "base/format.hpp"
 #include "program.hpp"
 #include "tensors.hpp"
 
@@ -118,7 +118,7 @@ TEST_F(CliAttend, TakesI8WithIntegerProductsOnRequest) {
           static_cast<std::int8_t>(std::clamp(std::lround(wide.as<float>()[i] / 0.05f), -127L, 127L));
     }
     in.insert_or_assign(name, narrow);
-    in.insert_or_assign(fmt::format("{}_scales", name), scales);
+    in.insert_or_assign(base::format("{}_scales", name), scales);
   }
   const auto out_of = [&](const std::vector<std::string>& flags, const std::string& path_says) {
     const Result result = attend(in, flags);
