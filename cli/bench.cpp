@@ -248,6 +248,12 @@ void add_limits(const Bench& request, int threads, Limits& machine, Report& repo
     add(base::format("limit memory, {} FMA", multiplies), "f32", available.front(),
         [&] { return machine.memory(kernels::active_table(), threads, multiplies); });
   }
+  // What a page of 16 keys is to memory: 2 KB for BF16 of 64 values, twice as much for F32 or 128.
+  for (const int kilobytes : {2, 4, 8}) {
+    add(base::format("limit memory, {} KB pieces", kilobytes), "f32", available.front(), [&] {
+      return machine.memory_in_pieces(kernels::active_table(), threads, static_cast<std::size_t>(kilobytes) * 1024);
+    });
+  }
 }
 
 void run(const Bench& request) {

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <numeric>
+#include <random>
+#include <vector>
 
 #include "base/parallel.hpp"
 #include "sampling.hpp"
@@ -44,20 +47,47 @@ double Limits::arithmetic(Work work, int threads, double least) {
   return flop.load() / seconds / 1e9;
 }
 
-double Limits::memory(const kernels::KernelTable& table, int threads, int multiplies) {
+const float* Limits::memory_to_read() {
   if (memory_.size() == 0) {
     memory_ = base::AlignedBuffer<float>(beyond_caches() / sizeof(float));
     std::memset(memory_.data(), 0, memory_.size() * sizeof(float));  // pages not yet touched would all be one
   }
-  const auto count = static_cast<std::int64_t>(memory_.size());
+  return memory_.data();
+}
+
+template <class Read>
+double Limits::reading(std::int64_t count, int threads, const Read& read) {
   const std::int64_t tasks = threads * kTasksPerThread;
   std::atomic<float> sink{0};
   const double begin = seconds_now();
-  base::parallel_for(tasks, threads, nullptr, [&](std::int64_t i, int) {
-    const std::int64_t from = count * i / tasks / 16 * 16, to = count * (i + 1) / tasks / 16 * 16;
-    sink += table.read_work(memory_.data() + from, to - from, multiplies);
-  });
+  base::parallel_for(tasks, threads, nullptr,
+                     [&](std::int64_t i, int) { sink += read(count * i / tasks, count * (i + 1) / tasks); });
   return static_cast<double>(memory_.size() * sizeof(float)) / (seconds_now() - begin) / 1e9;
+}
+
+double Limits::memory(const kernels::KernelTable& table, int threads, int multiplies) {
+  const float* from = memory_to_read();
+  const auto lines = static_cast<std::int64_t>(memory_.size() / 16);
+  return reading(lines, threads, [&](std::int64_t begin, std::int64_t end) {
+    return table.read_work(from + begin * 16, (end - begin) * 16, multiplies);
+  });
+}
+
+double Limits::memory_in_pieces(const kernels::KernelTable& table, int threads, std::size_t bytes) {
+  const float* from = memory_to_read();
+  const std::size_t size = bytes / sizeof(float);
+  std::vector<std::size_t> order(memory_.size() / size);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::shuffle(order.begin(), order.end(), std::mt19937_64(7));
+  return reading(static_cast<std::int64_t>(order.size()), threads, [&](std::int64_t begin, std::int64_t end) {
+    float sum = 0;
+    for (std::int64_t i = begin; i < end; ++i) {
+      const float* next = from + order[static_cast<std::size_t>(std::min(i + 1, end - 1))] * size;
+      for (std::size_t at = 0; at < size; at += 16) __builtin_prefetch(next + at, 0, 2);
+      sum += table.read_work(from + order[static_cast<std::size_t>(i)] * size, static_cast<std::int64_t>(size), 0);
+    }
+    return sum;
+  });
 }
 
 }  // namespace manyheads::cli

@@ -21,8 +21,15 @@ class Limits {
   double arithmetic(Work work, int threads, double least = 4e-3);
   // GB/s of reading beyond_caches(), each vector multiplied and added so many times meanwhile: a multiple of 8.
   double memory(const kernels::KernelTable& table, int threads, int multiplies = 0);
+  // The same in pieces of so many bytes, a multiple of 64, that follow each other in no order. The next one is fetched
+  // while one is read.
+  double memory_in_pieces(const kernels::KernelTable& table, int threads, std::size_t bytes);
 
  private:
+  // GB/s of read(begin, end) over [0, count) in parts.
+  template <class Read>
+  double reading(std::int64_t count, int threads, const Read& read);
+  const float* memory_to_read();
   base::AlignedBuffer<float> memory_;
 };
 

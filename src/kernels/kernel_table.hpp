@@ -93,11 +93,11 @@ struct AttentionCall {
   // Where key j of entry b and key/value head h begins, and its value and scales.
   std::int64_t k_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept { return key_at(k_stride, b, h, j); }
   std::int64_t v_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept { return key_at(v_stride, b, h, j); }
-  float k_scale(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
-    return k_scales[key_at(k_scales_stride, b, h, j)];
+  std::int64_t k_scale_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
+    return key_at(k_scales_stride, b, h, j);
   }
-  float v_scale(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
-    return v_scales[key_at(v_scales_stride, b, h, j)];
+  std::int64_t v_scale_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
+    return key_at(v_scales_stride, b, h, j);
   }
   // Those of keys [begin, end), to to[0] and on. A chain lies in one page, since pages hold whole chains.
   void copy_k_scales(std::int64_t b, std::int64_t h, std::int64_t begin, std::int64_t end, float* to) const noexcept {

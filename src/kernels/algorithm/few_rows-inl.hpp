@@ -31,25 +31,36 @@ constexpr int VectorsBeside() {
   return R * 4 <= kTileRows * kTileVectors ? 4 : R * 2 <= kTileRows * kTileVectors ? 2 : 1;
 }
 
-// The keys and values of [begin, end), a run or less, as stretches; returns how many.
+// The most that a run can come to: a stretch for each row of keys and values, one a page for their scales.
+constexpr std::size_t kMostStretches = 2 * static_cast<std::size_t>(kRunKeys + kRunKeys / kChainKeys);
+
+// The keys and values of [begin, end), a run or less, as stretches, and what scales them; returns how many.
 HWY_INLINE std::size_t StretchesOf(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end,
                                    Stretch* to) {
-  const std::int64_t size = static_cast<std::int64_t>(size_of(call.kv_type));
   std::size_t count = 0;
-  const auto add = [&](const void* base, const std::int64_t* stride, std::int64_t width, const auto& at) {
-    if (stride[3] != 1) return;
-    const bool dense = stride[2] == width;
+  // Rows of `width` values of `size` bytes, `stride` apart.
+  const auto add = [&](const void* base, std::int64_t size, std::int64_t width, std::int64_t stride, const auto& at) {
+    const bool dense = stride == width;
     for (std::int64_t j = begin, keys = 0; j < end; j += keys) {
       keys = call.adjacent(j, end);
       const char* from = static_cast<const char*>(base) + at(j) * size;
       const std::int64_t bytes = ((dense ? keys : 1) * width * size + 63) / 64 * 64;
-      for (std::int64_t row = 0; row < (dense ? 1 : keys); ++row, from += stride[2] * size) {
+      for (std::int64_t row = 0; row < (dense ? 1 : keys); ++row, from += stride * size) {
         to[count++] = {from, from + bytes};
       }
     }
   };
-  add(call.k, call.k_stride, call.d, [&](std::int64_t j) { return call.k_at(tile.batch, tile.kv_head, j); });
-  add(call.v, call.v_stride, call.dv, [&](std::int64_t j) { return call.v_at(tile.batch, tile.kv_head, j); });
+  const auto add_rows = [&](const void* base, const std::int64_t* stride, std::int64_t width, const auto& at) {
+    if (stride[3] == 1) add(base, static_cast<std::int64_t>(size_of(call.kv_type)), width, stride[2], at);
+  };
+  const auto add_scales = [&](const float* base, const std::int64_t* stride, const auto& at) {
+    if (base != nullptr && stride[2] == 1) add(base, sizeof(float), 1, 1, at);
+  };
+  const std::int64_t b = tile.batch, h = tile.kv_head;
+  add_rows(call.k, call.k_stride, call.d, [&](std::int64_t j) { return call.k_at(b, h, j); });
+  add_scales(call.k_scales, call.k_scales_stride, [&](std::int64_t j) { return call.k_scale_at(b, h, j); });
+  add_rows(call.v, call.v_stride, call.dv, [&](std::int64_t j) { return call.v_at(b, h, j); });
+  add_scales(call.v_scales, call.v_scales_stride, [&](std::int64_t j) { return call.v_scale_at(b, h, j); });
   return count;
 }
 
@@ -130,8 +141,7 @@ HWY_INLINE void AddInPlace(const float* HWY_RESTRICT weights, const typename Val
       meanwhile(nullptr);
       for (const std::size_t stop = std::min(last, key + kFetchEach); key < stop; ++key, from += stride) {
         VF value[NV];
-#pragma GCC unroll 4
-        for (std::size_t v = 0; v < NV; ++v) value[v] = Values::Load(from + v * n);
+        LoadVectors<Values>(from, value);
 #pragma GCC unroll 8
         for (std::size_t r = 0; r < R; ++r) {
           const VF weight = hn::Set(d, weights[r * kRun + key]);
@@ -147,6 +157,7 @@ HWY_INLINE void AddInPlace(const float* HWY_RESTRICT weights, const typename Val
     }
   }
   for (std::size_t r = 0; r < R; ++r) {
+    InOrder<Values>(total[r]);
     for (std::size_t v = 0; v < NV; ++v) {
       float* to = output + r * width + v * n;
       hn::StoreU(fresh ? total[r][v] : hn::Add(hn::LoadU(d, to), total[r][v]), d, to);
@@ -288,7 +299,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     const std::size_t count = static_cast<std::size_t>(end - begin);
 
     const std::size_t steps = kRun / n * (key_words / 4) + (width + kVectors * n - 1) / (kVectors * n) * (kRun / 4);
-    Stretch ahead[2 * kRunKeys];
+    Stretch ahead[kMostStretches];
     Fetcher fetch(ahead,
                   StretchesOf(call, tile, std::min(run + kRunKeys, range.any.end),
                               std::min(run + 2 * kRunKeys, range.any.end), ahead),

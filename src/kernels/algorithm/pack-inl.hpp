@@ -71,6 +71,21 @@ HWY_INLINE void EachBlock(const Rows& rows, std::size_t from, std::size_t count,
         const __m512i halves = _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), word.raw);
         visit(at, VF{_mm512_cvtph_ps(_mm512_castsi512_si256(halves))});
         visit(at + 1, VF{_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1))});
+      } else if constexpr (kHeld == Held::kI8) {
+        // A byte, its sign flipped, among the bits of a power of two: the power + 128 + the integer, and exact.
+        const auto placed = [](__m512i bytes, int mask, float above) HWY_ATTR {
+          const __m512i sum = _mm512_castps_si512(_mm512_set1_ps(above));
+          constexpr int kFirstAndSecondXorThird = 0x6a;
+          const __m512i byte = _mm512_ternarylogic_epi32(bytes, _mm512_set1_epi32(mask), sum, kFirstAndSecondXorThird);
+          return VF{_mm512_sub_ps(_mm512_castsi512_ps(byte), _mm512_castsi512_ps(sum))};
+        };
+        constexpr float kLow = 8388608.0f + 128.0f;  // a unit is bit 0
+        constexpr float kHigh = 32768.0f + 128.0f;   // bit 8
+        const __m512i upper = _mm512_srli_epi32(word.raw, 16);
+        visit(at, placed(word.raw, 0xff, kLow));
+        visit(at + 1, placed(word.raw, 0xff00, kHigh));
+        visit(at + 2, placed(upper, 0xff, kLow));
+        visit(at + 3, placed(upper, 0xff00, kHigh));
 #endif
       } else if constexpr (kHeld == Held::kBF16) {
         visit(at, hn::BitCast(d, hn::ShiftLeft<16>(word)));

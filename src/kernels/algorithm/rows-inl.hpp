@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include <manyheads/half.hpp>
 #include <manyheads/tensor.hpp>
@@ -32,6 +33,27 @@ HWY_INLINE float WordAt(const float* at) {
   float word;
   std::memcpy(&word, static_cast<const void*>(at), sizeof(word));
   return word;
+}
+
+// The values of two vectors in turn, those of the lower lanes to the first.
+HWY_INLINE void Interleave([[maybe_unused]] VF& even, [[maybe_unused]] VF& odd) {
+#if HWY_TARGET == HWY_AVX3
+  const __m512i order = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512 lower = _mm512_permutex2var_ps(even.raw, order, odd.raw);
+  odd = VF{_mm512_permutex2var_ps(even.raw, _mm512_add_epi32(order, _mm512_set1_epi32(8)), odd.raw)};
+  even = VF{lower};
+#elif HWY_TARGET != HWY_SCALAR
+  const DF d;
+  const VF lower = hn::InterleaveLower(d, even, odd);  // of each block of four
+  const VF upper = hn::InterleaveUpper(d, even, odd);
+#if HWY_TARGET == HWY_AVX2
+  even = hn::ConcatLowerLower(d, upper, lower);
+  odd = hn::ConcatUpperUpper(d, upper, lower);
+#else
+  even = lower;
+  odd = upper;
+#endif
+#endif
 }
 
 // A vector of neighbouring values of a type, as F32; kWhole where the target converts them as vectors.
@@ -76,6 +98,32 @@ struct ValuesOf<DType::kF16> {
   static constexpr bool kWhole = false;
 #endif
 };
+
+// Neighbouring values as NV vectors, those of each pair of vectors in the order in which they cost least: InOrder
+// undoes it.
+template <class Values, int NV>
+HWY_INLINE void LoadVectors(const typename Values::Element* from, VF (&to)[NV]) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  if constexpr (std::is_same_v<typename Values::Element, bfloat16> && NV % 2 == 0) {
+    const hn::RebindToUnsigned<DF> du;
+#pragma GCC unroll 4
+    for (std::size_t v = 0; v < NV; v += 2) {  // the even ones, then the odd ones: no shuffles
+      const auto words = hn::LoadU(du, reinterpret_cast<const std::uint32_t*>(from + v * n));
+      to[v] = hn::BitCast(d, hn::ShiftLeft<16>(words));
+      to[v + 1] = hn::BitCast(d, hn::And(words, hn::Set(du, 0xffff0000u)));
+    }
+  } else {
+#pragma GCC unroll 4
+    for (std::size_t v = 0; v < NV; ++v) to[v] = Values::Load(from + v * n);
+  }
+}
+template <class Values, int NV>
+HWY_INLINE void InOrder([[maybe_unused]] VF (&vectors)[NV]) {
+  if constexpr (std::is_same_v<typename Values::Element, bfloat16> && NV % 2 == 0) {
+    for (std::size_t v = 0; v < NV; v += 2) Interleave(vectors[v], vectors[v + 1]);
+  }
+}
 
 // Calls with the ValuesOf a type.
 template <class Visit>
