@@ -93,11 +93,9 @@ struct AttentionCall {
   // Where key j of entry b and key/value head h begins, and its value and scales.
   std::int64_t k_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept { return key_at(k_stride, b, h, j); }
   std::int64_t v_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept { return key_at(v_stride, b, h, j); }
-  std::int64_t k_scale_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
-    return key_at(k_scales_stride, b, h, j);
-  }
-  std::int64_t v_scale_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
-    return key_at(v_scales_stride, b, h, j);
+  std::int64_t key_at(const std::int64_t* stride, std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
+    if (page_size == 0) return row_at(stride, k_starts, b, h, j);
+    return pages.at(b, j / page_size) * stride[0] + h * stride[1] + j % page_size * stride[2];
   }
   // Those of keys [begin, end), to to[0] and on. A chain lies in one page, since pages hold whole chains.
   void copy_k_scales(std::int64_t b, std::int64_t h, std::int64_t begin, std::int64_t end, float* to) const noexcept {
@@ -136,10 +134,6 @@ struct AttentionCall {
                              std::int64_t i) noexcept {
     const std::int64_t entry = starts.data != nullptr ? starts.at(b, 0) * stride[2] : b * stride[0];
     return entry + h * stride[1] + i * stride[2];
-  }
-  std::int64_t key_at(const std::int64_t* stride, std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
-    if (page_size == 0) return row_at(stride, k_starts, b, h, j);
-    return pages.at(b, j / page_size) * stride[0] + h * stride[1] + j % page_size * stride[2];
   }
   void copy_scales(const float* scales, const std::int64_t* stride, std::int64_t b, std::int64_t h, std::int64_t begin,
                    std::int64_t end, float* to) const noexcept {

@@ -39,7 +39,7 @@ double score(const AttentionCall& call, std::int64_t b, std::int64_t h, std::int
     dot += load_element(call.q, call.type, call.q_at(b, h, i) + d * call.q_stride[3]) *
            load_element(call.k, call.kv_type, call.k_at(b, kv, j) + d * call.k_stride[3]);
   }
-  if (call.k_scales != nullptr) dot *= static_cast<double>(call.k_scales[call.k_scale_at(b, kv, j)]);
+  if (call.k_scales != nullptr) dot *= static_cast<double>(call.k_scales[call.key_at(call.k_scales_stride, b, kv, j)]);
   double s = call.scale * dot;
   if (call.softcap > 0) s = call.softcap * std::tanh(s / call.softcap);
   if (call.bias != nullptr) {
@@ -99,8 +99,9 @@ void reference(const AttentionCall& call) {
             // A key that is not visible is not read, whatever it holds.
             if (!visible(call, b, h, i, j)) continue;
             const double weight = p[static_cast<std::size_t>(j)] / sum;
-            const double scale =
-                call.v_scales != nullptr ? static_cast<double>(call.v_scales[call.v_scale_at(b, kv, j)]) : 1.0;
+            const double scale = call.v_scales != nullptr
+                                     ? static_cast<double>(call.v_scales[call.key_at(call.v_scales_stride, b, kv, j)])
+                                     : 1.0;
             value += weight * scale * load_element(call.v, call.kv_type, call.v_at(b, kv, j) + e * call.v_stride[3]);
           }
           store_element(call.out, call.out_type, call.out_at(b, h, i) + e * call.out_stride[3], value);

@@ -34,33 +34,39 @@ constexpr int VectorsBeside() {
 // The most that a run can come to: a stretch for each row of keys and values, one a page for their scales.
 constexpr std::size_t kMostStretches = 2 * static_cast<std::size_t>(kRunKeys + kRunKeys / kChainKeys);
 
-// The keys and values of [begin, end), a run or less, as stretches, and what scales them; returns how many.
+// The keys and values of [begin, end), a run or less, as stretches; returns how many.
 HWY_INLINE std::size_t StretchesOf(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end,
                                    Stretch* to) {
+  const std::int64_t size = static_cast<std::int64_t>(size_of(call.kv_type));
   std::size_t count = 0;
-  // Rows of `width` values of `size` bytes, `stride` apart.
-  const auto add = [&](const void* base, std::int64_t size, std::int64_t width, std::int64_t stride, const auto& at) {
-    const bool dense = stride == width;
+  const auto add = [&](const void* base, const std::int64_t* stride, std::int64_t width, const auto& at) {
+    if (stride[3] != 1) return;
+    const bool dense = stride[2] == width;
     for (std::int64_t j = begin, keys = 0; j < end; j += keys) {
       keys = call.adjacent(j, end);
       const char* from = static_cast<const char*>(base) + at(j) * size;
       const std::int64_t bytes = ((dense ? keys : 1) * width * size + 63) / 64 * 64;
-      for (std::int64_t row = 0; row < (dense ? 1 : keys); ++row, from += stride * size) {
+      for (std::int64_t row = 0; row < (dense ? 1 : keys); ++row, from += stride[2] * size) {
         to[count++] = {from, from + bytes};
       }
     }
   };
-  const auto add_rows = [&](const void* base, const std::int64_t* stride, std::int64_t width, const auto& at) {
-    if (stride[3] == 1) add(base, static_cast<std::int64_t>(size_of(call.kv_type)), width, stride[2], at);
-  };
-  const auto add_scales = [&](const float* base, const std::int64_t* stride, const auto& at) {
-    if (base != nullptr && stride[2] == 1) add(base, sizeof(float), 1, 1, at);
-  };
-  const std::int64_t b = tile.batch, h = tile.kv_head;
-  add_rows(call.k, call.k_stride, call.d, [&](std::int64_t j) { return call.k_at(b, h, j); });
-  add_scales(call.k_scales, call.k_scales_stride, [&](std::int64_t j) { return call.k_scale_at(b, h, j); });
-  add_rows(call.v, call.v_stride, call.dv, [&](std::int64_t j) { return call.v_at(b, h, j); });
-  add_scales(call.v_scales, call.v_scales_stride, [&](std::int64_t j) { return call.v_scale_at(b, h, j); });
+  add(call.k, call.k_stride, call.d, [&](std::int64_t j) { return call.k_at(tile.batch, tile.kv_head, j); });
+  add(call.v, call.v_stride, call.dv, [&](std::int64_t j) { return call.v_at(tile.batch, tile.kv_head, j); });
+  return count;
+}
+
+// The same for what scales the keys, or the values, if anything does.
+inline HWY_NOINLINE std::size_t ScaleStretches(const AttentionCall& call, const Tile& tile, const float* scales,
+                                               const std::int64_t* stride, std::int64_t begin, std::int64_t end,
+                                               Stretch* to) {
+  std::size_t count = 0;
+  if (scales == nullptr || stride[2] != 1) return count;
+  for (std::int64_t j = begin, keys = 0; j < end; j += keys) {
+    keys = call.adjacent(j, end);
+    const char* from = reinterpret_cast<const char*>(scales + call.key_at(stride, tile.batch, tile.kv_head, j));
+    to[count++] = {from, from + (keys * static_cast<std::int64_t>(sizeof(float)) + 63) / 64 * 64};
+  }
   return count;
 }
 
@@ -300,10 +306,13 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
 
     const std::size_t steps = kRun / n * (key_words / 4) + (width + kVectors * n - 1) / (kVectors * n) * (kRun / 4);
     Stretch ahead[kMostStretches];
-    Fetcher fetch(ahead,
-                  StretchesOf(call, tile, std::min(run + kRunKeys, range.any.end),
-                              std::min(run + 2 * kRunKeys, range.any.end), ahead),
-                  steps);
+    const std::int64_t next = std::min(run + kRunKeys, range.any.end), after = std::min(next + kRunKeys, range.any.end);
+    std::size_t stretches = StretchesOf(call, tile, next, after, ahead);
+    if (call.kv_type == DType::kI8) {
+      stretches += ScaleStretches(call, tile, call.k_scales, call.k_scales_stride, next, after, ahead + stretches);
+      stretches += ScaleStretches(call, tile, call.v_scales, call.v_scales_stride, next, after, ahead + stretches);
+    }
+    Fetcher fetch(ahead, stretches, steps);
 
     for (std::size_t first = 0; first < kRun; first += n) {
       LaneRows rows;
