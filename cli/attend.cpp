@@ -162,6 +162,8 @@ void run(const Attend& request) {
       summary["run_keys"] = e.run_keys;
       summary["chunk_keys"] = e.chunk_keys;
       summary["tasks"] = e.tasks;
+      summary["tiles_together"] = e.tiles_together;
+      summary["part_keys"] = e.part_keys;
       summary["key_blocks"] = e.key_blocks;
       summary["blocks"] = e.blocks;
       summary["skipped_blocks"] = e.skipped_blocks;

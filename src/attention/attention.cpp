@@ -44,32 +44,24 @@ class Memory {
 // A worker's copy of a head's keys and values, behind the numbers of the batch entry and the head.
 class HeadCopy {
  public:
-  HeadCopy(const kernels::AttentionCall& call, float* memory)
-      : head_(reinterpret_cast<std::int64_t*>(memory)), k_(memory + 16), v_(k_ + call.tk * call.d) {}
+  explicit HeadCopy(float* memory)
+      : head_(reinterpret_cast<std::int64_t*>(memory)), rows_(memory + 16) {}
   void forget() noexcept { head_[0] = -1; }
   // The call on the copy of the tile's head, which is made where it is another's.
   kernels::AttentionCall of(const kernels::AttentionCall& call, const kernels::Tile& tile,
                             const kernels::KernelTable& table) {
+    const std::int64_t keys = kernels::QueryKeys(call, tile.batch).end(call.tq - 1);
     if (head_[0] != tile.batch || head_[1] != tile.kv_head) {
-      table.gather(call, tile, kernels::QueryKeys(call, tile.batch).end(call.tq - 1), k_, v_);
+      table.gather(call, tile, keys, rows_);
       head_[0] = tile.batch;
       head_[1] = tile.kv_head;
     }
-    kernels::AttentionCall copied = call;
-    copied.kv_type = DType::kF32;
-    copied.k = k_;
-    copied.v = v_;
-    const std::int64_t k_stride[4] = {0, 0, call.d, 1};
-    const std::int64_t v_stride[4] = {0, 0, call.dv, 1};
-    std::copy_n(k_stride, 4, copied.k_stride);
-    std::copy_n(v_stride, 4, copied.v_stride);
-    return copied;
+    return table.gathered(call, keys, rows_);
   }
 
  private:
   std::int64_t* head_;
-  float* k_;
-  float* v_;
+  float* rows_;
 };
 
 void forward(kernels::AttentionCall call, const kernels::KernelTable& table, const AttentionOptions& options) {
@@ -83,10 +75,34 @@ void forward(kernels::AttentionCall call, const kernels::KernelTable& table, con
   }
   float* const nodes = memory.scratch(p.workers, p);
   const auto copy_of = [&](int worker) {
-    return HeadCopy(call, memory.scratch(worker, p) + p.scratch_floats - p.head_floats);
+    return HeadCopy(memory.scratch(worker, p) + p.scratch_floats - p.head_floats);
   };
   for (int worker = 0; p.head_floats > 0 && worker < p.workers; ++worker) copy_of(worker).forget();
   const auto nodes_of = [&](std::int64_t tile) { return nodes + static_cast<std::size_t>(tile * p.blocks) * p.node_floats; };
+  const auto run = [&](const kernels::Tile& tile, const kernels::KeyPart& part, const kernels::Tile& next, float* node,
+                       int worker, float* scratch) {
+    if (p.head_floats > 0) {
+      table.forward(copy_of(worker).of(call, tile, table), tile, part, next, node, scratch);
+    } else {
+      table.forward(call, tile, part, next, node, scratch);
+    }
+  };
+  if (p.group > 1) {
+    base::parallel_for(p.tasks(), p.workers, options.executor, [&](std::int64_t task, int worker) {
+      const std::int64_t begin = task / p.groups_per_head() * p.tiles_per_head;
+      const std::int64_t first = begin + task % p.groups_per_head() * p.group;
+      const std::int64_t last = std::min(first + p.group, begin + p.tiles_per_head);
+      for (std::int64_t key = 0; key < call.tk; key += p.part_keys) {
+        const bool ends = key + p.part_keys >= call.tk;
+        const kernels::KeyPart part{key, ends ? -1 : key + p.part_keys, key == 0, ends};
+        for (std::int64_t i = first; i < last; ++i) {
+          run(tiles(i), part, {}, nullptr, worker,
+              memory.scratch(worker, p) + static_cast<std::size_t>(i - first) * p.tile_floats);
+        }
+      }
+    });
+    return;
+  }
   base::parallel_for(p.tasks(), p.workers, options.executor, [&](std::int64_t task, int worker) {
     const kernels::Tile tile = tiles(task / p.blocks);
     const std::int64_t block = task % p.blocks;
@@ -94,12 +110,7 @@ void forward(kernels::AttentionCall call, const kernels::KernelTable& table, con
     kernels::Tile next;  // other workers take those between
     if (p.blocks == 1 && task + p.workers < p.tiles) next = tiles(task + p.workers);
     if (p.blocks > 1) node = nodes_of(task / p.blocks) + static_cast<std::size_t>(block) * table.node_floats(call, tile);
-    if (p.head_floats > 0) {
-      table.forward(copy_of(worker).of(call, tile, table), tile, p.chunks(block), next, node,
-                    memory.scratch(worker, p));
-    } else {
-      table.forward(call, tile, p.chunks(block), next, node, memory.scratch(worker, p));
-    }
+    run(tile, p.block(block), next, node, worker, memory.scratch(worker, p));
   });
   if (p.blocks == 1) return;
   base::parallel_for(p.tiles, p.workers, options.executor,
@@ -173,6 +184,8 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
   e.tile_queries = table.tile_queries(call);
   e.run_keys = kernels::kRunKeys;
   e.chunk_keys = kernels::kChunkKeys;
+  e.tiles_together = plan.group;
+  e.part_keys = plan.part_keys;
   e.key_blocks = plan.blocks;
   e.tasks = plan.tasks();
   e.workspace_bytes = plan.workspace_floats() * sizeof(float);
@@ -204,10 +217,14 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
 }
 
 std::string Explanation::to_string() const {
+  const std::string together =
+      tiles_together > 1 ? base::format("groups of {} tiles of up to {} queries, together over each {} keys", tiles_together,
+                                        tile_queries, part_keys)
+                         : base::format("tiles of up to {} queries", tile_queries);
   return base::format(
-      "{} on {}, {} threads: {} tiles of up to {} queries, keys in runs of {} and chunks of {}, each "
+      "{} on {}, {} threads: {} {}, keys in runs of {} and chunks of {}, each "
       "tile's in {} parts; {} of {} blocks skipped; {:.3g} FLOP, {:.3g} bytes, workspace {} bytes",
-      path, isa, threads, tasks, tile_queries, run_keys, chunk_keys, key_blocks, skipped_blocks, blocks, flop, bytes,
+      path, isa, threads, tasks, together, run_keys, chunk_keys, key_blocks, skipped_blocks, blocks, flop, bytes,
       workspace_bytes);
 }
 

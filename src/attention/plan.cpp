@@ -19,17 +19,44 @@ constexpr std::int64_t kTasksPerWorker = 4;
 constexpr std::int64_t kTilesPerCopy = 4;
 constexpr std::int64_t kMostCopied = std::int64_t{1} << 21;
 
-// Whether the tiles of a head are many enough to read a dense copy of its keys and values in F32. Halves and bytes are then
-// converted once, and rows a power of two apart do not fall on the same few lines of a cache.
+// Whether the tiles of a head are many enough to read a dense copy of its keys and values. Halves and bytes are then
+// converted once, or their values joined to pairs, and rows a power of two apart do not fall on the same few lines of a
+// cache.
 bool copies_heads(const kernels::AttentionCall& call, const kernels::KernelTable& table, int workers) {
-  const bool as_it_lies = call.kv_type == DType::kF32 && call.k_stride[2] == call.d && call.k_stride[3] == 1 &&
-                          call.v_stride[2] == call.dv && call.v_stride[3] == 1;
+  const bool as_it_lies = call.int8_products ||
+                          (call.kv_type == DType::kF32 && call.k_stride[2] == call.d && call.k_stride[3] == 1 &&
+                           call.v_stride[2] == call.dv && call.v_stride[3] == 1);
   const bool elsewhere = call.page_size > 0 || call.k_starts.data != nullptr || call.q_starts.data != nullptr;
   // Windows of a few queries leave most keys unread.
   const bool windows = call.window_left >= 0 || call.window_right >= 0;
   const std::int64_t tiles = call.q_heads / call.kv_heads * call.tq / table.tile_queries(call);
-  return !as_it_lies && !multiplied_as_it_lies(call, table) && !elsewhere && (!windows || call.tq >= call.tk / 2) &&
-         tiles >= kTilesPerCopy * workers && call.tk <= kMostCopied / (call.d + call.dv);
+  const std::int64_t row_floats = multiplied_as_it_lies(call, table) ? (call.d + 1) / 2 + (call.dv + 1) / 2 : call.d + call.dv;
+  return !as_it_lies && !elsewhere && (!windows || call.tq >= call.tk / 2) && tiles >= kTilesPerCopy * workers &&
+         call.tk <= kMostCopied / row_floats;
+}
+
+// The most tiles of a group, and the bytes of keys and values that they pass over together: with the tiles' own memory
+// they fit the smallest second cache that is common.
+constexpr std::int64_t kMostTogether = 8;
+constexpr std::int64_t kPartBytes = std::int64_t{1} << 18;
+// Bytes of keys and values that each tile passes over by itself: third caches hold so much for a processor.
+constexpr std::int64_t kPassedAlone = std::int64_t{1} << 22;
+// Groups a worker, below which some would be without work at the end.
+constexpr std::int64_t kGroupsPerWorker = 8;
+
+// Groups of tiles where a head's keys and values leave the second cache before the next tile comes.
+void group_tiles(const kernels::AttentionCall& call, const kernels::KernelTable& table, Plan& plan) {
+  const bool narrow = call.window_left >= 0 || call.q_documents.data != nullptr;
+  if (plan.blocks > 1 || narrow || call.q_starts.data != nullptr || plan.tiles == 0) return;
+  const std::int64_t size = plan.head_floats > 0 && !multiplied_as_it_lies(call, table)
+                                ? static_cast<std::int64_t>(sizeof(float))
+                                : static_cast<std::int64_t>(size_of(call.kv_type));
+  const std::int64_t part_keys = kPartBytes / ((call.d + call.dv) * size) / kernels::kRunKeys * kernels::kRunKeys;
+  if (part_keys == 0 || call.tk * (call.d + call.dv) * size <= kPassedAlone) return;
+  plan.tiles_per_head = plan.tiles / (call.batch * call.kv_heads);
+  plan.group = std::min({kMostTogether, plan.tiles_per_head, plan.tiles / (kGroupsPerWorker * plan.workers)});
+  plan.group = std::max<std::int64_t>(plan.group, 1);
+  if (plan.group > 1) plan.part_keys = part_keys;
 }
 
 }  // namespace
@@ -114,13 +141,14 @@ Plan plan(const kernels::AttentionCall& call, const kernels::KernelTable& table,
   // The few rows of a last tile take another form.
   for (const std::int64_t rows : {plan.tile_rows, std::int64_t{1}}) {
     const kernels::Tile tile{.rows = rows};
-    plan.scratch_floats = std::max(plan.scratch_floats, table.scratch_floats(call, tile));
+    plan.tile_floats = std::max(plan.tile_floats, table.scratch_floats(call, tile));
     if (plan.blocks > 1) plan.node_floats = std::max(plan.node_floats, table.node_floats(call, tile));
   }
   if (split && plan.blocks == 1 && copies_heads(call, table, plan.workers)) {
-    plan.head_floats = (16 + static_cast<std::size_t>(call.tk * (call.d + call.dv)) + 15) / 16 * 16;
-    plan.scratch_floats += plan.head_floats;
+    plan.head_floats = (16 + table.head_floats(call) + 15) / 16 * 16;
   }
+  if (split) group_tiles(call, table, plan);
+  plan.scratch_floats = static_cast<std::size_t>(plan.group) * plan.tile_floats + plan.head_floats;
   return plan;
 }
 

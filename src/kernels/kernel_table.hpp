@@ -46,6 +46,9 @@ struct AttentionCall {
   std::int64_t batch = 0, q_heads = 0, kv_heads = 0, tq = 0, tk = 0, d = 0, dv = 0;
   std::int64_t q_stride[4] = {}, k_stride[4] = {}, v_stride[4] = {}, out_stride[4] = {}, weights_stride[4] = {};
   std::int64_t lse_stride[3] = {};
+  // Where a worker has joined BF16 values to words: [keys / 2][Dv], those of each two keys, so many; a key behind is 0.
+  const float* value_words = nullptr;
+  std::int64_t value_keys = 0;
   const float* k_scales = nullptr;  // for I8
   const float* v_scales = nullptr;
   bool int8_products = false;                                     // with I8: queries and weights become bytes too
@@ -160,11 +163,13 @@ struct Tile {
   std::int64_t rows = 0;
 };
 
-// Part of a tile's keys, in chunks. A block of 2^n chunks that begins at a multiple of 2^n is a whole branch of the merge
-// tree.
-struct ChunkRange {
+// Part of a tile's keys, in whole runs. A block of 2^n chunks that begins at a multiple of 2^n of them is a whole branch of
+// the merge tree. Parts in ascending order may also follow each other as one: the tile's scratch then holds what is between
+// them, from the first, which begins it, to the last, which ends it.
+struct KeyPart {
   std::int64_t begin = 0;
   std::int64_t end = -1;  // -1: all there are
+  bool first = true, last = true;
 };
 
 enum class Epilogue { kNone, kRelu, kGelu, kGeluTanh };
@@ -209,15 +214,18 @@ struct KernelTable {
 
   std::int64_t (*tile_queries)(const AttentionCall&);                // rows of the largest tile
   std::size_t (*scratch_floats)(const AttentionCall&, const Tile&);  // for one worker
-  // A tile's rows over some of its chunks: to the caller's output, or to `node` (node_floats) where it is not null; the
+  // A tile's rows over a part of its keys: to the caller's output, or to `node` (node_floats) where it is not null; the
   // nodes of the blocks of a tile follow each other, and merge stores what they come to.
   // What `next`, the tile that the worker will likely take then, reads is fetched meanwhile; no rows: it is not known.
-  void (*forward)(const AttentionCall&, const Tile&, const ChunkRange&, const Tile& next, float* node, float* scratch);
+  void (*forward)(const AttentionCall&, const Tile&, const KeyPart&, const Tile& next, float* node, float* scratch);
   std::size_t (*node_floats)(const AttentionCall&, const Tile&);
   void (*merge)(const AttentionCall&, const Tile&, float* nodes, std::int64_t count);
   void (*weights)(const AttentionCall&, const Tile&, float* scratch);
-  // Keys and values [0, keys) of a tile's head as F32, dense: k[keys][D], v[keys][Dv].
-  void (*gather)(const AttentionCall&, const Tile&, std::int64_t keys, float* k, float* v);
+  // Keys and values [0, keys) of a tile's head to `to` (head_floats), dense, as they are multiplied; and the call that reads
+  // them there: for tiles of that head alone.
+  std::size_t (*head_floats)(const AttentionCall&);
+  void (*gather)(const AttentionCall&, const Tile&, std::int64_t keys, float* to);
+  AttentionCall (*gathered)(const AttentionCall&, std::int64_t keys, const float* from);
   void (*linear)(const LinearCall&, std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin,
                  std::int64_t panel_end);
   void (*layer_norm)(const LayerNormCall&, std::int64_t row_begin, std::int64_t row_end);

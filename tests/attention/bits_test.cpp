@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <string>
@@ -125,23 +126,26 @@ TEST_P(Bits, AnyNumberOfThreads) {
 TEST_P(Bits, CopiesOfHeads) {
   for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
     for (const int threads : {1, 2}) {
-      const Sizes s{.batch = 2, .q_heads = 4, .kv_heads = threads, .tq = 300, .tk = 310, .d = 24, .dv = 16};
+      const Sizes s{.batch = 2, .q_heads = 4, .kv_heads = threads, .tq = 300, .tk = 311, .d = 24, .dv = 16};
       Call whole(s, type, 3);
-      const Strided lengths = integers({310, 170});
-      const auto apart = [&](Strided& rows) {  // [B,T,H,D] with gaps, and NaN behind the keys
+      const Strided lengths = integers({311, 171});
+      // [B,T,H,D] with gaps, and NaN behind the keys. Values are infinite behind the keys of some first tiles, in the middle
+      // of a pair: those tiles must not see them.
+      const auto apart = [&](Strided& rows, bool values) {
         Strided moved(type, rows.shape, {0, 2, 1, 3}, 3, 1, -1, 0);
         moved.fill([&](const Index& at) {
-          return at[0] == 1 && at[2] >= 170 ? kNaN : element(rows.view(), {at[0], at[1], at[2], at[3]});
+          if (values && (at[2] == 43 || at[2] == 59 || at[2] == 75)) return std::numeric_limits<double>::infinity();
+          return at[0] == 1 && at[2] >= 171 ? kNaN : element(rows.view(), {at[0], at[1], at[2], at[3]});
         });
         rows = moved;
       };
-      apart(whole.k);
-      apart(whole.v);
+      apart(whole.k, false);
+      apart(whole.v, true);
       whole.options.mask = causal(Alignment::kBottomRight) | key_lengths(lengths.view());
       whole.options.num_threads = threads;
       const std::string path =
           explain(whole.q.view(), whole.k.view(), whole.v.view(), whole.out.mutable_view(), whole.options).path;
-      EXPECT_EQ(contains(path, "copied together"), !contains(path, "BF16 products")) << path;
+      EXPECT_TRUE(contains(path, "copied together")) << path;
       Workspace workspace;  // that holds the copies of other keys
       Call before = whole;
       before.k.fill([](const Index& at) { return static_cast<double>(at[3]); });
@@ -157,7 +161,7 @@ TEST_P(Bits, CopiesOfHeads) {
           part.q.fill([&](const Index& at) { return element(whole.q.view(), {at[0], at[1], first + at[2], at[3]}); });
           part.k = whole.k;
           part.v = whole.v;
-          const Strided places = integers({310 - s.tq + first, 170 - s.tq + first});
+          const Strided places = integers({311 - s.tq + first, 171 - s.tq + first});
           part.options.mask = causal() | key_lengths(lengths.view()) | offsets(places.view());
           part.options.num_threads = threads;
           part.run();
@@ -169,6 +173,40 @@ TEST_P(Bits, CopiesOfHeads) {
               }
             }
           }
+        }
+      }
+    }
+  }
+}
+
+// Tiles that pass over parts of the keys together, and one by itself.
+TEST_P(Bits, GroupsOfTiles) {
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    const Sizes s{.q_heads = 8, .tq = 130, .tk = 16451, .d = 64, .dv = 64};
+    Call whole(s, type, 5);
+    whole.options.mask = causal(Alignment::kBottomRight);
+    whole.options.num_threads = 1;
+    const auto together = [](Call& call) {
+      return explain(call.q.view(), call.k.view(), call.v.view(), call.out.mutable_view(), call.options).tiles_together;
+    };
+    EXPECT_GT(together(whole), 1);
+    whole.run();
+    Sizes few = s;
+    few.q_heads = 1;
+    few.tq = 13;
+    Call alone(few, type);
+    alone.k = whole.k;
+    alone.v = whole.v;
+    alone.options.num_threads = 1;
+    for (const std::int64_t head : {0, 7}) {
+      for (const std::int64_t first : {0, 57, 117}) {
+        alone.q.fill([&](const Index& at) { return element(whole.q.view(), {0, head, first + at[2], at[3]}); });
+        const Strided place = integers({s.tk - s.tq + first});
+        alone.options.mask = causal() | offsets(place.view());
+        EXPECT_EQ(together(alone), 1);
+        alone.run();
+        for (std::int64_t i = 0; i < few.tq; ++i) {
+          ASSERT_TRUE(same_row(whole, {0, head, first + i}, alone, {0, 0, i})) << name_of(type) << ", query " << first + i;
         }
       }
     }

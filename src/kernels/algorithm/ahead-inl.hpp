@@ -37,10 +37,10 @@ struct TileKeys {
 // that is little; under a narrow mask a tenth of the time otherwise goes by in waiting.
 class TileAhead {
  public:
-  TileAhead(const AttentionCall& call, const Tile& tile, const Tile& next, const TileState& state, bool writes,
-            std::size_t vectors)
+  TileAhead(const AttentionCall& call, const Tile& tile, const TileRange& range_here, const Tile& next,
+            const TileState& state, bool writes, std::size_t vectors)
       : call_(call), tile_(tile), next_(next), state_(state), cursor_(call, next.rows > 0 ? next : tile) {
-    const TileKeys here(call, tile, state.range);
+    const TileKeys here(call, tile, range_here);
     outputs_ = writes && call.out_stride[3] == 1 ? tile.rows : 0;
     queries_ = call.q_stride[3] == 1 ? next.rows : 0;
     const bool same_head = tile.batch == next.batch && tile.kv_head == next.kv_head;

@@ -70,58 +70,85 @@ inline HWY_NOINLINE std::size_t ScaleStretches(const AttentionCall& call, const 
   return count;
 }
 
-// Products of R rows of queries with a vector of keys, word by word as they come, in the order of Products.
-template <class Unit, int R>
+// Vectors of keys that R rows of queries are multiplied with at a time: enough chains of sums to keep the multipliers busy,
+// and a query's word is loaded once for all of them.
+template <int R>
+constexpr int KeysBeside() {
+#if HWY_TARGET == HWY_AVX3
+  return R <= 2 ? 4 : 2;
+#else
+  return R <= 2 ? 2 : 1;  // half as many registers
+#endif
+}
+
+// Products of R rows of queries with K vectors of keys, word by word as they come, in the order of Products.
+template <class Unit, int R, int K>
 struct WordProducts {
   WordProducts(const TileState& state, const float* rows, std::size_t width, std::size_t words_of_row)
       : queries(rows), words(words_of_row), run(DepthRun(width)) {
     for (int r = 0; r < R; ++r) {
-      chain[r] = Unit::Begin(state, r);
-      total[r] = hn::Zero(DF());
+      for (int k = 0; k < K; ++k) {
+        chain[r][k] = Unit::Begin(state, r);
+        total[r][k] = hn::Zero(DF());
+      }
     }
   }
-  HWY_INLINE void operator()(std::size_t word, VF key) {
+  HWY_INLINE void operator()(std::size_t word, const VF (&vectors)[K]) {
     if (Unit::kChains && (word & (run - 1)) == 0 && word > 0) {  // a power of two
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        total[r] = word == run ? chain[r] : hn::Add(total[r], chain[r]);
-        chain[r] = hn::Zero(DF());
+#pragma GCC unroll 4
+        for (int k = 0; k < K; ++k) {
+          total[r][k] = word == run ? chain[r][k] : hn::Add(total[r][k], chain[r][k]);
+          chain[r][k] = hn::Zero(DF());
+        }
       }
     }
-    key = Unit::Key(key);
+    VF key[K];
+#pragma GCC unroll 4
+    for (int k = 0; k < K; ++k) key[k] = Unit::Key(vectors[k]);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const float* query = queries + word * R + static_cast<std::size_t>(r);
-      chain[r] = Unit::MulAdd(key, hn::Set(DF(), Unit::kTerms == 1 ? *query : WordAt(query)), chain[r]);
+      const float* at = queries + word * R + static_cast<std::size_t>(r);
+      const VF query = hn::Set(DF(), Unit::kTerms == 1 ? *at : WordAt(at));
+#pragma GCC unroll 4
+      for (int k = 0; k < K; ++k) chain[r][k] = Unit::MulAdd(key[k], query, chain[r][k]);
     }
   }
-  HWY_INLINE VF sum(int r) const {
-    return !Unit::kChains || words <= run ? chain[r] : hn::Add(total[r], chain[r]);
+  HWY_INLINE VF sum(int r, int k) const {
+    return !Unit::kChains || words <= run ? chain[r][k] : hn::Add(total[r][k], chain[r][k]);
   }
 
   const float* queries;
   std::size_t words, run;
-  VF chain[R], total[R];
+  VF chain[R][K], total[R][K];
 };
 
-// To scores[row][64]. The keys are multiplied on their way into the lanes: on their way through memory loads wait for
-// stores that merely have the same low bits of address.
-template <class Unit, int R, class Meanwhile>
-HWY_INLINE void ScoreRows(const AttentionCall& call, const TileState& state, const LaneRows& keys,
+// To scores[row][64], of K vectors of keys. The keys are multiplied on their way into the lanes: on their way through memory
+// loads wait for stores that merely have the same low bits of address.
+template <class Unit, int R, int K, class Meanwhile>
+HWY_INLINE void ScoreRows(const AttentionCall& call, const TileState& state, const LaneRows (&keys)[K],
                           const float* HWY_RESTRICT queries, std::size_t words, float* HWY_RESTRICT packed,
                           float* HWY_RESTRICT scores, Meanwhile&& meanwhile) {
   const DF d;
+  const std::size_t n = hn::Lanes(d);
   const std::size_t width = static_cast<std::size_t>(call.d);
   if (InDouble<Unit>(width)) {
-    VF sum[R][1];
-    PackLanes<Unit>(call.kv_type, call.k, keys, call.k_stride[3], call.d, hn::Lanes(d), packed, [](VF x) { return x; });
-    Products<Unit>(queries, 1, R, packed, hn::Lanes(d), width, state.sum_factor, sum);
-    for (int r = 0; r < R; ++r) hn::StoreU(sum[r][0], d, scores + r * kRunKeys);
+    for (std::size_t k = 0; k < K; ++k) {
+      VF sum[R][1];
+      PackLanes<Unit>(call.kv_type, call.k, keys[k], call.k_stride[3], call.d, n, packed, [](VF x) { return x; });
+      Products<Unit>(queries, 1, R, packed, n, width, state.sum_factor, sum);
+      for (int r = 0; r < R; ++r) hn::StoreU(sum[r][0], d, scores + r * kRunKeys + k * n);
+    }
     return;
   }
-  WordProducts<Unit, R> products(state, queries, width, words);
+  WordProducts<Unit, R, K> products(state, queries, width, words);
   EachWord<Unit>(call.kv_type, call.k, keys, call.k_stride[3], call.d, products, meanwhile);
-  for (int r = 0; r < R; ++r) hn::StoreU(Unit::Score(state, r, products.sum(r)), d, scores + r * kRunKeys);
+  for (int r = 0; r < R; ++r) {
+    for (int k = 0; k < K; ++k) {
+      hn::StoreU(Unit::Score(state, r, products.sum(r, k)), d, scores + r * kRunKeys + static_cast<std::size_t>(k) * n);
+    }
+  }
 }
 
 // AddValues for values as they lie in the caller's memory: `chains` holds where the keys of each chain begin, that of place
@@ -171,18 +198,81 @@ HWY_INLINE void AddInPlace(const float* HWY_RESTRICT weights, const typename Val
   }
 }
 
-// The same over the whole width, where the values can be read so: dense, in whole vectors, of a type that the target
-// converts, and nothing to guard against. False: nothing was done. A chain lies in one page, since pages hold whole chains.
+// Weights as words, in place: each row's packed at its begin.
+template <class Unit, int R>
+HWY_INLINE void PackWeights(float* HWY_RESTRICT scores) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
+  for (std::size_t i = 0; i < R * kRun; i += 2 * n) {
+    hn::StoreU(Unit::Pack(hn::LoadU(d, scores + i), hn::LoadU(d, scores + i + n)), d,
+               scores + i / kRun * kRun + i % kRun / 2);
+  }
+}
+
+#if HWY_TARGET != HWY_SCALAR
+// AddValues for pairs of BF16 as they lie in the caller's memory, as AddInPlace has them: an even number of keys from an
+// even place on, and weights as words.
+template <class Unit, int NV, int R, class Meanwhile>
+HWY_INLINE void AddPairsInPlace(const float* HWY_RESTRICT weights, const bfloat16* const* chains, std::size_t stride,
+                                std::size_t place, std::size_t keys, bool fresh, std::size_t width,
+                                float* HWY_RESTRICT output, Meanwhile&& meanwhile) {
+  constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
+  constexpr std::size_t kChain = static_cast<std::size_t>(kChainKeys);
+  constexpr std::size_t kFetchEach = 4;
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  VF sum[R][NV];
+#pragma GCC unroll 8
+  for (std::size_t r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (std::size_t v = 0; v < NV; ++v) sum[r][v] = fresh ? hn::Zero(d) : hn::LoadU(d, output + r * width + v * n);
+#pragma GCC unroll 4
+    for (std::size_t v = 0; v < NV; v += 2) SplitBlocks(sum[r][v], sum[r][v + 1]);
+  }
+  for (std::size_t key = 0; key < keys;) {
+    const std::size_t last = std::min(keys, ((place + key) / kChain + 1) * kChain - place);
+    const bfloat16* from = chains[(place + key) / kChain];
+    while (key < last) {
+      meanwhile(nullptr);
+      for (const std::size_t stop = std::min(last, key + kFetchEach); key < stop; key += 2, from += 2 * stride) {
+        VF value[NV];
+        LoadPairs<NV>(from, from + stride, value);
+#pragma GCC unroll 8
+        for (std::size_t r = 0; r < R; ++r) {
+          const VF weight = hn::Set(d, WordAt(weights + r * kRun + key / 2));
+#pragma GCC unroll 4
+          for (std::size_t v = 0; v < NV; ++v) sum[r][v] = Unit::MulAdd(weight, value[v], sum[r][v]);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (std::size_t r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (std::size_t v = 0; v < NV; v += 2) JoinBlocks(sum[r][v], sum[r][v + 1]);
+#pragma GCC unroll 4
+    for (std::size_t v = 0; v < NV; ++v) hn::StoreU(sum[r][v], d, output + r * width + v * n);
+  }
+}
+#endif
+
+// AddValues over the whole width, where the values can be read so: dense, in whole vectors, of a type that the target
+// converts or multiplies as it is, and nothing to guard against. False: nothing was done. A chain lies in one page, since
+// pages hold whole chains. The weights are lost.
 template <class Unit, int R, class Meanwhile>
 HWY_INLINE bool AddInPlace(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::size_t keys,
-                           const float* HWY_RESTRICT weights, bool fresh, float* HWY_RESTRICT output,
-                           Meanwhile&& meanwhile) {
+                           float* HWY_RESTRICT weights, bool fresh, float* HWY_RESTRICT output, Meanwhile&& meanwhile) {
+  constexpr int kVectors = VectorsBeside<R>();
+  constexpr int kLeast = Unit::kTerms == 2 ? 2 : 1;  // vectors at a time
   const std::size_t n = LaneCount();
   const std::size_t width = static_cast<std::size_t>(call.dv);
-  if (Unit::kTerms != 1 || call.v_stride[3] != 1 || width % n != 0) return false;
+  if (kVectors < kLeast || call.v_stride[3] != 1 || width % (kLeast * n) != 0 || keys % Unit::kTerms != 0) return false;
   bool done = false;
   WithType(call.kv_type, [&]<class Values>(Values) HWY_ATTR {
-    if constexpr (Unit::kTerms == 1 && Values::kWhole) {
+    constexpr bool kPairs = Unit::kTerms == 2 && std::is_same_v<typename Values::Element, bfloat16>;
+    if constexpr (kVectors >= kLeast && (kPairs || (Unit::kTerms == 1 && Values::kWhole))) {
+      if constexpr (kPairs) PackWeights<Unit, R>(weights);
       const typename Values::Element* chains[kRunKeys / kChainKeys] = {};
       for (std::int64_t key = begin; key < begin + static_cast<std::int64_t>(keys);
            key = (key / kChainKeys + 1) * kChainKeys) {
@@ -191,15 +281,18 @@ HWY_INLINE bool AddInPlace(const AttentionCall& call, const Tile& tile, std::int
       }
       const std::size_t stride = static_cast<std::size_t>(call.v_stride[2]);
       const std::size_t place = static_cast<std::size_t>(begin % kRunKeys);
-      constexpr int kVectors = VectorsBeside<R>();
       const auto add = [&]<int kSome>(std::integral_constant<int, kSome>, std::size_t i) HWY_ATTR {
         const typename Values::Element* from[kRunKeys / kChainKeys];
         for (std::size_t c = 0; c < kRunKeys / kChainKeys; ++c) from[c] = chains[c] == nullptr ? nullptr : chains[c] + i;
-        AddInPlace<Values, kSome, R>(weights, from, stride, place, keys, fresh, width, output + i, meanwhile);
+        if constexpr (kPairs) {
+          AddPairsInPlace<Unit, kSome, R>(weights, from, stride, place, keys, fresh, width, output + i, meanwhile);
+        } else {
+          AddInPlace<Values, kSome, R>(weights, from, stride, place, keys, fresh, width, output + i, meanwhile);
+        }
       };
       std::size_t i = 0;
       for (; i + kVectors * n <= width; i += kVectors * n) add(std::integral_constant<int, kVectors>(), i);
-      for (; i < width; i += n) add(std::integral_constant<int, 1>(), i);
+      for (; i < width; i += kLeast * n) add(std::integral_constant<int, kLeast>(), i);
       done = true;
     }
   });
@@ -236,13 +329,7 @@ HWY_INLINE void AddRows(const Rows& values, std::size_t place, std::size_t count
   const std::size_t n = hn::Lanes(d);
   constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
   constexpr int kVectors = VectorsBeside<R>();
-  // Weights as words: in place, each row's packed at its begin.
-  if constexpr (Unit::kTerms == 2) {
-    for (std::size_t i = 0; i < R * kRun; i += 2 * n) {
-      hn::StoreU(Unit::Pack(hn::LoadU(d, scores + i), hn::LoadU(d, scores + i + n)), d,
-                 scores + i / kRun * kRun + i % kRun / 2);
-    }
-  }
+  if constexpr (Unit::kTerms == 2) PackWeights<Unit, R>(scores);
   const auto add = [&]<class U>(U) HWY_ATTR {
     const std::size_t words = Words<Unit>(count);
     std::size_t i = 0;
@@ -263,7 +350,7 @@ HWY_INLINE void AddRows(const Rows& values, std::size_t place, std::size_t count
 }
 
 template <class Unit, int R>
-HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* scratch,
+HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, const KeyPart& part, float* scratch,
                                 TileState& state) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
@@ -281,11 +368,11 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
   // Sums of weights are taken by chains, a lane each: rows up to a whole vector.
   for (std::size_t i = R * kRun; i < kFewRows * kRun; ++i) scores[i] = 0.0f;
 
-  MergeTree<RowNodes> tree({width}, scratch + at.nodes, at.node);
-  std::int64_t chunk = -1;
-  float* node = nullptr;
+  MergeTree<RowNodes> tree({width}, at.tree(scratch), part.first);
+  std::int64_t chunk = tree.chunk();
+  float* node = tree.node();
 
-  const TileRange range = WithinChunks(state.range, chunks);
+  const TileRange range = Within(state.range, part);
   for_each_run(call, tile, range, [&](std::int64_t begin, std::int64_t end, bool some) HWY_ATTR {
     if (begin % static_cast<std::int64_t>(Unit::kTerms) != 0) {
       begin -= begin % static_cast<std::int64_t>(Unit::kTerms);
@@ -304,7 +391,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     const std::size_t place = static_cast<std::size_t>(begin - run);
     const std::size_t count = static_cast<std::size_t>(end - begin);
 
-    const std::size_t steps = kRun / n * (key_words / 4) + (width + kVectors * n - 1) / (kVectors * n) * (kRun / 4);
+    const std::size_t steps = kRun / (KeysBeside<R>() * n) * (key_words / 4) + (width + kVectors * n - 1) / (kVectors * n) * (kRun / 4);
     Stretch ahead[kMostStretches];
     const std::int64_t next = std::min(run + kRunKeys, range.any.end), after = std::min(next + kRunKeys, range.any.end);
     std::size_t stretches = StretchesOf(call, tile, next, after, ahead);
@@ -314,22 +401,23 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     }
     Fetcher fetch(ahead, stretches, steps);
 
-    for (std::size_t first = 0; first < kRun; first += n) {
-      LaneRows rows;
-      const std::int64_t from = begin + static_cast<std::int64_t>(first);
-      if (first < count) {
-        rows.count = std::min(n, count - first);
-        if (call.all_adjacent(from, from + static_cast<std::int64_t>(rows.count))) {
+    constexpr int kKeys = KeysBeside<R>();
+    for (std::size_t first = 0; first < kRun; first += kKeys * n) {
+      LaneRows rows[kKeys];
+      for (std::size_t k = 0; k < kKeys && first + k * n < count; ++k) {
+        const std::int64_t from = begin + static_cast<std::int64_t>(first + k * n);
+        rows[k].count = std::min(n, count - first - k * n);
+        if (call.all_adjacent(from, from + static_cast<std::int64_t>(rows[k].count))) {
           const std::int64_t at_first = call.k_at(tile.batch, tile.kv_head, from);
-          for (std::size_t l = 0; l < n; ++l) rows.at[l] = at_first + static_cast<std::int64_t>(l) * call.k_stride[2];
-          rows.stride = rows.count == n ? call.k_stride[2] : 0;
+          for (std::size_t l = 0; l < n; ++l) rows[k].at[l] = at_first + static_cast<std::int64_t>(l) * call.k_stride[2];
+          rows[k].stride = rows[k].count == n ? call.k_stride[2] : 0;
         } else {
-          for (std::size_t l = 0; l < rows.count; ++l) {
-            rows.at[l] = call.k_at(tile.batch, tile.kv_head, from + static_cast<std::int64_t>(l));
+          for (std::size_t l = 0; l < rows[k].count; ++l) {
+            rows[k].at[l] = call.k_at(tile.batch, tile.kv_head, from + static_cast<std::int64_t>(l));
           }
         }
       }
-      ScoreRows<Unit, R>(call, state, rows, queries, d_words, scratch + at.keys, scores + first, fetch);
+      ScoreRows<Unit, R, kKeys>(call, state, rows, queries, d_words, scratch + at.keys, scores + first, fetch);
     }
 
     if (some || state.rich || state.scaled_keys) RowScores(call, tile, state, R, begin, end, added, scores);
@@ -355,7 +443,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
       AddRows<Unit, R>(values, place, count, guard, fresh, width, scores, output, fetch);
     }
   });
-  return tree.close();
+  return part.last ? tree.close() : nullptr;
 }
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE

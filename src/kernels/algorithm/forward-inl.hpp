@@ -39,43 +39,44 @@ HWY_INLINE float* WithCount(std::size_t count, Args&&... args) {
 
 template <class Unit, int NV>
 struct LanesKernel {
-  static float* Run(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* scratch,
+  static float* Run(const AttentionCall& call, const Tile& tile, const KeyPart& part, float* scratch,
                     TileState& state, const Tile& next, bool writes) {
-    return ForwardLanes<Unit, NV>(call, tile, chunks, scratch, state, next, writes);
+    return ForwardLanes<Unit, NV>(call, tile, part, scratch, state, next, writes);
   }
 };
 template <class Unit, int R>
 struct RowsKernel {
-  static float* Run(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* scratch,
+  static float* Run(const AttentionCall& call, const Tile& tile, const KeyPart& part, float* scratch,
                     TileState& state) {
-    return ForwardRows<Unit, R>(call, tile, chunks, scratch, state);
+    return ForwardRows<Unit, R>(call, tile, part, scratch, state);
   }
 };
 
-// A tile's rows over the chunks given, to the caller's output, or to a node of the merge tree where one is given.
+// A tile's rows over the part given of its keys, to the caller's output, or to a node of the merge tree where one is given.
 template <class Unit>
-void ForwardTile(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, const Tile& next, float* node,
+void ForwardTile(const AttentionCall& call, const Tile& tile, const KeyPart& part, const Tile& next, float* node,
                  float* scratch) {
   TileState state;
   const std::size_t places = PlacesOf<Unit>(tile);
   BeginTile<Unit>(call, tile, places, state);
   float* root = nullptr;
-  const bool writes = node == nullptr;
+  const bool writes = node == nullptr && part.last;
   if constexpr (Unit::kTiles) {
     const std::size_t sides = places / kTileSide;
     Unit::Begin();
-    root = sides == 1   ? ForwardLanes<Unit, SideVectors(1)>(call, tile, chunks, scratch, state, next, writes)
-           : sides == 2 ? ForwardLanes<Unit, SideVectors(2)>(call, tile, chunks, scratch, state, next, writes)
-           : sides == 3 ? ForwardLanes<Unit, SideVectors(3)>(call, tile, chunks, scratch, state, next, writes)
-                        : ForwardLanes<Unit, SideVectors(4)>(call, tile, chunks, scratch, state, next, writes);
+    root = sides == 1   ? ForwardLanes<Unit, SideVectors(1)>(call, tile, part, scratch, state, next, writes)
+           : sides == 2 ? ForwardLanes<Unit, SideVectors(2)>(call, tile, part, scratch, state, next, writes)
+           : sides == 3 ? ForwardLanes<Unit, SideVectors(3)>(call, tile, part, scratch, state, next, writes)
+                        : ForwardLanes<Unit, SideVectors(4)>(call, tile, part, scratch, state, next, writes);
     Unit::End();
   } else if (Unit::kRowsOnly || tile.rows <= Unit::kFewRows) {
-    root = WithCount<Unit, RowsKernel, Unit::kFewRows>(static_cast<std::size_t>(tile.rows), call, tile, chunks, scratch,
+    root = WithCount<Unit, RowsKernel, Unit::kFewRows>(static_cast<std::size_t>(tile.rows), call, tile, part, scratch,
                                                        state);
   } else if constexpr (!Unit::kRowsOnly) {
-    root = WithCount<Unit, LanesKernel, kTileVectors>(places / LaneCount(), call, tile, chunks, scratch, state, next,
+    root = WithCount<Unit, LanesKernel, kTileVectors>(places / LaneCount(), call, tile, part, scratch, state, next,
                                                       writes);
   }
+  if (!part.last) return;
   if (node == nullptr) {
     if (root == nullptr) {
       root = scratch + ForwardScratch(call, tile).nodes;

@@ -105,17 +105,19 @@ HWY_INLINE void LaneWeights(const VF* m, float late_factor, const float* value_s
       if constexpr (Unit::kTerms == 1) {
         hn::StoreU(p, d, to);
       } else {
-        hn::StoreU(Unit::Zip(p, j + 1 < keys ? weight(j + 1) : hn::Zero(d)), d, to);
+        // A key behind the last may be another vector's, and not finite.
+        const VF none = guard ? hn::Neg(hn::Zero(d)) : hn::Zero(d);
+        hn::StoreU(Unit::Zip(p, j + 1 < keys ? weight(j + 1) : none), d, to);
       }
     }
   }
   for (int v = 0; v < NV; ++v) l[v] = hn::Add(l[v], hn::Add(sum[v], chain[v]));
 }
 
-// The chunks [begin, end) that a call of the kernel covers.
-HWY_INLINE TileRange WithinChunks(TileRange range, const ChunkRange& chunks) {
-  range.any.begin = std::max(range.any.begin, chunks.begin * kChunkKeys);
-  if (chunks.end >= 0) range.any.end = std::min(range.any.end, chunks.end * kChunkKeys);
+// What a call of the kernel covers of a tile's keys.
+HWY_INLINE TileRange Within(TileRange range, const KeyPart& part) {
+  range.any.begin = std::max(range.any.begin, part.begin);
+  if (part.end >= 0) range.any.end = std::min(range.any.end, part.end);
   return range;
 }
 
@@ -256,20 +258,26 @@ HWY_INLINE void AddParts(const AttentionCall& call, const Tile& tile, const Tile
 }
 
 template <class Unit, int NV>
-HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, float* scratch,
+HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, const KeyPart& part, float* scratch,
                                  TileState& state, const Tile& next, bool writes) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   const std::size_t lanes = NV * n;
   const std::size_t dv = static_cast<std::size_t>(call.dv);
   const ForwardScratch at(call, tile);
-  PackQueries<Unit>(call, tile, lanes, scratch + at.packed, state);
-  TileAhead ahead(call, tile, next, state, writes, NV);
-  MergeTree<LaneNodes> tree({lanes, OutputWidth<Unit>(call, tile)}, scratch + at.nodes, at.node);
+  state.packed = scratch + at.packed;
+  if (part.first) PackQueries<Unit>(call, tile, lanes, scratch + at.packed, state);
+  const TileRange range = Within(state.range, part);
+  TileAhead ahead(call, tile, range, next, state, writes, NV);
+  MergeTree<LaneNodes> tree({lanes, OutputWidth<Unit>(call, tile)}, at.tree(scratch), part.first);
 
-  std::int64_t chunk = -1;
-  float* node = nullptr;  // of the chunk under way
+  std::int64_t chunk = tree.chunk();
+  float* node = tree.node();  // of the chunk under way
   VF m[NV], l[NV];
+  for (int v = 0; node != nullptr && v < NV; ++v) {
+    m[v] = hn::LoadU(d, node + static_cast<std::size_t>(v) * n);
+    l[v] = hn::LoadU(d, node + lanes + static_cast<std::size_t>(v) * n);
+  }
   const auto end_chunk = [&]() HWY_ATTR {
     if (node == nullptr) return;
     for (int v = 0; v < NV; ++v) {
@@ -278,8 +286,7 @@ HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, co
     }
   };
 
-  for_each_run(call, tile, WithinChunks(state.range, chunks), [&](std::int64_t begin, std::int64_t end,
-                                                                  bool some) HWY_ATTR {
+  for_each_run(call, tile, range, [&](std::int64_t begin, std::int64_t end, bool some) HWY_ATTR {
     constexpr std::int64_t kTerms = static_cast<std::int64_t>(Unit::kTerms);
     if (begin % kTerms != 0) {
       --begin;
@@ -317,22 +324,23 @@ HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, co
 
     if constexpr (!Unit::kTiles && NV > 1) {
       if (some) {
-        KeyRange part[NV];
+        KeyRange keys_of_vector[NV];
         for (int v = 0; v < NV; ++v) {
-          part[v] = {std::max(begin, state.vector_keys[v].begin), std::min(end, state.vector_keys[v].end)};
-          if (part[v].begin < part[v].end && call.q_documents.data != nullptr) {
-            part[v] = keys_of(call, tile.batch, state.vector_ids[v], part[v].begin, part[v].end);
+          KeyRange& of = keys_of_vector[v];
+          of = {std::max(begin, state.vector_keys[v].begin), std::min(end, state.vector_keys[v].end)};
+          if (of.begin < of.end && call.q_documents.data != nullptr) {
+            of = keys_of(call, tile.batch, state.vector_ids[v], of.begin, of.end);
           }
-          part[v].begin -= (part[v].begin - begin) % kTerms;
+          of.begin -= (of.begin - begin) % kTerms;
         }
-        AddParts<Unit, NV>(call, tile, state, run, lanes, part, m, l);
+        AddParts<Unit, NV>(call, tile, state, run, lanes, keys_of_vector, m, l);
         return;
       }
     }
     AddRun<Unit, NV>(call, tile, state, run, lanes, 0, begin, end, m, l);
   });
   end_chunk();
-  return tree.close();
+  return part.last ? tree.close() : nullptr;
 }
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE

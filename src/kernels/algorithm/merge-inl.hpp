@@ -52,9 +52,20 @@ HWY_INLINE std::size_t NodeFloats(const AttentionCall& call, const Tile& tile) {
   return RoundUp((2 + OutputWidth<Unit>(call, tile)) * PlacesOf<Unit>(tile), 16);
 }
 
+// Where the nodes of a merge tree lie, `node` floats each, and which chunks the open ones begin with.
+struct OpenNodes {
+  struct Chunks {
+    std::int64_t count;
+    std::int64_t last[63];
+  };
+  Chunks* chunks;
+  float* nodes;
+  std::size_t node;
+};
+
 // Where a tile's working memory lies in the scratch block of its worker. Sizes in floats, each rounded up to 64 bytes.
 struct ForwardScratch {
-  std::size_t packed, keys, values, tiles, scores, added, nodes, node, total;
+  std::size_t packed, keys, values, tiles, scores, added, opened, nodes, node, total;
 
   ForwardScratch(const AttentionCall& call, const Tile& tile) {
     std::size_t at = 0;
@@ -74,10 +85,14 @@ struct ForwardScratch {
     scores = take(kRunKeys * places);
     added = take(call.bias != nullptr || call.allowed != nullptr ? kRunKeys * places : 0);
     node = RoundUp((2 + dv) * places, 16);
+    opened = take(sizeof(OpenNodes::Chunks) / sizeof(float));
     // The tree holds one open node a level, and the chunk under way.
     const std::uint64_t chunks = static_cast<std::uint64_t>(call.tk / kChunkKeys + 1);
     nodes = take(node * static_cast<std::size_t>(std::bit_width(chunks) + 2));
     total = at;
+  }
+  OpenNodes tree(float* scratch) const {
+    return {reinterpret_cast<OpenNodes::Chunks*>(scratch + opened), scratch + nodes, node};
   }
 };
 
@@ -137,35 +152,45 @@ HWY_INLINE void ClearNode(const AttentionCall& call, const Tile& tile, float* no
 template <class Nodes>
 class MergeTree {
  public:
-  MergeTree(const Nodes& merger, float* nodes, std::size_t node) : merger_(merger), nodes_(nodes), node_(node) {}
+  MergeTree(const Nodes& merger, const OpenNodes& open, bool fresh)
+      : merger_(merger), nodes_(open.nodes), node_(open.node), opened_(*open.chunks) {
+    if (fresh) opened_.count = 0;
+  }
 
+  // The node opened last and its chunk; null and -1 where there is none.
+  float* node() const { return opened_.count == 0 ? nullptr : at(opened_.count - 1); }
+  std::int64_t chunk() const { return opened_.count == 0 ? -1 : opened_.last[opened_.count - 1]; }
   // The node to fill for a chunk. Nodes whose common subtree does not reach the chunk are complete and merged first.
   float* open(std::int64_t chunk) {
-    while (count_ >= 2 && level(last_[count_ - 2], last_[count_ - 1]) < level(last_[count_ - 1], chunk)) merge_top();
-    last_[count_++] = chunk;
-    return nodes_ + static_cast<std::size_t>(count_ - 1) * node_;
+    const std::int64_t* last = opened_.last;
+    while (opened_.count >= 2 &&
+           level(last[opened_.count - 2], last[opened_.count - 1]) < level(last[opened_.count - 1], chunk)) {
+      merge_top();
+    }
+    opened_.last[opened_.count++] = chunk;
+    return node();
   }
   // Merges all that is left into the root; null when no chunk was opened.
   float* close() {
-    while (count_ >= 2) merge_top();
-    return count_ == 1 ? nodes_ : nullptr;
+    while (opened_.count >= 2) merge_top();
+    return node();
   }
 
  private:
   static int level(std::int64_t a, std::int64_t b) { return std::bit_width(static_cast<std::uint64_t>(a ^ b)); }
 
+  float* at(std::int64_t i) const { return nodes_ + static_cast<std::size_t>(i) * node_; }
+
   void merge_top() {
-    float* a = nodes_ + static_cast<std::size_t>(count_ - 2) * node_;
-    merger_.Merge(a, a + node_);
-    last_[count_ - 2] = last_[count_ - 1];
-    --count_;
+    merger_.Merge(at(opened_.count - 2), at(opened_.count - 1));
+    opened_.last[opened_.count - 2] = opened_.last[opened_.count - 1];
+    --opened_.count;
   }
 
   Nodes merger_;
   float* nodes_;
   std::size_t node_;
-  int count_ = 0;
-  std::int64_t last_[64];
+  OpenNodes::Chunks& opened_;
 };
 
 // A row's lse, to the caller, and the factor that normalises its output.

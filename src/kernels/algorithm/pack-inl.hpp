@@ -6,6 +6,7 @@
 #define MANYHEADS_PACK_INL_HPP
 #endif
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -45,56 +46,74 @@ struct LaneRows {
 enum class Held { kWord, kBF16, kF16, kI8 };
 constexpr std::size_t ValuesIn(Held held) { return held == Held::kWord ? 1 : held == Held::kI8 ? 4 : 2; }
 
-// Visits `count` words of rows, from word `from` on, four at a time: visit(value, vector) in ascending order. `from`
-// and `count` are multiples of four.
-template <Held kHeld, class Rows, class Visit, class Meanwhile>
-HWY_INLINE void EachBlock(const Rows& rows, std::size_t from, std::size_t count, Visit&& visit, Meanwhile&& meanwhile) {
-  const DF d;
-  const hn::RebindToSigned<DF> di;
+// The values that a word of each row holds, widened: those of lane l to lane l, in ascending order.
+template <Held kHeld>
+HWY_INLINE void Widened(VF words, VF (&to)[ValuesIn(kHeld)]) {
+  [[maybe_unused]] const DF d;
+  [[maybe_unused]] const hn::RebindToSigned<DF> di;
+  [[maybe_unused]] const auto word = hn::BitCast(di, words);
+  if constexpr (kHeld == Held::kWord) {
+    to[0] = words;
+#if HWY_TARGET == HWY_AVX3
+  } else if constexpr (kHeld == Held::kF16) {
+    alignas(64) static constexpr std::uint16_t kOrder[32] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20,
+                                                             22, 24, 26, 28, 30, 1,  3,  5,  7,  9,  11,
+                                                             13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
+    const __m512i halves = _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), word.raw);
+    to[0] = VF{_mm512_cvtph_ps(_mm512_castsi512_si256(halves))};
+    to[1] = VF{_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1))};
+  } else if constexpr (kHeld == Held::kI8) {
+    // A byte, its sign flipped, among the bits of a power of two: the power + 128 + the integer, and exact.
+    const auto placed = [](__m512i bytes, int mask, float above) HWY_ATTR {
+      const __m512i sum = _mm512_castps_si512(_mm512_set1_ps(above));
+      constexpr int kFirstAndSecondXorThird = 0x6a;
+      const __m512i byte = _mm512_ternarylogic_epi32(bytes, _mm512_set1_epi32(mask), sum, kFirstAndSecondXorThird);
+      return VF{_mm512_sub_ps(_mm512_castsi512_ps(byte), _mm512_castsi512_ps(sum))};
+    };
+    constexpr float kLow = 8388608.0f + 128.0f;  // a unit is bit 0
+    constexpr float kHigh = 32768.0f + 128.0f;   // bit 8
+    const __m512i upper = _mm512_srli_epi32(word.raw, 16);
+    to[0] = placed(word.raw, 0xff, kLow);
+    to[1] = placed(word.raw, 0xff00, kHigh);
+    to[2] = placed(upper, 0xff, kLow);
+    to[3] = placed(upper, 0xff00, kHigh);
+#endif
+  } else if constexpr (kHeld == Held::kBF16) {
+    to[0] = hn::BitCast(d, hn::ShiftLeft<16>(word));
+    to[1] = hn::BitCast(d, hn::And(word, hn::Set(di, static_cast<std::int32_t>(0xffff0000u))));
+  } else if constexpr (kHeld == Held::kI8) {
+    to[0] = hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<24>(word)));
+    to[1] = hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<16>(word)));
+    to[2] = hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<8>(word)));
+    to[3] = hn::ConvertTo(d, hn::ShiftRight<24>(word));
+  }
+}
+
+// Visits `count` words of K vectors of rows, from word `from` on, four at a time: visit(value, vectors) in ascending order.
+// `from` and `count` are multiples of four.
+template <Held kHeld, std::size_t K, class Rows, class Visit, class Meanwhile>
+HWY_INLINE void EachBlock(const Rows (&rows)[K], std::size_t from, std::size_t count, Visit&& visit,
+                          Meanwhile&& meanwhile) {
   for (std::size_t i = 0; i < count; i += 4) {
-    VF block[4];
+    VF block[K][4];
     meanwhile(nullptr);
 #pragma GCC unroll 4
-    for (std::size_t j = 0; j < 4; ++j) block[j] = rows.Blocks(j, i);
-    TransposeBlocks(block);
+    for (std::size_t k = 0; k < K; ++k) {
+#pragma GCC unroll 4
+      for (std::size_t j = 0; j < 4; ++j) block[k][j] = rows[k].Blocks(j, i);
+      TransposeBlocks(block[k]);
+    }
 #pragma GCC unroll 4
     for (std::size_t j = 0; j < 4; ++j) {
-      const std::size_t at = (from + i + j) * ValuesIn(kHeld);
-      [[maybe_unused]] const auto word = hn::BitCast(di, block[j]);
-      if constexpr (kHeld == Held::kWord) {
-        visit(at, block[j]);
-#if HWY_TARGET == HWY_AVX3
-      } else if constexpr (kHeld == Held::kF16) {
-        alignas(64) static constexpr std::uint16_t kOrder[32] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20,
-                                                                 22, 24, 26, 28, 30, 1,  3,  5,  7,  9,  11,
-                                                                 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
-        const __m512i halves = _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), word.raw);
-        visit(at, VF{_mm512_cvtph_ps(_mm512_castsi512_si256(halves))});
-        visit(at + 1, VF{_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1))});
-      } else if constexpr (kHeld == Held::kI8) {
-        // A byte, its sign flipped, among the bits of a power of two: the power + 128 + the integer, and exact.
-        const auto placed = [](__m512i bytes, int mask, float above) HWY_ATTR {
-          const __m512i sum = _mm512_castps_si512(_mm512_set1_ps(above));
-          constexpr int kFirstAndSecondXorThird = 0x6a;
-          const __m512i byte = _mm512_ternarylogic_epi32(bytes, _mm512_set1_epi32(mask), sum, kFirstAndSecondXorThird);
-          return VF{_mm512_sub_ps(_mm512_castsi512_ps(byte), _mm512_castsi512_ps(sum))};
-        };
-        constexpr float kLow = 8388608.0f + 128.0f;  // a unit is bit 0
-        constexpr float kHigh = 32768.0f + 128.0f;   // bit 8
-        const __m512i upper = _mm512_srli_epi32(word.raw, 16);
-        visit(at, placed(word.raw, 0xff, kLow));
-        visit(at + 1, placed(word.raw, 0xff00, kHigh));
-        visit(at + 2, placed(upper, 0xff, kLow));
-        visit(at + 3, placed(upper, 0xff00, kHigh));
-#endif
-      } else if constexpr (kHeld == Held::kBF16) {
-        visit(at, hn::BitCast(d, hn::ShiftLeft<16>(word)));
-        visit(at + 1, hn::BitCast(d, hn::And(word, hn::Set(di, static_cast<std::int32_t>(0xffff0000u)))));
-      } else {
-        visit(at, hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<24>(word))));
-        visit(at + 1, hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<16>(word))));
-        visit(at + 2, hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<8>(word))));
-        visit(at + 3, hn::ConvertTo(d, hn::ShiftRight<24>(word)));
+      VF value[K][ValuesIn(kHeld)];
+#pragma GCC unroll 4
+      for (std::size_t k = 0; k < K; ++k) Widened<kHeld>(block[k][j], value[k]);
+#pragma GCC unroll 4
+      for (std::size_t part = 0; part < ValuesIn(kHeld); ++part) {
+        VF vectors[K];
+#pragma GCC unroll 4
+        for (std::size_t k = 0; k < K; ++k) vectors[k] = value[k][part];
+        visit((from + i + j) * ValuesIn(kHeld) + part, vectors);
       }
     }
   }
@@ -102,23 +121,31 @@ HWY_INLINE void EachBlock(const Rows& rows, std::size_t from, std::size_t count,
 
 // EachWord for the first words of dense rows of values of `size` bytes, as many as fill whole blocks; returns how many
 // values those hold. The rows are transposed as they lie.
-template <Held kHeld, class Visit, class Meanwhile>
-HWY_INLINE std::size_t EachDense(const void* base, std::int64_t size, const LaneRows& from_rows, std::size_t words,
+template <Held kHeld, std::size_t K, class Visit, class Meanwhile>
+HWY_INLINE std::size_t EachDense(const void* base, std::int64_t size, const LaneRows (&from_rows)[K], std::size_t words,
                                  Visit&& visit, Meanwhile&& meanwhile) {
   const std::size_t n = LaneCount();
   const std::size_t count = words / 4 * 4;
   const char* begin = static_cast<const char*>(base);
-  if (from_rows.stride != 0) {
-    EachBlock<kHeld>(EvenRows{begin + from_rows.at[0] * size, static_cast<std::ptrdiff_t>(from_rows.stride * size)}, 0,
-                     count, visit, meanwhile);
+  bool even = true;
+  for (const LaneRows& rows : from_rows) even = even && rows.stride != 0;
+  if (even) {
+    EvenRows rows[K];
+    for (std::size_t k = 0; k < K; ++k) {
+      rows[k] = {begin + from_rows[k].at[0] * size, static_cast<std::ptrdiff_t>(from_rows[k].stride * size)};
+    }
+    EachBlock<kHeld>(rows, 0, count, visit, meanwhile);
     return count * ValuesIn(kHeld);
   }
   alignas(64) static constexpr float kZeros[kSegment] = {};
   for (std::size_t from = 0; from < count; from += kSegment) {
-    ScatteredRows rows;
-    for (std::size_t l = 0; l < n; ++l) {
-      rows.at[l] =
-          l < from_rows.count ? reinterpret_cast<const float*>(begin + from_rows.at[l] * size) + from : kZeros;
+    ScatteredRows rows[K];
+    for (std::size_t k = 0; k < K; ++k) {
+      for (std::size_t l = 0; l < n; ++l) {
+        rows[k].at[l] = l < from_rows[k].count
+                            ? reinterpret_cast<const float*>(begin + from_rows[k].at[l] * size) + from
+                            : kZeros;
+      }
     }
     EachBlock<kHeld>(rows, from, count - from < kSegment ? count - from : kSegment, visit, meanwhile);
   }
@@ -127,18 +154,18 @@ HWY_INLINE std::size_t EachDense(const void* base, std::int64_t size, const Lane
 
 #endif
 
-// Visits the words of rows in ascending order, each with the vector that holds it of every row; 0 in the lanes without a
-// row.
-template <class Unit, class Visit, class Meanwhile>
-HWY_INLINE void EachWord(DType type, const void* base, const LaneRows& from_rows, std::int64_t step, std::int64_t width,
-                         Visit&& visit, [[maybe_unused]] Meanwhile&& meanwhile) {
+// Visits the words of K vectors of rows in ascending order, each with the vectors that hold it of every row; 0 in the lanes
+// without a row.
+template <class Unit, std::size_t K, class Visit, class Meanwhile>
+HWY_INLINE void EachWord(DType type, const void* base, const LaneRows (&from_rows)[K], std::int64_t step,
+                         std::int64_t width, Visit&& visit, [[maybe_unused]] Meanwhile&& meanwhile) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   const std::size_t size = static_cast<std::size_t>(width);
   const std::size_t words = Words<Unit>(size);
   std::size_t done = 0;
 #if HWY_TARGET != HWY_SCALAR
-  if (step == 1 && from_rows.count > 0) {
+  if (step == 1 && from_rows[0].count > 0) {
     if constexpr (Unit::kTerms > 1) {
       constexpr std::size_t kTerms = Unit::kTerms;
       done = EachDense<Held::kWord>(base, sizeof(float) / kTerms, from_rows, size / kTerms, visit, meanwhile);
@@ -156,36 +183,42 @@ HWY_INLINE void EachWord(DType type, const void* base, const LaneRows& from_rows
 #endif
   }
 #endif
-  HWY_ALIGN float values[kMaxLanes * kSegment];
   for (std::size_t from = done; from < words; from += kSegment) {
+    HWY_ALIGN float values[K * kMaxLanes * kSegment];
     const std::size_t count = words - from < kSegment ? words - from : kSegment;
     const std::int64_t skip = static_cast<std::int64_t>(from * Unit::kTerms);
     const std::int64_t left = width - skip;
     const std::int64_t most = static_cast<std::int64_t>(kSegment * Unit::kTerms);
-    const float* rows[kMaxLanes];
-    for (std::size_t l = 0; l < n; ++l) {
-      float* scratch = values + l * kSegment;
-      rows[l] = scratch;
-      if (l < from_rows.count) {
-        rows[l] =
-            Unit::Row(type, base, from_rows.at[l] + skip * step, step, left < most ? left : most, scratch);
-      } else {
-        for (std::size_t i = 0; i < count; ++i) scratch[i] = 0.0f;
+    const float* rows[K][kMaxLanes];
+    for (std::size_t k = 0; k < K; ++k) {
+      for (std::size_t l = 0; l < n; ++l) {
+        float* scratch = values + (k * kMaxLanes + l) * kSegment;
+        rows[k][l] = scratch;
+        if (l < from_rows[k].count) {
+          rows[k][l] =
+              Unit::Row(type, base, from_rows[k].at[l] + skip * step, step, left < most ? left : most, scratch);
+        } else {
+          for (std::size_t i = 0; i < count; ++i) scratch[i] = 0.0f;
+        }
       }
     }
     std::size_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
     if (from % 4 == 0) {
       i = count / 4 * 4;
-      ScatteredRows blocks;
-      for (std::size_t l = 0; l < n; ++l) blocks.at[l] = rows[l];
+      ScatteredRows blocks[K];
+      for (std::size_t k = 0; k < K; ++k) std::copy_n(rows[k], n, blocks[k].at);
       EachBlock<Held::kWord>(blocks, from, i, visit, meanwhile);
     }
 #endif
     for (; i < count; ++i) {
-      HWY_ALIGN float column[kMaxLanes];
-      for (std::size_t l = 0; l < n; ++l) column[l] = WordAt(rows[l] + i);
-      visit(from + i, hn::Load(d, column));
+      VF vectors[K];
+      for (std::size_t k = 0; k < K; ++k) {
+        HWY_ALIGN float column[kMaxLanes];
+        for (std::size_t l = 0; l < n; ++l) column[l] = WordAt(rows[k][l] + i);
+        vectors[k] = hn::Load(d, column);
+      }
+      visit(from + i, vectors);
     }
   }
 }
@@ -194,8 +227,10 @@ HWY_INLINE void EachWord(DType type, const void* base, const LaneRows& from_rows
 template <class Unit, class Change>
 HWY_INLINE void PackLanes(DType type, const void* base, const LaneRows& from_rows, std::int64_t step,
                           std::int64_t width, std::size_t lanes, float* HWY_RESTRICT packed, const Change& change) {
-  EachWord<Unit>(type, base, from_rows, step, width,
-                 [&](std::size_t word, VF x) HWY_ATTR { hn::StoreU(change(x), DF(), packed + word * lanes); }, Nothing());
+  const LaneRows rows[1] = {from_rows};
+  EachWord<Unit>(type, base, rows, step, width, [&](std::size_t word, const VF (&x)[1]) HWY_ATTR {
+    hn::StoreU(change(x[0]), DF(), packed + word * lanes);
+  }, Nothing());
 }
 
 // The way back: output[value][lane], `lanes` apart, to each lane's row, changed with the lane's factor.
@@ -266,13 +301,46 @@ HWY_INLINE Rows KeyRows(const AttentionCall& call, const Tile& tile, std::int64_
   return {scratch, words};
 }
 
+// Values of keys [begin, end) of BF16, of each two keys as one row of words, [keys / 2][padded]: the first key's in the low
+// halves, 0 for a key behind the last and behind the last value.
+HWY_INLINE void JoinValues(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end,
+                           std::size_t padded, float* to) {
+  const DF d;
+  const hn::Rebind<std::uint16_t, DF> dh;
+  const hn::RebindToUnsigned<DF> du;
+  const std::size_t n = hn::Lanes(d);
+  const std::int64_t step = call.v_stride[3];
+  const std::size_t width = static_cast<std::size_t>(call.dv);
+  const auto row = [&](std::int64_t j) {
+    return static_cast<const std::uint16_t*>(call.v) + call.v_at(tile.batch, tile.kv_head, j);
+  };
+  for (std::int64_t j = begin; j < end; j += 2, to += padded) {
+    const bool alone = j + 1 == end;
+    const std::uint16_t* first = row(j);
+    const std::uint16_t* second = alone ? nullptr : row(j + 1);
+    std::uint32_t* words = reinterpret_cast<std::uint32_t*>(to);
+    std::size_t i = 0;
+    if (step == 1 && !alone) {
+      for (; i + n <= width; i += n) {
+        const auto low = hn::PromoteTo(du, hn::LoadU(dh, first + i));
+        const auto high = hn::PromoteTo(du, hn::LoadU(dh, second + i));
+        hn::StoreU(hn::Or(low, hn::ShiftLeft<16>(high)), du, words + i);
+      }
+    }
+    for (; i < width; ++i) {
+      const std::int64_t at = static_cast<std::int64_t>(i) * step;
+      words[i] = first[at] | (alone ? 0u : static_cast<std::uint32_t>(second[at]) << 16);
+    }
+    for (; i < padded; ++i) words[i] = 0;
+  }
+}
+
 // Values of keys [begin, end): a row of words for each kTerms keys, the values of an index side by side; `begin` is a
 // multiple of kTerms and a key behind the last counts 0. Rows are `multiple` of values wide, 0 behind the last. Where
 // they lie, or in scratch.
 template <class Unit>
 HWY_INLINE Rows ValueRows(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end,
                           std::size_t multiple, float* scratch) {
-  const DF d;
   const std::int64_t* stride = call.v_stride;
   const std::size_t width = static_cast<std::size_t>(call.dv);
   const std::size_t padded = (width + multiple - 1) / multiple * multiple;
@@ -282,45 +350,67 @@ HWY_INLINE Rows ValueRows(const AttentionCall& call, const Tile& tile, std::int6
     return {static_cast<const float*>(call.v) + call.v_at(tile.batch, tile.kv_head, begin),
             static_cast<std::size_t>(stride[2])};
   }
-  for (std::int64_t j = begin; j < end; j += static_cast<std::int64_t>(Unit::kTerms)) {
-    float* to = scratch + static_cast<std::size_t>(j - begin) / Unit::kTerms * padded;
-    const std::int64_t at = call.v_at(tile.batch, tile.kv_head, j);
-    if constexpr (Unit::kTerms == 1) {
-      CopyRow(call.kv_type, call.v, at, stride[3], call.dv, to);
-    } else {
-      const hn::Rebind<std::uint16_t, DF> dh;
-      const hn::RebindToUnsigned<DF> du;
-      const std::size_t n = hn::Lanes(d);
-      const std::uint16_t* first = static_cast<const std::uint16_t*>(call.v) + at;
-      const bool alone = j + 1 == end;
-      const std::uint16_t* second =
-          alone ? nullptr
-                : static_cast<const std::uint16_t*>(call.v) + call.v_at(tile.batch, tile.kv_head, j + 1);
-      std::uint32_t* words = reinterpret_cast<std::uint32_t*>(to);
-      std::size_t i = 0;
-      if (stride[3] == 1 && !alone) {
-        for (; i + n <= width; i += n) {
-          const auto low = hn::PromoteTo(du, hn::LoadU(dh, first + i));
-          const auto high = hn::PromoteTo(du, hn::LoadU(dh, second + i));
-          hn::StoreU(hn::Or(low, hn::ShiftLeft<16>(high)), du, words + i);
-        }
-      }
-      for (; i < width; ++i) {
-        const std::int64_t s = static_cast<std::int64_t>(i) * stride[3];
-        words[i] = first[s] | (alone ? 0u : static_cast<std::uint32_t>(second[s]) << 16);
-      }
+  if constexpr (Unit::kTerms == 1) {
+    for (std::int64_t j = begin; j < end; ++j) {
+      float* to = scratch + static_cast<std::size_t>(j - begin) * padded;
+      CopyRow(call.kv_type, call.v, call.v_at(tile.batch, tile.kv_head, j), stride[3], call.dv, to);
+      for (std::size_t i = width; i < padded; ++i) to[i] = 0.0f;
     }
-    for (std::size_t i = width; i < padded; ++i) to[i] = 0.0f;
+  } else {
+    // Of a last word the second key must not be read where the copy holds it.
+    const bool whole = (end - begin) % 2 == 0 || end == call.value_keys;
+    if (call.value_words != nullptr && padded == width && whole) {
+      return {call.value_words + static_cast<std::size_t>(begin) / 2 * width, width};
+    }
+    JoinValues(call, tile, begin, end, padded, scratch);
   }
   return {scratch, padded};
 }
 
-// A head's keys and values as F32, dense, to be read by many tiles.
-inline void Gather(const AttentionCall& call, const Tile& tile, std::int64_t keys, float* k, float* v) {
+// A head's keys and values as a unit's words, dense, to be read by many tiles: keys, then values.
+template <class Unit>
+std::size_t KeyFloats(const AttentionCall& call) {
+  return static_cast<std::size_t>(call.tk) * Words<Unit>(static_cast<std::size_t>(call.d));
+}
+template <class Unit>
+std::size_t HeadFloats(const AttentionCall& call) {
+  return KeyFloats<Unit>(call) + Words<Unit>(static_cast<std::size_t>(call.tk)) * static_cast<std::size_t>(call.dv);
+}
+template <class Unit>
+void Gather(const AttentionCall& call, const Tile& tile, std::int64_t keys, float* to) {
+  const std::int64_t words = static_cast<std::int64_t>(Words<Unit>(static_cast<std::size_t>(call.d)));
+  float* values = to + KeyFloats<Unit>(call);
   for (std::int64_t j = 0; j < keys; ++j) {
-    CopyRow(call.kv_type, call.k, call.k_at(tile.batch, tile.kv_head, j), call.k_stride[3], call.d, k + j * call.d);
-    CopyRow(call.kv_type, call.v, call.v_at(tile.batch, tile.kv_head, j), call.v_stride[3], call.dv, v + j * call.dv);
+    const std::int64_t at = call.k_at(tile.batch, tile.kv_head, j);
+    const float* row = Unit::Row(call.kv_type, call.k, at, call.k_stride[3], call.d, to + j * words);
+    if (row != to + j * words) std::memcpy(to + j * words, row, static_cast<std::size_t>(words) * sizeof(float));
   }
+  if constexpr (Unit::kTerms == 1) {
+    for (std::int64_t j = 0; j < keys; ++j) {
+      CopyRow(call.kv_type, call.v, call.v_at(tile.batch, tile.kv_head, j), call.v_stride[3], call.dv,
+              values + j * call.dv);
+    }
+  } else {
+    JoinValues(call, tile, 0, keys, static_cast<std::size_t>(call.dv), values);
+  }
+}
+template <class Unit>
+AttentionCall Gathered(AttentionCall call, std::int64_t keys, const float* from) {
+  const std::int64_t words = static_cast<std::int64_t>(Words<Unit>(static_cast<std::size_t>(call.d)));
+  const float* values = from + KeyFloats<Unit>(call);
+  const std::int64_t k_stride[4] = {0, 0, words * static_cast<std::int64_t>(Unit::kTerms), 1};
+  call.k = from;
+  std::copy_n(k_stride, 4, call.k_stride);
+  if constexpr (Unit::kTerms == 1) {
+    const std::int64_t v_stride[4] = {0, 0, call.dv, 1};
+    call.kv_type = DType::kF32;
+    call.v = values;
+    std::copy_n(v_stride, 4, call.v_stride);
+  } else {
+    call.value_words = values;
+    call.value_keys = keys;
+  }
+  return call;
 }
 
 // Values as the rows of a tile's first operand: [value][words of keys], from rows [words of keys][value], in whole tiles,

@@ -125,6 +125,50 @@ HWY_INLINE void InOrder([[maybe_unused]] VF (&vectors)[NV]) {
   }
 }
 
+#if HWY_TARGET != HWY_SCALAR
+
+// NV vectors of words, NV even, from two rows of 16-bit values: the first row's in the low halves. Of each two vectors the
+// first holds the lower halves of all 128-bit blocks, which takes no more than one instruction a vector.
+template <int NV>
+HWY_INLINE void LoadPairs(const bfloat16* first, const bfloat16* second, VF (&to)[NV]) {
+  const DF d;
+  const hn::Repartition<std::uint16_t, DF> dh;
+  const std::size_t n = hn::Lanes(d);
+#pragma GCC unroll 4
+  for (std::size_t v = 0; v < NV; v += 2) {
+    const auto a = hn::LoadU(dh, reinterpret_cast<const std::uint16_t*>(first + v * n));
+    const auto b = hn::LoadU(dh, reinterpret_cast<const std::uint16_t*>(second + v * n));
+    to[v] = hn::BitCast(d, hn::InterleaveLower(dh, a, b));
+    to[v + 1] = hn::BitCast(d, hn::InterleaveUpper(dh, a, b));
+  }
+}
+// Two vectors from memory's order to that one, and back.
+HWY_INLINE void SplitBlocks([[maybe_unused]] VF& lower, [[maybe_unused]] VF& upper) {
+#if HWY_TARGET == HWY_AVX3
+  const VF even{_mm512_shuffle_f32x4(lower.raw, upper.raw, 0x88)};
+  upper = VF{_mm512_shuffle_f32x4(lower.raw, upper.raw, 0xdd)};
+  lower = even;
+#elif HWY_TARGET == HWY_AVX2
+  const DF d;
+  const VF even = hn::ConcatLowerLower(d, upper, lower);
+  upper = hn::ConcatUpperUpper(d, upper, lower);
+  lower = even;
+#endif
+}
+HWY_INLINE void JoinBlocks(VF& lower, VF& upper) {
+#if HWY_TARGET == HWY_AVX3
+  const __m512i order = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+  const __m512d a = _mm512_castps_pd(lower.raw);
+  const __m512d b = _mm512_castps_pd(upper.raw);
+  lower = VF{_mm512_castpd_ps(_mm512_permutex2var_pd(a, order, b))};
+  upper = VF{_mm512_castpd_ps(_mm512_permutex2var_pd(a, _mm512_add_epi64(order, _mm512_set1_epi64(4)), b))};
+#else
+  SplitBlocks(lower, upper);  // of two blocks at most: its own inverse
+#endif
+}
+
+#endif
+
 // Calls with the ValuesOf a type.
 template <class Visit>
 HWY_INLINE void WithType(DType type, Visit&& visit) {

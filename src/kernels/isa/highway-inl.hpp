@@ -44,9 +44,9 @@ struct Forms {
     if (call.type == DType::kBF16 && call.kv_type == DType::kBF16) return visit(Bf16());
     return visit(Floats());
   }
-  static void Forward(const AttentionCall& call, const Tile& tile, const ChunkRange& chunks, const Tile& next,
+  static void Forward(const AttentionCall& call, const Tile& tile, const KeyPart& part, const Tile& next,
                       float* node, float* scratch) {
-    With(call, [&]<class Unit>(Unit) { ForwardTile<Unit>(call, tile, chunks, next, node, scratch); });
+    With(call, [&]<class Unit>(Unit) { ForwardTile<Unit>(call, tile, part, next, node, scratch); });
   }
   static std::int64_t TileQueries(const AttentionCall& call) {
     return With(call, []<class Unit>(Unit) {
@@ -54,6 +54,15 @@ struct Forms {
              : Unit::kTiles  ? 4 * static_cast<std::int64_t>(kTileSide)
                              : kTileVectors * static_cast<std::int64_t>(LaneCount());
     });
+  }
+  static std::size_t Head(const AttentionCall& call) {
+    return With(call, [&]<class Unit>(Unit) { return HeadFloats<Unit>(call); });
+  }
+  static void Copy(const AttentionCall& call, const Tile& tile, std::int64_t keys, float* to) {
+    With(call, [&]<class Unit>(Unit) { Gather<Unit>(call, tile, keys, to); });
+  }
+  static AttentionCall OnCopy(const AttentionCall& call, std::int64_t keys, const float* from) {
+    return With(call, [&]<class Unit>(Unit) { return Gathered<Unit>(call, keys, from); });
   }
   static std::size_t Node(const AttentionCall& call, const Tile& tile) {
     return With(call, [&]<class Unit>(Unit) { return NodeFloats<Unit>(call, tile); });
@@ -79,7 +88,9 @@ KernelTable Table(const char* name) {
                     .node_floats = Forms<Bf16>::Node,
                     .merge = Forms<Bf16>::Merge,
                     .weights = Weights,
-                    .gather = Gather,
+                    .head_floats = Forms<Bf16>::Head,
+                    .gather = Forms<Bf16>::Copy,
+                    .gathered = Forms<Bf16>::OnCopy,
                     .linear = Linear,
                     .layer_norm = LayerNorm,
                     .fma_work = FmaWork,
