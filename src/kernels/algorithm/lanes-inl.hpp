@@ -61,6 +61,30 @@ HWY_INLINE void AddValues(const float* HWY_RESTRICT a, std::size_t a_m, std::siz
   }
 }
 
+// AddValues over `width` values, those of an index side by side.
+template <class Unit, int NV>
+HWY_INLINE void AddAllValues(const Rows& values, const float* HWY_RESTRICT weights, std::size_t place, std::size_t words,
+                               bool fresh, std::size_t width, std::size_t lanes, float* HWY_RESTRICT output) {
+  constexpr int kRows = RowsBeside<NV>();
+  std::size_t i = 0;
+  for (; i + kRows <= width; i += kRows) {
+    AddValues<Unit, NV, kRows>(values.data + i, 1, values.stride, weights, lanes, place, words, fresh, lanes,
+                               output + i * lanes);
+  }
+  for (; i < width; ++i) {
+    AddValues<Unit, NV, 1>(values.data + i, 1, values.stride, weights, lanes, place, words, fresh, lanes,
+                           output + i * lanes);
+  }
+}
+
+// The same as a function: beside the code of masks the compiler would keep sums in memory.
+template <class Unit, int NV>
+HWY_NOINLINE void AddAllValuesApart(const Rows& values, const float* HWY_RESTRICT weights, std::size_t place,
+                                    std::size_t words, bool fresh, std::size_t width, std::size_t lanes,
+                                    float* HWY_RESTRICT output) {
+  AddAllValues<Unit, NV>(values, weights, place, words, fresh, width, lanes, output);
+}
+
 // The factors of a run's values where they are I8; null for other types.
 HWY_INLINE const float* ValueScales(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::size_t keys,
                                     float* HWY_RESTRICT to) {
@@ -130,7 +154,6 @@ struct LaneRun {
   Rows keys, values;
   const float* value_scales;
   float* scores;
-  float* added;
   float* tiles;
   float* output;  // of the chunk's node
   TileAhead& ahead;
@@ -138,7 +161,7 @@ struct LaneRun {
 
 // Keys [begin, end) of a run, at the begin of a word, for NV vectors from `vector` on: scores, weights, and their products
 // with the values. Lanes outside keep what they hold.
-template <class Unit, int NV>
+template <class Unit, int NV, bool kWhole>
 HWY_INLINE void AddRun(const AttentionCall& call, const Tile& tile, const TileState& state, const LaneRun& run,
                        std::size_t lanes, std::size_t vector, std::int64_t begin, std::int64_t end, VF* m, VF* l) {
   const DF d;
@@ -157,7 +180,7 @@ HWY_INLINE void AddRun(const AttentionCall& call, const Tile& tile, const TileSt
 
   VF top[NV];
   ScoreRun<Unit, NV>(call, tile, state, lanes, row, {run.keys.data + skipped * run.keys.stride, run.keys.stride}, begin,
-                     end, run.some, run.added, scores, top, run.ahead);
+                     end, run.some, scores, top, run.ahead);
   for (std::size_t v = 0; v < NV; ++v) {
     const auto moves = hn::Gt(top[v], hn::Add(m[v], hn::Set(d, kMaxSlack)));
     if (hn::AllFalse(d, moves)) continue;
@@ -187,22 +210,13 @@ HWY_INLINE void AddRun(const AttentionCall& call, const Tile& tile, const TileSt
                          run.fresh);
     }
   } else {
-    const auto add = [&]<class U>(U) HWY_ATTR {
-      constexpr int kRows = RowsBeside<NV>();
-      std::size_t i = 0;
-      for (; i + kRows <= dv; i += kRows) {
-        AddValues<U, NV, kRows>(values + i, 1, run.values.stride, scores, lanes, place, words, run.fresh, lanes,
-                                output + i * lanes);
-      }
-      for (; i < dv; ++i) {
-        AddValues<U, NV, 1>(values + i, 1, run.values.stride, scores, lanes, place, words, run.fresh, lanes,
-                            output + i * lanes);
-      }
-    };
+    const Rows rows{values, run.values.stride};
     if (run.guard) {
-      add(WeightsSecond<Unit>());
+      AddAllValuesApart<WeightsSecond<Unit>, NV>(rows, scores, place, words, run.fresh, dv, lanes, output);
+    } else if constexpr (!kWhole) {
+      AddAllValuesApart<Unit, NV>(rows, scores, place, words, run.fresh, dv, lanes, output);
     } else {
-      add(Unit());
+      AddAllValues<Unit, NV>(rows, scores, place, words, run.fresh, dv, lanes, output);
     }
   }
 }
@@ -234,7 +248,7 @@ HWY_INLINE void AddParts(const AttentionCall& call, const Tile& tile, const Tile
     const KeyRange keys = Together(part, vector, vector + kVectors);
     const std::size_t first = static_cast<std::size_t>(vector);
     if (keys.begin < keys.end) {
-      AddRun<Unit, kVectors>(call, tile, state, run, lanes, first, keys.begin, keys.end, m, l);
+      AddRun<Unit, kVectors, false>(call, tile, state, run, lanes, first, keys.begin, keys.end, m, l);
     } else if (run.fresh) {
       const std::size_t n = LaneCount();
       for (std::size_t i = 0; i < OutputWidth<Unit>(call, tile); ++i) {
@@ -317,7 +331,6 @@ HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, co
                       values,
                       value_scales,
                       scratch + at.scores,
-                      scratch + at.added,
                       scratch + at.tiles,
                       node + 2 * lanes,
                       ahead};
@@ -337,7 +350,7 @@ HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, co
         return;
       }
     }
-    AddRun<Unit, NV>(call, tile, state, run, lanes, 0, begin, end, m, l);
+    AddRun<Unit, NV, true>(call, tile, state, run, lanes, 0, begin, end, m, l);
   });
   end_chunk();
   return part.last ? tree.close() : nullptr;

@@ -83,7 +83,7 @@ struct ForwardScratch {
     values = take(kRunKeys * dv);
     tiles = take(call.kv_type == DType::kBF16 ? kRunKeys / 2 * dv : 0);
     scores = take(kRunKeys * places);
-    added = take(call.bias != nullptr || call.allowed != nullptr ? kRunKeys * places : 0);
+    added = take(call.bias != nullptr || call.allowed != nullptr ? kRunKeys * kFewRows : 0);  // of few rows
     node = RoundUp((2 + dv) * places, 16);
     opened = take(sizeof(OpenNodes::Chunks) / sizeof(float));
     // The tree holds one open node a level, and the chunk under way.

@@ -68,7 +68,7 @@ inline HWY_NOINLINE void RowScores(const AttentionCall& call, const Tile& tile, 
   const std::size_t count = static_cast<std::size_t>(end - begin);
   const VF forbidden = hn::Set(d, kForbidden);
   const VF place = hn::Set(d, static_cast<float>(begin % kRunKeys));
-  const ScoreRule rule(call, state);
+  const ScoreRule rule(call, state, state.adds);
   HWY_ALIGN float key_scales[kRun] = {};
   if (state.scaled_keys) call.copy_k_scales(tile.batch, tile.kv_head, begin, end, key_scales);
   for (std::size_t r = 0; state.adds && r < rows; ++r) AddedRow(call, tile, state, r, begin, end, added + r * kRun);

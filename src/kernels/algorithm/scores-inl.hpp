@@ -9,7 +9,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "hwy/highway.h"
 #include "kernels/algorithm/fetch-inl.hpp"
@@ -52,40 +54,107 @@ HWY_INLINE void AddedRow(const AttentionCall& call, const Tile& tile, const Tile
   }
 }
 
-// The same for a tile's rows [row, row + lanes) in the lanes, added[key][lane].
-HWY_INLINE void AddedLanes(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t row,
-                           std::size_t lanes, std::int64_t begin, std::int64_t end, float* HWY_RESTRICT added) {
-  const DF d;
-  const std::size_t n = hn::Lanes(d);
-  constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
-  const std::size_t keys = static_cast<std::size_t>(end - begin);
-  const bool as_it_lies = call.bias != nullptr && call.bias_type == DType::kF32 && call.bias_stride[3] == 1 &&
-                          call.allowed == nullptr;
-  HWY_ALIGN float values[kMaxLanes * kRun];
-  for (std::size_t first = 0; first < lanes; first += n) {
-    ScatteredRows rows;
-    for (std::size_t l = 0; l < n; ++l) {
-      const std::size_t r = row + first + l;
-      if (as_it_lies) {
-        rows.at[l] = static_cast<const float*>(call.bias) + call.bias_at(tile.batch, state.head[r], state.query[r], begin);
-      } else {
-        AddedRow(call, tile, state, r, begin, end, values + l * kRun);
-        rows.at[l] = values + l * kRun;
-      }
-    }
-    std::size_t j = 0;
-#if HWY_TARGET != HWY_SCALAR
-    for (; j + 4 <= keys; j += 4) {
-      VF block[4];
-      for (std::size_t b = 0; b < 4; ++b) block[b] = rows.Blocks(b, j);
-      TransposeBlocks(block);
-      for (std::size_t b = 0; b < 4; ++b) hn::StoreU(block[b], d, added + (j + b) * lanes + first);
-    }
-#endif
-    for (; j < keys; ++j) {
-      for (std::size_t l = 0; l < n; ++l) added[j * lanes + first + l] = rows.at[l][j];
+// The bias of a vector of rows in the lanes, key by key in ascending order. It is transposed as many keys at a time: whole
+// lines of rows that may lie a power of two apart, and so on the same few lines of the first cache, are read once.
+class BiasLanes {
+ public:
+  // Of rows [row, row + lanes) and so many keys from `begin` on.
+  BiasLanes(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t row, std::int64_t begin,
+            std::size_t keys)
+      : call_(call), as_it_lies_(call.bias_type == DType::kF32 && call.bias_stride[3] == 1), keys_(keys) {
+    block_[0] = 0;
+    if (call.bias == nullptr) return;
+    for (std::size_t l = 0; l < LaneCount(); ++l) {
+      at_[l] = call.bias_at(tile.batch, state.head[row + l], state.query[row + l], begin);
     }
   }
+  // That of a key, counted from `begin`.
+  HWY_INLINE VF operator()(std::size_t key) {
+    const std::size_t n = LaneCount();
+    if (key % n == 0) Transpose(key, std::min(n, keys_ - key), block_);
+    return hn::Load(DF(), block_ + key % n * n);
+  }
+
+ private:
+  HWY_INLINE void Transpose(std::size_t key, std::size_t keys, float* HWY_RESTRICT to) const {
+    const std::size_t n = LaneCount();
+    HWY_ALIGN float values[kMaxLanes * kMaxLanes];
+    const float* rows[kMaxLanes];
+    for (std::size_t l = 0; l < n; ++l) {
+      const std::int64_t at = at_[l] + static_cast<std::int64_t>(key) * call_.bias_stride[3];
+      rows[l] = static_cast<const float*>(call_.bias) + at;
+      if (as_it_lies_) continue;
+      CopyRow(call_.bias_type, call_.bias, at, call_.bias_stride[3], static_cast<std::int64_t>(keys), values + l * n);
+      rows[l] = values + l * n;
+    }
+#if HWY_TARGET != HWY_SCALAR
+    if (keys == n) {
+      const DF d;
+      VF square[kMaxLanes];
+      for (std::size_t l = 0; l < n; ++l) square[l] = hn::LoadU(d, rows[l]);
+      TransposeSquare(square);
+      for (std::size_t j = 0; j < n; ++j) hn::Store(square[j], d, to + j * n);
+      return;
+    }
+#endif
+    for (std::size_t j = 0; j < keys; ++j) {
+      for (std::size_t l = 0; l < n; ++l) to[j * n + l] = rows[l][j];
+    }
+  }
+
+  const AttentionCall& call_;
+  bool as_it_lies_;
+  std::size_t keys_;
+  std::int64_t at_[kMaxLanes] = {};
+  HWY_ALIGN float block_[kMaxLanes * kMaxLanes];
+};
+
+// A bit a key of each lane: low and high words, asked for in ascending order.
+class BitsInTurn {
+ public:
+  BitsInTurn(const std::uint32_t* low, const std::uint32_t* high)
+      : bits_(hn::Load(DU(), low)), high_(hn::Load(DU(), high)), bit_(hn::Set(DU(), 1u)) {}
+  HWY_INLINE hn::Mask<DF> operator()(std::size_t key) {
+    if (key == 32) {
+      bits_ = high_;
+      bit_ = hn::Set(DU(), 1u);
+    }
+    const auto set = hn::RebindMask(DF(), hn::TestBit(bits_, bit_));
+    bit_ = hn::ShiftLeft<1>(bit_);
+    return set;
+  }
+
+ private:
+  using DU = hn::RebindToUnsigned<DF>;
+  hn::Vec<DU> bits_, high_, bit_;
+};
+
+// Which of keys [begin, end), a run or less, the bool mask allows to row r: a bit each.
+HWY_INLINE std::uint64_t AllowedBits(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t r,
+                                     std::int64_t begin, std::int64_t end) {
+  const std::size_t keys = static_cast<std::size_t>(end - begin);
+  const std::uint8_t* at = call.allowed + call.allowed_at(tile.batch, state.head[r], state.query[r], begin);
+  const std::int64_t step = call.allowed_stride[3];
+  std::uint64_t bits = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::ScalableTag<std::uint8_t> db;
+  const std::size_t n = hn::Lanes(db);
+  HWY_ALIGN std::uint8_t copy[kRunKeys] = {};
+  if (step == 1) {
+    if (keys < static_cast<std::size_t>(kRunKeys)) {
+      std::memcpy(copy, at, keys);
+      at = copy;
+    }
+    std::uint8_t bytes[sizeof(bits)];
+    for (std::size_t j = 0; j < static_cast<std::size_t>(kRunKeys); j += n) {
+      hn::StoreMaskBits(db, hn::Ne(hn::LoadU(db, at + j), hn::Zero(db)), bytes + j / 8);
+    }
+    std::memcpy(&bits, bytes, sizeof(bits));  // the lowest byte first on all targets
+    return bits;
+  }
+#endif
+  for (std::size_t j = 0; j < keys; ++j) bits |= std::uint64_t{at[static_cast<std::int64_t>(j) * step] != 0} << j;
+  return bits;
 }
 
 // What the run behind that of key `begin` will add to rows [row, row + rows), as stretches: rows lie far apart, in more
@@ -111,11 +180,11 @@ HWY_INLINE std::size_t AddedAhead(const AttentionCall& call, const Tile& tile, c
 
 // From products to scores, whatever lies in the lanes.
 struct ScoreRule {
-  ScoreRule(const AttentionCall& call, const TileState& state)
-      : rich(state.rich), adds(state.adds), scaled_keys(state.scaled_keys), bias(call.bias != nullptr), alibi(call.alibi != nullptr),
+  ScoreRule(const AttentionCall& call, const TileState& state, bool adds_extra)
+      : rich(state.rich), adds(adds_extra), scaled_keys(state.scaled_keys), bias(call.bias != nullptr), alibi(call.alibi != nullptr),
         extreme(state.extreme), factor(state.score_factor), cap(state.cap) {}
 
-  // `key_scale` is the keys' own, `extra` what AddedRow gave; ALiBi is -slope * |distance + place|.
+  // `key_scale` is the keys' own, `extra` the bias or what AddedRow gave, -inf for forbidden keys; ALiBi is -slope * |distance + place|.
   HWY_INLINE VF operator()(VF x, VF key_scale, VF extra, VF slope, VF distance, VF place) const {
     const DF d;
     const VF log2e = hn::Set(d, kLog2e);
@@ -146,6 +215,9 @@ struct ScoreRule {
     if (adds) x = hn::IfThenElse(hn::Eq(extra, hn::Set(d, kForbidden)), hn::Set(d, kForbidden), x);
     return x;
   }
+
+  // Whether a bias is all that it can come to.
+  bool plain() const { return !scaled_keys && !alibi && !extreme && cap == 0; }
 
   bool rich, adds, scaled_keys, bias, alibi, extreme;
   float factor, cap;
@@ -220,14 +292,153 @@ HWY_INLINE void ScoreKeys(const float* HWY_RESTRICT packed, std::size_t lanes, c
   }
 }
 
+// From products to scores of keys [begin, end), as ScoreRun has them: what stands between, and -inf where a row may not see a
+// key. `best` holds the largest of each lane's products, and of its scores then. A function of its own: in one with the
+// products it costs them registers.
+template <int NV>
+HWY_NOINLINE void MaskScores(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t lanes,
+                             std::size_t row, std::int64_t begin, std::int64_t end, float* HWY_RESTRICT scores,
+                             VF (&best)[NV]) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  const std::size_t count = static_cast<std::size_t>(end - begin);
+  const VF forbidden = hn::Set(d, kForbidden);
+  const bool cut = begin < state.range.all.begin || end > state.range.all.end;
+  const bool allowed = call.allowed != nullptr;
+  const bool only_masks = !state.rich && !state.scaled_keys && !allowed;
+  const ScoreRule rule(call, state, call.bias != nullptr);
+  const hn::RebindToSigned<DF> di;
+  float key_scales[kRunKeys] = {};
+  if (state.scaled_keys) call.copy_k_scales(tile.batch, tile.kv_head, begin, end, key_scales);
+  std::int32_t key_low[kRunKeys];
+  std::int32_t key_high[kRunKeys];
+  IdRange key_documents;
+  if (state.documents) {
+    key_documents = id_range(call.k_documents, tile.batch, begin, end);
+    with_ids(call.k_documents, tile.batch, begin, [&](const auto* ids, std::int64_t step) {
+      for (std::size_t key = 0; key < count; ++key) {
+        const std::int64_t id = ids[static_cast<std::int64_t>(key) * step];
+        key_low[key] = static_cast<std::int32_t>(id);
+        key_high[key] = static_cast<std::int32_t>(id >> 32);
+      }
+    });
+  }
+  for (int v = 0; v < NV; ++v) {
+    const std::size_t at = static_cast<std::size_t>(v) * n;
+    const std::size_t vector = row / n + static_cast<std::size_t>(v);
+    const IdRange& ids = state.vector_ids[vector];
+    const bool one_document = ids.low == ids.high && key_documents.low == ids.low && key_documents.high == ids.low;
+    const bool documents = state.documents && !one_document;
+    // Keys that all the lanes see, where nothing is asked but that: their scores stay.
+    std::size_t seen = count;
+    std::size_t seen_end = count;
+    if (only_masks && !documents) {
+      const KeyRange& all = state.vector_all[vector];
+      if (all.begin <= begin && all.end >= end) continue;
+      if (all.begin < std::min(all.end, end) && all.end > begin) {
+        seen = static_cast<std::size_t>(std::max(all.begin - begin, std::int64_t{0}));
+        seen_end = static_cast<std::size_t>(std::min(all.end, end) - begin);
+      }
+    }
+    HWY_ALIGN float row_first[kMaxLanes];
+    HWY_ALIGN float row_last[kMaxLanes];
+    for (std::size_t l = 0; l < n; ++l) {  // by itself, so that it becomes vectors
+      row_first[l] = PlaceOf(state.begin[row + at + l], begin);
+      row_last[l] = PlaceOf(state.end[row + at + l], begin);
+    }
+    HWY_ALIGN float row_slope[kMaxLanes] = {};
+    HWY_ALIGN float row_distance[kMaxLanes] = {};
+    for (std::size_t l = 0; call.alibi != nullptr && l < n; ++l) {
+      const RowRule of_row(call, tile, state, row + at + l, begin);
+      row_slope[l] = of_row.slope;
+      row_distance[l] = of_row.distance;
+    }
+    HWY_ALIGN std::int32_t row_low[kMaxLanes] = {};
+    HWY_ALIGN std::int32_t row_high[kMaxLanes] = {};
+    for (std::size_t l = 0; documents && l < n; ++l) {
+      row_low[l] = static_cast<std::int32_t>(state.document[row + at + l]);
+      row_high[l] = static_cast<std::int32_t>(state.document[row + at + l] >> 32);
+    }
+    const auto document_low = hn::Load(di, row_low);
+    const auto document_high = hn::Load(di, row_high);
+    HWY_ALIGN std::uint32_t allowed_low[kMaxLanes] = {};
+    HWY_ALIGN std::uint32_t allowed_high[kMaxLanes] = {};
+    for (std::size_t l = 0; allowed && l < n; ++l) {
+      const std::uint64_t bits = AllowedBits(call, tile, state, row + at + l, begin, end);
+      allowed_low[l] = static_cast<std::uint32_t>(bits);
+      allowed_high[l] = static_cast<std::uint32_t>(bits >> 32);
+    }
+    BitsInTurn in_turn(allowed_low, allowed_high);
+    BiasLanes bias(call, tile, state, row + at, begin, count);
+    // The usual ones by themselves, without a question a key.
+    const auto add_only = [&]<bool kBias, bool kAllowed>(std::bool_constant<kBias>, std::bool_constant<kAllowed>)
+                              HWY_ATTR {
+      const VF factor = hn::Set(d, state.score_factor);
+      VF top = forbidden;
+      for (std::size_t key = 0; key < count; ++key) {
+        float* to = scores + key * lanes + at;
+        VF x = hn::LoadU(d, to);
+        if constexpr (kBias) {
+          const VF extra = bias(key);
+          x = hn::MulAdd(extra, hn::Set(d, kLog2e), hn::Mul(x, factor));
+          x = MaxKeepsNaN(hn::Set(d, kLowestScore), x);
+          x = hn::IfThenElse(hn::Eq(extra, forbidden), forbidden, x);
+        }
+        if constexpr (kAllowed) x = hn::IfThenElse(in_turn(key), x, forbidden);
+        hn::StoreU(x, d, to);
+        top = hn::Max(x, top);
+      }
+      best[v] = top;
+    };
+    if (rule.plain() && !cut && !documents && (allowed || rule.bias)) {
+      if (!allowed) {
+        add_only(std::true_type(), std::false_type());
+      } else if (rule.bias) {
+        add_only(std::true_type(), std::true_type());
+      } else {
+        add_only(std::false_type(), std::true_type());
+      }
+      continue;
+    }
+    const VF first = hn::Load(d, row_first);
+    const VF last = hn::Load(d, row_last);
+    const VF slope = hn::Load(d, row_slope);
+    const VF distance = hn::Load(d, row_distance);
+    VF top = forbidden;
+    for (std::size_t key = seen; key < seen_end; ++key) top = hn::Max(hn::LoadU(d, scores + key * lanes + at), top);
+    const std::size_t parts[2][2] = {{0, seen}, {seen_end, count}};
+    for (const auto& part : parts) {
+      for (std::size_t key = part[0]; key < part[1]; ++key) {
+        float* to = scores + key * lanes + at;
+        const VF extra = rule.bias ? bias(key) : hn::Zero(d);
+        const VF place = hn::Set(d, static_cast<float>(static_cast<std::int64_t>(key) + begin % kRunKeys));
+        const VF key_scale = hn::Set(d, key_scales[key]);
+        VF x = rule(hn::LoadU(d, to), key_scale, extra, slope, distance, place);
+        if (cut) {
+          const VF here = hn::Set(d, static_cast<float>(key));
+          x = hn::IfThenElse(hn::And(hn::Ge(here, first), hn::Lt(here, last)), x, forbidden);
+        }
+        if (allowed) x = hn::IfThenElse(in_turn(key), x, forbidden);
+        if (documents) {
+          const auto same = hn::And(hn::Eq(hn::Set(di, key_low[key]), document_low),
+                                    hn::Eq(hn::Set(di, key_high[key]), document_high));
+          x = hn::IfThenElse(hn::RebindMask(d, same), x, forbidden);
+        }
+        hn::StoreU(x, d, to);
+        top = hn::Max(x, top);
+      }
+    }
+    best[v] = top;
+  }
+}
+
 // Scores of keys [begin, end) against NV vectors of a tile of `lanes` from row `row` on, queries in the lanes, in base
 // 2 but for late_factor, to scores[key][lane], forbidden ones -inf; `maximum` takes each lane's largest. `some` where
 // some lane may not see some key; `meanwhile` is told of the keys and vectors multiplied.
 template <class Unit, int NV, class Meanwhile>
 HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t lanes,
                          std::size_t row, const Rows& keys, std::int64_t begin, std::int64_t end, bool some,
-                         float* HWY_RESTRICT added, float* HWY_RESTRICT scores, VF (&maximum)[NV],
-                         Meanwhile&& meanwhile) {
+                         float* HWY_RESTRICT scores, VF (&maximum)[NV], Meanwhile&& meanwhile) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   constexpr std::size_t kVectors = NV;
@@ -265,93 +476,10 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
   }
 
   if (some || state.rich || state.scaled_keys) {
-    const bool cut = begin < state.range.all.begin || end > state.range.all.end;
-    const bool only_masks = !state.rich && !state.scaled_keys && !state.adds;
-    if (state.adds) AddedLanes(call, tile, state, row, kVectors * n, begin, end, added);
-    const ScoreRule rule(call, state);
-    const hn::RebindToSigned<DF> di;
-    float key_scales[kRunKeys] = {};
-    if (state.scaled_keys) call.copy_k_scales(tile.batch, tile.kv_head, begin, end, key_scales);
-    std::int32_t key_low[kRunKeys];
-    std::int32_t key_high[kRunKeys];
-    IdRange key_documents;
-    if (state.documents) {
-      key_documents = id_range(call.k_documents, tile.batch, begin, end);
-      with_ids(call.k_documents, tile.batch, begin, [&](const auto* ids, std::int64_t step) {
-        for (std::size_t key = 0; key < count; ++key) {
-          const std::int64_t id = ids[static_cast<std::int64_t>(key) * step];
-          key_low[key] = static_cast<std::int32_t>(id);
-          key_high[key] = static_cast<std::int32_t>(id >> 32);
-        }
-      });
-    }
-    for (int v = 0; v < NV; ++v) {
-      const std::size_t at = static_cast<std::size_t>(v) * n;
-      const std::size_t vector = row / n + static_cast<std::size_t>(v);
-      const IdRange& ids = state.vector_ids[vector];
-      const bool one_document = ids.low == ids.high && key_documents.low == ids.low && key_documents.high == ids.low;
-      const bool documents = state.documents && !one_document;
-      // Keys that all the lanes see, where nothing is asked but that: their scores stay.
-      std::size_t seen = count;
-      std::size_t seen_end = count;
-      if (only_masks && !documents) {
-        const KeyRange& all = state.vector_all[vector];
-        if (all.begin <= begin && all.end >= end) continue;
-        if (all.begin < std::min(all.end, end) && all.end > begin) {
-          seen = static_cast<std::size_t>(std::max(all.begin - begin, std::int64_t{0}));
-          seen_end = static_cast<std::size_t>(std::min(all.end, end) - begin);
-        }
-      }
-      HWY_ALIGN float row_first[kMaxLanes];
-      HWY_ALIGN float row_last[kMaxLanes];
-      for (std::size_t l = 0; l < n; ++l) {  // by itself, so that it becomes vectors
-        row_first[l] = PlaceOf(state.begin[row + at + l], begin);
-        row_last[l] = PlaceOf(state.end[row + at + l], begin);
-      }
-      HWY_ALIGN float row_slope[kMaxLanes] = {};
-      HWY_ALIGN float row_distance[kMaxLanes] = {};
-      for (std::size_t l = 0; call.alibi != nullptr && l < n; ++l) {
-        const RowRule of_row(call, tile, state, row + at + l, begin);
-        row_slope[l] = of_row.slope;
-        row_distance[l] = of_row.distance;
-      }
-      HWY_ALIGN std::int32_t row_low[kMaxLanes] = {};
-      HWY_ALIGN std::int32_t row_high[kMaxLanes] = {};
-      for (std::size_t l = 0; documents && l < n; ++l) {
-        row_low[l] = static_cast<std::int32_t>(state.document[row + at + l]);
-        row_high[l] = static_cast<std::int32_t>(state.document[row + at + l] >> 32);
-      }
-      const auto document_low = hn::Load(di, row_low);
-      const auto document_high = hn::Load(di, row_high);
-      const VF first = hn::Load(d, row_first);
-      const VF last = hn::Load(d, row_last);
-      const VF slope = hn::Load(d, row_slope);
-      const VF distance = hn::Load(d, row_distance);
-      VF top = forbidden;
-      for (std::size_t key = seen; key < seen_end; ++key) top = hn::Max(hn::LoadU(d, scores + key * lanes + at), top);
-      const std::size_t parts[2][2] = {{0, seen}, {seen_end, count}};
-      for (const auto& part : parts) {
-        for (std::size_t key = part[0]; key < part[1]; ++key) {
-          float* to = scores + key * lanes + at;
-          const VF extra = state.adds ? hn::LoadU(d, added + key * kVectors * n + at) : hn::Zero(d);
-          const VF place = hn::Set(d, static_cast<float>(static_cast<std::int64_t>(key) + begin % kRunKeys));
-          const VF key_scale = hn::Set(d, key_scales[key]);
-          VF x = rule(hn::LoadU(d, to), key_scale, extra, slope, distance, place);
-          if (cut) {
-            const VF here = hn::Set(d, static_cast<float>(key));
-            x = hn::IfThenElse(hn::And(hn::Ge(here, first), hn::Lt(here, last)), x, forbidden);
-          }
-          if (documents) {
-            const auto same = hn::And(hn::Eq(hn::Set(di, key_low[key]), document_low),
-                                      hn::Eq(hn::Set(di, key_high[key]), document_high));
-            x = hn::IfThenElse(hn::RebindMask(d, same), x, forbidden);
-          }
-          hn::StoreU(x, d, to);
-          top = hn::Max(x, top);
-        }
-      }
-      best[v] = top;
-    }
+    VF masked[NV];
+    for (int v = 0; v < NV; ++v) masked[v] = best[v];
+    MaskScores<NV>(call, tile, state, lanes, row, begin, end, scores, masked);
+    for (int v = 0; v < NV; ++v) best[v] = masked[v];
   }
   for (int v = 0; v < NV; ++v) {
     maximum[v] = Unit::kScaledQueries ? best[v] : hn::Mul(best[v], hn::Set(d, state.late_factor));

@@ -84,7 +84,7 @@ HWY_NOINLINE void WeightsTile(const AttentionCall& call, const Tile& tile, float
   for_each_run(call, tile, state.range, [&](std::int64_t begin, std::int64_t end, bool some) HWY_ATTR {
     VF top[NV];
     ScoreRun<Floats, NV>(call, tile, state, lanes, 0, KeyRows<Floats>(call, tile, begin, end, scratch + at.keys), begin,
-                         end, some, scratch + at.added, scores, top, [](std::size_t, std::size_t) {});
+                         end, some, scores, top, [](std::size_t, std::size_t) {});
     for (std::int64_t r = 0; r < tile.rows; ++r) {
       float* row = row_of(r) + begin * step;
       for (std::int64_t j = 0; j < end - begin; ++j) {
