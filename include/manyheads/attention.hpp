@@ -49,8 +49,9 @@ struct AttentionOptions {
 // Rows whose keys are all forbidden give out 0 and lse -inf (the sink's logit where there is one).
 // The bits of a row depend on that row's query, its keys, values and mask and on the instruction set; not on threads,
 // batch, strides or alignment.
-// Allocates a workspace unless given one: O(D * log(Tk)) a thread, eight times that over many keys, and where many queries read keys and values that are not
-// dense F32, a copy of one head, at most 8 MB. Thread-safe for disjoint outputs and workspaces.
+// Allocates a workspace unless given one: O(D * log(Tk)) a thread, up to eight times that where a head's keys and values
+// come to more than 2 MB, and where many queries read keys and values that are not dense F32, a copy of one head, at most
+// 8 MB. Thread-safe for disjoint outputs and workspaces.
 // Throws Error with the argument and the shapes, before anything is written.
 // Online softmax: Milakov and Gimelshein 2018; tiling: Dao et al. 2022 (FlashAttention).
 void attention(ConstTensorView q, ConstTensorView k, ConstTensorView v, TensorView out,
@@ -87,8 +88,8 @@ struct Explanation {
   std::int64_t run_keys = 0;        // keys summed in one run, and
   std::int64_t chunk_keys = 0;      // in one chunk: fixed, so that the bits are
   std::int64_t tasks = 0;           // pieces of work that threads take: query tiles over all heads, or groups of
-  std::int64_t tiles_together = 1;  // so many, which pass over a part of the keys after each other, before the next part:
-  std::int64_t part_keys = 0;       // so many keys, where all of them leave the caches before the next tile; times
+  std::int64_t tiles_together = 1;  // so many, which take the keys part by part together, each part of
+  std::int64_t part_keys = 0;       // so many keys, where all of them are too many for the second cache; times
   std::int64_t key_blocks = 1;      // parts that the keys of each tile are cut into, where tiles are few
   std::int64_t blocks = 0;          // key blocks (runs) over all tiles, and
   std::int64_t skipped_blocks = 0;  // those that the mask rules out, never read

@@ -44,8 +44,7 @@ class Memory {
 // A worker's copy of a head's keys and values, behind the numbers of the batch entry and the head.
 class HeadCopy {
  public:
-  explicit HeadCopy(float* memory)
-      : head_(reinterpret_cast<std::int64_t*>(memory)), rows_(memory + 16) {}
+  explicit HeadCopy(float* memory) : head_(reinterpret_cast<std::int64_t*>(memory)), rows_(memory + 16) {}
   void forget() noexcept { head_[0] = -1; }
   // The call on the copy of the tile's head, which is made where it is another's.
   kernels::AttentionCall of(const kernels::AttentionCall& call, const kernels::Tile& tile,
@@ -217,10 +216,10 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
 }
 
 std::string Explanation::to_string() const {
-  const std::string together =
-      tiles_together > 1 ? base::format("groups of {} tiles of up to {} queries, together over each {} keys", tiles_together,
-                                        tile_queries, part_keys)
-                         : base::format("tiles of up to {} queries", tile_queries);
+  const std::string together = tiles_together > 1
+                                   ? base::format("groups of {} tiles of up to {} queries, together over each {} keys",
+                                                  tiles_together, tile_queries, part_keys)
+                                   : base::format("tiles of up to {} queries", tile_queries);
   return base::format(
       "{} on {}, {} threads: {} {}, keys in runs of {} and chunks of {}, each "
       "tile's in {} parts; {} of {} blocks skipped; {:.3g} FLOP, {:.3g} bytes, workspace {} bytes",

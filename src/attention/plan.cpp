@@ -23,14 +23,15 @@ constexpr std::int64_t kMostCopied = std::int64_t{1} << 21;
 // converted once, or their values joined to pairs, and rows a power of two apart do not fall on the same few lines of a
 // cache.
 bool copies_heads(const kernels::AttentionCall& call, const kernels::KernelTable& table, int workers) {
-  const bool as_it_lies = call.int8_products ||
-                          (call.kv_type == DType::kF32 && call.k_stride[2] == call.d && call.k_stride[3] == 1 &&
-                           call.v_stride[2] == call.dv && call.v_stride[3] == 1);
+  const bool as_it_lies =
+      call.int8_products || (call.kv_type == DType::kF32 && call.k_stride[2] == call.d && call.k_stride[3] == 1 &&
+                             call.v_stride[2] == call.dv && call.v_stride[3] == 1);
   const bool elsewhere = call.page_size > 0 || call.k_starts.data != nullptr || call.q_starts.data != nullptr;
   // Windows of a few queries leave most keys unread.
   const bool windows = call.window_left >= 0 || call.window_right >= 0;
   const std::int64_t tiles = call.q_heads / call.kv_heads * call.tq / table.tile_queries(call);
-  const std::int64_t row_floats = multiplied_as_it_lies(call, table) ? (call.d + 1) / 2 + (call.dv + 1) / 2 : call.d + call.dv;
+  const std::int64_t row_floats =
+      multiplied_as_it_lies(call, table) ? (call.d + 1) / 2 + (call.dv + 1) / 2 : call.d + call.dv;
   return !as_it_lies && !elsewhere && (!windows || call.tq >= call.tk / 2) && tiles >= kTilesPerCopy * workers &&
          call.tk <= kMostCopied / row_floats;
 }
@@ -40,7 +41,7 @@ bool copies_heads(const kernels::AttentionCall& call, const kernels::KernelTable
 constexpr std::int64_t kMostTogether = 8;
 constexpr std::int64_t kPartBytes = std::int64_t{1} << 18;
 // Bytes of keys and values that each tile passes over by itself: third caches hold so much for a processor.
-constexpr std::int64_t kPassedAlone = std::int64_t{1} << 22;
+constexpr std::int64_t kPassedAlone = std::int64_t{1} << 21;
 // Groups a worker, below which some would be without work at the end.
 constexpr std::int64_t kGroupsPerWorker = 8;
 

@@ -16,7 +16,8 @@ struct Plan {
   std::int64_t blocks = 1;        // of keys in each tile; more than one: their nodes are merged at the end
   std::int64_t block_chunks = 0;  // chunks in a block, a power of two; 0 where there is one block
   int workers = 1;
-  // Tiles of a head that a worker takes over each part of the keys before the next part, which so stays in its second cache.
+  // Tiles of a head that a worker takes over each part of the keys before the next part, which so stays in its second
+  // cache.
   std::int64_t group = 1;
   std::int64_t part_keys = 0;      // 0: each tile by itself over all of them
   std::size_t tile_floats = 0;     // of scratch for one tile
@@ -27,7 +28,9 @@ struct Plan {
   std::int64_t tiles_per_head = 0;  // where they come in groups
 
   // A group of tiles, or a block of one.
-  std::int64_t tasks() const noexcept { return group > 1 ? tiles / tiles_per_head * groups_per_head() : tiles * blocks; }
+  std::int64_t tasks() const noexcept {
+    return group > 1 ? tiles / tiles_per_head * groups_per_head() : tiles * blocks;
+  }
   std::int64_t groups_per_head() const noexcept { return (tiles_per_head + group - 1) / group; }
   std::size_t workspace_floats() const noexcept {
     return static_cast<std::size_t>(workers) * scratch_floats + static_cast<std::size_t>(tiles * blocks) * node_floats +

@@ -163,9 +163,9 @@ struct Tile {
   std::int64_t rows = 0;
 };
 
-// Part of a tile's keys, in whole runs. A block of 2^n chunks that begins at a multiple of 2^n of them is a whole branch of
-// the merge tree. Parts in ascending order may also follow each other as one: the tile's scratch then holds what is between
-// them, from the first, which begins it, to the last, which ends it.
+// Part of a tile's keys, in whole runs. A block of 2^n chunks that begins at a multiple of 2^n of them is a whole
+// branch of the merge tree. Parts in ascending order may also follow each other as one: the tile's scratch then holds
+// what is between them, from the first, which begins it, to the last, which ends it.
 struct KeyPart {
   std::int64_t begin = 0;
   std::int64_t end = -1;  // -1: all there are
@@ -221,8 +221,8 @@ struct KernelTable {
   std::size_t (*node_floats)(const AttentionCall&, const Tile&);
   void (*merge)(const AttentionCall&, const Tile&, float* nodes, std::int64_t count);
   void (*weights)(const AttentionCall&, const Tile&, float* scratch);
-  // Keys and values [0, keys) of a tile's head to `to` (head_floats), dense, as they are multiplied; and the call that reads
-  // them there: for tiles of that head alone.
+  // Keys and values [0, keys) of a tile's head to `to` (head_floats), dense, as they are multiplied; and the call that
+  // reads them there: for tiles of that head alone.
   std::size_t (*head_floats)(const AttentionCall&);
   void (*gather)(const AttentionCall&, const Tile&, std::int64_t keys, float* to);
   AttentionCall (*gathered)(const AttentionCall&, std::int64_t keys, const float* from);

@@ -129,8 +129,8 @@ TEST_P(Bits, CopiesOfHeads) {
       const Sizes s{.batch = 2, .q_heads = 4, .kv_heads = threads, .tq = 300, .tk = 311, .d = 24, .dv = 16};
       Call whole(s, type, 3);
       const Strided lengths = integers({311, 171});
-      // [B,T,H,D] with gaps, and NaN behind the keys. Values are infinite behind the keys of some first tiles, in the middle
-      // of a pair: those tiles must not see them.
+      // [B,T,H,D] with gaps, and NaN behind the keys. Values are infinite behind the keys of some first tiles, in the
+      // middle of a pair: those tiles must not see them.
       const auto apart = [&](Strided& rows, bool values) {
         Strided moved(type, rows.shape, {0, 2, 1, 3}, 3, 1, -1, 0);
         moved.fill([&](const Index& at) {
@@ -206,7 +206,8 @@ TEST_P(Bits, GroupsOfTiles) {
         EXPECT_EQ(together(alone), 1);
         alone.run();
         for (std::int64_t i = 0; i < few.tq; ++i) {
-          ASSERT_TRUE(same_row(whole, {0, head, first + i}, alone, {0, 0, i})) << name_of(type) << ", query " << first + i;
+          ASSERT_TRUE(same_row(whole, {0, head, first + i}, alone, {0, 0, i}))
+              << name_of(type) << ", query " << first + i;
         }
       }
     }

@@ -26,8 +26,8 @@ TEST_P(Explain, NamesTheInstructionSetAndThePath) {
   EXPECT_TRUE(contains(text, GetParam()) && contains(text, "fused")) << text;
 }
 
-// No memory of the size of the scores: a head of 65,536 tokens takes less than 2 MB a thread, of which eight tiles that pass
-// over the keys together hold a quarter of a megabyte each.
+// No memory of the size of the scores: a head of 65,536 tokens takes less than 2 MB a thread, of which eight tiles that
+// pass over the keys together hold a quarter of a megabyte each.
 TEST_P(Explain, TheWorkspaceOfALongSequenceIsSmall) {
   const Dims shape{1, 1, 65536, 64};
   for (const DType type : {DType::kF32, DType::kBF16}) {

@@ -85,7 +85,9 @@ TEST_P(Cache, ForksShareUntilOneSideWrites) {
     cache.append(first, tokens(a.k, 0, 40), tokens(a.v, 0, 40));
     const std::int64_t pages = cache.pages_in_use();
     const KVCache::Sequence second = cache.fork(first);
-    if (page_size > 0) EXPECT_EQ(cache.pages_in_use(), pages);
+    if (page_size > 0) {
+      EXPECT_EQ(cache.pages_in_use(), pages);
+    }
     cache.append(second, tokens(b.k, 40, 100), tokens(b.v, 40, 100));
     cache.append(first, tokens(a.k, 40, 100), tokens(a.v, 40, 100));
     if (page_size == 16) EXPECT_EQ(cache.pages_in_use(), 2 + 5 + 5);  // 32 tokens shared

@@ -70,8 +70,8 @@ inline HWY_NOINLINE std::size_t ScaleStretches(const AttentionCall& call, const 
   return count;
 }
 
-// Vectors of keys that R rows of queries are multiplied with at a time: enough chains of sums to keep the multipliers busy,
-// and a query's word is loaded once for all of them.
+// Vectors of keys that R rows of queries are multiplied with at a time: enough chains of sums to keep the multipliers
+// busy, and a query's word is loaded once for all of them.
 template <int R>
 constexpr int KeysBeside() {
 #if HWY_TARGET == HWY_AVX3
@@ -124,8 +124,8 @@ struct WordProducts {
   VF chain[R][K], total[R][K];
 };
 
-// To scores[row][64], of K vectors of keys. The keys are multiplied on their way into the lanes: on their way through memory
-// loads wait for stores that merely have the same low bits of address.
+// To scores[row][64], of K vectors of keys. The keys are multiplied on their way into the lanes: on their way through
+// memory loads wait for stores that merely have the same low bits of address.
 template <class Unit, int R, int K, class Meanwhile>
 HWY_INLINE void ScoreRows(const AttentionCall& call, const TileState& state, const LaneRows (&keys)[K],
                           const float* HWY_RESTRICT queries, std::size_t words, float* HWY_RESTRICT packed,
@@ -211,8 +211,8 @@ HWY_INLINE void PackWeights(float* HWY_RESTRICT scores) {
 }
 
 #if HWY_TARGET != HWY_SCALAR
-// AddValues for pairs of BF16 as they lie in the caller's memory, as AddInPlace has them: an even number of keys from an
-// even place on, and weights as words.
+// AddValues for pairs of BF16 as they lie in the caller's memory, as AddInPlace has them: an even number of keys from
+// an even place on, and weights as words.
 template <class Unit, int NV, int R, class Meanwhile>
 HWY_INLINE void AddPairsInPlace(const float* HWY_RESTRICT weights, const bfloat16* const* chains, std::size_t stride,
                                 std::size_t place, std::size_t keys, bool fresh, std::size_t width,
@@ -258,8 +258,8 @@ HWY_INLINE void AddPairsInPlace(const float* HWY_RESTRICT weights, const bfloat1
 #endif
 
 // AddValues over the whole width, where the values can be read so: dense, in whole vectors, of a type that the target
-// converts or multiplies as it is, and nothing to guard against. False: nothing was done. A chain lies in one page, since
-// pages hold whole chains. The weights are lost.
+// converts or multiplies as it is, and nothing to guard against. False: nothing was done. A chain lies in one page,
+// since pages hold whole chains. The weights are lost.
 template <class Unit, int R, class Meanwhile>
 HWY_INLINE bool AddInPlace(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::size_t keys,
                            float* HWY_RESTRICT weights, bool fresh, float* HWY_RESTRICT output, Meanwhile&& meanwhile) {
@@ -391,7 +391,8 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     const std::size_t place = static_cast<std::size_t>(begin - run);
     const std::size_t count = static_cast<std::size_t>(end - begin);
 
-    const std::size_t steps = kRun / (KeysBeside<R>() * n) * (key_words / 4) + (width + kVectors * n - 1) / (kVectors * n) * (kRun / 4);
+    const std::size_t steps =
+        kRun / (KeysBeside<R>() * n) * (key_words / 4) + (width + kVectors * n - 1) / (kVectors * n) * (kRun / 4);
     Stretch ahead[kMostStretches];
     const std::int64_t next = std::min(run + kRunKeys, range.any.end), after = std::min(next + kRunKeys, range.any.end);
     std::size_t stretches = StretchesOf(call, tile, next, after, ahead);
@@ -409,7 +410,8 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
         rows[k].count = std::min(n, count - first - k * n);
         if (call.all_adjacent(from, from + static_cast<std::int64_t>(rows[k].count))) {
           const std::int64_t at_first = call.k_at(tile.batch, tile.kv_head, from);
-          for (std::size_t l = 0; l < n; ++l) rows[k].at[l] = at_first + static_cast<std::int64_t>(l) * call.k_stride[2];
+          for (std::size_t l = 0; l < n; ++l)
+            rows[k].at[l] = at_first + static_cast<std::int64_t>(l) * call.k_stride[2];
           rows[k].stride = rows[k].count == n ? call.k_stride[2] : 0;
         } else {
           for (std::size_t l = 0; l < rows[k].count; ++l) {

@@ -39,8 +39,8 @@ HWY_INLINE float* WithCount(std::size_t count, Args&&... args) {
 
 template <class Unit, int NV>
 struct LanesKernel {
-  static float* Run(const AttentionCall& call, const Tile& tile, const KeyPart& part, float* scratch,
-                    TileState& state, const Tile& next, bool writes) {
+  static float* Run(const AttentionCall& call, const Tile& tile, const KeyPart& part, float* scratch, TileState& state,
+                    const Tile& next, bool writes) {
     return ForwardLanes<Unit, NV>(call, tile, part, scratch, state, next, writes);
   }
 };
@@ -52,7 +52,8 @@ struct RowsKernel {
   }
 };
 
-// A tile's rows over the part given of its keys, to the caller's output, or to a node of the merge tree where one is given.
+// A tile's rows over the part given of its keys, to the caller's output, or to a node of the merge tree where one is
+// given.
 template <class Unit>
 void ForwardTile(const AttentionCall& call, const Tile& tile, const KeyPart& part, const Tile& next, float* node,
                  float* scratch) {

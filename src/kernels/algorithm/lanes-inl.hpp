@@ -63,8 +63,9 @@ HWY_INLINE void AddValues(const float* HWY_RESTRICT a, std::size_t a_m, std::siz
 
 // AddValues over `width` values, those of an index side by side.
 template <class Unit, int NV>
-HWY_INLINE void AddAllValues(const Rows& values, const float* HWY_RESTRICT weights, std::size_t place, std::size_t words,
-                               bool fresh, std::size_t width, std::size_t lanes, float* HWY_RESTRICT output) {
+HWY_INLINE void AddAllValues(const Rows& values, const float* HWY_RESTRICT weights, std::size_t place,
+                             std::size_t words, bool fresh, std::size_t width, std::size_t lanes,
+                             float* HWY_RESTRICT output) {
   constexpr int kRows = RowsBeside<NV>();
   std::size_t i = 0;
   for (; i + kRows <= width; i += kRows) {
@@ -98,44 +99,52 @@ HWY_INLINE bool ScalesFinite(const float* scales, std::size_t keys) {
   return finite;
 }
 
-// Weights in place of a run's scores, p[word][lane], for the maxima m of NV vectors; adds them to l. They take the values'
-// scales, if any, with them. A forbidden key's weight is -0 where `guard` asks for it.
-template <class Unit, int NV>
+// Weights in place of a run's scores, p[word][lane], for the maxima m of NV vectors; adds them to l. Not kPlain, they
+// take the values' scales, if any, with them, and a forbidden key's weight is -0 where `guard` asks for it.
+template <class Unit, int NV, bool kPlain>
 HWY_INLINE void LaneWeights(const VF* m, float late_factor, const float* value_scales, std::size_t place,
                             std::size_t keys, bool guard, std::size_t lanes, float* HWY_RESTRICT scores, VF* l) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   const VF factor = hn::Set(d, late_factor);
   VF sum[NV], chain[NV];
-  for (int v = 0; v < NV; ++v) sum[v] = chain[v] = hn::Zero(d);
-  for (std::size_t j = 0; j < keys; j += Unit::kTerms) {
-    if ((place + j) % kChainKeys == 0) {
-      for (int v = 0; v < NV; ++v) {
-        sum[v] = hn::Add(sum[v], chain[v]);
-        chain[v] = hn::Zero(d);
+  for (int v = 0; v < NV; ++v) sum[v] = hn::Zero(d);
+  const auto weight = [&](std::size_t key, std::size_t v) HWY_ATTR {
+    const VF x = hn::LoadU(d, scores + key * lanes + v * n);
+    VF p = Exp2<kLeastWeight>(d, Unit::Shifted(x, factor, m[v]));
+    chain[v] = hn::Add(chain[v], p);
+    if constexpr (!kPlain) {
+      if (value_scales != nullptr) p = hn::Mul(p, hn::Set(d, value_scales[key]));
+      if (guard) p = hn::IfThenElse(hn::Eq(x, hn::Set(d, kForbidden)), hn::Neg(hn::Zero(d)), p);
+    }
+    return p;
+  };
+  for (std::size_t j = 0; j < keys;) {
+    const std::size_t end = std::min(keys, j + kChainKeys - (place + j) % kChainKeys);
+    for (int v = 0; v < NV; ++v) chain[v] = hn::Zero(d);
+    for (; j + Unit::kTerms <= end; j += Unit::kTerms) {
+#pragma GCC unroll 8
+      for (std::size_t v = 0; v < NV; ++v) {
+        float* to = scores + j / Unit::kTerms * lanes + v * n;
+        if constexpr (Unit::kTerms == 1) {
+          hn::StoreU(weight(j, v), d, to);
+        } else {
+          const VF first = weight(j, v);
+          hn::StoreU(Unit::Zip(first, weight(j + 1, v)), d, to);
+        }
       }
     }
-#pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) {
-      const auto weight = [&](std::size_t key) HWY_ATTR {
-        const VF x = hn::LoadU(d, scores + key * lanes + static_cast<std::size_t>(v) * n);
-        VF p = Exp2<kLeastWeight>(d, Unit::Shifted(x, factor, m[v]));
-        chain[v] = hn::Add(chain[v], p);
-        if (value_scales != nullptr) p = hn::Mul(p, hn::Set(d, value_scales[key]));
-        return guard ? hn::IfThenElse(hn::Eq(x, hn::Set(d, kForbidden)), hn::Neg(hn::Zero(d)), p) : p;
-      };
-      float* to = scores + j / Unit::kTerms * lanes + static_cast<std::size_t>(v) * n;
-      const VF p = weight(j);
-      if constexpr (Unit::kTerms == 1) {
-        hn::StoreU(p, d, to);
-      } else {
+    if constexpr (Unit::kTerms == 2) {
+      for (std::size_t v = 0; j < end && v < NV; ++v) {
         // A key behind the last may be another vector's, and not finite.
         const VF none = guard ? hn::Neg(hn::Zero(d)) : hn::Zero(d);
-        hn::StoreU(Unit::Zip(p, j + 1 < keys ? weight(j + 1) : none), d, to);
+        hn::StoreU(Unit::Zip(weight(j, v), none), d, scores + j / 2 * lanes + v * n);
       }
+      j = end;
     }
+    for (int v = 0; v < NV; ++v) sum[v] = hn::Add(sum[v], chain[v]);
   }
-  for (int v = 0; v < NV; ++v) l[v] = hn::Add(l[v], hn::Add(sum[v], chain[v]));
+  for (int v = 0; v < NV; ++v) l[v] = hn::Add(l[v], sum[v]);
 }
 
 // What a call of the kernel covers of a tile's keys.
@@ -195,8 +204,12 @@ HWY_INLINE void AddRun(const AttentionCall& call, const Tile& tile, const TileSt
     }
     m[v] = next;
   }
-  LaneWeights<Unit, NV>(m, state.late_factor, run.value_scales != nullptr ? run.value_scales + skipped : nullptr, place,
-                        keys, run.guard, lanes, scores, l);
+  const float* scales = run.value_scales != nullptr ? run.value_scales + skipped : nullptr;
+  if (scales == nullptr && !run.guard) {
+    LaneWeights<Unit, NV, true>(m, state.late_factor, nullptr, place, keys, false, lanes, scores, l);
+  } else {
+    LaneWeights<Unit, NV, false>(m, state.late_factor, scales, place, keys, run.guard, lanes, scores, l);
+  }
 
   if constexpr (Unit::kTiles) {
     const std::size_t width = OutputWidth<Unit>(call, tile);

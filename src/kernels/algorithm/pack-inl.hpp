@@ -56,9 +56,8 @@ HWY_INLINE void Widened(VF words, VF (&to)[ValuesIn(kHeld)]) {
     to[0] = words;
 #if HWY_TARGET == HWY_AVX3
   } else if constexpr (kHeld == Held::kF16) {
-    alignas(64) static constexpr std::uint16_t kOrder[32] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20,
-                                                             22, 24, 26, 28, 30, 1,  3,  5,  7,  9,  11,
-                                                             13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
+    alignas(64) static constexpr std::uint16_t kOrder[32] = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
+                                                             1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
     const __m512i halves = _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), word.raw);
     to[0] = VF{_mm512_cvtph_ps(_mm512_castsi512_si256(halves))};
     to[1] = VF{_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1))};
@@ -89,8 +88,8 @@ HWY_INLINE void Widened(VF words, VF (&to)[ValuesIn(kHeld)]) {
   }
 }
 
-// Visits `count` words of K vectors of rows, from word `from` on, four at a time: visit(value, vectors) in ascending order.
-// `from` and `count` are multiples of four.
+// Visits `count` words of K vectors of rows, from word `from` on, four at a time: visit(value, vectors) in ascending
+// order. `from` and `count` are multiples of four.
 template <Held kHeld, std::size_t K, class Rows, class Visit, class Meanwhile>
 HWY_INLINE void EachBlock(const Rows (&rows)[K], std::size_t from, std::size_t count, Visit&& visit,
                           Meanwhile&& meanwhile) {
@@ -142,9 +141,8 @@ HWY_INLINE std::size_t EachDense(const void* base, std::int64_t size, const Lane
     ScatteredRows rows[K];
     for (std::size_t k = 0; k < K; ++k) {
       for (std::size_t l = 0; l < n; ++l) {
-        rows[k].at[l] = l < from_rows[k].count
-                            ? reinterpret_cast<const float*>(begin + from_rows[k].at[l] * size) + from
-                            : kZeros;
+        rows[k].at[l] =
+            l < from_rows[k].count ? reinterpret_cast<const float*>(begin + from_rows[k].at[l] * size) + from : kZeros;
       }
     }
     EachBlock<kHeld>(rows, from, count - from < kSegment ? count - from : kSegment, visit, meanwhile);
@@ -154,8 +152,8 @@ HWY_INLINE std::size_t EachDense(const void* base, std::int64_t size, const Lane
 
 #endif
 
-// Visits the words of K vectors of rows in ascending order, each with the vectors that hold it of every row; 0 in the lanes
-// without a row.
+// Visits the words of K vectors of rows in ascending order, each with the vectors that hold it of every row; 0 in the
+// lanes without a row.
 template <class Unit, std::size_t K, class Visit, class Meanwhile>
 HWY_INLINE void EachWord(DType type, const void* base, const LaneRows (&from_rows)[K], std::int64_t step,
                          std::int64_t width, Visit&& visit, [[maybe_unused]] Meanwhile&& meanwhile) {
@@ -228,9 +226,10 @@ template <class Unit, class Change>
 HWY_INLINE void PackLanes(DType type, const void* base, const LaneRows& from_rows, std::int64_t step,
                           std::int64_t width, std::size_t lanes, float* HWY_RESTRICT packed, const Change& change) {
   const LaneRows rows[1] = {from_rows};
-  EachWord<Unit>(type, base, rows, step, width, [&](std::size_t word, const VF (&x)[1]) HWY_ATTR {
-    hn::StoreU(change(x[0]), DF(), packed + word * lanes);
-  }, Nothing());
+  EachWord<Unit>(
+      type, base, rows, step, width,
+      [&](std::size_t word, const VF(&x)[1]) HWY_ATTR { hn::StoreU(change(x[0]), DF(), packed + word * lanes); },
+      Nothing());
 }
 
 // The way back: output[value][lane], `lanes` apart, to each lane's row, changed with the lane's factor.
@@ -301,8 +300,8 @@ HWY_INLINE Rows KeyRows(const AttentionCall& call, const Tile& tile, std::int64_
   return {scratch, words};
 }
 
-// Values of keys [begin, end) of BF16, of each two keys as one row of words, [keys / 2][padded]: the first key's in the low
-// halves, 0 for a key behind the last and behind the last value.
+// Values of keys [begin, end) of BF16, of each two keys as one row of words, [keys / 2][padded]: the first key's in the
+// low halves, 0 for a key behind the last and behind the last value.
 HWY_INLINE void JoinValues(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end,
                            std::size_t padded, float* to) {
   const DF d;
@@ -480,7 +479,7 @@ HWY_INLINE bool AllFinite(const Rows& rows, std::size_t count, std::size_t width
     }
   }
   const VF all = hn::Add(hn::Add(sum[0], sum[1]), hn::Add(sum[2], sum[3]));
-  return finite && hn::AllFalse(d, hn::IsNaN(all)) && 
+  return finite && hn::AllFalse(d, hn::IsNaN(all)) &&
          hn::AllTrue(du, hn::Lt(hn::Max(low, hn::ShiftRight<16>(high)), infinity));
 }
 

@@ -127,8 +127,8 @@ HWY_INLINE void InOrder([[maybe_unused]] VF (&vectors)[NV]) {
 
 #if HWY_TARGET != HWY_SCALAR
 
-// NV vectors of words, NV even, from two rows of 16-bit values: the first row's in the low halves. Of each two vectors the
-// first holds the lower halves of all 128-bit blocks, which takes no more than one instruction a vector.
+// NV vectors of words, NV even, from two rows of 16-bit values: the first row's in the low halves. Of each two vectors
+// the first holds the lower halves of all 128-bit blocks, which takes no more than one instruction a vector.
 template <int NV>
 HWY_INLINE void LoadPairs(const bfloat16* first, const bfloat16* second, VF (&to)[NV]) {
   const DF d;

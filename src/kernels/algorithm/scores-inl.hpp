@@ -54,8 +54,9 @@ HWY_INLINE void AddedRow(const AttentionCall& call, const Tile& tile, const Tile
   }
 }
 
-// The bias of a vector of rows in the lanes, key by key in ascending order. It is transposed as many keys at a time: whole
-// lines of rows that may lie a power of two apart, and so on the same few lines of the first cache, are read once.
+// The bias of a vector of rows in the lanes, key by key in ascending order. It is transposed as many keys at a time:
+// whole lines of rows that may lie a power of two apart, and so on the same few lines of the first cache, are read
+// once.
 class BiasLanes {
  public:
   // Of rows [row, row + lanes) and so many keys from `begin` on.
@@ -181,10 +182,17 @@ HWY_INLINE std::size_t AddedAhead(const AttentionCall& call, const Tile& tile, c
 // From products to scores, whatever lies in the lanes.
 struct ScoreRule {
   ScoreRule(const AttentionCall& call, const TileState& state, bool adds_extra)
-      : rich(state.rich), adds(adds_extra), scaled_keys(state.scaled_keys), bias(call.bias != nullptr), alibi(call.alibi != nullptr),
-        extreme(state.extreme), factor(state.score_factor), cap(state.cap) {}
+      : rich(state.rich),
+        adds(adds_extra),
+        scaled_keys(state.scaled_keys),
+        bias(call.bias != nullptr),
+        alibi(call.alibi != nullptr),
+        extreme(state.extreme),
+        factor(state.score_factor),
+        cap(state.cap) {}
 
-  // `key_scale` is the keys' own, `extra` the bias or what AddedRow gave, -inf for forbidden keys; ALiBi is -slope * |distance + place|.
+  // `key_scale` is the keys' own, `extra` the bias or what AddedRow gave, -inf for forbidden keys; ALiBi is -slope *
+  // |distance + place|.
   HWY_INLINE VF operator()(VF x, VF key_scale, VF extra, VF slope, VF distance, VF place) const {
     const DF d;
     const VF log2e = hn::Set(d, kLog2e);
@@ -292,9 +300,9 @@ HWY_INLINE void ScoreKeys(const float* HWY_RESTRICT packed, std::size_t lanes, c
   }
 }
 
-// From products to scores of keys [begin, end), as ScoreRun has them: what stands between, and -inf where a row may not see a
-// key. `best` holds the largest of each lane's products, and of its scores then. A function of its own: in one with the
-// products it costs them registers.
+// From products to scores of keys [begin, end), as ScoreRun has them: what stands between, and -inf where a row may not
+// see a key. `best` holds the largest of each lane's products, and of its scores then. A function of its own: in one
+// with the products it costs them registers.
 template <int NV>
 HWY_NOINLINE void MaskScores(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t lanes,
                              std::size_t row, std::int64_t begin, std::int64_t end, float* HWY_RESTRICT scores,
@@ -371,20 +379,19 @@ HWY_NOINLINE void MaskScores(const AttentionCall& call, const Tile& tile, const 
     BitsInTurn in_turn(allowed_low, allowed_high);
     BiasLanes bias(call, tile, state, row + at, begin, count);
     // The usual ones by themselves, without a question a key.
-    const auto add_only = [&]<bool kBias, bool kAllowed>(std::bool_constant<kBias>, std::bool_constant<kAllowed>)
-                              HWY_ATTR {
+    const auto add_only = [&](auto with_bias, auto with_allowed) HWY_ATTR {
       const VF factor = hn::Set(d, state.score_factor);
       VF top = forbidden;
       for (std::size_t key = 0; key < count; ++key) {
         float* to = scores + key * lanes + at;
         VF x = hn::LoadU(d, to);
-        if constexpr (kBias) {
+        if constexpr (with_bias) {
           const VF extra = bias(key);
           x = hn::MulAdd(extra, hn::Set(d, kLog2e), hn::Mul(x, factor));
           x = MaxKeepsNaN(hn::Set(d, kLowestScore), x);
           x = hn::IfThenElse(hn::Eq(extra, forbidden), forbidden, x);
         }
-        if constexpr (kAllowed) x = hn::IfThenElse(in_turn(key), x, forbidden);
+        if constexpr (with_allowed) x = hn::IfThenElse(in_turn(key), x, forbidden);
         hn::StoreU(x, d, to);
         top = hn::Max(x, top);
       }

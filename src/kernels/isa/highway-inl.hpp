@@ -44,8 +44,8 @@ struct Forms {
     if (call.type == DType::kBF16 && call.kv_type == DType::kBF16) return visit(Bf16());
     return visit(Floats());
   }
-  static void Forward(const AttentionCall& call, const Tile& tile, const KeyPart& part, const Tile& next,
-                      float* node, float* scratch) {
+  static void Forward(const AttentionCall& call, const Tile& tile, const KeyPart& part, const Tile& next, float* node,
+                      float* scratch) {
     With(call, [&]<class Unit>(Unit) { ForwardTile<Unit>(call, tile, part, next, node, scratch); });
   }
   static std::int64_t TileQueries(const AttentionCall& call) {
