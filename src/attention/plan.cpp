@@ -29,11 +29,13 @@ bool copies_heads(const kernels::AttentionCall& call, const kernels::KernelTable
   const bool elsewhere = call.page_size > 0 || call.k_starts.data != nullptr || call.q_starts.data != nullptr;
   // Windows of a few queries leave most keys unread.
   const bool windows = call.window_left >= 0 || call.window_right >= 0;
+  // Pairs are soon joined: few tiles that read a key do not pay for a copy of it.
+  const bool pairs = multiplied_as_it_lies(call, table);
+  const bool narrow = call.window_left >= 0 || call.q_documents.data != nullptr;
   const std::int64_t tiles = call.q_heads / call.kv_heads * call.tq / table.tile_queries(call);
-  const std::int64_t row_floats =
-      multiplied_as_it_lies(call, table) ? (call.d + 1) / 2 + (call.dv + 1) / 2 : call.d + call.dv;
-  return !as_it_lies && !elsewhere && (!windows || call.tq >= call.tk / 2) && tiles >= kTilesPerCopy * workers &&
-         call.tk <= kMostCopied / row_floats;
+  const std::int64_t row_floats = pairs ? (call.d + 1) / 2 + (call.dv + 1) / 2 : call.d + call.dv;
+  return !as_it_lies && !elsewhere && !(pairs && narrow) && (!windows || call.tq >= call.tk / 2) &&
+         tiles >= kTilesPerCopy * workers && call.tk <= kMostCopied / row_floats;
 }
 
 // The most tiles of a group, and the bytes of keys and values that they pass over together: with the tiles' own memory
