@@ -17,7 +17,7 @@ constexpr double kBytesPerWorker = 1e5;
 constexpr std::int64_t kTasksPerWorker = 4;
 // Tiles of a head for each worker that pay for a copy of its keys and values, and the most floats of one.
 constexpr std::int64_t kTilesPerCopy = 4;
-constexpr std::int64_t kMostCopied = std::int64_t{1} << 21;
+constexpr std::size_t kMostCopied = std::size_t{1} << 21;
 
 // Whether the tiles of a head are many enough to read a dense copy of its keys and values. Halves and bytes are then
 // converted once, or their values joined to pairs, and rows a power of two apart do not fall on the same few lines of a
@@ -33,9 +33,8 @@ bool copies_heads(const kernels::AttentionCall& call, const kernels::KernelTable
   const bool pairs = multiplied_as_it_lies(call, table);
   const bool narrow = call.window_left >= 0 || call.q_documents.data != nullptr;
   const std::int64_t tiles = call.q_heads / call.kv_heads * call.tq / table.tile_queries(call);
-  const std::int64_t row_floats = pairs ? (call.d + 1) / 2 + (call.dv + 1) / 2 : call.d + call.dv;
   return !as_it_lies && !elsewhere && !(pairs && narrow) && (!windows || call.tq >= call.tk / 2) &&
-         tiles >= kTilesPerCopy * workers && call.tk <= kMostCopied / row_floats;
+         tiles >= kTilesPerCopy * workers && table.head_floats(call) <= kMostCopied;
 }
 
 // The most tiles of a group, and the bytes of keys and values that they pass over together: with the tiles' own memory
