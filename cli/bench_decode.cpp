@@ -19,10 +19,13 @@ constexpr std::int64_t kHeads = 32;
 constexpr std::int64_t kKeys = 32768;
 
 struct Decode {
-  DType type = DType::kF32;
+  DType type = DType::kF32;  // of keys and values
   std::int64_t kv_heads = 4, d = 64;
   int threads = 1;
   bool int8_products = false;
+  bool wide_queries = false;  // F32 over I8, which else has BF16
+
+  DType query_type() const { return type != DType::kI8 ? type : wide_queries ? DType::kF32 : DType::kBF16; }
 };
 
 std::size_t elements(const Decode& decode) { return static_cast<std::size_t>(decode.kv_heads * kKeys * decode.d); }
@@ -87,7 +90,7 @@ class Step {
             1, std::llround(std::ceil(static_cast<double>(beyond_caches()) / bytes_of(decode))))),
         k_(repeated(k, copies_)),
         v_(repeated(v, copies_)),
-        q_(normal(decode.type == DType::kI8 ? DType::kF32 : decode.type, {1, kHeads, 1, decode.d}, 1)),
+        q_(normal(decode.query_type(), {1, kHeads, 1, decode.d}, 1)),
         out_(q_.dtype(), q_.shape()) {
     if (decode.type == DType::kI8) {
       k_scales_ = repeated(k_scales, copies_);
@@ -186,9 +189,10 @@ Tensor in_pages(const Tensor& cache, std::int64_t size, const std::vector<std::i
 BenchCase decode_case(const Decode& decode, std::int64_t page_size = 0) {
   BenchCase c;
   const bool narrow = decode.type == DType::kI8;
-  c.row = {.name = decode.int8_products ? "decode, I8 products"
-                   : page_size == 0     ? "decode"
-                                        : base::format("decode, page {}", page_size),
+  c.row = {.name = decode.int8_products  ? "decode, I8 products"
+                   : decode.wide_queries ? "decode, F32 queries"
+                   : page_size == 0      ? "decode"
+                                         : base::format("decode, page {}", page_size),
            .dtype = dtype_name(decode.type),
            .heads = kHeads,
            .kv_heads = decode.kv_heads,
@@ -246,8 +250,13 @@ std::vector<BenchCase> decode_cases(const BenchSize& size) {
       for (const std::int64_t d : {64, 128}) {
         cases.push_back(decode_case({.type = type, .kv_heads = kv_heads, .d = d, .threads = size.threads}));
         if (type != DType::kI8) continue;
-        cases.push_back(
-            decode_case({.type = type, .kv_heads = kv_heads, .d = d, .threads = size.threads, .int8_products = true}));
+        const Decode same{.type = type, .kv_heads = kv_heads, .d = d, .threads = size.threads};
+        Decode other = same;
+        other.wide_queries = true;
+        cases.push_back(decode_case(other));
+        other = same;
+        other.int8_products = true;
+        cases.push_back(decode_case(other));
       }
     }
   }

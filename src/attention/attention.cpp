@@ -55,7 +55,7 @@ class HeadCopy {
       head_[0] = tile.batch;
       head_[1] = tile.kv_head;
     }
-    return table.gathered(call, keys, rows_);
+    return table.gathered(call, rows_);
   }
 
  private:
@@ -169,7 +169,7 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
   e.isa = table.name;
   if (call.int8_products) {
     e.path = "fused forward, I8 products";
-  } else if (attention_detail::multiplied_as_it_lies(call, table)) {
+  } else if (attention_detail::multiplies_pairs(call, table)) {
     e.path = "fused forward, BF16 products";
   } else if (call.kv_type == DType::kF32) {
     e.path = "fused forward, F32";

@@ -30,7 +30,7 @@ bool copies_heads(const kernels::AttentionCall& call, const kernels::KernelTable
   // Windows of a few queries leave most keys unread.
   const bool windows = call.window_left >= 0 || call.window_right >= 0;
   // Pairs are soon joined: few tiles that read a key do not pay for a copy of it.
-  const bool pairs = multiplied_as_it_lies(call, table);
+  const bool pairs = multiplies_pairs(call, table);
   const bool narrow = call.window_left >= 0 || call.q_documents.data != nullptr;
   const std::int64_t tiles = call.q_heads / call.kv_heads * call.tq / table.tile_queries(call);
   return !as_it_lies && !elsewhere && !(pairs && narrow) && (!windows || call.tq >= call.tk / 2) &&
@@ -50,9 +50,8 @@ constexpr std::int64_t kGroupsPerWorker = 8;
 void group_tiles(const kernels::AttentionCall& call, const kernels::KernelTable& table, Plan& plan) {
   const bool narrow = call.window_left >= 0 || call.q_documents.data != nullptr;
   if (plan.blocks > 1 || narrow || call.q_starts.data != nullptr || plan.tiles == 0) return;
-  const std::int64_t size = plan.head_floats > 0 && !multiplied_as_it_lies(call, table)
-                                ? static_cast<std::int64_t>(sizeof(float))
-                                : static_cast<std::int64_t>(size_of(call.kv_type));
+  const DType copied = multiplies_pairs(call, table) ? DType::kBF16 : DType::kF32;
+  const auto size = static_cast<std::int64_t>(size_of(plan.head_floats > 0 ? copied : call.kv_type));
   const std::int64_t part_keys = kPartBytes / ((call.d + call.dv) * size) / kernels::kRunKeys * kernels::kRunKeys;
   if (part_keys == 0 || call.tk * (call.d + call.dv) * size <= kPassedAlone) return;
   plan.tiles_per_head = plan.tiles / (call.batch * call.kv_heads);
@@ -63,8 +62,8 @@ void group_tiles(const kernels::AttentionCall& call, const kernels::KernelTable&
 
 }  // namespace
 
-bool multiplied_as_it_lies(const kernels::AttentionCall& call, const kernels::KernelTable& table) {
-  return call.int8_products || (call.kv_type == DType::kBF16 && table.bf16_products);
+bool multiplies_pairs(const kernels::AttentionCall& call, const kernels::KernelTable& table) {
+  return call.pairs() && table.bf16_products;
 }
 
 TileIndex::TileIndex(const kernels::AttentionCall& call, const Plan& plan, const kernels::KernelTable& table,

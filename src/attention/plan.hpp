@@ -74,8 +74,8 @@ class TileIndex {
   std::int64_t* first_ = nullptr;  // tile of each entry, where their lengths differ
 };
 
-// Whether keys and values are multiplied in their own type, and not read as F32.
-bool multiplied_as_it_lies(const kernels::AttentionCall& call, const kernels::KernelTable& table);
+// Whether pairs of BF16 are multiplied, and not F32.
+bool multiplies_pairs(const kernels::AttentionCall& call, const kernels::KernelTable& table);
 
 // `split`: whether the keys of a tile may be cut into blocks.
 Plan plan(const kernels::AttentionCall& call, const kernels::KernelTable& table, const AttentionOptions& options,

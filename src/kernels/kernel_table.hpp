@@ -46,9 +46,8 @@ struct AttentionCall {
   std::int64_t batch = 0, q_heads = 0, kv_heads = 0, tq = 0, tk = 0, d = 0, dv = 0;
   std::int64_t q_stride[4] = {}, k_stride[4] = {}, v_stride[4] = {}, out_stride[4] = {}, weights_stride[4] = {};
   std::int64_t lse_stride[3] = {};
-  // Where a worker has joined BF16 values to words: [keys / 2][Dv], those of each two keys, so many; a key behind is 0.
+  // Where a worker has joined values to words of BF16: [keys / 2][Dv], those of each two keys. v is not read then.
   const float* value_words = nullptr;
-  std::int64_t value_keys = 0;
   const float* k_scales = nullptr;  // for I8
   const float* v_scales = nullptr;
   bool int8_products = false;                                     // with I8: queries and weights become bytes too
@@ -82,6 +81,11 @@ struct AttentionCall {
   std::int64_t alibi_stride = 0;
   const float* sinks = nullptr;
   std::int64_t sinks_stride = 0;
+
+  // Whether pairs of BF16 may be multiplied: every I8 is a BF16 too.
+  bool pairs() const noexcept {
+    return type == DType::kBF16 && !int8_products && (kv_type == DType::kBF16 || kv_type == DType::kI8);
+  }
 
   // Where query i of entry b and head h begins, and its output and lse.
   std::int64_t q_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
@@ -209,7 +213,7 @@ struct KernelTable {
   std::int64_t target;        // Highway's bit for it
   std::int64_t panel;         // columns of a packed panel
   std::int64_t linear_rows;   // rows of its largest register tile
-  bool bf16_products;         // attention over BF16 multiplies it as it is, without making it F32
+  bool bf16_products;         // attention multiplies pairs of BF16 where the call has them, without making them F32
   bool bf16_rows;             // projections with BF16 weights round their rows to BF16 and multiply pairs
 
   std::int64_t (*tile_queries)(const AttentionCall&);                // rows of the largest tile
@@ -225,7 +229,7 @@ struct KernelTable {
   // reads them there: for tiles of that head alone.
   std::size_t (*head_floats)(const AttentionCall&);
   void (*gather)(const AttentionCall&, const Tile&, std::int64_t keys, float* to);
-  AttentionCall (*gathered)(const AttentionCall&, std::int64_t keys, const float* from);
+  AttentionCall (*gathered)(const AttentionCall&, const float* from);
   void (*linear)(const LinearCall&, std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin,
                  std::int64_t panel_end);
   void (*layer_norm)(const LayerNormCall&, std::int64_t row_begin, std::int64_t row_end);

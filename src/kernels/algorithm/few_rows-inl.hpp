@@ -211,12 +211,13 @@ HWY_INLINE void PackWeights(float* HWY_RESTRICT scores) {
 }
 
 #if HWY_TARGET != HWY_SCALAR
-// AddValues for pairs of BF16 as they lie in the caller's memory, as AddInPlace has them: an even number of keys from
-// an even place on, and weights as words.
+// AddValues for pairs from values as they lie in the caller's memory, as AddInPlace has them: an even number of keys
+// from an even place on, and weights as words.
 template <class Unit, int NV, int R, class Meanwhile>
-HWY_INLINE void AddPairsInPlace(const float* HWY_RESTRICT weights, const bfloat16* const* chains, std::size_t stride,
-                                std::size_t place, std::size_t keys, bool fresh, std::size_t width,
+HWY_INLINE void AddPairsInPlace(const float* HWY_RESTRICT weights, const typename Unit::Element* const* chains,
+                                std::size_t stride, std::size_t place, std::size_t keys, bool fresh, std::size_t width,
                                 float* HWY_RESTRICT output, Meanwhile&& meanwhile) {
+  constexpr bool kInBlocks = std::is_same_v<typename Unit::Element, bfloat16>;
   constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
   constexpr std::size_t kChain = static_cast<std::size_t>(kChainKeys);
   constexpr std::size_t kFetchEach = 4;
@@ -228,11 +229,11 @@ HWY_INLINE void AddPairsInPlace(const float* HWY_RESTRICT weights, const bfloat1
 #pragma GCC unroll 4
     for (std::size_t v = 0; v < NV; ++v) sum[r][v] = fresh ? hn::Zero(d) : hn::LoadU(d, output + r * width + v * n);
 #pragma GCC unroll 4
-    for (std::size_t v = 0; v < NV; v += 2) SplitBlocks(sum[r][v], sum[r][v + 1]);
+    for (std::size_t v = 0; kInBlocks && v < NV; v += 2) SplitBlocks(sum[r][v], sum[r][v + 1]);
   }
   for (std::size_t key = 0; key < keys;) {
     const std::size_t last = std::min(keys, ((place + key) / kChain + 1) * kChain - place);
-    const bfloat16* from = chains[(place + key) / kChain];
+    const typename Unit::Element* from = chains[(place + key) / kChain];
     while (key < last) {
       meanwhile(nullptr);
       for (const std::size_t stop = std::min(last, key + kFetchEach); key < stop; key += 2, from += 2 * stride) {
@@ -250,7 +251,7 @@ HWY_INLINE void AddPairsInPlace(const float* HWY_RESTRICT weights, const bfloat1
 #pragma GCC unroll 8
   for (std::size_t r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (std::size_t v = 0; v < NV; v += 2) JoinBlocks(sum[r][v], sum[r][v + 1]);
+    for (std::size_t v = 0; kInBlocks && v < NV; v += 2) JoinBlocks(sum[r][v], sum[r][v + 1]);
 #pragma GCC unroll 4
     for (std::size_t v = 0; v < NV; ++v) hn::StoreU(sum[r][v], d, output + r * width + v * n);
   }
@@ -264,13 +265,15 @@ template <class Unit, int R, class Meanwhile>
 HWY_INLINE bool AddInPlace(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::size_t keys,
                            float* HWY_RESTRICT weights, bool fresh, float* HWY_RESTRICT output, Meanwhile&& meanwhile) {
   constexpr int kVectors = VectorsBeside<R>();
-  constexpr int kLeast = Unit::kTerms == 2 ? 2 : 1;  // vectors at a time
+  constexpr int kLeast = std::is_same_v<typename Unit::Element, bfloat16> ? 2 : 1;  // vectors at a time
   const std::size_t n = LaneCount();
   const std::size_t width = static_cast<std::size_t>(call.dv);
-  if (kVectors < kLeast || call.v_stride[3] != 1 || width % (kLeast * n) != 0 || keys % Unit::kTerms != 0) return false;
+  if (kVectors < kLeast || call.value_words != nullptr || call.v_stride[3] != 1 || width % (kLeast * n) != 0 ||
+      keys % Unit::kTerms != 0)
+    return false;
   bool done = false;
   WithType(call.kv_type, [&]<class Values>(Values) HWY_ATTR {
-    constexpr bool kPairs = Unit::kTerms == 2 && std::is_same_v<typename Values::Element, bfloat16>;
+    constexpr bool kPairs = Unit::kTerms == 2 && std::is_same_v<typename Values::Element, typename Unit::Element>;
     if constexpr (kVectors >= kLeast && (kPairs || (Unit::kTerms == 1 && Values::kWhole))) {
       if constexpr (kPairs) PackWeights<Unit, R>(weights);
       const typename Values::Element* chains[kRunKeys / kChainKeys] = {};
@@ -374,7 +377,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
 
   const TileRange range = Within(state.range, part);
   for_each_run(call, tile, range, [&](std::int64_t begin, std::int64_t end, bool some) HWY_ATTR {
-    if (begin % static_cast<std::int64_t>(Unit::kTerms) != 0) {
+    if (CutsWord<Unit>(call, begin, end)) {
       begin -= begin % static_cast<std::int64_t>(Unit::kTerms);
       some = true;
     }
@@ -422,7 +425,11 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
       ScoreRows<Unit, R, kKeys>(call, state, rows, queries, d_words, scratch + at.keys, scores + first, fetch);
     }
 
-    if (some || state.rich || state.scaled_keys) RowScores(call, tile, state, R, begin, end, added, scores);
+    if (some || state.rich) {
+      RowScores(call, tile, state, R, begin, end, added, scores);
+    } else if (state.scaled_keys) {
+      ScaleRows(call, tile, R, begin, end, scores);
+    }
 
     HWY_ALIGN float scales[kRun] = {};
     const float* value_scales = ValueScales(call, tile, begin, count, scales);

@@ -41,7 +41,7 @@ template <class Unit, int NV>
 struct LanesKernel {
   static float* Run(const AttentionCall& call, const Tile& tile, const KeyPart& part, float* scratch, TileState& state,
                     const Tile& next, bool writes) {
-    return ForwardLanes<Unit, NV>(call, tile, part, scratch, state, next, writes);
+    return ForwardLanes<typename ManyRowsOf<Unit>::Unit, NV>(call, tile, part, scratch, state, next, writes);
   }
 };
 template <class Unit, int R>

@@ -315,8 +315,8 @@ HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, co
 
   for_each_run(call, tile, range, [&](std::int64_t begin, std::int64_t end, bool some) HWY_ATTR {
     constexpr std::int64_t kTerms = static_cast<std::int64_t>(Unit::kTerms);
-    if (begin % kTerms != 0) {
-      --begin;
+    if (CutsWord<Unit>(call, begin, end)) {
+      begin -= begin % kTerms;
       some = true;
     }
     const bool fresh = begin / kChunkKeys != chunk;

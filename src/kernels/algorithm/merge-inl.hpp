@@ -81,7 +81,7 @@ struct ForwardScratch {
     packed = take(d * places);
     keys = take(kRunKeys * d);
     values = take(kRunKeys * dv);
-    tiles = take(call.kv_type == DType::kBF16 ? kRunKeys / 2 * dv : 0);
+    tiles = take(call.pairs() ? kRunKeys / 2 * dv : 0);
     scores = take(kRunKeys * places);
     added = take(call.bias != nullptr || call.allowed != nullptr ? kRunKeys * kFewRows : 0);  // of few rows
     node = RoundUp((2 + dv) * places, 16);

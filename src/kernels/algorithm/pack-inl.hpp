@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "hwy/highway.h"
 #include "kernels/algorithm/rows-inl.hpp"
@@ -42,18 +43,23 @@ struct LaneRows {
 
 #if HWY_TARGET != HWY_SCALAR
 
-// What a word holds where its values are to be widened, the first in its low bits.
-enum class Held { kWord, kBF16, kF16, kI8 };
-constexpr std::size_t ValuesIn(Held held) { return held == Held::kWord ? 1 : held == Held::kI8 ? 4 : 2; }
+// What a word of memory holds that is to become words of a unit, the first in its low bits.
+enum class Held { kWord, kBF16, kF16, kI8, kI8Pairs };
+constexpr std::size_t WordsIn(Held held) { return held == Held::kWord ? 1 : held == Held::kI8 ? 4 : 2; }
 
-// The values that a word of each row holds, widened: those of lane l to lane l, in ascending order.
+// The words that a word of each row holds: those of lane l to lane l, in ascending order.
 template <Held kHeld>
-HWY_INLINE void Widened(VF words, VF (&to)[ValuesIn(kHeld)]) {
+HWY_INLINE void Widened(VF words, VF (&to)[WordsIn(kHeld)]) {
   [[maybe_unused]] const DF d;
   [[maybe_unused]] const hn::RebindToSigned<DF> di;
   [[maybe_unused]] const auto word = hn::BitCast(di, words);
   if constexpr (kHeld == Held::kWord) {
     to[0] = words;
+  } else if constexpr (kHeld == Held::kI8Pairs) {
+    VF value[4];
+    Widened<Held::kI8>(words, value);
+    to[0] = PairsOf(value[0], value[1]);
+    to[1] = PairsOf(value[2], value[3]);
 #if HWY_TARGET == HWY_AVX3
   } else if constexpr (kHeld == Held::kF16) {
     alignas(64) static constexpr std::uint16_t kOrder[32] = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
@@ -104,22 +110,22 @@ HWY_INLINE void EachBlock(const Rows (&rows)[K], std::size_t from, std::size_t c
     }
 #pragma GCC unroll 4
     for (std::size_t j = 0; j < 4; ++j) {
-      VF value[K][ValuesIn(kHeld)];
+      VF value[K][WordsIn(kHeld)];
 #pragma GCC unroll 4
       for (std::size_t k = 0; k < K; ++k) Widened<kHeld>(block[k][j], value[k]);
 #pragma GCC unroll 4
-      for (std::size_t part = 0; part < ValuesIn(kHeld); ++part) {
+      for (std::size_t part = 0; part < WordsIn(kHeld); ++part) {
         VF vectors[K];
 #pragma GCC unroll 4
         for (std::size_t k = 0; k < K; ++k) vectors[k] = value[k][part];
-        visit((from + i + j) * ValuesIn(kHeld) + part, vectors);
+        visit((from + i + j) * WordsIn(kHeld) + part, vectors);
       }
     }
   }
 }
 
 // EachWord for the first words of dense rows of values of `size` bytes, as many as fill whole blocks; returns how many
-// values those hold. The rows are transposed as they lie.
+// of the unit's words those hold. The rows are transposed as they lie.
 template <Held kHeld, std::size_t K, class Visit, class Meanwhile>
 HWY_INLINE std::size_t EachDense(const void* base, std::int64_t size, const LaneRows (&from_rows)[K], std::size_t words,
                                  Visit&& visit, Meanwhile&& meanwhile) {
@@ -134,7 +140,7 @@ HWY_INLINE std::size_t EachDense(const void* base, std::int64_t size, const Lane
       rows[k] = {begin + from_rows[k].at[0] * size, static_cast<std::ptrdiff_t>(from_rows[k].stride * size)};
     }
     EachBlock<kHeld>(rows, 0, count, visit, meanwhile);
-    return count * ValuesIn(kHeld);
+    return count * WordsIn(kHeld);
   }
   alignas(64) static constexpr float kZeros[kSegment] = {};
   for (std::size_t from = 0; from < count; from += kSegment) {
@@ -147,7 +153,7 @@ HWY_INLINE std::size_t EachDense(const void* base, std::int64_t size, const Lane
     }
     EachBlock<kHeld>(rows, from, count - from < kSegment ? count - from : kSegment, visit, meanwhile);
   }
-  return count * ValuesIn(kHeld);
+  return count * WordsIn(kHeld);
 }
 
 #endif
@@ -164,7 +170,9 @@ HWY_INLINE void EachWord(DType type, const void* base, const LaneRows (&from_row
   std::size_t done = 0;
 #if HWY_TARGET != HWY_SCALAR
   if (step == 1 && from_rows[0].count > 0) {
-    if constexpr (Unit::kTerms > 1) {
+    if constexpr (Unit::kTerms == 2 && std::is_same_v<typename Unit::Element, std::int8_t>) {
+      done = EachDense<Held::kI8Pairs>(base, 1, from_rows, size / 4, visit, meanwhile);
+    } else if constexpr (Unit::kTerms > 1) {
       constexpr std::size_t kTerms = Unit::kTerms;
       done = EachDense<Held::kWord>(base, sizeof(float) / kTerms, from_rows, size / kTerms, visit, meanwhile);
     } else if (type == DType::kF32) {
@@ -286,8 +294,9 @@ HWY_INLINE Rows KeyRows(const AttentionCall& call, const Tile& tile, std::int64_
   const std::size_t needed = Words<Unit>(static_cast<std::size_t>(call.d));
   const std::size_t words = Unit::kTiles ? (needed + kTileSide - 1) / kTileSide * kTileSide : needed;
   const bool whole = !Unit::kTiles || (words == needed && (end - begin) % static_cast<std::int64_t>(kTileSide) == 0);
-  if (whole && (call.kv_type == DType::kF32 || terms == 2) && stride[3] == 1 && call.d % terms == 0 && stride[2] % terms == 0 &&
-      stride[2] >= call.d && call.all_adjacent(begin, end)) {
+  const bool as_words = static_cast<std::size_t>(terms) * size_of(call.kv_type) == sizeof(float);
+  if (whole && as_words && stride[3] == 1 && call.d % terms == 0 && stride[2] % terms == 0 && stride[2] >= call.d &&
+      call.all_adjacent(begin, end)) {
     const std::int64_t at = call.k_at(tile.batch, tile.kv_head, begin);
     return {Unit::Row(call.kv_type, call.k, at, 1, call.d, nullptr), static_cast<std::size_t>(stride[2] / terms)};
   }
@@ -300,43 +309,44 @@ HWY_INLINE Rows KeyRows(const AttentionCall& call, const Tile& tile, std::int64_
   return {scratch, words};
 }
 
-// Values of keys [begin, end) of BF16, of each two keys as one row of words, [keys / 2][padded]: the first key's in the
-// low halves, 0 for a key behind the last and behind the last value.
+// Values of keys [begin, end) of BF16 or I8, of each two keys as one row of words of BF16, [keys / 2][padded]: the
+// first key's in the low halves, 0 for a key behind the last and behind the last value.
 HWY_INLINE void JoinValues(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end,
                            std::size_t padded, float* to) {
-  const DF d;
-  const hn::Rebind<std::uint16_t, DF> dh;
-  const hn::RebindToUnsigned<DF> du;
-  const std::size_t n = hn::Lanes(d);
   const std::int64_t step = call.v_stride[3];
   const std::size_t width = static_cast<std::size_t>(call.dv);
-  const auto row = [&](std::int64_t j) {
-    return static_cast<const std::uint16_t*>(call.v) + call.v_at(tile.batch, tile.kv_head, j);
-  };
-  for (std::int64_t j = begin; j < end; j += 2, to += padded) {
-    const bool alone = j + 1 == end;
-    const std::uint16_t* first = row(j);
-    const std::uint16_t* second = alone ? nullptr : row(j + 1);
-    std::uint32_t* words = reinterpret_cast<std::uint32_t*>(to);
-    std::size_t i = 0;
-    if (step == 1 && !alone) {
-      for (; i + n <= width; i += n) {
-        const auto low = hn::PromoteTo(du, hn::LoadU(dh, first + i));
-        const auto high = hn::PromoteTo(du, hn::LoadU(dh, second + i));
-        hn::StoreU(hn::Or(low, hn::ShiftLeft<16>(high)), du, words + i);
+  const auto join = [&]<class Values>(Values) HWY_ATTR {
+    const DF d;
+    const std::size_t n = hn::Lanes(d);
+    const auto row = [&](std::int64_t j) {
+      return static_cast<const typename Values::Element*>(call.v) + call.v_at(tile.batch, tile.kv_head, j);
+    };
+    for (std::int64_t j = begin; j < end; j += 2, to += padded) {
+      const auto* first = row(j);
+      const auto* second = j + 1 < end ? row(j + 1) : nullptr;
+      std::size_t i = 0;
+      if (step == 1 && second != nullptr) {
+        for (; i + n <= width; i += n) hn::StoreU(JoinedPairs(first + i, second + i), d, to + i);
       }
+      for (; i < width; ++i) {
+        const std::int64_t at = static_cast<std::int64_t>(i) * step;
+        const std::uint16_t pair[2] = {Bf16Bits(first[at]),
+                                       second == nullptr ? std::uint16_t{0} : Bf16Bits(second[at])};
+        std::memcpy(to + i, pair, sizeof(pair));
+      }
+      std::fill(to + i, to + padded, 0.0f);
     }
-    for (; i < width; ++i) {
-      const std::int64_t at = static_cast<std::int64_t>(i) * step;
-      words[i] = first[at] | (alone ? 0u : static_cast<std::uint32_t>(second[at]) << 16);
-    }
-    for (; i < padded; ++i) words[i] = 0;
+  };
+  if (call.kv_type == DType::kI8) {
+    join(ValuesOf<DType::kI8>());
+  } else {
+    join(ValuesOf<DType::kBF16>());
   }
 }
 
 // Values of keys [begin, end): a row of words for each kTerms keys, the values of an index side by side; `begin` is a
-// multiple of kTerms and a key behind the last counts 0. Rows are `multiple` of values wide, 0 behind the last. Where
-// they lie, or in scratch.
+// multiple of kTerms, and the weight of a key behind the last is 0. Rows are `multiple` of values wide, 0 behind the
+// last. Where they lie, or in scratch.
 template <class Unit>
 HWY_INLINE Rows ValueRows(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end,
                           std::size_t multiple, float* scratch) {
@@ -356,14 +366,28 @@ HWY_INLINE Rows ValueRows(const AttentionCall& call, const Tile& tile, std::int6
       for (std::size_t i = width; i < padded; ++i) to[i] = 0.0f;
     }
   } else {
-    // Of a last word the second key must not be read where the copy holds it.
-    const bool whole = (end - begin) % 2 == 0 || end == call.value_keys;
-    if (call.value_words != nullptr && padded == width && whole) {
-      return {call.value_words + static_cast<std::size_t>(begin) / 2 * width, width};
+    if (call.value_words == nullptr) {
+      JoinValues(call, tile, begin, end, padded, scratch);
+    } else {
+      // The key behind a cut word's end comes along.
+      const float* words = call.value_words + static_cast<std::size_t>(begin) / 2 * width;
+      if (padded == width) return {words, width};
+      float* to = scratch;
+      for (std::int64_t j = begin; j < end; j += 2, words += width, to += padded) {
+        std::copy_n(words, width, to);
+        std::fill(to + width, to + padded, 0.0f);
+      }
     }
-    JoinValues(call, tile, begin, end, padded, scratch);
   }
   return {scratch, padded};
+}
+
+// Whether keys [begin, end) come with another that shares a word with them: it is to be guarded against like any that a
+// row may not see.
+template <class Unit>
+HWY_INLINE bool CutsWord(const AttentionCall& call, std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t kTerms = static_cast<std::int64_t>(Unit::kTerms);
+  return begin % kTerms != 0 || (call.value_words != nullptr && end % kTerms != 0);
 }
 
 // A head's keys and values as a unit's words, dense, to be read by many tiles: keys, then values.
@@ -394,20 +418,20 @@ void Gather(const AttentionCall& call, const Tile& tile, std::int64_t keys, floa
   }
 }
 template <class Unit>
-AttentionCall Gathered(AttentionCall call, std::int64_t keys, const float* from) {
+AttentionCall Gathered(AttentionCall call, const float* from) {
   const std::int64_t words = static_cast<std::int64_t>(Words<Unit>(static_cast<std::size_t>(call.d)));
   const float* values = from + KeyFloats<Unit>(call);
   const std::int64_t k_stride[4] = {0, 0, words * static_cast<std::int64_t>(Unit::kTerms), 1};
+  const std::int64_t v_stride[4] = {0, 0, call.dv, 1};
   call.k = from;
+  call.v = values;
   std::copy_n(k_stride, 4, call.k_stride);
+  std::copy_n(v_stride, 4, call.v_stride);
   if constexpr (Unit::kTerms == 1) {
-    const std::int64_t v_stride[4] = {0, 0, call.dv, 1};
     call.kv_type = DType::kF32;
-    call.v = values;
-    std::copy_n(v_stride, 4, call.v_stride);
   } else {
+    call.kv_type = DType::kBF16;
     call.value_words = values;
-    call.value_keys = keys;
   }
   return call;
 }

@@ -26,6 +26,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 // What any unit of bytes is. The first operand's bytes are unsigned, the second's signed.
 struct QuadWords {
+  using Element = void;
   static constexpr std::size_t kTerms = 4;
   static constexpr bool kTiles = false;
   static constexpr bool kBytes = true;
@@ -107,16 +108,15 @@ struct VnniQuads : QuadWords {
 // finite. `count` is a multiple of the lanes.
 HWY_INLINE float ByteStep(const float* HWY_RESTRICT from, std::size_t count, float largest) {
   const DF d;
-  const std::size_t n = hn::Lanes(d);
-  VF most = hn::Zero(d);
-  VF bad = hn::Zero(d);
-  for (std::size_t i = 0; i < count; i += n) {
-    const VF x = hn::LoadU(d, from + i);
-    most = hn::Max(most, hn::Abs(x));
-    bad = hn::MulAdd(x, hn::Zero(d), bad);
+  const hn::RebindToSigned<DF> di;
+  // The order of magnitudes is that of their bits, and what is not finite comes last.
+  auto most = hn::Zero(di);
+  for (std::size_t i = 0; i < count; i += hn::Lanes(d)) {
+    most = hn::Max(most, hn::BitCast(di, hn::Abs(hn::LoadU(d, from + i))));
   }
-  if (!hn::AllTrue(d, hn::Eq(bad, hn::Zero(d)))) return std::numeric_limits<float>::quiet_NaN();
-  const float step = hn::GetLane(hn::MaxOfLanes(d, most)) / largest;
+  const float magnitude = hn::GetLane(hn::BitCast(d, hn::MaxOfLanes(di, most)));
+  if (!(magnitude <= std::numeric_limits<float>::max())) return std::numeric_limits<float>::quiet_NaN();
+  const float step = magnitude / largest;
   return step < std::numeric_limits<float>::min() ? 0.0f : step;
 }
 HWY_INLINE float InverseStep(float step) { return step > 0.0f ? 1.0f / step : 0.0f; }
@@ -176,7 +176,7 @@ HWY_INLINE Rows QuadRows(const AttentionCall& call, const Tile& tile, std::int64
 #if HWY_TARGET == HWY_AVX3
       // 16 values of each key in a block: turned in two shuffles.
       for (; i + n <= width; i += n) {
-        const VF four = LoadBlocks([&](std::size_t r) { return reinterpret_cast<const float*>(rows[r] + i); });
+        const VF four = LoadBlocks([&](std::size_t r) HWY_ATTR { return reinterpret_cast<const float*>(rows[r] + i); });
         const __m512i words = _mm512_permutexvar_epi32(blocks, _mm512_castps_si512(four.raw));
         _mm512_storeu_si512(to + i, _mm512_shuffle_epi8(words, square));
       }
@@ -188,6 +188,7 @@ HWY_INLINE Rows QuadRows(const AttentionCall& call, const Tile& tile, std::int64
                    du, to + i);
       }
     }
+#pragma GCC unroll 1
     for (; i < width; ++i) {
       const std::int64_t at = static_cast<std::int64_t>(i) * step;
       to[i] = static_cast<std::uint32_t>(rows[0][at] | rows[1][at] << 8 | rows[2][at] << 16) |
@@ -225,13 +226,10 @@ struct ByteWeights {
 
   explicit ByteWeights(float* weights) {
     const DF d;
-    for (std::size_t r = 0; r < R; ++r) {
-      float* row = weights + r * kRun;
-      VF least = hn::Zero(d);
-      for (std::size_t i = 0; i < kRun; i += hn::Lanes(d)) least = hn::Min(least, hn::LoadU(d, row + i));
-      negative = negative || hn::GetLane(hn::MinOfLanes(d, least)) < 0.0f;
-      step[r] = ByteStep(row, kRun, 255.0f);
-    }
+    VF least = hn::Zero(d);
+    for (std::size_t i = 0; i < R * kRun; i += hn::Lanes(d)) least = hn::Min(least, hn::LoadU(d, weights + i));
+    negative = !hn::AllFalse(d, hn::Lt(least, hn::Zero(d)));
+    for (std::size_t r = 0; r < R; ++r) step[r] = ByteStep(weights + r * kRun, kRun, 255.0f);
     for (std::size_t r = 0; r < R; ++r) {
       float* row = weights + r * kRun;
       const float inverse = InverseStep(step[r]);

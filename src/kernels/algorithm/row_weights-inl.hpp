@@ -93,6 +93,22 @@ inline HWY_NOINLINE void RowScores(const AttentionCall& call, const Tile& tile, 
   }
 }
 
+// The same where keys have factors and nothing else is to do.
+HWY_INLINE void ScaleRows(const AttentionCall& call, const Tile& tile, std::size_t rows, std::int64_t begin,
+                          std::int64_t end, float* HWY_RESTRICT scores) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
+  HWY_ALIGN float factors[kRun] = {};
+  call.copy_k_scales(tile.batch, tile.kv_head, begin, end, factors);
+  for (std::size_t i = 0; i < kRun; i += n) {
+    const VF factor = hn::Load(d, factors + i);
+    for (std::size_t at = i; at < rows * kRun; at += kRun) {
+      hn::StoreU(hn::Mul(hn::LoadU(d, scores + at), factor), d, scores + at);
+    }
+  }
+}
+
 // Weights in place of the scores of `count` keys, [row][64], from `place` in their run on, and -0 for forbidden ones
 // where `guard` asks for it. The node's maxima move first, and its sums take the weights; these take the values'
 // scales, if any.

@@ -6,6 +6,7 @@
 #define MANYHEADS_ROWS_INL_HPP
 #endif
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -99,6 +100,29 @@ struct ValuesOf<DType::kF16> {
 #endif
 };
 
+// The bits of a value that is a BF16, if not by type.
+HWY_INLINE std::uint16_t Bf16Bits(bfloat16 value) { return value.bits; }
+HWY_INLINE std::uint16_t Bf16Bits(std::int8_t value) {
+  return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(static_cast<float>(value)) >> 16);
+}
+
+// Words of two values each, the first in the low half: of floats that are BF16, or of two rows of values in memory's
+// order.
+HWY_INLINE VF PairsOf(VF first, VF second) {
+  const hn::RebindToUnsigned<DF> du;
+  return hn::BitCast(DF(), hn::Or(hn::ShiftRight<16>(hn::BitCast(du, first)), hn::BitCast(du, second)));
+}
+HWY_INLINE VF JoinedPairs(const std::int8_t* first, const std::int8_t* second) {
+  return PairsOf(ValuesOf<DType::kI8>::Load(first), ValuesOf<DType::kI8>::Load(second));
+}
+HWY_INLINE VF JoinedPairs(const bfloat16* first, const bfloat16* second) {
+  const hn::Rebind<std::uint16_t, DF> dh;
+  const hn::RebindToUnsigned<DF> du;
+  const auto low = hn::PromoteTo(du, hn::LoadU(dh, reinterpret_cast<const std::uint16_t*>(first)));
+  const auto high = hn::PromoteTo(du, hn::LoadU(dh, reinterpret_cast<const std::uint16_t*>(second)));
+  return hn::BitCast(DF(), hn::Or(low, hn::ShiftLeft<16>(high)));
+}
+
 // Neighbouring values as NV vectors, those of each pair of vectors in the order in which they cost least: InOrder
 // undoes it.
 template <class Values, int NV>
@@ -127,8 +151,15 @@ HWY_INLINE void InOrder([[maybe_unused]] VF (&vectors)[NV]) {
 
 #if HWY_TARGET != HWY_SCALAR
 
-// NV vectors of words, NV even, from two rows of 16-bit values: the first row's in the low halves. Of each two vectors
-// the first holds the lower halves of all 128-bit blocks, which takes no more than one instruction a vector.
+// NV vectors of words of pairs, from two rows of values, in the order in which they cost least. Of BF16, whose NV is
+// even: of each two vectors the first holds the lower halves of all 128-bit blocks (SplitBlocks), which takes no more
+// than one instruction a vector. Of I8 memory's order.
+template <int NV>
+HWY_INLINE void LoadPairs(const std::int8_t* first, const std::int8_t* second, VF (&to)[NV]) {
+  const std::size_t n = hn::Lanes(DF());
+#pragma GCC unroll 4
+  for (std::size_t v = 0; v < NV; ++v) to[v] = JoinedPairs(first + v * n, second + v * n);
+}
 template <int NV>
 HWY_INLINE void LoadPairs(const bfloat16* first, const bfloat16* second, VF (&to)[NV]) {
   const DF d;

@@ -23,6 +23,7 @@ constexpr std::size_t kTileSide = 16;
 
 // What a unit of tiles is, beside its products: pairs of BF16 as words.
 struct TileWords {
+  using Element = void;
   static constexpr std::size_t kTerms = 2;
   static constexpr bool kChains = false;
   static constexpr bool kTiles = true;
@@ -31,9 +32,9 @@ struct TileWords {
   static constexpr bool kScaledQueries = false;
 
   static HWY_INLINE VF Shifted(VF x, VF factor, VF m) { return hn::MulSub(x, factor, m); }
-  static HWY_INLINE const float* Row(DType /*type*/, const void* base, std::int64_t at, std::int64_t step,
+  static HWY_INLINE const float* Row(DType type, const void* base, std::int64_t at, std::int64_t step,
                                      std::int64_t count, float* scratch) {
-    return WordRow<std::uint16_t>(base, at, step, count, scratch);
+    return PairRow(type, base, at, step, count, scratch);
   }
 };
 

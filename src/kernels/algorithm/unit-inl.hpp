@@ -32,9 +32,21 @@ HWY_INLINE const float* WordRow(const void* base, std::int64_t at, std::int64_t 
   return scratch;
 }
 
+// A row of BF16, or of I8 as such, as words of pairs.
+HWY_INLINE const float* PairRow(DType type, const void* base, std::int64_t at, std::int64_t step, std::int64_t count,
+                                float* scratch) {
+  if (type != DType::kI8) return WordRow<std::uint16_t>(base, at, step, count, scratch);
+  const std::int8_t* from = static_cast<const std::int8_t*>(base) + at;
+  std::uint16_t* to = reinterpret_cast<std::uint16_t*>(scratch);
+  for (std::int64_t i = 0; i < count; ++i) to[i] = Bf16Bits(from[i * step]);
+  if (count % 2 != 0) to[count] = 0;
+  return scratch;
+}
+
 // A unit whose sums begin at 0 and need no change: the operands are multiplied as they come.
 struct PlainSums {
   static constexpr bool kBytes = false;  // rounds queries and weights to bytes (quads-inl.hpp)
+  using Element = void;                  // of the keys and values that pairs are taken from as they lie
 
   template <class State>
   static HWY_INLINE VF Begin(const State& /*state*/, int /*row*/) {
@@ -45,6 +57,12 @@ struct PlainSums {
   static HWY_INLINE VF Score(const State& /*state*/, int /*row*/, VF sum) {
     return sum;
   }
+};
+
+// The unit that multiplies many rows where this one multiplies few.
+template <class FewRows>
+struct ManyRowsOf {
+  using Unit = FewRows;
 };
 
 // Fused multiply-adds of F32.
@@ -72,9 +90,10 @@ struct Floats : PlainSums {
 };
 
 #if HWY_TARGET == HWY_AVX3
-// Dot products of pairs of BF16 (vdpbf16ps), for tensors of BF16 only: each product exact, the two added to the sum one
-// after the other; denormals count as 0. As an instruction by name, since this target's own set does not include it.
+// Dot products of pairs of BF16 (vdpbf16ps): each product exact, the two added to the sum one after the other;
+// denormals count as 0. As an instruction by name, since this target's own set does not include it.
 struct Pairs : PlainSums {
+  using Element = bfloat16;
   static constexpr std::size_t kTerms = 2;
   static constexpr bool kTiles = false;
   static constexpr bool kRowsOnly = false;
@@ -88,9 +107,9 @@ struct Pairs : PlainSums {
   }
   static HWY_INLINE VF Shifted(VF x, VF factor, VF m) { return hn::MulSub(x, factor, m); }
 
-  static HWY_INLINE const float* Row(DType /*type*/, const void* base, std::int64_t at, std::int64_t step,
+  static HWY_INLINE const float* Row(DType type, const void* base, std::int64_t at, std::int64_t step,
                                      std::int64_t count, float* scratch) {
-    return WordRow<std::uint16_t>(base, at, step, count, scratch);
+    return PairRow(type, base, at, step, count, scratch);
   }
 
   // BF16 of `low` and `high`, rounded to nearest even, as neighbours: a lane's two values in one word.
@@ -106,6 +125,15 @@ struct Pairs : PlainSums {
     asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(both.raw) : "v"(low.raw), "v"(high.raw));
     return both;
   }
+};
+
+// The same products where keys and values are I8: few rows make them BF16 on their way into the registers.
+struct BytePairs : Pairs {
+  using Element = std::int8_t;
+};
+template <>
+struct ManyRowsOf<BytePairs> {
+  using Unit = Pairs;  // which read copies
 };
 #endif
 

@@ -41,8 +41,13 @@ struct Forms {
 #endif
       return visit(Quads());
     }
-    if (call.type == DType::kBF16 && call.kv_type == DType::kBF16) return visit(Bf16());
-    return visit(Floats());
+    if (!call.pairs()) return visit(Floats());
+#if HWY_TARGET == HWY_AVX3
+    if constexpr (std::is_same_v<Bf16, Pairs>) {
+      if (call.kv_type == DType::kI8) return visit(BytePairs());
+    }
+#endif
+    return visit(Bf16());
   }
   static void Forward(const AttentionCall& call, const Tile& tile, const KeyPart& part, const Tile& next, float* node,
                       float* scratch) {
@@ -61,8 +66,8 @@ struct Forms {
   static void Copy(const AttentionCall& call, const Tile& tile, std::int64_t keys, float* to) {
     With(call, [&]<class Unit>(Unit) { Gather<Unit>(call, tile, keys, to); });
   }
-  static AttentionCall OnCopy(const AttentionCall& call, std::int64_t keys, const float* from) {
-    return With(call, [&]<class Unit>(Unit) { return Gathered<Unit>(call, keys, from); });
+  static AttentionCall OnCopy(const AttentionCall& call, const float* from) {
+    return With(call, [&]<class Unit>(Unit) { return Gathered<Unit>(call, from); });
   }
   static std::size_t Node(const AttentionCall& call, const Tile& tile) {
     return With(call, [&]<class Unit>(Unit) { return NodeFloats<Unit>(call, tile); });
