@@ -4,11 +4,6 @@
 
 namespace manyheads::layer {
 
-TensorView heads_view(float* rows, std::int64_t batch, std::int64_t heads, std::int64_t tokens, std::int64_t head_size,
-                      std::int64_t batch_stride, std::int64_t row_stride) {
-  return TensorView(rows, {batch, heads, tokens, head_size}, {batch_stride, head_size, row_stride, 1});
-}
-
 void scale_heads(float* data, std::int64_t rows, std::int64_t heads, std::int64_t head_size, ConstTensorView scales,
                  int num_threads, Executor* executor) {
   const auto* scale = static_cast<const float*>(scales.data());

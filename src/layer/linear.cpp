@@ -96,22 +96,11 @@ Linear::Linear(ConstTensorView weight, ConstTensorView bias, DType kept, PackedM
 
 void Linear::run(const float* x, std::int64_t rows, std::int64_t x_stride, float* y, std::int64_t y_stride,
                  Activation activation, int num_threads, Executor* executor) const {
-  if (rows <= 0 || out_ == 0) return;
-  const kernels::KernelTable& table = kernels::active_table();
-  if (table.panel != panel_) {
-    throw Error(ErrorCode::kInvalidArgument,
-                std::string("linear: weights were packed for another instruction set than ") + table.name);
-  }
   kernels::LinearCall call;
   call.x = x;
   call.x_stride = x_stride;
-  call.packed = packed_.get();
-  call.type = kept_;
-  call.bias = bias_.data();
   call.y = y;
   call.y_stride = y_stride;
-  call.in = in_;
-  call.out = out_;
   switch (activation) {
     case Activation::kNone:
       call.epilogue = kernels::Epilogue::kNone;
@@ -126,6 +115,36 @@ void Linear::run(const float* x, std::int64_t rows, std::int64_t x_stride, float
       call.epilogue = kernels::Epilogue::kGeluTanh;
       break;
   }
+  run(call, rows, num_threads, executor);
+}
+
+bool Linear::rounds_rows() const { return kept_ == DType::kBF16 && kernels::active_table().bf16_rows; }
+
+void Linear::run_rounded(const float* x, std::int64_t rows, std::int64_t x_stride, float* sums,
+                         std::int64_t sums_stride, bfloat16* y, std::int64_t y_stride, int num_threads,
+                         Executor* executor) const {
+  kernels::LinearCall call;
+  call.x = x;
+  call.x_stride = x_stride;
+  call.y = sums;
+  call.y_stride = sums_stride;
+  call.rounded = y;
+  call.rounded_stride = y_stride;
+  run(call, rows, num_threads, executor);
+}
+
+void Linear::run(kernels::LinearCall& call, std::int64_t rows, int num_threads, Executor* executor) const {
+  if (rows <= 0 || out_ == 0) return;
+  const kernels::KernelTable& table = kernels::active_table();
+  if (table.panel != panel_) {
+    throw Error(ErrorCode::kInvalidArgument,
+                std::string("linear: weights were packed for another instruction set than ") + table.name);
+  }
+  call.packed = packed_.get();
+  call.type = kept_;
+  call.bias = bias_.data();
+  call.in = in_;
+  call.out = out_;
 
   // A task is a block of rows, whose inputs stay in the second cache, times a share of the panels.
   const std::int64_t panels = panels_of(out_, panel_);

@@ -4,10 +4,15 @@
 #include <cstdint>
 #include <memory>
 
+#include <manyheads/half.hpp>
 #include <manyheads/parallel.hpp>
 #include <manyheads/tensor.hpp>
 
 #include "base/aligned_buffer.hpp"
+
+namespace manyheads::kernels {
+struct LinearCall;
+}
 
 namespace manyheads::layer {
 
@@ -50,7 +55,15 @@ class Linear {
   void run(const float* x, std::int64_t rows, std::int64_t x_stride, float* y, std::int64_t y_stride,
            Activation activation = Activation::kNone, int num_threads = 0, Executor* executor = nullptr) const;
 
+  // Whether the instruction set in use rounds the rows, as the weights are.
+  bool rounds_rows() const;
+  // Where rounds_rows(): y rounded to BF16. `sums` is memory for rows as run would write them.
+  void run_rounded(const float* x, std::int64_t rows, std::int64_t x_stride, float* sums, std::int64_t sums_stride,
+                   bfloat16* y, std::int64_t y_stride, int num_threads = 0, Executor* executor = nullptr) const;
+
  private:
+  void run(kernels::LinearCall& call, std::int64_t rows, int num_threads, Executor* executor) const;
+
   std::int64_t in_ = 0;
   std::int64_t out_ = 0;
   int panel_ = 0;  // columns of a panel, as the instruction set wants them

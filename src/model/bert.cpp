@@ -278,18 +278,20 @@ namespace {
 // One call of run: its memory, carved from the workspace, and its steps.
 class Pass {
  public:
-  Pass(const BertConfig& config, const BertInput& input, const BertOptions& options, Workspace& workspace)
+  // `rounds`: the projections round their rows to BF16.
+  Pass(const BertConfig& config, const BertInput& input, const BertOptions& options, Workspace& workspace, bool rounds)
       : config_(config),
         input_(input),
         options_(options),
         workspace_(workspace),
+        rounds_(rounds),
         rows_(check(input, config)),
         threads_(options.num_threads > 0 ? options.num_threads : default_num_threads()),
         blocks_(rows_, threads_) {
     place(0);
     std::size_t attention = 0;
     for_each_length([&](std::int64_t b, std::int64_t count) {
-      const AttentionViews views = heads_of(b, count, qkv_);
+      const AttentionViews views = heads_of(b, count, nullptr);
       attention =
           std::max(attention, attention_workspace_size(views.q, views.k, views.v, views.out, attention_options()));
     });
@@ -322,9 +324,17 @@ class Pass {
     norm.run(x_ + begin * e, nullptr, x_ + begin * e, count, config_.layer_norm_eps);
   }
 
-  // Into the memory that attention reads: a layer's tap, or the pass's own.
-  void project(const Block& block, Tensor* tap, std::int64_t begin, std::int64_t count) const {
-    linear(block.qkv, x_ + begin * config_.hidden_size, count, qkv(tap) + begin * 3 * config_.hidden_size);
+  // Into the memory that attention reads: a layer's tap, or the pass's own. Where rows are rounded, what attention reads is
+  // too, and a tap takes a copy.
+  void project(const Block& block, Tensor* tap, std::int64_t begin, std::int64_t count, int worker) const {
+    const std::int64_t e = config_.hidden_size, width = 3 * e;
+    if (!rounds_) return linear(block.qkv, x_ + begin * e, count, qkv(tap) + begin * width);
+    bfloat16* const to = rounded_qkv_ + begin * width;
+    block.qkv.run_rounded(x_ + begin * e, count, e, wide_of(worker), width, to, width, blocks_.inner,
+                          options_.executor);
+    for (std::int64_t i = 0; tap != nullptr && i < count * width; ++i) {
+      tap->as<float>()[begin * width + i] = static_cast<float>(to[i]);
+    }
   }
 
   void attend(Tensor* tap, Tensor* lse) const {
@@ -338,7 +348,7 @@ class Pass {
                        {length_of(input_, b), rows_, 1});
         how.lse = &lse_rows;
       }
-      const AttentionViews views = heads_of(b, count, qkv(tap));
+      const AttentionViews views = heads_of(b, count, tap);
       attention(views.q, views.k, views.v, views.out, how);
     });
   }
@@ -350,7 +360,7 @@ class Pass {
     float* const heads = heads_ + begin * e;
     float* const x = x_ + begin * e;
     float* const middle = middle_ + worker * blocks_.most() * e;
-    float* const wide = wide_ + worker * blocks_.most() * config_.intermediate_size;
+    float* const wide = wide_of(worker);
     if (head_scale.defined()) {
       layer::scale_heads(heads, count, config_.num_attention_heads, config_.head_size(), head_scale, 1, nullptr);
     }
@@ -382,15 +392,16 @@ class Pass {
     layer::Carver carver("BertEncoder::run");
     const std::size_t starts = carver.take({input_.batch + 1}, sizeof(std::int64_t));
     const std::size_t x = carver.take({rows_, e}, sizeof(float));
-    const std::size_t qkv = carver.take({rows_, 3 * e}, sizeof(float));
+    const std::size_t qkv = carver.take({rows_, 3 * e}, rounds_ ? sizeof(bfloat16) : sizeof(float));
     const std::size_t heads = carver.take({rows_, e}, sizeof(float));
     const std::size_t middle = carver.take({workers, blocks_.most(), e}, sizeof(float));
-    const std::size_t wide = carver.take({workers, blocks_.most(), config_.intermediate_size}, sizeof(float));
+    const std::size_t wide = carver.take({workers, blocks_.most(), widest()}, sizeof(float));
     auto* memory = static_cast<std::byte*>(workspace_.reserve(offset + carver.used())) + offset;
     const auto floats = [&](std::size_t at) { return reinterpret_cast<float*>(memory + at); };
     row_starts_ = reinterpret_cast<std::int64_t*>(memory + starts);
     x_ = floats(x);
     qkv_ = floats(qkv);
+    rounded_qkv_ = reinterpret_cast<bfloat16*>(memory + qkv);
     heads_ = floats(heads);
     middle_ = floats(middle);
     wide_ = floats(wide);
@@ -407,12 +418,19 @@ class Pass {
 
   float* qkv(Tensor* tap) const { return tap != nullptr ? tap->as<float>() : qkv_; }
 
+  // A block's rows at their widest; where they are rounded, their projections under way too.
+  std::int64_t widest() const { return std::max(config_.intermediate_size, rounds_ ? 3 * config_.hidden_size : 0); }
+  float* wide_of(int worker) const { return wide_ + worker * blocks_.most() * widest(); }
+
   // The heads of `count` entries of one length from b on.
-  AttentionViews heads_of(std::int64_t b, std::int64_t count, float* qkv) const {
+  AttentionViews heads_of(std::int64_t b, std::int64_t count, Tensor* tap) const {
     const std::int64_t e = config_.hidden_size, h = config_.num_attention_heads, d = config_.head_size();
     const std::int64_t length = length_of(input_, b), start = row_starts_[b];
     const auto part = [&](int which) {
-      return layer::heads_view(qkv + start * 3 * e + which * e, count, h, length, d, length * 3 * e, 3 * e);
+      const auto view = [&](auto* rows) {
+        return layer::heads_view(rows + start * 3 * e + which * e, count, h, length, d, length * 3 * e, 3 * e);
+      };
+      return rounds_ ? view(rounded_qkv_) : view(qkv(tap));
     };
     return {part(0), part(1), part(2), layer::heads_view(heads_ + start * e, count, h, length, d, length * e, e)};
   }
@@ -447,12 +465,14 @@ class Pass {
   const BertInput& input_;
   const BertOptions& options_;
   Workspace& workspace_;
+  bool rounds_;
   std::int64_t rows_;
   int threads_;
   Blocks blocks_;
   std::int64_t* row_starts_ = nullptr;         // [B + 1]: the tokens that count lie one after another
   float *x_ = nullptr, *heads_ = nullptr;      // [rows,E]
   float* qkv_ = nullptr;                       // [rows,3 E]
+  bfloat16* rounded_qkv_ = nullptr;            // the same memory where rows are rounded
   float *middle_ = nullptr, *wide_ = nullptr;  // a block of rows for each worker
 };
 
@@ -491,7 +511,8 @@ Tensor BertEncoder::run(const BertInput& input, const BertOptions& options) cons
   const std::int64_t e = config.hidden_size, h = config.num_attention_heads;
   m.check_options(options);
   std::optional<Workspace> own;
-  const Pass pass(config, input, options, options.workspace != nullptr ? *options.workspace : own.emplace());
+  const bool rounds = !m.blocks.empty() && m.blocks.front().qkv.rounds_rows();
+  const Pass pass(config, input, options, options.workspace != nullptr ? *options.workspace : own.emplace(), rounds);
 
   const Dims shape{input.batch, input.tokens, e};
   Tensor last(DType::kF32, shape);
@@ -514,18 +535,18 @@ Tensor BertEncoder::run(const BertInput& input, const BertOptions& options) cons
   const auto qkv_tap = [&](std::size_t i) { return taps != nullptr ? &(*taps)[i].qkv : nullptr; };
   const auto lse_tap = [&](std::size_t i) { return taps != nullptr ? &(*taps)[i].lse : nullptr; };
   // What becomes of rows that have passed `layers` layers.
-  const auto go_on = [&](std::size_t layers, std::int64_t begin, std::int64_t count) {
+  const auto go_on = [&](std::size_t layers, std::int64_t begin, std::int64_t count, int worker) {
     if (layers == m.blocks.size()) {
       pass.unpack(last.as<float>(), begin, count);
     } else {
       if (hidden != nullptr) pass.unpack((*hidden)[layers].as<float>(), begin, count);
-      pass.project(m.blocks[layers], qkv_tap(layers), begin, count);
+      pass.project(m.blocks[layers], qkv_tap(layers), begin, count, worker);
     }
   };
 
-  pass.for_each_block([&](std::int64_t begin, std::int64_t count, int) {
+  pass.for_each_block([&](std::int64_t begin, std::int64_t count, int worker) {
     pass.embed(m.words, m.positions, m.types, m.embedding_norm, begin, count);
-    go_on(0, begin, count);
+    go_on(0, begin, count, worker);
   });
   for (std::size_t i = 0; i < m.blocks.size(); ++i) {
     pass.attend(qkv_tap(i), lse_tap(i));
@@ -536,7 +557,7 @@ Tensor BertEncoder::run(const BertInput& input, const BertOptions& options) cons
     }
     pass.for_each_block([&](std::int64_t begin, std::int64_t count, int worker) {
       pass.finish(m.blocks[i], scale, begin, count, worker);
-      go_on(i + 1, begin, count);
+      go_on(i + 1, begin, count, worker);
     });
   }
   return last;

@@ -63,7 +63,7 @@ class BertEncoder {
   // Names with or without the prefix `bert.`; tensors that an encoder does not need are passed over. Throws Error
   // naming the tensor that is missing or has another shape than config.json says. `weights` is what the projections'
   // weights are kept as, of whatever type they are in the file: F32, or BF16, which takes half the memory and reading
-  // (layer::Linear says how they multiply).
+  // (layer::Linear says how they multiply; where it rounds rows, queries, keys and values are rounded too).
   static BertEncoder load(const std::filesystem::path& folder, DType weights = DType::kF32);
   BertEncoder(const BertConfig& config, const StateDict& tensors, DType weights = DType::kF32);
   ~BertEncoder();

@@ -205,9 +205,22 @@ TEST_P(LinearLayer, Bf16WeightsAreThoseOfTheRoundedValues) {
       std::vector<float> y(static_cast<std::size_t>(rows * out), 777.0f), f32(y);
       linear.run(x.data(), rows, in, y.data(), out);
       same.run(x.data(), rows, in, f32.data(), out);
+      EXPECT_EQ(linear.rounds_rows(), pairs);
+      EXPECT_FALSE(same.rounds_rows());
       if (pairs) {
         EXPECT_EQ(wrong(rounded_to_bf16(x), rounded, b, y, rows, in, out, Activation::kNone), "")
             << rows << " rows, " << in << " to " << out;
+        // Rows of BF16 lie apart, and nothing is written between them.
+        std::vector<float> sums(y.size());
+        std::vector<bfloat16> narrow(static_cast<std::size_t>(rows * (out + 3)), bfloat16(777.0f));
+        linear.run_rounded(x.data(), rows, in, sums.data(), out, narrow.data(), out + 3);
+        for (std::int64_t r = 0; r < rows; ++r) {
+          for (std::int64_t n = 0; n < out + 3; ++n) {
+            const float expected = n < out ? y[static_cast<std::size_t>(r * out + n)] : 777.0f;
+            ASSERT_EQ(narrow[static_cast<std::size_t>(r * (out + 3) + n)].bits, bfloat16(expected).bits)
+                << r << " " << n << ", " << in << " to " << out;
+          }
+        }
       } else {
         EXPECT_EQ(y, f32) << rows << " rows, " << in << " to " << out;
       }

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
@@ -45,6 +46,7 @@ struct FetchPanel {
 // What a projection's weights are kept as, and how they multiply: sums over x [M rows][depth], x_m words apart, times
 // weights [words][width].
 struct F32Weights {
+  static constexpr bool kPairs = false;
   template <int M, int NV>
   static HWY_INLINE void Sum(const float* HWY_RESTRICT x, std::size_t x_m, const float* HWY_RESTRICT weights,
                              std::size_t width, std::size_t depth, VF (&acc)[M][NV]) {
@@ -54,6 +56,7 @@ struct F32Weights {
 
 // BF16 made F32 in registers, which is exact: the bits are those of F32 weights of the same values.
 struct WidenedWeights {
+  static constexpr bool kPairs = false;
   template <int M, int NV>
   static HWY_INLINE void Sum(const float* HWY_RESTRICT x, std::size_t x_m, const float* HWY_RESTRICT weights,
                              std::size_t width, std::size_t depth, VF (&acc)[M][NV]) {
@@ -88,6 +91,7 @@ struct WidenedWeights {
 #if HWY_TARGET == HWY_AVX3
 // BF16 times x of BF16 pairs.
 struct PairedWeights {
+  static constexpr bool kPairs = true;
   template <int M, int NV>
   static HWY_INLINE void Sum(const float* HWY_RESTRICT x, std::size_t x_m, const float* HWY_RESTRICT weights,
                              std::size_t width, std::size_t depth, VF (&acc)[M][NV]) {
@@ -157,6 +161,22 @@ HWY_NOINLINE void LinearTile(const LinearCall& call, const LinearStep& step, std
   Weights::Sum(step.x + static_cast<std::size_t>(row - step.first) * step.x_stride, step.x_stride, step.weights, width,
                static_cast<std::size_t>(step.depth), acc);
   const bool last = step.from + step.depth == call.in;
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (Weights::kPairs) {
+    if (last && call.rounded != nullptr) {
+      const VF bias[2] = {hn::LoadU(d, call.bias + column), hn::LoadU(d, call.bias + column + n)};
+      static_assert(kPanelVectors == 2);
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
+        const VF pairs = Pairs::Pack(hn::Add(acc[m][0], bias[0]), hn::Add(acc[m][1], bias[1]));
+        bfloat16* to = call.rounded + (row + m) * call.rounded_stride + column;
+        hn::StoreU(pairs, d, whole ? reinterpret_cast<float*>(to) : edge);
+        if (!whole) std::memcpy(static_cast<void*>(to), edge, valid * sizeof(bfloat16));
+      }
+      return;
+    }
+  }
+#endif
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
     float* y = call.y + (row + m) * call.y_stride + column;
