@@ -188,8 +188,8 @@ struct LinearCall {
   const float* bias = nullptr;  // [N rounded up to panel]
   float* y = nullptr;
   std::int64_t y_stride = 0;
-  // Where not null, the finished rows go here, rounded, and y holds sums under way: without an epilogue, with BF16 weights
-  // and KernelTable::bf16_rows.
+  // Where not null, the finished rows go here, rounded, and y holds sums under way: without an epilogue, with BF16
+  // weights and KernelTable::bf16_rows.
   bfloat16* rounded = nullptr;
   std::int64_t rounded_stride = 0;
   std::int64_t in = 0, out = 0;

@@ -324,8 +324,8 @@ class Pass {
     norm.run(x_ + begin * e, nullptr, x_ + begin * e, count, config_.layer_norm_eps);
   }
 
-  // Into the memory that attention reads: a layer's tap, or the pass's own. Where rows are rounded, what attention reads is
-  // too, and a tap takes a copy.
+  // Into the memory that attention reads: a layer's tap, or the pass's own. Where rows are rounded, what attention
+  // reads is too, and a tap takes a copy.
   void project(const Block& block, Tensor* tap, std::int64_t begin, std::int64_t count, int worker) const {
     const std::int64_t e = config_.hidden_size, width = 3 * e;
     if (!rounds_) return linear(block.qkv, x_ + begin * e, count, qkv(tap) + begin * width);

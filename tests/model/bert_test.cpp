@@ -256,8 +256,8 @@ TEST(BertEncoder, Bf16WeightsAreThoseOfTheRoundedModel) {
       EXPECT_TRUE(same_bits(kept.as<float>(), same.as<float>(), kept.elements())) << isa;
     }
     EXPECT_GT(largest_difference(kept, exact), 0) << isa;
-    // Eight projections in a row, weights and rows of each rounded by 2^-9, the queries, keys, values and weights of two
-    // attentions too, and numbers that the norms keep below 4: what it comes to if all errors add up.
+    // Eight projections in a row, weights and rows of each rounded by 2^-9, the queries, keys, values and weights of
+    // two attentions too, and numbers that the norms keep below 4: what it comes to if all errors add up.
     EXPECT_LE(largest_difference(kept, exact), 24 * 0x1p-9 * 4) << isa;
   }
   set_isa("");
@@ -276,8 +276,8 @@ TEST(BertEncoder, Bf16WeightsKeepTheMeaningOfASentence) {
     for (std::int64_t b = 0; b < input.batch; ++b) {
       double cosine = 0;
       for (std::int64_t i = 0; i < 384; ++i) cosine += value(sentence, b * 384 + i) * value(expected, b * 384 + i);
-      // Weights and rows of 24 projections in a row, and what six attentions multiply, each rounded by 2^-9: an angle of
-      // 0.14 if all errors add up.
+      // Weights and rows of 24 projections in a row, and what six attentions multiply, each rounded by 2^-9: an angle
+      // of 0.14 if all errors add up.
       EXPECT_GT(cosine, 1 - 0.14 * 0.14 / 2) << isa;
       EXPECT_LT(cosine, 1 - 1e-9) << isa;
     }
