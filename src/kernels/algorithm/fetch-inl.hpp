@@ -40,7 +40,7 @@ class Fetcher {
       const std::ptrdiff_t part = std::min(left, end_ - at_);
       left -= part;
       for (const char* stop = at_ + part; at_ != stop; at_ += 64) {
-        __builtin_prefetch(at_, 0, 2);  // to the second cache: the first is full of this run
+        __builtin_prefetch(at_, 0, 3);
       }
     }
 #if HWY_TARGET == HWY_AVX3

@@ -81,6 +81,11 @@ constexpr int KeysBeside() {
 #endif
 }
 
+// Keys whose values are multiplied between two calls of what is done meanwhile, for units of so many terms a word:
+// where many vectors are read a key and few rows wait for memory, more calls of less each.
+template <int R, std::size_t kTerms>
+constexpr std::size_t kKeysAFetch = HWY_TARGET == HWY_AVX3 && R <= 2 ? kTerms : 4;
+
 // Products of R rows of queries with K vectors of keys, word by word as they come, in the order of Products.
 template <class Unit, int R, int K>
 struct WordProducts {
@@ -159,7 +164,6 @@ HWY_INLINE void AddInPlace(const float* HWY_RESTRICT weights, const typename Val
                            float* HWY_RESTRICT output, Meanwhile&& meanwhile) {
   constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
   constexpr std::size_t kChain = static_cast<std::size_t>(kChainKeys);
-  constexpr std::size_t kFetchEach = 4;
   const DF d;
   const std::size_t n = hn::Lanes(d);
   VF total[R][NV];
@@ -172,7 +176,7 @@ HWY_INLINE void AddInPlace(const float* HWY_RESTRICT weights, const typename Val
     Clear(chain);
     while (key < last) {
       meanwhile(nullptr);
-      for (const std::size_t stop = std::min(last, key + kFetchEach); key < stop; ++key, from += stride) {
+      for (const std::size_t stop = std::min(last, key + kKeysAFetch<R, 1>); key < stop; ++key, from += stride) {
         VF value[NV];
         LoadVectors<Values>(from, value);
 #pragma GCC unroll 8
@@ -220,7 +224,6 @@ HWY_INLINE void AddPairsInPlace(const float* HWY_RESTRICT weights, const typenam
   constexpr bool kInBlocks = std::is_same_v<typename Unit::Element, bfloat16>;
   constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
   constexpr std::size_t kChain = static_cast<std::size_t>(kChainKeys);
-  constexpr std::size_t kFetchEach = 4;
   const DF d;
   const std::size_t n = hn::Lanes(d);
   VF sum[R][NV];
@@ -236,7 +239,7 @@ HWY_INLINE void AddPairsInPlace(const float* HWY_RESTRICT weights, const typenam
     const typename Unit::Element* from = chains[(place + key) / kChain];
     while (key < last) {
       meanwhile(nullptr);
-      for (const std::size_t stop = std::min(last, key + kFetchEach); key < stop; key += 2, from += 2 * stride) {
+      for (const std::size_t stop = std::min(last, key + kKeysAFetch<R, 2>); key < stop; key += 2, from += 2 * stride) {
         VF value[NV];
         LoadPairs<NV>(from, from + stride, value);
 #pragma GCC unroll 8
@@ -394,8 +397,8 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     const std::size_t place = static_cast<std::size_t>(begin - run);
     const std::size_t count = static_cast<std::size_t>(end - begin);
 
-    const std::size_t steps =
-        kRun / (KeysBeside<R>() * n) * (key_words / 4) + (width + kVectors * n - 1) / (kVectors * n) * (kRun / 4);
+    const std::size_t steps = kRun / (KeysBeside<R>() * n) * (key_words / 4) * kMeanwhileABlock<KeysBeside<R>()> +
+                              (width + kVectors * n - 1) / (kVectors * n) * (kRun / kKeysAFetch<R, Unit::kTerms>);
     Stretch ahead[kMostStretches];
     const std::int64_t next = std::min(run + kRunKeys, range.any.end), after = std::min(next + kRunKeys, range.any.end);
     std::size_t stretches = StretchesOf(call, tile, next, after, ahead);
