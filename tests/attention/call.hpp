@@ -37,6 +37,10 @@ inline std::string isa_of(const testing::TestParamInfo<std::string>& test) { ret
 
 #define MANYHEADS_AT_EACH_ISA(Suite) INSTANTIATE_TEST_SUITE_P(Isa, Suite, testing::ValuesIn(available_isas()), isa_of)
 
+inline std::int64_t between(std::mt19937_64& engine, std::int64_t low, std::int64_t high) {
+  return std::uniform_int_distribution<std::int64_t>(low, high)(engine);
+}
+
 inline Strided dense(DType type, Dims shape, std::size_t misalign = 0) {
   std::vector<int> order(static_cast<std::size_t>(shape.rank()));
   std::iota(order.begin(), order.end(), 0);

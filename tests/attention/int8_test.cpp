@@ -15,10 +15,6 @@ namespace {
 class Int8 : public AtEachIsa {};
 MANYHEADS_AT_EACH_ISA(Int8);
 
-std::int64_t between(std::mt19937_64& engine, std::int64_t low, std::int64_t high) {
-  return std::uniform_int_distribution<std::int64_t>(low, high)(engine);
-}
-
 // I8 keys and values with their scales, and what they stand for in F32.
 struct Quantised {
   Quantised(const Sizes& s, std::uint64_t seed) : sizes(s) {

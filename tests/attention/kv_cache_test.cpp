@@ -90,7 +90,9 @@ TEST_P(Cache, ForksShareUntilOneSideWrites) {
     }
     cache.append(second, tokens(b.k, 40, 100), tokens(b.v, 40, 100));
     cache.append(first, tokens(a.k, 40, 100), tokens(a.v, 40, 100));
-    if (page_size == 16) EXPECT_EQ(cache.pages_in_use(), 2 + 5 + 5);  // 32 tokens shared
+    if (page_size == 16) {
+      EXPECT_EQ(cache.pages_in_use(), 2 + 5 + 5);  // 32 tokens shared
+    }
     a.run();
     b.run();
     EXPECT_TRUE(same_bits(a, over_cache(a, cache, first, 0, 100, {}))) << page_size;
@@ -217,7 +219,9 @@ TEST_P(Cache, MergingTwoPartsGivesTheWhole) {
     merge_attention(a.out.view(), a.lse.view(), b.out.view(), b.lse.view(), a.out.mutable_view(), a.lse.mutable_view());
     const Oracle oracle = whole.oracle();
     EXPECT_EQ(compare(oracle, a.out.view(), a.lse.view(), s.d, DType::kF32, false), "") << "cut at " << cut;
-    if (cut == 0 || cut == 300) EXPECT_TRUE(same_bits(a, whole));
+    if (cut == 0 || cut == 300) {
+      EXPECT_TRUE(same_bits(a, whole));
+    }
   }
 }
 

@@ -16,10 +16,6 @@ namespace {
 class Sequences : public AtEachIsa {};
 MANYHEADS_AT_EACH_ISA(Sequences);
 
-std::int64_t between(std::mt19937_64& engine, std::int64_t low, std::int64_t high) {
-  return std::uniform_int_distribution<std::int64_t>(low, high)(engine);
-}
-
 // A batch of calls of their own, and the same as one call on packed or paged tensors.
 struct Batch {
   Batch(std::uint64_t seed, DType t) : engine(seed), type(t) {

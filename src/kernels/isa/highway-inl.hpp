@@ -14,6 +14,7 @@
 #include "hwy/highway.h"
 #if (HWY_TARGET & (MANYHEADS_TARGETS)) != 0
 #include "kernels/algorithm/forward-inl.hpp"
+#include "kernels/algorithm/head_copy-inl.hpp"
 #include "kernels/algorithm/limits-inl.hpp"
 #include "kernels/algorithm/linear-inl.hpp"
 #include "kernels/algorithm/weights-inl.hpp"
