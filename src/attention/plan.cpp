@@ -41,7 +41,8 @@ bool copies_heads(const kernels::AttentionCall& call, const kernels::KernelTable
 // they fit the smallest second cache that is common.
 constexpr std::int64_t kMostTogether = 8;
 constexpr std::int64_t kPartBytes = std::int64_t{1} << 18;
-// Bytes of keys and values that each tile passes over by itself: third caches hold so much for a processor.
+// Bytes of keys and values that each tile passes over by itself: third caches hold so much for a processor. Over twice as
+// many two pass together, which reads a third cache half as often; the memory of eight would push theirs out of the second.
 constexpr std::int64_t kPassedAlone = std::int64_t{1} << 21;
 // Groups a worker, below which some would be without work at the end.
 constexpr std::int64_t kGroupsPerWorker = 8;
@@ -53,9 +54,11 @@ void group_tiles(const kernels::AttentionCall& call, const kernels::KernelTable&
   const DType copied = multiplies_pairs(call, table) ? DType::kBF16 : DType::kF32;
   const auto size = static_cast<std::int64_t>(size_of(plan.head_floats > 0 ? copied : call.kv_type));
   const std::int64_t part_keys = kPartBytes / ((call.d + call.dv) * size) / kernels::kRunKeys * kernels::kRunKeys;
-  if (part_keys == 0 || call.tk * (call.d + call.dv) * size <= kPassedAlone) return;
+  const std::int64_t head_bytes = call.tk * (call.d + call.dv) * size;
+  if (part_keys == 0 || head_bytes <= kPassedAlone) return;
+  const std::int64_t most = head_bytes <= 2 * kPassedAlone ? 2 : kMostTogether;
   plan.tiles_per_head = plan.tiles / (call.batch * call.kv_heads);
-  plan.group = std::min({kMostTogether, plan.tiles_per_head, plan.tiles / (kGroupsPerWorker * plan.workers)});
+  plan.group = std::min({most, plan.tiles_per_head, plan.tiles / (kGroupsPerWorker * plan.workers)});
   plan.group = std::max<std::int64_t>(plan.group, 1);
   if (plan.group > 1) plan.part_keys = part_keys;
 }
