@@ -7,13 +7,11 @@
 #endif
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <cstring>
-#include <limits>
 #include <type_traits>
 
 #include "hwy/highway.h"
+#include "kernels/algorithm/added-inl.hpp"
 #include "kernels/algorithm/fetch-inl.hpp"
 #include "kernels/algorithm/math-inl.hpp"
 #include "kernels/algorithm/pack-inl.hpp"
@@ -28,156 +26,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-// What is added to the scores of row r: bias, and -inf where the bool mask forbids, of keys [begin, end).
-HWY_INLINE void AddedRow(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t r,
-                         std::int64_t begin, std::int64_t end, float* HWY_RESTRICT added) {
-  const std::size_t keys = static_cast<std::size_t>(end - begin);
-  const std::int64_t h = state.head[r];
-  const std::int64_t i = state.query[r];
-  if (call.bias != nullptr) {
-    CopyRow(call.bias_type, call.bias, call.bias_at(tile.batch, h, i, begin), call.bias_stride[3],
-            static_cast<std::int64_t>(keys), added);
-  } else {
-    for (std::size_t j = 0; j < keys; ++j) added[j] = 0.0f;
-  }
-  if (call.allowed != nullptr) {
-    const std::uint8_t* at = call.allowed + call.allowed_at(tile.batch, h, i, begin);
-    const std::int64_t step = call.allowed_stride[3];
-    if (step == 1) {  // by itself, so that it becomes vectors
-      for (std::size_t j = 0; j < keys; ++j) added[j] = at[j] == 0 ? kForbidden : added[j];
-    } else {
-      for (std::size_t j = 0; j < keys; ++j) {
-        if (at[static_cast<std::int64_t>(j) * step] == 0) added[j] = kForbidden;
-      }
-    }
-  }
-}
-
-// The bias of a vector of rows in the lanes, key by key in ascending order. It is transposed as many keys at a time:
-// whole lines of rows that may lie a power of two apart, and so on the same few lines of the first cache, are read
-// once.
-class BiasLanes {
- public:
-  // Of rows [row, row + lanes) and so many keys from `begin` on.
-  BiasLanes(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t row, std::int64_t begin,
-            std::size_t keys)
-      : call_(call), as_it_lies_(call.bias_type == DType::kF32 && call.bias_stride[3] == 1), keys_(keys) {
-    block_[0] = 0;
-    if (call.bias == nullptr) return;
-    for (std::size_t l = 0; l < LaneCount(); ++l) {
-      at_[l] = call.bias_at(tile.batch, state.head[row + l], state.query[row + l], begin);
-    }
-  }
-  // That of a key, counted from `begin`.
-  HWY_INLINE VF operator()(std::size_t key) {
-    const std::size_t n = LaneCount();
-    if (key % n == 0) Transpose(key, std::min(n, keys_ - key), block_);
-    return hn::Load(DF(), block_ + key % n * n);
-  }
-
- private:
-  HWY_INLINE void Transpose(std::size_t key, std::size_t keys, float* HWY_RESTRICT to) const {
-    const std::size_t n = LaneCount();
-    HWY_ALIGN float values[kMaxLanes * kMaxLanes];
-    const float* rows[kMaxLanes];
-    for (std::size_t l = 0; l < n; ++l) {
-      const std::int64_t at = at_[l] + static_cast<std::int64_t>(key) * call_.bias_stride[3];
-      rows[l] = static_cast<const float*>(call_.bias) + at;
-      if (as_it_lies_) continue;
-      CopyRow(call_.bias_type, call_.bias, at, call_.bias_stride[3], static_cast<std::int64_t>(keys), values + l * n);
-      rows[l] = values + l * n;
-    }
-#if HWY_TARGET != HWY_SCALAR
-    if (keys == n) {
-      const DF d;
-      VF square[kMaxLanes];
-      for (std::size_t l = 0; l < n; ++l) square[l] = hn::LoadU(d, rows[l]);
-      TransposeSquare(square);
-      for (std::size_t j = 0; j < n; ++j) hn::Store(square[j], d, to + j * n);
-      return;
-    }
-#endif
-    for (std::size_t j = 0; j < keys; ++j) {
-      for (std::size_t l = 0; l < n; ++l) to[j * n + l] = rows[l][j];
-    }
-  }
-
-  const AttentionCall& call_;
-  bool as_it_lies_;
-  std::size_t keys_;
-  std::int64_t at_[kMaxLanes] = {};
-  HWY_ALIGN float block_[kMaxLanes * kMaxLanes];
-};
-
-// A bit a key of each lane: low and high words, asked for in ascending order.
-class BitsInTurn {
- public:
-  BitsInTurn(const std::uint32_t* low, const std::uint32_t* high)
-      : bits_(hn::Load(DU(), low)), high_(hn::Load(DU(), high)), bit_(hn::Set(DU(), 1u)) {}
-  HWY_INLINE hn::Mask<DF> operator()(std::size_t key) {
-    if (key == 32) {
-      bits_ = high_;
-      bit_ = hn::Set(DU(), 1u);
-    }
-    const auto set = hn::RebindMask(DF(), hn::TestBit(bits_, bit_));
-    bit_ = hn::ShiftLeft<1>(bit_);
-    return set;
-  }
-
- private:
-  using DU = hn::RebindToUnsigned<DF>;
-  hn::Vec<DU> bits_, high_, bit_;
-};
-
-// Which of keys [begin, end), a run or less, the bool mask allows to row r: a bit each.
-HWY_INLINE std::uint64_t AllowedBits(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t r,
-                                     std::int64_t begin, std::int64_t end) {
-  const std::size_t keys = static_cast<std::size_t>(end - begin);
-  const std::uint8_t* at = call.allowed + call.allowed_at(tile.batch, state.head[r], state.query[r], begin);
-  const std::int64_t step = call.allowed_stride[3];
-  std::uint64_t bits = 0;
-#if HWY_TARGET != HWY_SCALAR
-  const hn::ScalableTag<std::uint8_t> db;
-  const std::size_t n = hn::Lanes(db);
-  HWY_ALIGN std::uint8_t copy[kRunKeys] = {};
-  if (step == 1) {
-    if (keys < static_cast<std::size_t>(kRunKeys)) {
-      std::memcpy(copy, at, keys);
-      at = copy;
-    }
-    std::uint8_t bytes[sizeof(bits)];
-    for (std::size_t j = 0; j < static_cast<std::size_t>(kRunKeys); j += n) {
-      hn::StoreMaskBits(db, hn::Ne(hn::LoadU(db, at + j), hn::Zero(db)), bytes + j / 8);
-    }
-    std::memcpy(&bits, bytes, sizeof(bits));  // the lowest byte first on all targets
-    return bits;
-  }
-#endif
-  for (std::size_t j = 0; j < keys; ++j) bits |= std::uint64_t{at[static_cast<std::int64_t>(j) * step] != 0} << j;
-  return bits;
-}
-
-// What the run behind that of key `begin` will add to rows [row, row + rows), as stretches: rows lie far apart, in more
-// places than a processor foresees. Returns how many.
-HWY_INLINE std::size_t AddedAhead(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t row,
-                                  std::size_t rows, std::int64_t begin, Stretch* to) {
-  const std::int64_t next = (begin / kRunKeys + 1) * kRunKeys;
-  const std::int64_t keys = std::min(kRunKeys, state.range.any.end - next);
-  std::size_t count = 0;
-  const auto add = [&](const void* base, std::int64_t size, const std::int64_t* stride, const auto& at) {
-    if (base == nullptr || stride[3] != 1 || stride[2] == 0 || keys <= 0) return;
-    for (std::size_t r = row; r < row + rows && static_cast<std::int64_t>(r) < state.rows; ++r) {
-      const char* from = static_cast<const char*>(base) + at(state.head[r], state.query[r]) * size;
-      to[count++] = {from, from + (keys * size + 63) / 64 * 64};
-    }
-  };
-  add(call.bias, static_cast<std::int64_t>(size_of(call.bias_type)), call.bias_stride,
-      [&](std::int64_t h, std::int64_t i) { return call.bias_at(tile.batch, h, i, next); });
-  add(call.allowed, 1, call.allowed_stride,
-      [&](std::int64_t h, std::int64_t i) { return call.allowed_at(tile.batch, h, i, next); });
-  return count;
-}
 
 // From products to scores, whatever lies in the lanes.
 struct ScoreRule {
@@ -382,11 +230,10 @@ HWY_NOINLINE void MaskScores(const AttentionCall& call, const Tile& tile, const 
     const auto add_only = [&](auto with_bias, auto with_allowed) HWY_ATTR {
       const VF factor = hn::Set(d, state.score_factor);
       VF top = forbidden;
-      for (std::size_t key = 0; key < count; ++key) {
+      const auto add = [&](std::size_t key, VF extra) HWY_ATTR {
         float* to = scores + key * lanes + at;
         VF x = hn::LoadU(d, to);
         if constexpr (with_bias) {
-          const VF extra = bias(key);
           x = hn::MulAdd(extra, hn::Set(d, kLog2e), hn::Mul(x, factor));
           x = MaxKeepsNaN(hn::Set(d, kLowestScore), x);
           x = hn::IfThenElse(hn::Eq(extra, forbidden), forbidden, x);
@@ -394,7 +241,19 @@ HWY_NOINLINE void MaskScores(const AttentionCall& call, const Tile& tile, const 
         if constexpr (with_allowed) x = hn::IfThenElse(in_turn(key), x, forbidden);
         hn::StoreU(x, d, to);
         top = hn::Max(x, top);
+      };
+      std::size_t key = 0;
+#if HWY_TARGET != HWY_SCALAR
+      if constexpr (with_bias) {
+        for (; key + n <= count; key += n) {
+          VF square[kMaxLanes];
+          bias.Square(key, square);
+#pragma GCC unroll 16
+          for (std::size_t j = 0; j < n; ++j) add(key + j, square[j]);
+        }
       }
+#endif
+      for (; key < count; ++key) add(key, rule.bias ? bias(key) : hn::Zero(d));
       best[v] = top;
     };
     if (rule.plain() && !cut && !documents && (allowed || rule.bias)) {
