@@ -148,6 +148,42 @@ HWY_INLINE void ScoreKeys(const float* HWY_RESTRICT packed, std::size_t lanes, c
   }
 }
 
+// MaskScores of a vector of rows for the usual ones, without a question a key: a bias, a bool mask or both. Returns the
+// largest score.
+template <bool kBias, bool kAllowed>
+HWY_INLINE VF AddToLanes(BiasLanes& bias, BitsInTurn in_turn, VF factor, std::size_t count, std::size_t lanes,
+                         float* HWY_RESTRICT scores) {
+  const DF d;
+  const VF forbidden = hn::Set(d, kForbidden);
+  VF top = forbidden;
+  const auto add = [&](std::size_t key, VF extra) HWY_ATTR {
+    float* to = scores + key * lanes;
+    VF x = hn::LoadU(d, to);
+    if constexpr (kBias) {
+      x = hn::MulAdd(extra, hn::Set(d, kLog2e), hn::Mul(x, factor));
+      x = MaxKeepsNaN(hn::Set(d, kLowestScore), x);
+      x = hn::IfThenElse(hn::Eq(extra, forbidden), forbidden, x);
+    }
+    if constexpr (kAllowed) x = hn::IfThenElse(in_turn(key), x, forbidden);
+    hn::StoreU(x, d, to);
+    top = hn::Max(x, top);
+  };
+  std::size_t key = 0;
+#if HWY_TARGET != HWY_SCALAR
+  if constexpr (kBias) {
+    const std::size_t n = hn::Lanes(d);
+    for (; key + n <= count; key += n) {
+      VF square[kMaxLanes];
+      bias.Square(key, square);
+#pragma GCC unroll 16
+      for (std::size_t j = 0; j < n; ++j) add(key + j, square[j]);
+    }
+  }
+#endif
+  for (; key < count; ++key) add(key, kBias ? bias(key) : hn::Zero(d));
+  return top;
+}
+
 // From products to scores of keys [begin, end), as ScoreRun has them: what stands between, and -inf where a row may not
 // see a key. `best` holds the largest of each lane's products, and of its scores then. A function of its own: in one
 // with the products it costs them registers.
@@ -226,44 +262,11 @@ HWY_NOINLINE void MaskScores(const AttentionCall& call, const Tile& tile, const 
     }
     BitsInTurn in_turn(allowed_low, allowed_high);
     BiasLanes bias(call, tile, state, row + at, begin, count);
-    // The usual ones by themselves, without a question a key.
-    const auto add_only = [&](auto with_bias, auto with_allowed) HWY_ATTR {
-      const VF factor = hn::Set(d, state.score_factor);
-      VF top = forbidden;
-      const auto add = [&](std::size_t key, VF extra) HWY_ATTR {
-        float* to = scores + key * lanes + at;
-        VF x = hn::LoadU(d, to);
-        if constexpr (with_bias) {
-          x = hn::MulAdd(extra, hn::Set(d, kLog2e), hn::Mul(x, factor));
-          x = MaxKeepsNaN(hn::Set(d, kLowestScore), x);
-          x = hn::IfThenElse(hn::Eq(extra, forbidden), forbidden, x);
-        }
-        if constexpr (with_allowed) x = hn::IfThenElse(in_turn(key), x, forbidden);
-        hn::StoreU(x, d, to);
-        top = hn::Max(x, top);
-      };
-      std::size_t key = 0;
-#if HWY_TARGET != HWY_SCALAR
-      if constexpr (with_bias) {
-        for (; key + n <= count; key += n) {
-          VF square[kMaxLanes];
-          bias.Square(key, square);
-#pragma GCC unroll 16
-          for (std::size_t j = 0; j < n; ++j) add(key + j, square[j]);
-        }
-      }
-#endif
-      for (; key < count; ++key) add(key, rule.bias ? bias(key) : hn::Zero(d));
-      best[v] = top;
-    };
     if (rule.plain() && !cut && !documents && (allowed || rule.bias)) {
-      if (!allowed) {
-        add_only(std::true_type(), std::false_type());
-      } else if (rule.bias) {
-        add_only(std::true_type(), std::true_type());
-      } else {
-        add_only(std::false_type(), std::true_type());
-      }
+      const VF factor = hn::Set(d, state.score_factor);
+      best[v] = !allowed    ? AddToLanes<true, false>(bias, in_turn, factor, count, lanes, scores + at)
+                : rule.bias ? AddToLanes<true, true>(bias, in_turn, factor, count, lanes, scores + at)
+                            : AddToLanes<false, true>(bias, in_turn, factor, count, lanes, scores + at);
       continue;
     }
     const VF first = hn::Load(d, row_first);
