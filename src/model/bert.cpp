@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <manyheads/attention.hpp>
 #include <manyheads/error.hpp>
-#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -11,137 +10,16 @@
 #include "base/aligned_buffer.hpp"
 #include "base/file.hpp"
 #include "base/parallel.hpp"
-#include "kernels/dispatch.hpp"
 #include "layer/carver.hpp"
-#include "layer/convert.hpp"
 #include "layer/heads.hpp"
-#include "layer/linear.hpp"
+#include "model/bert_weights.hpp"
 #include "model/safetensors.hpp"
 
 namespace manyheads::model {
 namespace {
 
-using layer::Linear;
-
 [[noreturn]] void fail(const std::string& what) {
   throw Error(ErrorCode::kInvalidArgument, "BertEncoder::run: " + what);
-}
-
-// Finds an encoder's tensors under the names that checkpoints give them.
-class Checkpoint {
- public:
-  Checkpoint(const StateDict& tensors, const std::map<std::string, std::string>& unsupported, std::string place)
-      : tensors_(tensors), unsupported_(unsupported), place_(std::move(place)) {}
-
-  Tensor take(const std::string& name, const Dims& shape) const {
-    for (const std::string& known : names(name)) {
-      if (const auto found = unsupported_.find(known); found != unsupported_.end()) {
-        refuse(base::in_quotes(known) + " is " + found->second + ", expected F32, BF16 or F16 " + shape.to_string());
-      }
-      const auto found = tensors_.find(known);
-      if (found == tensors_.end()) continue;
-      const Tensor& tensor = found->second;
-      if (!(tensor.shape() == shape)) {
-        refuse(base::in_quotes(known) + " is " + tensor.shape().to_string() + ", expected " + shape.to_string());
-      }
-      if (!layer::is_float(tensor.dtype())) {
-        refuse(base::in_quotes(known) + " is " + name_of(tensor.dtype()) + ", expected F32, BF16 or F16");
-      }
-      return tensor;
-    }
-    refuse(base::in_quotes(name) + " " + shape.to_string() +
-           " is missing (looked for with and without the prefix bert.)");
-  }
-
-  // F32: the tensor itself where it is of this type already.
-  Tensor take_f32(const std::string& name, const Dims& shape) const {
-    const Tensor tensor = take(name, shape);
-    return tensor.dtype() == DType::kF32 ? tensor : layer::converted(tensor.cview(), DType::kF32);
-  }
-
- private:
-  // Checkpoints turned over from the first BERT call a norm's tensors gamma and beta.
-  static std::vector<std::string> names(const std::string& name) {
-    std::vector<std::string> all{name, "bert." + name};
-    for (const auto& [now, once] :
-         {std::pair{"LayerNorm.weight", "LayerNorm.gamma"}, std::pair{"LayerNorm.bias", "LayerNorm.beta"}}) {
-      const std::size_t at = name.rfind(now);
-      if (at == std::string::npos) continue;
-      all.push_back(name.substr(0, at) + once);
-      all.push_back("bert." + all.back());
-    }
-    return all;
-  }
-
-  [[noreturn]] void refuse(const std::string& what) const {
-    throw Error(ErrorCode::kMalformedFile, place_ + ": tensor " + what);
-  }
-
-  const StateDict& tensors_;
-  const std::map<std::string, std::string>& unsupported_;
-  std::string place_;
-};
-
-struct Norm {
-  Tensor gamma, beta;  // [E] F32
-
-  Norm() = default;
-  Norm(const Checkpoint& from, const std::string& name, std::int64_t size)
-      : gamma(from.take_f32(name + ".weight", {size})), beta(from.take_f32(name + ".bias", {size})) {}
-
-  // y = norm(x + residual) for dense rows; residual may be null, y may be x.
-  void run(const float* x, const float* residual, float* y, std::int64_t rows, double epsilon) const {
-    const std::int64_t size = gamma.size(0);
-    kernels::LayerNormCall call;
-    call.x = x;
-    call.residual = residual;
-    call.gamma = gamma.as<float>();
-    call.beta = beta.as<float>();
-    call.y = y;
-    call.x_stride = call.residual_stride = call.y_stride = call.size = size;
-    call.epsilon = static_cast<float>(epsilon);
-    kernels::active_table().layer_norm(call, 0, rows);
-  }
-};
-
-struct Block {
-  Linear qkv, attention_output, intermediate, output;
-  Norm attention_norm, output_norm;
-};
-
-Block load_block(const Checkpoint& from, const BertConfig& config, std::int64_t number, DType weights) {
-  const std::string name = "encoder.layer." + std::to_string(number) + ".";
-  const std::int64_t e = config.hidden_size, wide = config.intermediate_size;
-  struct Dense {
-    Tensor weight, bias;
-  };
-  const auto take = [&](const std::string& part, std::int64_t in, std::int64_t out) {
-    return Dense{from.take(name + part + ".weight", {out, in}), from.take(name + part + ".bias", {out})};
-  };
-  std::vector<Tensor> qkv_weights, qkv_biases;
-  for (const char* part : {"query", "key", "value"}) {
-    const Dense one = take(std::string("attention.self.") + part, e, e);
-    qkv_weights.push_back(one.weight);
-    qkv_biases.push_back(one.bias);
-  }
-  const Dense attention_output = take("attention.output.dense", e, e);
-  const Dense intermediate = take("intermediate.dense", e, wide);
-  const Dense output = take("output.dense", wide, e);
-  const Dense qkv{layer::stacked(qkv_weights, DType::kF32), layer::stacked(qkv_biases, DType::kF32)};
-
-  layer::PackedMemory memory(Linear::words(3 * e, e, weights) + Linear::words(e, e, weights) +
-                             Linear::words(wide, e, weights) + Linear::words(e, wide, weights));
-  const auto pack = [&](const Dense& dense) {
-    return Linear(dense.weight.cview(), dense.bias.cview(), weights, &memory);
-  };
-  Block block;
-  block.qkv = pack(qkv);
-  block.attention_output = pack(attention_output);
-  block.intermediate = pack(intermediate);
-  block.output = pack(output);
-  block.attention_norm = Norm(from, name + "attention.output.LayerNorm", e);
-  block.output_norm = Norm(from, name + "output.LayerNorm", e);
-  return block;
 }
 
 std::int64_t length_of(const BertInput& input, std::int64_t b) {
@@ -257,18 +135,7 @@ ConstTensorView BertLayerTap::row_lse(std::int64_t batch) const {
 
 struct BertEncoder::Impl {
   BertConfig config;
-  Tensor words, positions, types;  // F32
-  Norm embedding_norm;
-  std::vector<Block> blocks;
-
-  Impl(const BertConfig& given, const Checkpoint& from, DType weights) : config(given) {
-    const std::int64_t e = config.hidden_size;
-    words = from.take_f32("embeddings.word_embeddings.weight", {config.vocab_size, e});
-    positions = from.take_f32("embeddings.position_embeddings.weight", {config.max_position_embeddings, e});
-    types = from.take_f32("embeddings.token_type_embeddings.weight", {config.type_vocab_size, e});
-    embedding_norm = Norm(from, "embeddings.LayerNorm", e);
-    for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) blocks.push_back(load_block(from, config, i, weights));
-  }
+  BertWeights weights;
 
   void check_options(const BertOptions& options) const;
 };
@@ -311,22 +178,21 @@ class Pass {
     });
   }
 
-  void embed(const Tensor& words, const Tensor& positions, const Tensor& types, const Norm& norm, std::int64_t begin,
-             std::int64_t count) const {
+  void embed(const BertWeights& from, std::int64_t begin, std::int64_t count) const {
     const std::int64_t e = config_.hidden_size;
     for_each_row(begin, count, [&](std::int64_t row, std::int64_t b, std::int64_t t) {
       const auto at = static_cast<std::size_t>(b * input_.tokens + t);
-      const float* word = words.as<float>() + input_.ids[at] * e;
-      const float* type = types.as<float>() + (input_.type_ids.empty() ? 0 : input_.type_ids[at]) * e;
-      const float* position = positions.as<float>() + t * e;
+      const float* word = from.words.as<float>() + input_.ids[at] * e;
+      const float* type = from.types.as<float>() + (input_.type_ids.empty() ? 0 : input_.type_ids[at]) * e;
+      const float* position = from.positions.as<float>() + t * e;
       for (std::int64_t i = 0; i < e; ++i) x_[row * e + i] = word[i] + type[i] + position[i];
     });
-    norm.run(x_ + begin * e, nullptr, x_ + begin * e, count, config_.layer_norm_eps);
+    from.embedding_norm.run(x_ + begin * e, nullptr, x_ + begin * e, count, config_.layer_norm_eps);
   }
 
   // Into the memory that attention reads: a layer's tap, or the pass's own. Where rows are rounded, what attention
   // reads is too, and a tap takes a copy.
-  void project(const Block& block, Tensor* tap, std::int64_t begin, std::int64_t count, int worker) const {
+  void project(const BertBlock& block, Tensor* tap, std::int64_t begin, std::int64_t count, int worker) const {
     const std::int64_t e = config_.hidden_size, width = 3 * e;
     if (!rounds_) return linear(block.qkv, x_ + begin * e, count, qkv(tap) + begin * width);
     bfloat16* const to = rounded_qkv_ + begin * width;
@@ -354,7 +220,7 @@ class Pass {
   }
 
   // All of a layer behind attention.
-  void finish(const Block& block, ConstTensorView head_scale, std::int64_t begin, std::int64_t count,
+  void finish(const BertBlock& block, ConstTensorView head_scale, std::int64_t begin, std::int64_t count,
               int worker) const {
     const std::int64_t e = config_.hidden_size;
     float* const heads = heads_ + begin * e;
@@ -456,7 +322,7 @@ class Pass {
     }
   }
 
-  void linear(const Linear& with, const float* from, std::int64_t count, float* to,
+  void linear(const layer::Linear& with, const float* from, std::int64_t count, float* to,
               layer::Activation activation = layer::Activation::kNone) const {
     with.run(from, count, with.in_features(), to, with.out_features(), activation, blocks_.inner, options_.executor);
   }
@@ -479,13 +345,13 @@ class Pass {
 }  // namespace
 
 BertEncoder::BertEncoder(const BertConfig& config, const StateDict& tensors, DType weights)
-    : impl_(std::make_unique<const Impl>(config, Checkpoint(tensors, {}, "BertEncoder"), weights)) {}
+    : impl_(std::make_unique<const Impl>(Impl{config, BertWeights(config, tensors, {}, "BertEncoder", weights)})) {}
 
 BertEncoder BertEncoder::load(const std::filesystem::path& folder, DType weights) {
   const BertConfig config = load_bert_config(folder);
   const SafetensorsFile file = load_checkpoint(folder);
   return BertEncoder(std::make_unique<const Impl>(
-      config, Checkpoint(file.tensors, file.unsupported, base::path_in_quotes(file.path)), weights));
+      Impl{config, BertWeights(config, file.tensors, file.unsupported, base::path_in_quotes(file.path), weights)}));
 }
 
 BertEncoder::BertEncoder(std::unique_ptr<const Impl> impl) : impl_(std::move(impl)) {}
@@ -506,10 +372,10 @@ void BertEncoder::Impl::check_options(const BertOptions& options) const {
 }
 
 Tensor BertEncoder::run(const BertInput& input, const BertOptions& options) const {
-  const Impl& m = *impl_;
-  const BertConfig& config = m.config;
+  const BertWeights& m = impl_->weights;
+  const BertConfig& config = impl_->config;
   const std::int64_t e = config.hidden_size, h = config.num_attention_heads;
-  m.check_options(options);
+  impl_->check_options(options);
   std::optional<Workspace> own;
   const bool rounds = !m.blocks.empty() && m.blocks.front().qkv.rounds_rows();
   const Pass pass(config, input, options, options.workspace != nullptr ? *options.workspace : own.emplace(), rounds);
@@ -545,7 +411,7 @@ Tensor BertEncoder::run(const BertInput& input, const BertOptions& options) cons
   };
 
   pass.for_each_block([&](std::int64_t begin, std::int64_t count, int worker) {
-    pass.embed(m.words, m.positions, m.types, m.embedding_norm, begin, count);
+    pass.embed(m, begin, count);
     go_on(0, begin, count, worker);
   });
   for (std::size_t i = 0; i < m.blocks.size(); ++i) {
