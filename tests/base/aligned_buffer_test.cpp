@@ -27,8 +27,11 @@ TEST(AlignedBuffer, BeginsAtALineAndLargeOnesAtALargePage) {
 }
 
 TEST(AlignedBuffer, MoreThanAnyMemoryIsAnError) {
-  EXPECT_THROW(AlignedBuffer<double>(std::size_t{1} << 60), Error);
   EXPECT_THROW(AlignedBuffer<double>(~std::size_t{0}), Error);
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer ends the program where memory runs out";
+#endif
+  EXPECT_THROW(AlignedBuffer<double>(std::size_t{1} << 60), Error);
 }
 
 }  // namespace
