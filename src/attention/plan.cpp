@@ -41,8 +41,9 @@ bool copies_heads(const kernels::AttentionCall& call, const kernels::KernelTable
 // they fit the smallest second cache that is common.
 constexpr std::int64_t kMostTogether = 8;
 constexpr std::int64_t kPartBytes = std::int64_t{1} << 18;
-// Bytes of keys and values that each tile passes over by itself: third caches hold so much for a processor. Over twice as
-// many two pass together, which reads a third cache half as often; the memory of eight would push theirs out of the second.
+// Bytes of keys and values that each tile passes over by itself: third caches hold so much for a processor. Over twice
+// as many two pass together, which reads a third cache half as often; the memory of eight would push theirs out of the
+// second.
 constexpr std::int64_t kPassedAlone = std::int64_t{1} << 21;
 // Groups a worker, below which some would be without work at the end.
 constexpr std::int64_t kGroupsPerWorker = 8;
