@@ -18,16 +18,19 @@
 // After it, so that the functions are read for each target.
 #include "hwy/highway.h"
 #include "kernels/algorithm/math-inl.hpp"
+#include "kernels/algorithm/weigh-inl.hpp"
 
 #ifndef MANYHEADS_MATH_TEST_ONCE
 #define MANYHEADS_MATH_TEST_ONCE
 namespace manyheads::kernels {
-enum class Function { kExp2, kWeight, kPowerOfTwo, kTanh, kGelu, kGeluTanh };
+enum class Function { kExp2, kPowerOfTwo, kTanh, kGelu, kGeluTanh };
 
 struct TargetFunctions {
   std::int64_t target;
   bool fma;  // a multiply-add rounds once
   float (*apply)(Function, float);
+  float (*weigh)(float score, float maximum);
+  float (*weigh_short)(float score, float factor, float maximum);  // null where nothing multiplies pairs
 };
 
 inline std::vector<TargetFunctions>& target_functions() {
@@ -36,9 +39,7 @@ inline std::vector<TargetFunctions>& target_functions() {
 }
 
 struct RegisterFunctions {
-  RegisterFunctions(std::int64_t target, bool fma, float (*apply)(Function, float)) {
-    target_functions().push_back({target, fma, apply});
-  }
+  explicit RegisterFunctions(const TargetFunctions& functions) { target_functions().push_back(functions); }
 };
 }  // namespace manyheads::kernels
 #endif
@@ -53,8 +54,6 @@ float ApplyFunction(Function function, float x) {
   switch (function) {
     case Function::kExp2:
       return hn::GetLane(Exp2(d, v));
-    case Function::kWeight:
-      return hn::GetLane(Exp2<-96>(d, v));
     case Function::kPowerOfTwo:
       return hn::GetLane(PowerOfTwo(d, v));
     case Function::kTanh:
@@ -67,7 +66,23 @@ float ApplyFunction(Function function, float x) {
   return 0;
 }
 
-[[maybe_unused]] const RegisterFunctions kRegisterFunctions{HWY_TARGET, HWY_NATIVE_FMA != 0, ApplyFunction};
+// As the kernels do it: scores far from 0 come nearer first.
+template <class Unit>
+float WeighWith(float score, float factor, float maximum) {
+  const DF d;
+  const VF x = hn::Set(d, score);
+  const Weigher<Unit> weigh(hn::Set(d, maximum), hn::Set(d, factor));
+  return hn::GetLane(weigh(weigh.far() ? weigh.Nearer(x) : x));
+}
+float Weigh(float score, float maximum) { return WeighWith<Floats>(score, 1, maximum); }
+
+[[maybe_unused]] const RegisterFunctions kRegisterFunctions{{HWY_TARGET, HWY_NATIVE_FMA != 0, ApplyFunction, Weigh,
+#if HWY_TARGET == HWY_AVX3
+                                                             WeighWith<Pairs>
+#else
+                                                             nullptr
+#endif
+}};
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -80,16 +95,24 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kQuietNaN = std::numeric_limits<float>::quiet_NaN();
 
 template <class F>
-void at_each_target(F&& check) {
+void for_each_target(F&& check) {
   int targets = 0;
   for (const TargetFunctions& t : target_functions()) {
     if ((hwy::SupportedTargets() & t.target) == 0) continue;
     SCOPED_TRACE(hwy::TargetName(t.target));
     ++targets;
-    check([&](Function f, float x) { return t.apply(f, x); }, t.fma);
+    check(t);
   }
   EXPECT_GT(targets, 0);
 }
+template <class F>
+void at_each_target(F&& check) {
+  for_each_target([&](const TargetFunctions& t) { check([&](Function f, float x) { return t.apply(f, x); }, t.fma); });
+}
+
+// Relative errors of 2^x in units of 2^-24: a polynomial over a whole power, or a table's entry, 0.8, and the last
+// rounding, 1.
+double exp2_bound(const TargetFunctions& t) { return t.target == HWY_AVX3 ? 1.9 : t.fma ? 1.5 : 1.7; }
 
 // The largest relative error over [low, high], in units of 2^-24.
 template <class Apply, class Exact>
@@ -105,11 +128,11 @@ double largest_error(Apply&& apply, Exact&& exact, double low, double high) {
 }
 
 TEST(KernelMath, Exp2) {
-  at_each_target([](auto&& apply, bool fma) {
-    const auto exp2 = [&](float x) { return apply(Function::kExp2, x); };
+  for_each_target([](const TargetFunctions& t) {
+    const auto exp2 = [&](float x) { return t.apply(Function::kExp2, x); };
     const auto exact = [](double x) { return std::exp2(x); };
-    EXPECT_LE(largest_error(exp2, exact, -1, 1), fma ? 1.5 : 1.7);
-    EXPECT_LE(largest_error(exp2, exact, -126, 127), fma ? 1.5 : 1.7);
+    EXPECT_LE(largest_error(exp2, exact, -1, 1), exp2_bound(t));
+    EXPECT_LE(largest_error(exp2, exact, -126, 127), exp2_bound(t));
     EXPECT_EQ(exp2(0.0f), 1.0f);
     EXPECT_EQ(exp2(-0.0f), 1.0f);
     for (int k = -126; k <= 127; ++k) EXPECT_EQ(exp2(static_cast<float>(k)), std::ldexp(1.0f, k)) << k;
@@ -118,12 +141,72 @@ TEST(KernelMath, Exp2) {
     EXPECT_EQ(exp2(-1e30f), 0.0f);
     EXPECT_EQ(exp2(-kInfinity), 0.0f);
     EXPECT_TRUE(std::isnan(exp2(kQuietNaN)));
-    const auto weight = [&](float x) { return apply(Function::kWeight, x); };
-    EXPECT_EQ(weight(-96.0f), 0x1p-96f);
-    EXPECT_EQ(weight(-95.5f), exp2(-95.5f));
-    for (const float x : {-96.001f, -127.0f, -1e30f, -kInfinity}) EXPECT_EQ(weight(x), 0.0f) << x;
-    EXPECT_TRUE(std::isnan(weight(kQuietNaN)));
   });
+}
+
+TEST(KernelMath, Weights) {
+  constexpr float kNone = -std::numeric_limits<float>::max();  // a row that saw no key
+  for_each_target([](const TargetFunctions& t) {
+    // Maxima near 0 and far from it; steps so large that the difference is exact.
+    for (const float m :
+         {0.0f, 3.0f, -17.0f, 4096.0f, -65536.0f, 524287.0f, 524288.0f, -3000001.0f, 16777216.0f, -16777215.0f}) {
+      const float step = std::fmax(std::fabs(m), 64.0f) * 0x1p-23f;
+      double worst = 0;
+      for (int i = 0; i < 100000; ++i) {
+        const float below = std::floor(static_cast<float>(i) * (135.0f / 100000.0f) / step) * step;
+        const float x = m + (40.0f - below);
+        const double difference = static_cast<double>(x) - static_cast<double>(m);
+        if (difference < -95.9) continue;
+        const double want = std::exp2(difference);
+        // What a float of the difference rounds.
+        const double rounded = t.target == HWY_AVX3 && std::fabs(m) < 0x1p19f ? 0 : std::fabs(difference) * 0.7;
+        const double error = std::fabs(static_cast<double>(t.weigh(x, m)) - want) / want / 0x1p-24;
+        worst = std::max(worst, error - rounded);
+      }
+      EXPECT_LE(worst, exp2_bound(t)) << m;
+      EXPECT_EQ(t.weigh(m, m), 1.0f) << m;
+      EXPECT_EQ(t.weigh(-kInfinity, m), 0.0f) << m;
+      EXPECT_EQ(t.weigh(m - 1000.0f, m), 0.0f) << m;
+      EXPECT_TRUE(std::isnan(t.weigh(kQuietNaN, m))) << m;
+    }
+    EXPECT_EQ(t.weigh(-96.0f, 0.0f), 0x1p-96f);
+    for (const float x : {-96.1f, -127.0f, -1e30f}) EXPECT_EQ(t.weigh(x, 0.0f), 0.0f) << x;
+    for (const float m : {-3e38f, 3e38f}) {
+      EXPECT_EQ(t.weigh(m, m), 1.0f) << m;
+      EXPECT_EQ(t.weigh(-kInfinity, m), 0.0f) << m;
+    }
+    EXPECT_EQ(t.weigh(-3e38f, 3e38f), 0.0f);
+    EXPECT_EQ(t.weigh(-kInfinity, kNone), 0.0f);
+    EXPECT_TRUE(std::isnan(t.weigh(kQuietNaN, kNone)));
+    EXPECT_TRUE(std::isnan(t.weigh(kInfinity, kInfinity)));
+  });
+}
+
+TEST(KernelMath, ShortWeights) {
+  int short_ones = 0;
+  for_each_target([&](const TargetFunctions& t) {
+    if (t.weigh_short == nullptr) return;
+    ++short_ones;
+    for (const float m : {0.0f, -9.0f, 70000.0f, 3000000.0f, -16777216.0f}) {
+      for (const float factor : {0x1p-3f, 0.18033688f, 1.0f, 20.0f}) {
+        double worst = 0;
+        for (int i = 0; i < 20000; ++i) {
+          const float x = (m + 40.0f - static_cast<float>(i) * (135.0f / 20000.0f)) / factor;
+          const double difference = static_cast<double>(x) * static_cast<double>(factor) - static_cast<double>(m);
+          if (difference < -95.9) continue;
+          const double want = std::exp2(difference);
+          // A far score's own last place, a difference's otherwise.
+          const double rounded = std::fabs(m) < 0x1p19f ? 0 : std::fabs(difference) * 1.4;
+          const double error = std::fabs(static_cast<double>(t.weigh_short(x, factor, m)) - want) / want / 0x1p-24;
+          worst = std::max(worst, error - rounded);
+        }
+        EXPECT_LE(worst, 8 + 1.9) << m << " " << factor;
+        EXPECT_EQ(t.weigh_short(-kInfinity, factor, m), 0.0f);
+        EXPECT_TRUE(std::isnan(t.weigh_short(kQuietNaN, factor, m)));
+      }
+    }
+  });
+  if (short_ones == 0) GTEST_SKIP() << "no instruction set of this machine multiplies pairs of BF16";
 }
 
 TEST(KernelMath, PowerOfTwo) {

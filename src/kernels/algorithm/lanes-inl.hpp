@@ -14,6 +14,7 @@
 #include "kernels/algorithm/ahead-inl.hpp"
 #include "kernels/algorithm/merge-inl.hpp"
 #include "kernels/algorithm/scores-inl.hpp"
+#include "kernels/algorithm/weigh-inl.hpp"
 #include "kernels/kernel_table.hpp"
 
 // The forward with many rows in the vector lanes: weights of a run of keys, and their products with the values.
@@ -106,12 +107,23 @@ HWY_INLINE void LaneWeights(const VF* m, float late_factor, const float* value_s
                             std::size_t keys, bool guard, std::size_t lanes, float* HWY_RESTRICT scores, VF* l) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
-  const VF factor = hn::Set(d, late_factor);
+  Weigher<Unit> weigh[NV];
   VF sum[NV], chain[NV];
-  for (int v = 0; v < NV; ++v) sum[v] = hn::Zero(d);
+  bool far = false;
+  for (int v = 0; v < NV; ++v) {
+    sum[v] = hn::Zero(d);
+    weigh[v] = {m[v], hn::Set(d, late_factor)};
+    far = far || weigh[v].far();
+  }
+  for (std::size_t key = 0; far && key < keys; ++key) {
+    for (std::size_t v = 0; v < NV; ++v) {
+      float* at = scores + key * lanes + v * n;
+      hn::StoreU(weigh[v].Nearer(hn::LoadU(d, at)), d, at);
+    }
+  }
   const auto weight = [&](std::size_t key, std::size_t v) HWY_ATTR {
     const VF x = hn::LoadU(d, scores + key * lanes + v * n);
-    VF p = Exp2<kLeastWeight>(d, Unit::Shifted(x, factor, m[v]));
+    VF p = weigh[v](x);
     chain[v] = hn::Add(chain[v], p);
     if constexpr (!kPlain) {
       if (value_scales != nullptr) p = hn::Mul(p, hn::Set(d, value_scales[key]));

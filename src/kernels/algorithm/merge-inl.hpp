@@ -28,10 +28,6 @@ constexpr std::size_t RoundUp(std::size_t value, std::size_t multiple) {
 
 constexpr std::size_t kFewRows = Floats::kFewRows;
 
-// Weights below 2 to this power are 0. Beside the largest of the run or chunk, about 1, they are lost in any sum; but their
-// products would be denormal, which costs processors a hundred cycles each, and sharp heads are full of them.
-constexpr int kLeastWeight = -96;
-
 // The places of a tile: lanes in whole vectors (in whole tiles, where they multiply), or a few rows.
 template <class Unit>
 HWY_INLINE std::size_t PlacesOf(const Tile& tile) {

@@ -35,7 +35,6 @@ struct QuadWords {
   static constexpr bool kChains = false;
   static constexpr bool kScaledQueries = true;
 
-  static HWY_INLINE VF Shifted(VF x, VF /*factor*/, VF m) { return hn::Sub(x, m); }
   static HWY_INLINE const float* Row(DType /*type*/, const void* base, std::int64_t at, std::int64_t step,
                                      std::int64_t count, float* scratch) {
     return WordRow<std::int8_t>(base, at, step, count, scratch);

@@ -12,6 +12,7 @@
 #include "hwy/highway.h"
 #include "kernels/algorithm/merge-inl.hpp"
 #include "kernels/algorithm/scores-inl.hpp"
+#include "kernels/algorithm/weigh-inl.hpp"
 #include "kernels/kernel_table.hpp"
 
 // What a few rows do between their two products: masks and the softmax over a run of keys, keys in the lanes. Compiled
@@ -149,9 +150,11 @@ HWY_NOINLINE void RowWeights(const TileState& state, std::size_t rows, std::size
       m = next;
       node[r] = hn::GetLane(m);
     }
+    const Weigher<Unit> weigh(m, late_factor);
+    const bool far = weigh.far();
     for (std::size_t i = 0; i < kRun; i += n) {
       const VF x = hn::LoadU(d, row + i);
-      VF p = Exp2<kLeastWeight>(d, Unit::Shifted(x, late_factor, m));
+      VF p = weigh(far ? weigh.Nearer(x) : x);
       if (guard) p = hn::IfThenElse(hn::Eq(x, forbidden), hn::Neg(hn::Zero(d)), p);
       hn::StoreU(p, d, row + i);
     }

@@ -31,7 +31,6 @@ struct TileWords {
   static constexpr int kFewRows = 0;
   static constexpr bool kScaledQueries = false;
 
-  static HWY_INLINE VF Shifted(VF x, VF factor, VF m) { return hn::MulSub(x, factor, m); }
   static HWY_INLINE const float* Row(DType type, const void* base, std::int64_t at, std::int64_t step,
                                      std::int64_t count, float* scratch) {
     return PairRow(type, base, at, step, count, scratch);

@@ -77,8 +77,6 @@ struct Floats : PlainSums {
   static constexpr bool kScaledQueries = true;
 
   static HWY_INLINE VF MulAdd(VF a, VF b, VF sum) { return hn::MulAdd(a, b, sum); }
-  // A finished score less its row's maximum.
-  static HWY_INLINE VF Shifted(VF x, VF /*factor*/, VF m) { return hn::Sub(x, m); }
 
   // A row of `count` values as words: where it lies, or in scratch.
   static HWY_INLINE const float* Row(DType type, const void* base, std::int64_t at, std::int64_t step,
@@ -105,7 +103,6 @@ struct Pairs : PlainSums {
     asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(a.raw), "v"(b.raw));
     return sum;
   }
-  static HWY_INLINE VF Shifted(VF x, VF factor, VF m) { return hn::MulSub(x, factor, m); }
 
   static HWY_INLINE const float* Row(DType type, const void* base, std::int64_t at, std::int64_t step,
                                      std::int64_t count, float* scratch) {
