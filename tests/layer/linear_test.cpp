@@ -109,6 +109,20 @@ TEST_P(LinearLayer, EverySize) {
   }
 }
 
+// Many inputs are summed in pieces that go on from y; few rows take them in one go, to the same bits.
+TEST_P(LinearLayer, EveryDepth) {
+  constexpr std::int64_t kOut = 40, kRows = 14;
+  for (const std::int64_t in : {2047, 2048, 2049, 2050, 4097}) {
+    const std::vector<float> w = normals(in * kOut, 40), b = normals(kOut, 41), x = normals(kRows * in, 42);
+    std::vector<float> y(static_cast<std::size_t>(kRows * kOut), 777.0f), alone(y);
+    const Linear linear(matrix(w, kOut, in), row(b));
+    linear.run(x.data(), kRows, in, y.data(), kOut);
+    EXPECT_EQ(wrong(x, w, b, y, kRows, in, kOut, Activation::kNone), "") << in;
+    for (std::int64_t r = 0; r < kRows; ++r) linear.run(x.data() + r * in, 1, in, alone.data() + r * kOut, kOut);
+    EXPECT_EQ(y, alone) << in;
+  }
+}
+
 TEST_P(LinearLayer, Epilogues) {
   for (const Activation activation : {Activation::kNone, Activation::kRelu, Activation::kGelu, Activation::kGeluTanh}) {
     for (const bool with_bias : {false, true}) {
@@ -197,7 +211,7 @@ std::vector<float> rounded_to_bf16(std::vector<float> values) {
 // F32 does.
 TEST_P(LinearLayer, Bf16WeightsAreThoseOfTheRoundedValues) {
   const bool pairs = kernels::active_table().bf16_rows;
-  for (const auto& [in, out] : {std::pair<std::int64_t, std::int64_t>{64, 96}, {33, 17}, {1, 70}, {1030, 40}}) {
+  for (const auto& [in, out] : {std::pair<std::int64_t, std::int64_t>{64, 96}, {33, 17}, {1, 70}, {3080, 40}}) {
     const std::vector<float> w = normals(in * out, 30), b = normals(out, 31), rounded = rounded_to_bf16(w);
     const Linear linear(matrix(w, out, in), row(b), DType::kBF16), same(matrix(rounded, out, in), row(b));
     for (std::int64_t rows = 1; rows <= 60; ++rows) {

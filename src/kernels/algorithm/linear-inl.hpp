@@ -29,9 +29,12 @@ constexpr int kLinearRows = 6;
 #else
 constexpr int kLinearRows = 12;
 #endif
-// Inputs summed before the next panel is read: a panel of this depth and the rows beside it stay in the nearest caches.
-// Sums go on from y, so the depth does not touch the bits. It is even: pairs stay together.
-constexpr std::int64_t kLinearDepth = 512;
+// Inputs summed before the next panel is read: a panel of this depth and the rows beside it stay in the second cache.
+// Where a sum goes on from y, rows of y a power of two apart meet in few lines of a cache: depth pays. Sums go on in
+// the same order, so it does not touch the bits. It is even: pairs stay together.
+constexpr std::int64_t kLinearDepth = 2048;
+// The same for rows that are rounded to pairs first, on the stack.
+constexpr std::int64_t kPairsDepth = 1536;
 // How far ahead of its use a panel is fetched, in words: weights that the second cache does not hold arrive in time.
 constexpr std::size_t kLinearAhead = 512;
 
@@ -261,7 +264,7 @@ void Linear(const LinearCall& call, std::int64_t row_begin, std::int64_t row_end
 void LinearBf16(const LinearCall& call, std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin,
                 std::int64_t panel_end) {
   if (call.type != DType::kBF16) return Linear(call, row_begin, row_end, panel_begin, panel_end);
-  constexpr std::int64_t kRows = 4 * kLinearRows, kWords = kRows * kLinearDepth / 2;
+  constexpr std::int64_t kRows = 4 * kLinearRows, kWords = kRows * kPairsDepth / 2;
   const DF d;
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
   const std::int64_t width = kPanelVectors * n;
