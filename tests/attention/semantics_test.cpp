@@ -709,12 +709,15 @@ TEST_P(Semantics, SinksAddMassAndNoValue) {
 }
 
 TEST_P(Semantics, LargeScores) {
-  for (const double size : {30.0, 1e3, 1e6, 1e15}) {
-    Call call({.tq = 30, .tk = 700, .d = 16, .dv = 8});
-    call.k.fill([&, engine = std::mt19937_64(3), normal = std::normal_distribution<double>()](const Index&) mutable {
-      return normal(engine) * size;
-    });
-    EXPECT_EQ(call.wrong(), "") << size;
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    for (const double size : {30.0, 1e3, 1e6, 1e15, 1e25}) {
+      for (const std::int64_t tq : {3, 30}) {
+        Call call({.tq = tq, .tk = 700, .d = 16, .dv = 8}, type, DType::kF32, 1);
+        call.k.fill([&, engine = std::mt19937_64(3), normal = std::normal_distribution<double>()](
+                        const Index&) mutable { return normal(engine) * size; });
+        EXPECT_EQ(call.wrong(), "") << name_of(type) << ", " << size << ", " << tq << " queries";
+      }
+    }
   }
 }
 

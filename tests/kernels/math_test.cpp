@@ -195,12 +195,14 @@ TEST(KernelMath, ShortWeights) {
           const double difference = static_cast<double>(x) * static_cast<double>(factor) - static_cast<double>(m);
           if (difference < -95.9) continue;
           const double want = std::exp2(difference);
-          // A far score's own last place, a difference's otherwise.
-          const double rounded = std::fabs(m) < 0x1p19f ? 0 : std::fabs(difference) * 1.4;
+          // Far from 0 the score's own last place, 0.7 of it as a share of the weight.
+          const double rounded = std::fabs(m) < 0x1p19f ? 0 : 0.7 * (std::fabs(difference + m) + std::fabs(difference));
           const double error = std::fabs(static_cast<double>(t.weigh_short(x, factor, m)) - want) / want / 0x1p-24;
           worst = std::max(worst, error - rounded);
         }
         EXPECT_LE(worst, 8 + 1.9) << m << " " << factor;
+        // The score whose product was rounded to the maximum itself.
+        for (const float x : {3.1e9f, 7.7e12f, 5.3e29f}) EXPECT_EQ(t.weigh_short(x, factor, x * factor), 1.0f) << x;
         EXPECT_EQ(t.weigh_short(-kInfinity, factor, m), 0.0f);
         EXPECT_TRUE(std::isnan(t.weigh_short(kQuietNaN, factor, m)));
       }

@@ -54,7 +54,8 @@ class Weigher {
   }
 
  private:
-  HWY_INLINE VF Less(VF x) const { return Unit::kScaledQueries ? hn::Sub(x, m_) : hn::MulSub(x, factor_, m_); }
+  // The product is rounded by itself, as the maximum's was: far from 0 what it rounds is more than any weight bears.
+  HWY_INLINE VF Less(VF x) const { return hn::Sub(Unit::kScaledQueries ? x : hn::Mul(x, factor_), m_); }
   // From here on a score's sixteenths would not be exact.
   HWY_INLINE auto Far() const {
     const DF d;
