@@ -68,8 +68,10 @@ double Limits::reading(std::int64_t count, int threads, const Read& read) {
 double Limits::memory(const kernels::KernelTable& table, int threads, int multiplies) {
   const float* from = memory_to_read();
   const auto lines = static_cast<std::int64_t>(memory_.size() / 16);
+  constexpr std::int64_t kAhead = 4096;  // floats: farther or nearer is no faster
   return reading(lines, threads, [&](std::int64_t begin, std::int64_t end) {
-    return table.read_work(from + begin * 16, (end - begin) * 16, multiplies);
+    const float* first = from + begin * 16;
+    return table.read_work(first, (end - begin) * 16, multiplies, multiplies > 0 ? first + kAhead : nullptr);
   });
 }
 
@@ -80,11 +82,11 @@ double Limits::memory_in_pieces(const kernels::KernelTable& table, int threads, 
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::shuffle(order.begin(), order.end(), std::mt19937_64(7));
   return reading(static_cast<std::int64_t>(order.size()), threads, [&](std::int64_t begin, std::int64_t end) {
+    constexpr std::int64_t kAhead = 4;  // pieces
+    const auto piece = [&](std::int64_t i) { return from + order[static_cast<std::size_t>(i)] * size; };
     float sum = 0;
     for (std::int64_t i = begin; i < end; ++i) {
-      const float* next = from + order[static_cast<std::size_t>(std::min(i + 1, end - 1))] * size;
-      for (std::size_t at = 0; at < size; at += 16) __builtin_prefetch(next + at, 0, 2);
-      sum += table.read_work(from + order[static_cast<std::size_t>(i)] * size, static_cast<std::int64_t>(size), 0);
+      sum += table.read_work(piece(i), static_cast<std::int64_t>(size), 0, piece(std::min(i + kAhead, end - 1)));
     }
     return sum;
   });

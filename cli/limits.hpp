@@ -21,8 +21,8 @@ class Limits {
   double arithmetic(Work work, int threads, double least = 4e-3);
   // GB/s of reading beyond_caches(), each vector multiplied and added so many times meanwhile: a multiple of 8.
   double memory(const kernels::KernelTable& table, int threads, int multiplies = 0);
-  // The same in pieces of so many bytes, a multiple of 64, that follow each other in no order. The next one is fetched
-  // while one is read.
+  // The same in pieces of so many bytes, a multiple of 512, that follow each other in no order. They are fetched some
+  // pieces before they are read.
   double memory_in_pieces(const kernels::KernelTable& table, int threads, std::size_t bytes);
 
  private:

@@ -240,7 +240,8 @@ struct KernelTable {
   // Work that only the FMA units limit: returns the FLOP done; the value keeps the compiler from dropping it.
   double (*fma_work)(std::int64_t rounds, float* value);
   // Reads the floats once and returns their sum; each vector is multiplied and added so many times, a multiple of 8.
-  float (*read_work)(const float* data, std::int64_t count, int multiplies);
+  // What lies from `ahead` on is fetched meanwhile, as many floats; null: nothing.
+  float (*read_work)(const float* data, std::int64_t count, int multiplies, const float* ahead);
 };
 
 }  // namespace manyheads::kernels

@@ -116,7 +116,7 @@ TEST_F(Dispatch, TheUnitsOfWorkCountWhatTheyDo) {
     EXPECT_DOUBLE_EQ(table.fma_work(2000, &value), 2 * once);
     std::vector<float> data(4096, 1.0f);
     for (const int multiplies : {0, 8, 32}) {
-      EXPECT_EQ(table.read_work(data.data(), 4096, multiplies), 4096.0f) << table.name;
+      EXPECT_EQ(table.read_work(data.data(), 4096, multiplies, data.data()), 4096.0f) << table.name;
     }
   }
   if (kernels::bf16_dot_work() != nullptr) {

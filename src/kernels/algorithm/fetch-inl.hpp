@@ -6,8 +6,8 @@
 #define MANYHEADS_FETCH_INL_HPP
 #endif
 
-#include <algorithm>
 #include <cstddef>
+#include <limits>
 
 #include "hwy/highway.h"
 
@@ -21,44 +21,55 @@ struct Stretch {
   const char* end;
 };
 
-// Fetches stretches of memory line by line, evenly over the steps of other work: a burst would leave the memory idle for
-// the rest of the time.
+// Fetches stretches of memory line by line, evenly over the steps of other work: a burst would leave the memory idle
+// for the rest of the time. As many lines each step: where their number changes, the steps pay for branches foretold
+// wrong.
 class Fetcher {
  public:
   Fetcher(const Stretch* stretches, std::size_t count, std::size_t steps) : next_(stretches), last_(stretches + count) {
     std::size_t lines = 0;
     for (const Stretch* s = next_; s != last_; ++s) lines += static_cast<std::size_t>(s->end - s->begin) / 64;
     each_step_ = static_cast<std::ptrdiff_t>((lines + steps - 1) / steps * 64);
-    if (count > 0) take();
+    if (lines == 0) stop();
   }
   HWY_INLINE void operator()(const float* /*here*/) {
-    for (std::ptrdiff_t left = each_step_; left > 0;) {
-      if (at_ == end_) {
-        if (next_ == last_) break;
-        take();
-      }
-      const std::ptrdiff_t part = std::min(left, end_ - at_);
-      left -= part;
-      for (const char* stop = at_ + part; at_ != stop; at_ += 64) {
-        __builtin_prefetch(at_, 0, 3);
-      }
+    if (HWY_LIKELY(whole_steps_ > 0)) {
+      --whole_steps_;
+      const char* at = at_;
+      for (std::ptrdiff_t left = each_step_; left > 0; left -= 64, at += 64) __builtin_prefetch(at, 0, 3);
+      at_ = at;
+    } else {
+      across();
     }
 #if HWY_TARGET == HWY_AVX3
-    asm volatile("" : "+m"(at_), "+m"(end_));  // stays in memory: the work needs the registers
+    asm volatile("" : "+m"(at_), "+m"(whole_steps_));  // stays in memory: the work needs the registers
 #endif
   }
 
  private:
-  HWY_INLINE void take() {
-    at_ = next_->begin;
-    end_ = next_->end;
-    ++next_;
+  // A step that does not lie in one stretch. Inline: a call would cost the work its registers.
+  HWY_INLINE void across() {
+    for (std::ptrdiff_t left = each_step_;;) {
+      for (; left > 0 && at_ != end_; left -= 64, at_ += 64) __builtin_prefetch(at_, 0, 3);
+      if (left == 0) break;
+      if (next_ == last_) return stop();
+      at_ = next_->begin;
+      end_ = next_->end;
+      ++next_;
+    }
+    whole_steps_ = end_ - at_ < each_step_ ? 0 : (end_ - at_) / each_step_;
   }
+  void stop() {
+    each_step_ = 0;
+    whole_steps_ = std::numeric_limits<std::ptrdiff_t>::max();
+  }
+
   const Stretch* next_;
   const Stretch* last_;
   const char* at_ = nullptr;
   const char* end_ = nullptr;
-  std::ptrdiff_t each_step_ = 0;  // bytes
+  std::ptrdiff_t each_step_ = 0;    // bytes
+  std::ptrdiff_t whole_steps_ = 0;  // that lie in this stretch
 };
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE

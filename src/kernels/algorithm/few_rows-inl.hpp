@@ -81,10 +81,10 @@ constexpr int KeysBeside() {
 #endif
 }
 
-// Keys whose values are multiplied between two calls of what is done meanwhile, for units of so many terms a word:
-// where many vectors are read a key and few rows wait for memory, more calls of less each.
-template <int R, std::size_t kTerms>
-constexpr std::size_t kKeysAFetch = HWY_TARGET == HWY_AVX3 && R <= 2 ? kTerms : 4;
+// Keys whose values are multiplied between two calls of what is done meanwhile: fetches of a few lines at a time. A
+// burst fills the queue of lines that are missing, and holds up what the rows read.
+template <class Unit>
+constexpr std::size_t kKeysAFetch = HWY_TARGET == HWY_AVX3 ? Unit::kTerms : 4;
 
 // Products of R rows of queries with K vectors of keys, word by word as they come, in the order of Products.
 template <class Unit, int R, int K>
@@ -156,52 +156,6 @@ HWY_INLINE void ScoreRows(const AttentionCall& call, const TileState& state, con
   }
 }
 
-// AddValues for values as they lie in the caller's memory: `chains` holds where the keys of each chain begin, that of place
-// 0 first, `stride` values apart. They become F32 on their way into the registers.
-template <class Values, int NV, int R, class Meanwhile>
-HWY_INLINE void AddInPlace(const float* HWY_RESTRICT weights, const typename Values::Element* const* chains,
-                           std::size_t stride, std::size_t place, std::size_t keys, bool fresh, std::size_t width,
-                           float* HWY_RESTRICT output, Meanwhile&& meanwhile) {
-  constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
-  constexpr std::size_t kChain = static_cast<std::size_t>(kChainKeys);
-  const DF d;
-  const std::size_t n = hn::Lanes(d);
-  VF total[R][NV];
-  Clear(total);
-  for (std::size_t key = 0; key < keys;) {
-    const std::size_t last = std::min(keys, ((place + key) / kChain + 1) * kChain - place);
-    const bool first = key == 0;
-    const typename Values::Element* from = chains[(place + key) / kChain];
-    VF chain[R][NV];
-    Clear(chain);
-    while (key < last) {
-      meanwhile(nullptr);
-      for (const std::size_t stop = std::min(last, key + kKeysAFetch<R, 1>); key < stop; ++key, from += stride) {
-        VF value[NV];
-        LoadVectors<Values>(from, value);
-#pragma GCC unroll 8
-        for (std::size_t r = 0; r < R; ++r) {
-          const VF weight = hn::Set(d, weights[r * kRun + key]);
-#pragma GCC unroll 4
-          for (std::size_t v = 0; v < NV; ++v) chain[r][v] = hn::MulAdd(weight, value[v], chain[r][v]);
-        }
-      }
-    }
-#pragma GCC unroll 8
-    for (std::size_t r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-      for (std::size_t v = 0; v < NV; ++v) total[r][v] = first ? chain[r][v] : hn::Add(total[r][v], chain[r][v]);
-    }
-  }
-  for (std::size_t r = 0; r < R; ++r) {
-    InOrder<Values>(total[r]);
-    for (std::size_t v = 0; v < NV; ++v) {
-      float* to = output + r * width + v * n;
-      hn::StoreU(fresh ? total[r][v] : hn::Add(hn::LoadU(d, to), total[r][v]), d, to);
-    }
-  }
-}
-
 // Weights as words, in place: each row's packed at its begin.
 template <class Unit, int R>
 HWY_INLINE void PackWeights(float* HWY_RESTRICT scores) {
@@ -214,16 +168,90 @@ HWY_INLINE void PackWeights(float* HWY_RESTRICT scores) {
   }
 }
 
-#if HWY_TARGET != HWY_SCALAR
-// AddValues for pairs from values as they lie in the caller's memory, as AddInPlace has them: an even number of keys
-// from an even place on, and weights as words.
-template <class Unit, int NV, int R, class Meanwhile>
-HWY_INLINE void AddPairsInPlace(const float* HWY_RESTRICT weights, const typename Unit::Element* const* chains,
-                                std::size_t stride, std::size_t place, std::size_t keys, bool fresh, std::size_t width,
-                                float* HWY_RESTRICT output, Meanwhile&& meanwhile) {
-  constexpr bool kInBlocks = std::is_same_v<typename Unit::Element, bfloat16>;
+// Values of a run as they lie in the caller's memory: where the keys of each chain begin, that of place 0 first,
+// `stride` values apart.
+template <class Element>
+struct ValuesInPlace {
+  std::size_t chain_end(std::size_t key) const {
+    constexpr std::size_t kChain = static_cast<std::size_t>(kChainKeys);
+    return std::min(keys, ((place + key) / kChain + 1) * kChain - place);
+  }
+  const Element* chain(std::size_t key) const { return chains[(place + key) / static_cast<std::size_t>(kChainKeys)]; }
+
+  const Element* chains[kRunKeys / kChainKeys];
+  std::size_t stride, place, keys;
+};
+
+// Adds the values from `from` on of keys [key, last), times the weights of R rows, to NV vectors of sums. They become
+// the unit's words on their way into the registers.
+template <class Unit, class Values, int NV, int R, class Meanwhile>
+HWY_INLINE void AddChain(const float* HWY_RESTRICT weights, const typename Values::Element* from, std::size_t stride,
+                         std::size_t key, std::size_t last, VF (&sum)[R][NV], Meanwhile&& meanwhile) {
   constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
-  constexpr std::size_t kChain = static_cast<std::size_t>(kChainKeys);
+  constexpr std::size_t kTerms = Unit::kTerms;
+  while (key < last) {
+    meanwhile(nullptr);
+    for (const std::size_t stop = std::min(last, key + kKeysAFetch<Unit>); key < stop; key += kTerms) {
+      VF value[NV];
+      if constexpr (kTerms == 1) {
+        LoadVectors<Values>(from, value);
+      } else {
+        LoadPairs<NV>(from, from + stride, value);
+      }
+      from += kTerms * stride;
+#pragma GCC unroll 8
+      for (std::size_t r = 0; r < R; ++r) {
+        const float* at = weights + r * kRun + key / kTerms;
+        const VF weight = hn::Set(DF(), kTerms == 1 ? *at : WordAt(at));
+#pragma GCC unroll 4
+        for (std::size_t v = 0; v < NV; ++v) sum[r][v] = Unit::MulAdd(weight, value[v], sum[r][v]);
+      }
+    }
+  }
+}
+
+// AddValues of NV vectors by one chain; `total` holds the sums of the run's chains before it. Chain by chain and not
+// vector by vector: what was fetched first is read first, before what comes after it takes its place in the first
+// cache.
+template <class Unit, class Values, int NV, int R, class Meanwhile>
+HWY_INLINE void AddChainInPlace(const float* HWY_RESTRICT weights,
+                                const ValuesInPlace<typename Values::Element>& values, std::size_t key, std::size_t i,
+                                bool fresh, std::size_t width, float* HWY_RESTRICT total, float* HWY_RESTRICT output,
+                                Meanwhile&& meanwhile) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  const std::size_t last = values.chain_end(key);
+  VF sum[R][NV];
+  Clear(sum);
+  AddChain<Unit, Values, NV, R>(weights, values.chain(key) + i, values.stride, key, last, sum, meanwhile);
+#pragma GCC unroll 8
+  for (std::size_t r = 0; r < R; ++r) {
+    float* so_far = total + r * width;
+    float* to = output + r * width;
+    if (key > 0) {
+#pragma GCC unroll 4
+      for (std::size_t v = 0; v < NV; ++v) sum[r][v] = hn::Add(hn::LoadU(d, so_far + v * n), sum[r][v]);
+    }
+    if (last < values.keys) {
+#pragma GCC unroll 4
+      for (std::size_t v = 0; v < NV; ++v) hn::StoreU(sum[r][v], d, so_far + v * n);
+      continue;
+    }
+    InOrder<Values>(sum[r]);
+#pragma GCC unroll 4
+    for (std::size_t v = 0; v < NV; ++v) {
+      hn::StoreU(fresh ? sum[r][v] : hn::Add(hn::LoadU(d, to + v * n), sum[r][v]), d, to + v * n);
+    }
+  }
+}
+
+#if HWY_TARGET != HWY_SCALAR
+// AddValues of NV vectors for pairs: an even number of keys from an even place on, and weights as words.
+template <class Unit, class Values, int NV, int R, class Meanwhile>
+HWY_INLINE void AddPairsInPlace(const float* HWY_RESTRICT weights,
+                                const ValuesInPlace<typename Values::Element>& values, std::size_t i, bool fresh,
+                                std::size_t width, float* HWY_RESTRICT output, Meanwhile&& meanwhile) {
+  constexpr bool kInBlocks = std::is_same_v<typename Unit::Element, bfloat16>;
   const DF d;
   const std::size_t n = hn::Lanes(d);
   VF sum[R][NV];
@@ -234,22 +262,9 @@ HWY_INLINE void AddPairsInPlace(const float* HWY_RESTRICT weights, const typenam
 #pragma GCC unroll 4
     for (std::size_t v = 0; kInBlocks && v < NV; v += 2) SplitBlocks(sum[r][v], sum[r][v + 1]);
   }
-  for (std::size_t key = 0; key < keys;) {
-    const std::size_t last = std::min(keys, ((place + key) / kChain + 1) * kChain - place);
-    const typename Unit::Element* from = chains[(place + key) / kChain];
-    while (key < last) {
-      meanwhile(nullptr);
-      for (const std::size_t stop = std::min(last, key + kKeysAFetch<R, 2>); key < stop; key += 2, from += 2 * stride) {
-        VF value[NV];
-        LoadPairs<NV>(from, from + stride, value);
-#pragma GCC unroll 8
-        for (std::size_t r = 0; r < R; ++r) {
-          const VF weight = hn::Set(d, WordAt(weights + r * kRun + key / 2));
-#pragma GCC unroll 4
-          for (std::size_t v = 0; v < NV; ++v) sum[r][v] = Unit::MulAdd(weight, value[v], sum[r][v]);
-        }
-      }
-    }
+  for (std::size_t key = 0; key < values.keys; key = values.chain_end(key)) {
+    AddChain<Unit, Values, NV, R>(weights, values.chain(key) + i, values.stride, key, values.chain_end(key), sum,
+                                  meanwhile);
   }
 #pragma GCC unroll 8
   for (std::size_t r = 0; r < R; ++r) {
@@ -261,44 +276,54 @@ HWY_INLINE void AddPairsInPlace(const float* HWY_RESTRICT weights, const typenam
 }
 #endif
 
-// AddValues over the whole width, where the values can be read so: dense, in whole vectors, of a type that the target
-// converts or multiplies as it is, and nothing to guard against. False: nothing was done. A chain lies in one page,
-// since pages hold whole chains. The weights are lost.
+// Calls f(vectors, i) for columns i of `width`, kMost vectors at a time and the rest kLeast at a time.
+template <int kMost, int kLeast, class F>
+HWY_INLINE void EachColumns(std::size_t width, F&& f) {
+  const std::size_t n = LaneCount();
+  std::size_t i = 0;
+  for (; i + kMost * n <= width; i += kMost * n) f(std::integral_constant<int, kMost>(), i);
+  for (; i < width; i += kLeast * n) f(std::integral_constant<int, kLeast>(), i);
+}
+
+// AddValues over the whole width, where the values can be read as they lie: dense, in whole vectors, of a type that the
+// target converts or multiplies as it is, and nothing to guard against. False: nothing was done. A chain lies in one
+// page, since pages hold whole chains. The weights are lost; `total` has room for R rows.
 template <class Unit, int R, class Meanwhile>
 HWY_INLINE bool AddInPlace(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::size_t keys,
-                           float* HWY_RESTRICT weights, bool fresh, float* HWY_RESTRICT output, Meanwhile&& meanwhile) {
+                           float* HWY_RESTRICT weights, bool fresh, float* HWY_RESTRICT total,
+                           float* HWY_RESTRICT output, Meanwhile&& meanwhile) {
   constexpr int kVectors = VectorsBeside<R>();
   constexpr int kLeast = std::is_same_v<typename Unit::Element, bfloat16> ? 2 : 1;  // vectors at a time
-  const std::size_t n = LaneCount();
   const std::size_t width = static_cast<std::size_t>(call.dv);
-  if (kVectors < kLeast || call.value_words != nullptr || call.v_stride[3] != 1 || width % (kLeast * n) != 0 ||
-      keys % Unit::kTerms != 0)
+  if (kVectors < kLeast || call.value_words != nullptr || call.v_stride[3] != 1 ||
+      width % (kLeast * LaneCount()) != 0 || keys % Unit::kTerms != 0)
     return false;
   bool done = false;
   WithType(call.kv_type, [&]<class Values>(Values) HWY_ATTR {
-    constexpr bool kPairs = Unit::kTerms == 2 && std::is_same_v<typename Values::Element, typename Unit::Element>;
+    using Element = typename Values::Element;
+    constexpr bool kPairs = Unit::kTerms == 2 && std::is_same_v<Element, typename Unit::Element>;
     if constexpr (kVectors >= kLeast && (kPairs || (Unit::kTerms == 1 && Values::kWhole))) {
-      if constexpr (kPairs) PackWeights<Unit, R>(weights);
-      const typename Values::Element* chains[kRunKeys / kChainKeys] = {};
+      ValuesInPlace<Element> values{
+          {}, static_cast<std::size_t>(call.v_stride[2]), static_cast<std::size_t>(begin % kRunKeys), keys};
       for (std::int64_t key = begin; key < begin + static_cast<std::int64_t>(keys);
            key = (key / kChainKeys + 1) * kChainKeys) {
-        chains[key % kRunKeys / kChainKeys] =
-            static_cast<const typename Values::Element*>(call.v) + call.v_at(tile.batch, tile.kv_head, key);
+        values.chains[key % kRunKeys / kChainKeys] =
+            static_cast<const Element*>(call.v) + call.v_at(tile.batch, tile.kv_head, key);
       }
-      const std::size_t stride = static_cast<std::size_t>(call.v_stride[2]);
-      const std::size_t place = static_cast<std::size_t>(begin % kRunKeys);
-      const auto add = [&]<int kSome>(std::integral_constant<int, kSome>, std::size_t i) HWY_ATTR {
-        const typename Values::Element* from[kRunKeys / kChainKeys];
-        for (std::size_t c = 0; c < kRunKeys / kChainKeys; ++c) from[c] = chains[c] == nullptr ? nullptr : chains[c] + i;
-        if constexpr (kPairs) {
-          AddPairsInPlace<Unit, kSome, R>(weights, from, stride, place, keys, fresh, width, output + i, meanwhile);
-        } else {
-          AddInPlace<Values, kSome, R>(weights, from, stride, place, keys, fresh, width, output + i, meanwhile);
+      if constexpr (kPairs) {
+        PackWeights<Unit, R>(weights);
+        EachColumns<kVectors, kLeast>(
+            width, [&]<int kSome>(std::integral_constant<int, kSome>, std::size_t i) HWY_ATTR {
+              AddPairsInPlace<Unit, Values, kSome, R>(weights, values, i, fresh, width, output + i, meanwhile);
+            });
+      } else {
+        for (std::size_t key = 0; key < keys; key = values.chain_end(key)) {
+          EachColumns<kVectors, 1>(width, [&]<int kSome>(std::integral_constant<int, kSome>, std::size_t i) HWY_ATTR {
+            AddChainInPlace<Unit, Values, kSome, R>(weights, values, key, i, fresh, width, total + i, output + i,
+                                                    meanwhile);
+          });
         }
-      };
-      std::size_t i = 0;
-      for (; i + kVectors * n <= width; i += kVectors * n) add(std::integral_constant<int, kVectors>(), i);
-      for (; i < width; i += kLeast * n) add(std::integral_constant<int, kLeast>(), i);
+      }
       done = true;
     }
   });
@@ -397,8 +422,8 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     const std::size_t place = static_cast<std::size_t>(begin - run);
     const std::size_t count = static_cast<std::size_t>(end - begin);
 
-    const std::size_t steps = kRun / (KeysBeside<R>() * n) * (key_words / 4) * kMeanwhileABlock<KeysBeside<R>()> +
-                              (width + kVectors * n - 1) / (kVectors * n) * (kRun / kKeysAFetch<R, Unit::kTerms>);
+    const std::size_t steps = kRun / (KeysBeside<R>() * n) * (key_words / 4) * kMeanwhileABlock +
+                              (width + kVectors * n - 1) / (kVectors * n) * (kRun / kKeysAFetch<Unit>);
     Stretch ahead[kMostStretches];
     const std::int64_t next = std::min(run + kRunKeys, range.any.end), after = std::min(next + kRunKeys, range.any.end);
     std::size_t stretches = StretchesOf(call, tile, next, after, ahead);
@@ -450,7 +475,8 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
       values = QuadRows(call, tile, begin, end, n, scratch + at.values);
       AddByteRows<Unit, R, kVectors>(values, Words<Unit>(count), fresh, width, scores, output, fetch);
     } else {
-      if (!masked && AddInPlace<Unit, R>(call, tile, begin, count, scores, fresh, output, fetch)) return;
+      if (!masked && AddInPlace<Unit, R>(call, tile, begin, count, scores, fresh, scratch + at.values, output, fetch))
+        return;
       if (!masked) values = ValueRows<Unit>(call, tile, begin, end, n, scratch + at.values);
       AddRows<Unit, R>(values, place, count, guard, fresh, width, scores, output, fetch);
     }

@@ -6,7 +6,6 @@
 #define MANYHEADS_LIMITS_INL_HPP
 #endif
 
-#include <algorithm>
 #include <cstdint>
 
 #include "hwy/highway.h"
@@ -36,10 +35,9 @@ double FmaWork(std::int64_t rounds, float* value) {
   return 2.0 * kChains * static_cast<double>(hn::Lanes(d)) * static_cast<double>(rounds);
 }
 
-float ReadWork(const float* data, std::int64_t count, int multiplies) {
+float ReadWork(const float* data, std::int64_t count, int multiplies, const float* ahead) {
   const DF d;
   constexpr int kStreams = 8;
-  constexpr std::int64_t kAhead = 4096;  // values: farther or nearer is no faster
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
   VF acc[kStreams], work[kStreams];
 #pragma GCC unroll 8
@@ -50,8 +48,7 @@ float ReadWork(const float* data, std::int64_t count, int multiplies) {
     for (int s = 0; s < kStreams; ++s) {
       const VF x = hn::LoadU(d, data + i + s * n);
       acc[s] = hn::Add(acc[s], x);
-      if (multiplies == 0) continue;
-      __builtin_prefetch(data + std::min(i + s * n + kAhead, count - 1), 0, 2);
+      if (ahead != nullptr) __builtin_prefetch(ahead + i + s * n, 0, 3);
       for (int m = 0; m < multiplies; m += kStreams) {
 #pragma GCC unroll 8
         for (int w = 0; w < kStreams; ++w) work[w] = hn::MulAdd(x, hn::Zero(d), work[w]);

@@ -41,10 +41,9 @@ struct LaneRows {
   }
 };
 
-// How often other work is to be done meanwhile in a block of K vectors by four words. Few queries, which have many
-// vectors of keys at a time, wait for memory: a burst of fetching would hold up what they read.
-template <std::size_t K>
-constexpr std::size_t kMeanwhileABlock = K == 4 ? 4 : 1;
+// How often other work is to be done meanwhile in a block of vectors by four words: where sixteen rows lie in a vector,
+// at each word, since a burst of fetching would hold up what they read.
+constexpr std::size_t kMeanwhileABlock = HWY_TARGET == HWY_AVX3 ? 4 : 1;
 
 #if HWY_TARGET != HWY_SCALAR
 
@@ -106,7 +105,7 @@ HWY_INLINE void EachBlock(const Rows (&rows)[K], std::size_t from, std::size_t c
                           Meanwhile&& meanwhile) {
   for (std::size_t i = 0; i < count; i += 4) {
     VF block[K][4];
-    if constexpr (kMeanwhileABlock<K> == 1) meanwhile(nullptr);
+    if constexpr (kMeanwhileABlock == 1) meanwhile(nullptr);
 #pragma GCC unroll 4
     for (std::size_t k = 0; k < K; ++k) {
 #pragma GCC unroll 4
@@ -115,7 +114,7 @@ HWY_INLINE void EachBlock(const Rows (&rows)[K], std::size_t from, std::size_t c
     }
 #pragma GCC unroll 4
     for (std::size_t j = 0; j < 4; ++j) {
-      if constexpr (kMeanwhileABlock<K> == 4) meanwhile(nullptr);
+      if constexpr (kMeanwhileABlock == 4) meanwhile(nullptr);
       VF value[K][WordsIn(kHeld)];
 #pragma GCC unroll 4
       for (std::size_t k = 0; k < K; ++k) Widened<kHeld>(block[k][j], value[k]);
