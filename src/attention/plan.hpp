@@ -42,7 +42,8 @@ struct Plan {
   }
 
   std::int64_t tile_rows = 0;
-  std::size_t entry_floats = 0;     // for the index of the entries' tiles, where their lengths differ
+  std::size_t entry_floats = 0;     // for the index of the entries' tiles, where they are not alike
+  bool cut = false;                 // tiles end where long documents do
   std::size_t document_floats = 0;  // for AttentionCall::run_documents
 };
 
@@ -69,9 +70,12 @@ class TileIndex {
   kernels::Tile operator()(std::int64_t i) const noexcept;
 
  private:
+  kernels::Tile cut_tile(std::int64_t b, std::int64_t i) const noexcept;
+
   const kernels::AttentionCall& call_;
   std::int64_t tile_rows_, longest_folded_;
-  std::int64_t* first_ = nullptr;  // tile of each entry, where their lengths differ
+  std::int64_t* first_ = nullptr;   // tile of each entry, where they are not alike
+  std::int64_t* begins_ = nullptr;  // queries at which an entry's tiles begin, where they are cut, and Tq behind them
 };
 
 // Whether pairs of BF16 are multiplied, and not F32.

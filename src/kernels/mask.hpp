@@ -55,14 +55,6 @@ struct TileRange {
   KeyRange all;
 };
 
-inline TileRange tile_range(const AttentionCall& call, const Tile& tile) noexcept {
-  TileRange range(call);
-  RowCursor cursor(call, tile);
-  const QueryKeys keys(call, tile.batch);
-  for (std::int64_t r = 0; r < tile.rows; ++r, cursor.next()) range.add(keys(cursor.query));
-  return range;
-}
-
 enum class Visibility { kNone, kSome, kAll };
 
 constexpr std::int64_t runs_of(std::int64_t keys) noexcept { return (keys + kRunKeys - 1) / kRunKeys; }
@@ -122,6 +114,9 @@ inline void tabulate_documents(const AttentionCall& call, std::int64_t* to) noex
 // The ids of rows [row, row + rows) of a tile.
 inline IdRange query_ids(const AttentionCall& call, const Tile& tile, std::int64_t row, std::int64_t rows) noexcept {
   RowCursor cursor(call, {tile.batch, tile.kv_head, tile.row + row, rows});
+  if (cursor.query + rows <= cursor.tq) {
+    return id_range(call.q_documents, tile.batch, cursor.query, cursor.query + rows);
+  }
   const std::int64_t first = call.q_documents.at(tile.batch, cursor.query);
   IdRange ids{first, first};
   for (std::int64_t r = 1; r < rows; ++r) {
@@ -150,6 +145,36 @@ inline Visibility documents_of(const AttentionCall& call, const Tile& tile, cons
   if (keys.high < ids.low || ids.high < keys.low) return Visibility::kNone;
   if (ids.low == ids.high && keys.low == keys.high) return Visibility::kAll;
   return Visibility::kSome;
+}
+
+// Leaves out the keys before the first and behind the last that a tile's rows may see for their documents.
+inline void narrow_to_documents(const AttentionCall& call, const Tile& tile, KeyRange& keys) noexcept {
+  if (keys.begin >= keys.end) return;
+  const IdRange ids = query_ids(call, tile, 0, tile.rows);
+  const auto none = [&](std::int64_t run) noexcept {
+    const IdRange there = key_ids(call, tile.batch, run * kRunKeys, std::min((run + 1) * kRunKeys, call.tk));
+    return there.high < ids.low || ids.high < there.low;
+  };
+  std::int64_t first = keys.begin / kRunKeys;
+  std::int64_t last = (keys.end - 1) / kRunKeys;
+  while (first <= last && none(first)) ++first;
+  while (first < last && none(last)) --last;
+  if (first > last) {
+    keys.end = keys.begin;
+    return;
+  }
+  keys = {std::max(keys.begin, first * kRunKeys), std::min(keys.end, (last + 1) * kRunKeys)};
+  keys.begin = keys_of(call, tile.batch, ids, keys.begin, std::min(keys.end, (first + 1) * kRunKeys)).begin;
+  keys.end = keys_of(call, tile.batch, ids, std::max(keys.begin, last * kRunKeys), keys.end).end;
+}
+
+inline TileRange tile_range(const AttentionCall& call, const Tile& tile) noexcept {
+  TileRange range(call);
+  RowCursor cursor(call, tile);
+  const QueryKeys keys(call, tile.batch);
+  for (std::int64_t r = 0; r < tile.rows; ++r, cursor.next()) range.add(keys(cursor.query));
+  if (call.q_documents.data != nullptr) narrow_to_documents(call, tile, range.any);
+  return range;
 }
 
 // What the bool mask leaves of keys [begin, end) to the rows of a tile.

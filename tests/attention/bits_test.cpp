@@ -143,8 +143,7 @@ TEST_P(Bits, CopiesOfHeads) {
       apart(whole.v, true);
       whole.options.mask = causal(Alignment::kBottomRight) | key_lengths(lengths.view());
       whole.options.num_threads = threads;
-      const std::string path =
-          explain(whole.q.view(), whole.k.view(), whole.v.view(), whole.out.mutable_view(), whole.options).path;
+      const std::string path = whole.explanation().path;
       EXPECT_TRUE(contains(path, "copied together")) << path;
       Workspace workspace;  // that holds the copies of other keys
       Call before = whole;
@@ -186,9 +185,7 @@ TEST_P(Bits, GroupsOfTiles) {
     Call whole(s, type, 5);
     whole.options.mask = causal(Alignment::kBottomRight);
     whole.options.num_threads = 1;
-    const auto together = [](Call& call) {
-      return explain(call.q.view(), call.k.view(), call.v.view(), call.out.mutable_view(), call.options).tiles_together;
-    };
+    const auto together = [](Call& call) { return call.explanation().tiles_together; };
     EXPECT_GT(together(whole), 1);
     whole.run();
     Sizes few = s;
@@ -363,13 +360,13 @@ TEST_P(Bits, OneQueryAFewOrAllAtOnce) {
 TEST_P(Bits, WindowsThatBeginAnywhereInARun) {
   for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
     const Sizes s{.q_heads = 2, .tq = 150, .tk = 150, .d = 64, .dv = 64};
-    Call full(s, type);
+    Call full(s, type, DType::kF32, 1);  // whose bits show more
     full.options.mask = window(37, 0);
     full.run();
     for (std::int64_t i = 0; i < s.tq; ++i) {
       Sizes one = s;
       one.tq = 1;
-      Call part(one, type);
+      Call part(one, type, DType::kF32, 1);
       copy(full.q, part.q, {0, 0, i});
       copy(full.k, part.k, {0, 0, 0});
       copy(full.v, part.v, {0, 0, 0});
@@ -379,24 +376,6 @@ TEST_P(Bits, WindowsThatBeginAnywhereInARun) {
       part.run();
       for (const std::int64_t h : {0, 1}) ASSERT_TRUE(same_row(full, {0, h, i}, part, {0, h, 0})) << "query " << i;
     }
-  }
-}
-
-// Ids that differ above bit 32 alone, many rows and few: what the same mask written out gives.
-TEST_P(Bits, DocumentsOfSixtyFourBits) {
-  for (const std::int64_t tq : {3, 100}) {
-    const auto id = [](std::int64_t i) { return static_cast<double>((i / 21 + 1) * 4294967296 + 5); };
-    Call call({.tq = tq, .tk = 100, .d = 20, .dv = 20});
-    const Strided q_ids = filled(DType::kI64, {1, tq}, [&](const Index& at) { return id(at[1]); });
-    const Strided k_ids = filled(DType::kI64, {1, 100}, [&](const Index& at) { return id(at[1]); });
-    const Strided same = filled(DType::kBool, {tq, 100},
-                                [&](const Index& at) { return id(at[0]) == id(at[1]) ? 1.0 : 0.0; });
-    call.options.mask = documents(q_ids.view(), k_ids.view());
-    call.run();
-    Call written({.tq = tq, .tk = 100, .d = 20, .dv = 20});
-    written.options.mask = allowed(same.view());
-    written.run();
-    for (std::int64_t i = 0; i < tq; ++i) EXPECT_TRUE(same_row(call, {0, 0, i}, written, {0, 0, i})) << "query " << i;
   }
 }
 

@@ -96,6 +96,7 @@ struct Call {
     options.lse = nullptr;
   }
 
+  Explanation explanation() { return explain(q.view(), k.view(), v.view(), out.mutable_view(), options); }
   Oracle oracle() const { return evaluate(q.view(), k.view(), v.view(), options); }
 
   // Runs, and says where out or lse leave the bounds; "" where they do not.

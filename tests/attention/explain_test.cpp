@@ -7,22 +7,17 @@
 namespace manyheads::test {
 namespace {
 
-class Explain : public AtEachIsa {
- protected:
-  static Explanation of(Call& call) {
-    return explain(call.q.view(), call.k.view(), call.v.view(), call.out.mutable_view(), call.options);
-  }
-};
+class Explain : public AtEachIsa {};
 MANYHEADS_AT_EACH_ISA(Explain);
 
 TEST_P(Explain, NamesTheInstructionSetAndThePath) {
   Call call({.tq = 10, .tk = 10});
-  EXPECT_EQ(of(call).isa, GetParam());
-  EXPECT_TRUE(contains(of(call).path, "fused")) << of(call).path;
+  EXPECT_EQ(call.explanation().isa, GetParam());
+  EXPECT_TRUE(contains(call.explanation().path, "fused")) << call.explanation().path;
   Call half({.tq = 10, .tk = 10}, DType::kBF16);
-  EXPECT_NE(of(half).path, of(call).path);
-  EXPECT_TRUE(contains(of(half).path, "BF16")) << of(half).path;
-  const std::string text = of(call).to_string();
+  EXPECT_NE(half.explanation().path, call.explanation().path);
+  EXPECT_TRUE(contains(half.explanation().path, "BF16")) << half.explanation().path;
+  const std::string text = call.explanation().to_string();
   EXPECT_TRUE(contains(text, GetParam()) && contains(text, "fused")) << text;
 }
 
@@ -45,7 +40,7 @@ TEST_P(Explain, TheWorkspaceOfALongSequenceIsSmall) {
 TEST_P(Explain, CountsBlocksAndThoseTheMaskRulesOut) {
   const Sizes s{.batch = 2, .q_heads = 4, .kv_heads = 2, .tq = 640, .tk = 640, .d = 32, .dv = 16};
   Call full(s);
-  const Explanation all = of(full);
+  const Explanation all = full.explanation();
   EXPECT_EQ(all.run_keys, 64);
   EXPECT_EQ(all.chunk_keys, 512);
   EXPECT_EQ(all.skipped_blocks, 0);
@@ -56,7 +51,7 @@ TEST_P(Explain, CountsBlocksAndThoseTheMaskRulesOut) {
 
   Call lower(s);
   lower.options.mask = causal();
-  const Explanation half = of(lower);
+  const Explanation half = lower.explanation();
   EXPECT_EQ(half.blocks, all.blocks);
   EXPECT_GT(half.skipped_blocks, all.blocks * 2 / 5);
   EXPECT_LT(half.flop, all.flop * 0.6);
@@ -64,38 +59,38 @@ TEST_P(Explain, CountsBlocksAndThoseTheMaskRulesOut) {
   const Strided lengths = integers({0, 64});
   Call short_keys(s);
   short_keys.options.mask = key_lengths(lengths.view());
-  EXPECT_EQ(of(short_keys).skipped_blocks, all.blocks - all.blocks / 20);
+  EXPECT_EQ(short_keys.explanation().skipped_blocks, all.blocks - all.blocks / 20);
 
   const Strided mask = filled(DType::kBool, {640}, [](const Index& at) { return at[0] >= 128 && at[0] < 192; });
   Call masked(s);
   masked.options.mask = allowed(mask.view());
-  EXPECT_EQ(of(masked).blocks - of(masked).skipped_blocks, all.blocks / 10);
+  EXPECT_EQ(masked.explanation().blocks - masked.explanation().skipped_blocks, all.blocks / 10);
 
   const auto id = [](const Index& at) { return static_cast<double>(at[1] / 64); };
   const Strided q_ids = filled(DType::kI32, {2, 640}, id);
   Call packed(s);
   packed.options.mask = documents(q_ids.view(), q_ids.view());
-  EXPECT_GT(of(packed).skipped_blocks, all.blocks * 3 / 4);
+  EXPECT_GT(packed.explanation().skipped_blocks, all.blocks * 3 / 4);
 }
 
 TEST_P(Explain, ThreadsAreNoMoreThanAskedForOrUseful) {
   Call call({.q_heads = 8, .kv_heads = 8, .tq = 512, .tk = 512, .d = 64, .dv = 64});
   for (const int threads : {1, 2, 5}) {
     call.options.num_threads = threads;
-    EXPECT_EQ(of(call).threads, threads);
+    EXPECT_EQ(call.explanation().threads, threads);
   }
   Call tiny({.tq = 1, .tk = 4});
   tiny.options.num_threads = 64;
-  EXPECT_EQ(of(tiny).threads, 1);
+  EXPECT_EQ(tiny.explanation().threads, 1);
 }
 
 TEST_P(Explain, TheWorkspaceDoesNotGrowWithTheScores) {
   const auto bytes = [](std::int64_t t) {
     Call call({.tq = t, .tk = t, .d = 64, .dv = 64});
     call.options.num_threads = 1;
-    EXPECT_EQ(of(call).workspace_bytes, attention_workspace_size(call.q.view(), call.k.view(), call.v.view(),
-                                                                 call.out.mutable_view(), call.options));
-    return of(call).workspace_bytes;
+    EXPECT_EQ(call.explanation().workspace_bytes, attention_workspace_size(call.q.view(), call.k.view(), call.v.view(),
+                                                                           call.out.mutable_view(), call.options));
+    return call.explanation().workspace_bytes;
   };
   EXPECT_LT(bytes(4096), 2 * bytes(1024));
   EXPECT_LT(bytes(65536), 2 * bytes(16384));
@@ -104,7 +99,7 @@ TEST_P(Explain, TheWorkspaceDoesNotGrowWithTheScores) {
 
 TEST_P(Explain, AnEmptyCallTakesNothing) {
   Call call({.batch = 0, .tq = 5, .tk = 5});
-  const Explanation e = of(call);
+  const Explanation e = call.explanation();
   EXPECT_EQ(e.tasks, 0);
   EXPECT_EQ(e.blocks, 0);
   EXPECT_EQ(e.flop, 0);

@@ -378,7 +378,7 @@ TEST_P(Limits, AForkedChildDecodesInBlocksWithTheSameBits) {
   Call alone = split_call(1);
   alone.run();
   Call parent = split_call(4);
-  EXPECT_GT(explain(parent.q.view(), parent.k.view(), parent.v.view(), parent.out.mutable_view(), parent.options).key_blocks, 1);
+  EXPECT_GT(parent.explanation().key_blocks, 1);
   parent.run();  // the parent's pool has threads
   EXPECT_TRUE(same_bits(alone, parent));
   EXPECT_EQ(in_a_child([&] {

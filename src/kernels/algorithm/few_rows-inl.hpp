@@ -405,10 +405,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
 
   const TileRange range = Within(state.range, part);
   for_each_run(call, tile, range, [&](std::int64_t begin, std::int64_t end, bool some) HWY_ATTR {
-    if (CutsWord<Unit>(call, begin, end)) {
-      begin -= begin % static_cast<std::int64_t>(Unit::kTerms);
-      some = true;
-    }
+    some = TakesOthers<Unit>(call, begin, end) || some;
     const std::int64_t run = begin / kRunKeys * kRunKeys;
     const bool masked = some || call.bias != nullptr;
     const bool fresh = begin / kChunkKeys != chunk;

@@ -326,11 +326,7 @@ HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, co
   };
 
   for_each_run(call, tile, range, [&](std::int64_t begin, std::int64_t end, bool some) HWY_ATTR {
-    constexpr std::int64_t kTerms = static_cast<std::int64_t>(Unit::kTerms);
-    if (CutsWord<Unit>(call, begin, end)) {
-      begin -= begin % kTerms;
-      some = true;
-    }
+    some = TakesOthers<Unit>(call, begin, end) || some;
     const bool fresh = begin / kChunkKeys != chunk;
     if (fresh) {
       end_chunk();
@@ -369,7 +365,7 @@ HWY_NOINLINE float* ForwardLanes(const AttentionCall& call, const Tile& tile, co
           if (of.begin < of.end && call.q_documents.data != nullptr) {
             of = keys_of(call, tile.batch, state.vector_ids[v], of.begin, of.end);
           }
-          of.begin -= (of.begin - begin) % kTerms;
+          of.begin -= (of.begin - begin) % kKeysTogether<Unit>;
         }
         AddParts<Unit, NV>(call, tile, state, run, lanes, keys_of_vector, m, l);
         return;

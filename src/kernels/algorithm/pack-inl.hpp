@@ -387,12 +387,18 @@ HWY_INLINE Rows ValueRows(const AttentionCall& call, const Tile& tile, std::int6
   return {scratch, padded};
 }
 
-// Whether keys [begin, end) come with another that shares a word with them: it is to be guarded against like any that a
-// row may not see.
+// Keys whose products with values are summed before they are added to others: what is read of a run begins at a
+// multiple of so many, or the sums of its keys would be other ones.
 template <class Unit>
-HWY_INLINE bool CutsWord(const AttentionCall& call, std::int64_t begin, std::int64_t end) {
-  constexpr std::int64_t kTerms = static_cast<std::int64_t>(Unit::kTerms);
-  return begin % kTerms != 0 || (call.value_words != nullptr && end % kTerms != 0);
+constexpr std::int64_t kKeysTogether = static_cast<std::int64_t>(Unit::kTerms * (Unit::kTiles ? kTileSide : 1));
+
+// Takes keys [begin, end) back to such a begin. Returns whether they come with others, that are to be guarded against
+// like any that a row may not see.
+template <class Unit>
+HWY_INLINE bool TakesOthers(const AttentionCall& call, std::int64_t& begin, std::int64_t end) {
+  const std::int64_t more = begin % kKeysTogether<Unit>;
+  begin -= more;
+  return more != 0 || (call.value_words != nullptr && end % static_cast<std::int64_t>(Unit::kTerms) != 0);
 }
 
 // Values as the rows of a tile's first operand: [value][words of keys], from rows [words of keys][value], in whole tiles,

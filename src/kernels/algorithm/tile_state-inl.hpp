@@ -117,6 +117,7 @@ HWY_INLINE void BeginTile(const AttentionCall& call, const Tile& tile, std::size
     if (real) state.range.add(keys);
     cursor.next();
   }
+  if (call.q_documents.data != nullptr) narrow_to_documents(call, tile, state.range.any);
   const std::size_t n = LaneCount();
   for (std::size_t v = 0; v * n < places; ++v) {
     KeyRange& keys = state.vector_keys[v];
