@@ -13,6 +13,7 @@
 #include "attention/call.hpp"
 
 // The schedule never changes the arithmetic: the bits of a row follow from its own query, keys, values and mask.
+// Outputs are F32 beside half types too: rounded to those, two results would seldom differ.
 namespace manyheads::test {
 namespace {
 
@@ -108,12 +109,12 @@ TEST_P(Bits, AnyNumberOfThreads) {
     s.tk = draw.between(300, 1500);
     const RandomMask mask(draw, s);
     const DType type = random_type(draw);
-    Call one(s, type, seed);
+    Call one(s, type, DType::kF32, seed);
     one.options.mask = mask.mask;
     one.options.num_threads = 1;
     one.run();
     for (const int threads : {2, 3, 8, 64}) {
-      Call many(s, type, seed);
+      Call many(s, type, DType::kF32, seed);
       many.options.mask = mask.mask;
       many.options.num_threads = threads;
       many.run();
@@ -127,7 +128,7 @@ TEST_P(Bits, CopiesOfHeads) {
   for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
     for (const int threads : {1, 2}) {
       const Sizes s{.batch = 2, .q_heads = 4, .kv_heads = threads, .tq = 300, .tk = 311, .d = 24, .dv = 16};
-      Call whole(s, type, 3);
+      Call whole(s, type, DType::kF32, 3);
       const Strided lengths = integers({311, 171});
       // [B,T,H,D] with gaps, and NaN behind the keys. Values are infinite behind the keys of some first tiles, in the
       // middle of a pair: those tiles must not see them.
@@ -156,7 +157,7 @@ TEST_P(Bits, CopiesOfHeads) {
         for (std::int64_t first = 0; first < s.tq; first += 20) {
           Sizes few = s;
           few.tq = 20;
-          Call part(few, type);
+          Call part(few, type, DType::kF32, 1);
           part.q.fill([&](const Index& at) { return element(whole.q.view(), {at[0], at[1], first + at[2], at[3]}); });
           part.k = whole.k;
           part.v = whole.v;
@@ -182,7 +183,7 @@ TEST_P(Bits, CopiesOfHeads) {
 TEST_P(Bits, GroupsOfTiles) {
   for (const DType type : {DType::kF32, DType::kBF16}) {
     const Sizes s{.q_heads = 8, .tq = 130, .tk = 16451, .d = 64, .dv = 64};
-    Call whole(s, type, 5);
+    Call whole(s, type, DType::kF32, 5);
     whole.options.mask = causal(Alignment::kBottomRight);
     whole.options.num_threads = 1;
     const auto together = [](Call& call) { return call.explanation().tiles_together; };
@@ -191,7 +192,7 @@ TEST_P(Bits, GroupsOfTiles) {
     Sizes few = s;
     few.q_heads = 1;
     few.tq = 13;
-    Call alone(few, type);
+    Call alone(few, type, DType::kF32, 1);
     alone.k = whole.k;
     alone.v = whole.v;
     alone.options.num_threads = 1;
@@ -275,7 +276,7 @@ TEST_P(Bits, AnyPlaceInTheBatchAndAmongTheHeads) {
     const Sizes s = random_sizes(draw);
     const RandomMask mask(draw, s);
     const DType type = random_type(draw);
-    Call all(s, type, seed);
+    Call all(s, type, DType::kF32, seed);
     all.options.mask = mask.mask;
     all.run();
     const std::int64_t group = s.q_heads / s.kv_heads;
@@ -283,7 +284,7 @@ TEST_P(Bits, AnyPlaceInTheBatchAndAmongTheHeads) {
       for (std::int64_t h = 0; h < s.q_heads; ++h) {
         Sizes small = s;
         small.batch = small.q_heads = small.kv_heads = 1;
-        Call alone(small, type);
+        Call alone(small, type, DType::kF32, 1);
         copy(all.q, alone.q, {b, h, 0});
         copy(all.k, alone.k, {b, h / group, 0});
         copy(all.v, alone.v, {b, h / group, 0});
@@ -318,14 +319,14 @@ TEST_P(Bits, OneQueryAFewOrAllAtOnce) {
     s.tk = std::max(s.tk, s.tq);
     const RandomMask mask(draw, s);
     const DType type = random_type(draw);
-    Call full(s, type, seed);
+    Call full(s, type, DType::kF32, seed);
     full.options.mask = mask.mask;
     full.run();
     for (std::int64_t begin = 0; begin < s.tq;) {
       const std::int64_t count = std::min(s.tq - begin, draw.chance(0.5) ? 1 : draw.between(1, 40));
       Sizes few = s;
       few.tq = count;
-      Call part(few, type);
+      Call part(few, type, DType::kF32, 1);
       copy(full.q, part.q, {0, 0, begin});
       copy(full.k, part.k, {0, 0, 0});
       copy(full.v, part.v, {0, 0, 0});
@@ -360,7 +361,7 @@ TEST_P(Bits, OneQueryAFewOrAllAtOnce) {
 TEST_P(Bits, WindowsThatBeginAnywhereInARun) {
   for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
     const Sizes s{.q_heads = 2, .tq = 150, .tk = 150, .d = 64, .dv = 64};
-    Call full(s, type, DType::kF32, 1);  // whose bits show more
+    Call full(s, type, DType::kF32, 1);
     full.options.mask = window(37, 0);
     full.run();
     for (std::int64_t i = 0; i < s.tq; ++i) {
@@ -383,11 +384,11 @@ TEST_P(Bits, DecodingAppendsKeysAndKeepsEveryRow) {
   // Step t sees the first t keys; the prefill sees them through its causal mask.
   for (const DType type : {DType::kF32, DType::kBF16}) {
     const Sizes s{.q_heads = 4, .kv_heads = 2, .tq = 1100, .tk = 1100, .d = 16, .dv = 16};
-    Call prefill(s, type, 9);
+    Call prefill(s, type, DType::kF32, 9);
     prefill.options.mask = causal();
     prefill.run();
     for (const std::int64_t t : {1, 2, 63, 64, 65, 128, 511, 512, 513, 700, 1024, 1025, 1100}) {
-      Call step({.q_heads = 4, .kv_heads = 2, .tq = 1, .tk = t, .d = 16, .dv = 16}, type);
+      Call step({.q_heads = 4, .kv_heads = 2, .tq = 1, .tk = t, .d = 16, .dv = 16}, type, DType::kF32, 1);
       copy(prefill.q, step.q, {0, 0, t - 1});
       copy(prefill.k, step.k, {0, 0, 0});
       copy(prefill.v, step.v, {0, 0, 0});
@@ -404,14 +405,14 @@ TEST_P(Bits, PaddingKeysChangeNothing) {
     Draw draw(seed);
     const Sizes s = random_sizes(draw);
     const DType type = random_type(draw);
-    Call plain(s, type, seed);
+    Call plain(s, type, DType::kF32, seed);
     const bool is_causal = draw.chance(0.5);
     plain.options.mask = is_causal ? causal(Alignment::kBottomRight) : Mask{};
     plain.run();
     for (const std::int64_t extra : {std::int64_t{1}, std::int64_t{64}, draw.between(2, 900)}) {
       Sizes wide = s;
       wide.tk += extra;
-      Call padded(wide, type);
+      Call padded(wide, type, DType::kF32, 1);
       const auto pad = [&](const Strided& from, Strided& to) {
         to.fill([&](const Index& at) {
           return at[2] < s.tk ? element(from.view(), {at[0], at[1], at[2], at[3]}) : kNaN;
@@ -467,7 +468,7 @@ TEST_P(Bits, AddressesThatAreNoMultipleOfTheElement) {
   const Strided added =
       filled(DType::kF32, {37, 131}, [](const Index& at) { return static_cast<double>(at[0] * at[1] % 5); });
   for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
-    Call plain(s, type);
+    Call plain(s, type, DType::kF32, 1);
     plain.options.mask = bias(added.view());
     plain.run();
     for (const std::size_t bytes : {1u, 2u, 3u}) {
@@ -500,11 +501,11 @@ TEST_P(Bits, NaNNeighboursChangeNothing) {
     Sizes s = random_sizes(draw);
     s.tq = std::max<std::int64_t>(s.tq, 2);
     const DType type = random_type(draw);
-    Call clean(s, type, seed);
+    Call clean(s, type, DType::kF32, seed);
     clean.run();
     // Another query of the same tile is NaN.
     const std::int64_t row = draw.between(0, s.tq - 1);
-    Call dirty(s, type, seed);
+    Call dirty(s, type, DType::kF32, seed);
     dirty.q.fill([&](const Index& at) {
       return at[2] == row ? kNaN : element(clean.q.view(), {at[0], at[1], at[2], at[3]});
     });
@@ -514,12 +515,12 @@ TEST_P(Bits, NaNNeighboursChangeNothing) {
       EXPECT_TRUE(same_row(clean, {0, 0, i}, dirty, {0, 0, i})) << "seed " << seed << ", query " << i;
     }
     // A key and a value that only later queries see are NaN.
-    Call before(s, type, seed);
+    Call before(s, type, DType::kF32, seed);
     const std::int64_t place = std::min(row, s.tk - 1);
     before.options.mask = causal(Alignment::kTopLeft);
     before.run();
     for (const bool in_values : {false, true}) {
-      Call behind(s, type, seed);
+      Call behind(s, type, DType::kF32, seed);
       Strided& tensor = in_values ? behind.v : behind.k;
       tensor.fill([&](const Index& at) {
         return at[2] >= place ? kNaN : element((in_values ? clean.v : clean.k).view(), {at[0], at[1], at[2], at[3]});

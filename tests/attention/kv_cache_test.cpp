@@ -27,7 +27,7 @@ Call over_cache(const Call& of, const KVCache& cache, KVCache::Sequence sequence
                 const Mask& mask, bool int8_products = false) {
   Sizes sizes = of.sizes;
   sizes.tq = end - begin;
-  Call part(sizes, of.q.type);
+  Call part(sizes, of.q.type, of.out.type, 1);
   part.q.fill([&](const Index& at) { return element(of.q.view(), {at[0], at[1], begin + at[2], at[3]}); });
   const TensorView lse = part.lse.mutable_view();
   AttentionOptions options;
@@ -44,7 +44,7 @@ TEST_P(Cache, DecodingAndChunkedPrefillHaveTheBitsOfOneCall) {
   for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
     for (const std::int64_t page_size : {0, 16, 64, 256}) {
       const Sizes s{.q_heads = 4, .kv_heads = 2, .tq = 600, .tk = 600, .d = 24, .dv = 20};
-      Call whole(s, type, 7);
+      Call whole(s, type, type == DType::kBF16 ? DType::kF32 : type, 7);
       whole.options.mask = causal();
       whole.run();
       KVCache cache({.num_kv_heads = 2, .head_dim = 24, .value_dim = 20, .dtype = type, .page_size = page_size});
