@@ -165,7 +165,9 @@ inline void narrow_to_documents(const AttentionCall& call, const Tile& tile, Key
   }
   keys = {std::max(keys.begin, first * kRunKeys), std::min(keys.end, (last + 1) * kRunKeys)};
   keys.begin = keys_of(call, tile.batch, ids, keys.begin, std::min(keys.end, (first + 1) * kRunKeys)).begin;
-  keys.end = keys_of(call, tile.batch, ids, std::max(keys.begin, last * kRunKeys), keys.end).end;
+  const std::int64_t begin = std::max(keys.begin, last * kRunKeys);
+  const KeyRange there = keys_of(call, tile.batch, ids, begin, keys.end);
+  keys.end = there.begin < there.end ? there.end : begin;
 }
 
 inline TileRange tile_range(const AttentionCall& call, const Tile& tile) noexcept {
@@ -210,6 +212,7 @@ std::int64_t for_each_run(const AttentionCall& call, const Tile& tile, const Til
   const bool documents = call.q_documents.data != nullptr;
   const IdRange ids = documents ? query_ids(call, tile, 0, tile.rows) : IdRange{};
   std::int64_t visited = 0;
+  if (range.any.begin >= range.any.end) return visited;  // or the run that such a range begins in would be visited
   for (std::int64_t run = range.any.begin / kRunKeys * kRunKeys; run < range.any.end; run += kRunKeys) {
     const std::int64_t begin = std::max(run, range.any.begin);
     const std::int64_t end = std::min(run + kRunKeys, range.any.end);

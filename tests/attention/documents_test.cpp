@@ -87,6 +87,36 @@ TEST_P(Documents, OfAnyLengthGiveTheBitsOfTheMaskWrittenOut) {
   }
 }
 
+// Ids before, between and behind those of the keys, few rows and many, with all that a run of keys brings along.
+TEST_P(Documents, WithoutAnyKeyGiveZeros) {
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    for (const std::int64_t tq : {2, 90}) {
+      for (const double id : {-1.0, 5.0, 100.0}) {
+        for (const std::int64_t tk : {1, 64, 100, 127}) {
+          Call call({.tq = tq, .tk = tk, .d = 20, .dv = 20}, type, DType::kF32, 1);
+          const Strided q_ids = filled(DType::kI32, {1, tq}, [&](const Index&) { return id; });
+          std::vector<std::int32_t> k_ids;
+          for (std::int64_t j = 0; j < tk; ++j) k_ids.push_back(j % 2 == 0 ? 1 : 9);
+          k_ids.push_back(static_cast<std::int32_t>(id));  // no key: not to be looked at
+          const Strided all = filled(DType::kBool, {tq, tk}, [](const Index&) { return 1.0; });
+          const Strided added = filled(DType::kF32, {tq, tk}, [](const Index&) { return 1.0; });
+          Strided weights = filled(DType::kF32, {1, 1, tq, tk}, [](const Index&) { return 777.0; });
+          call.options.mask =
+              documents(q_ids.view(), {k_ids.data(), {1, tk}}) | allowed(all.view()) | bias(added.view());
+          call.run();
+          EXPECT_EQ(call.explanation().skipped_blocks, call.explanation().blocks);
+          attention_weights(call.q.view(), call.k.view(), call.lse.view(), weights.mutable_view(), call.options);
+          for (std::int64_t i = 0; i < tq; ++i) {
+            for (std::int64_t e = 0; e < 20; ++e) ASSERT_EQ(call.out_at(0, 0, i, e), 0.0);
+            for (std::int64_t j = 0; j < tk; ++j) ASSERT_EQ(element(weights.view(), {0, 0, i, j}), 0.0);
+            ASSERT_EQ(call.lse_at(0, 0, i), -kInf);
+          }
+        }
+      }
+    }
+  }
+}
+
 // A tile with queries of two long documents would read the keys of both. Short ones between them share one.
 TEST_P(Documents, NoTileReadsTheKeysOfTwoLongOnes) {
   const std::vector<std::int64_t> ids = ids_of({130, 5, 6, 190, 53, 256});
