@@ -1,0 +1,22 @@
+#include "findings.hpp"
+
+#include "base/format.hpp"
+#include "cli.hpp"
+
+namespace manyheads::cli {
+
+const lens::HeadReading& find_head(const Findings& found, const HeadName& name) {
+  for (const lens::HeadReading& reading : found.heads) {
+    if (reading.layer == name.layer && reading.head == name.head) return reading;
+  }
+  throw UsageError(base::format("--head {}.{}: there are {} layers of {} heads, both counted from 0", name.layer,
+                                name.head, found.trace.layers.size(), found.trace.num_heads(0)));
+}
+
+Tensor weights_of(const Findings& found, const HeadName& name, int threads) {
+  Tensor weights(DType::kF32, Dims{found.trace.num_queries(), found.trace.num_keys()});
+  lens::trace_weights(found.trace, name.layer, name.head, weights.view(), threads);
+  return weights;
+}
+
+}  // namespace manyheads::cli

@@ -1,0 +1,127 @@
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "cli.hpp"
+#include "findings.hpp"
+
+namespace manyheads::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::size_t kBestInJson = 5;
+
+Json number(const std::optional<double>& value) {
+  return value && std::isfinite(*value) ? Json(*value) : Json(nullptr);
+}
+
+Json scores_json(const lens::HeadScores& scores) {
+  Json json = Json::object();
+  for (const lens::ScoreRule& rule : lens::score_rules()) {
+    const lens::Score& score = scores.scores[static_cast<std::size_t>(rule.id)];
+    json[rule.name] = number(score.value);
+    const bool has_place = rule.id == lens::ScoreId::kPositional || rule.id == lens::ScoreId::kSink;
+    if (has_place) {
+      json[rule.id == lens::ScoreId::kSink ? "sink_key" : "positional_offset"] =
+          score.place ? Json(*score.place) : Json(nullptr);
+    }
+  }
+  return json;
+}
+
+Json rules_json() {
+  Json list = Json::array();
+  for (const lens::ScoreRule& rule : lens::score_rules()) {
+    list.push_back({{"score", rule.name},
+                    {"role", rule.role == nullptr ? Json(nullptr) : Json(rule.role)},
+                    {"threshold", rule.role == nullptr ? Json(nullptr) : Json(rule.threshold)},
+                    {"threshold_from", rule.role == nullptr     ? Json(nullptr)
+                                       : rule.threshold_is_ours ? Json("manyheads")
+                                                                : Json("source")},
+                    {"formula", rule.formula},
+                    {"source", rule.source}});
+  }
+  return list;
+}
+
+Json links_json(const Findings& found) {
+  Json list = Json::array();
+  for (const lens::LinkReading& reading : found.links) {
+    const auto& [query, key] = reading.link;
+    Json best = Json::array();
+    for (std::size_t i = 0; i < std::min(kBestInJson, reading.best.size()); ++i) {
+      const auto& head = reading.best[i];
+      best.push_back({{"layer", head.layer}, {"head", head.head}, {"weight", number(head.weight)}});
+    }
+    list.push_back({{"name", found.word_names[query] + "→" + found.word_names[key]},
+                    {"query", found.words[query].text},
+                    {"key", found.words[key].text},
+                    {"query_word", query},
+                    {"key_word", key},
+                    {"best", best},
+                    {"mean", number(reading.mean)}});
+  }
+  return list;
+}
+
+Json heads_json(const Findings& found) {
+  Json list = Json::array();
+  for (const lens::HeadReading& reading : found.heads) {
+    Json roles = Json::array();
+    for (const lens::ScoreRule* rule : reading.scores.roles) roles.push_back(rule->role);
+    Json strongest = Json::array();
+    for (const lens::WeighedLink& link : reading.strongest) {
+      strongest.push_back({{"query", found.words[link.link.query].text},
+                           {"key", found.words[link.link.key].text},
+                           {"query_word", link.link.query},
+                           {"key_word", link.link.key},
+                           {"weight", number(link.weight)}});
+    }
+    list.push_back({{"layer", reading.layer},
+                    {"head", reading.head},
+                    {"scores", scores_json(reading.scores)},
+                    {"roles", roles},
+                    {"strongest", strongest}});
+  }
+  return list;
+}
+
+}  // namespace
+
+void print_findings_json(const Findings& found, const std::optional<HeadName>& head, int threads) {
+  Json words = Json::array();
+  for (const lens::Word& word : found.words) {
+    words.push_back({{"text", word.text},
+                     {"first_token", word.first_token},
+                     {"num_tokens", word.num_tokens},
+                     {"sequence", word.sequence}});
+  }
+  Json json = {{"model", found.trace.model},
+               {"text", found.trace.text},
+               {"text2", found.trace.text2 ? Json(*found.trace.text2) : Json(nullptr)},
+               {"tokens", found.trace.tokens},
+               {"truncated_from", found.full_size > found.trace.tokens.size() ? Json(found.full_size) : Json(nullptr)},
+               {"words", words},
+               {"num_layers", found.trace.layers.size()},
+               {"num_heads", found.trace.num_heads(0)},
+               {"links", links_json(found)},
+               {"heads", heads_json(found)},
+               {"score_rules", rules_json()}};
+  if (head) {
+    const Tensor weights = weights_of(found, *head, threads);
+    Json rows = Json::array();
+    for (std::int64_t q = 0; q < weights.size(0); ++q) {
+      Json row = Json::array();
+      for (std::int64_t k = 0; k < weights.size(1); ++k) {
+        row.push_back(number(static_cast<double>(weights.as<float>()[q * weights.size(1) + k])));
+      }
+      rows.push_back(row);
+    }
+    json["head"] = {{"layer", head->layer}, {"head", head->head}, {"weights", rows}};
+  }
+  print_json(json);
+}
+
+}  // namespace manyheads::cli
