@@ -29,8 +29,11 @@ class Fetcher {
   Fetcher(const Stretch* stretches, std::size_t count, std::size_t steps) : next_(stretches), last_(stretches + count) {
     std::size_t lines = 0;
     for (const Stretch* s = next_; s != last_; ++s) lines += static_cast<std::size_t>(s->end - s->begin) / 64;
+    if (lines == 0 || steps == 0) {  // no steps: rows of less than a block
+      stop();
+      return;
+    }
     each_step_ = static_cast<std::ptrdiff_t>((lines + steps - 1) / steps * 64);
-    if (lines == 0) stop();
   }
   HWY_INLINE void operator()(const float* /*here*/) {
     if (HWY_LIKELY(whole_steps_ > 0)) {

@@ -34,57 +34,61 @@ constexpr int VectorsBeside() {
 // The most that a run can come to: a stretch for each row of keys and values, one a page for their scales.
 constexpr std::size_t kMostStretches = 2 * static_cast<std::size_t>(kRunKeys + kRunKeys / kChainKeys);
 
-// The keys and values of [begin, end), a run or less, as stretches; returns how many.
-HWY_INLINE std::size_t StretchesOf(const AttentionCall& call, const Tile& tile, std::int64_t begin, std::int64_t end,
+// Rows of [begin, end), a run of keys or less, as stretches: of keys, of values, or of what scales them. Returns how
+// many.
+HWY_INLINE std::size_t StretchesOf(const AttentionCall& call, const Tile& tile, const void* base, std::int64_t size,
+                                   const std::int64_t* stride, std::int64_t width, std::int64_t begin, std::int64_t end,
                                    Stretch* to) {
-  const std::int64_t size = static_cast<std::int64_t>(size_of(call.kv_type));
+  const bool dense = stride[2] == width;
   std::size_t count = 0;
-  const auto add = [&](const void* base, const std::int64_t* stride, std::int64_t width, const auto& at) {
-    if (stride[3] != 1) return;
-    const bool dense = stride[2] == width;
-    for (std::int64_t j = begin, keys = 0; j < end; j += keys) {
-      keys = call.adjacent(j, end);
-      const char* from = static_cast<const char*>(base) + at(j) * size;
-      const std::int64_t bytes = ((dense ? keys : 1) * width * size + 63) / 64 * 64;
-      for (std::int64_t row = 0; row < (dense ? 1 : keys); ++row, from += stride[2] * size) {
-        to[count++] = {from, from + bytes};
-      }
+  for (std::int64_t j = begin, keys = 0; j < end; j += keys) {
+    keys = call.adjacent(j, end);
+    const char* from = static_cast<const char*>(base) + call.key_at(stride, tile.batch, tile.kv_head, j) * size;
+    const std::int64_t bytes = ((dense ? keys : 1) * width * size + 63) / 64 * 64;
+    for (std::int64_t row = 0; row < (dense ? 1 : keys); ++row, from += stride[2] * size) {
+      to[count++] = {from, from + bytes};
     }
-  };
-  add(call.k, call.k_stride, call.d, [&](std::int64_t j) { return call.k_at(tile.batch, tile.kv_head, j); });
-  add(call.v, call.v_stride, call.dv, [&](std::int64_t j) { return call.v_at(tile.batch, tile.kv_head, j); });
+  }
   return count;
 }
 
-// The same for what scales the keys, or the values, if anything does.
-inline HWY_NOINLINE std::size_t ScaleStretches(const AttentionCall& call, const Tile& tile, const float* scales,
-                                               const std::int64_t* stride, std::int64_t begin, std::int64_t end,
-                                               Stretch* to) {
+// The keys of [begin, end), or the values, and their scales where those lie in pages: in one piece they are a stream
+// that the machine foresees.
+HWY_INLINE std::size_t StretchesAhead(const AttentionCall& call, const Tile& tile, bool values, std::int64_t begin,
+                                      std::int64_t end, Stretch* to) {
+  const std::int64_t* stride = values ? call.v_stride : call.k_stride;
+  const std::int64_t* scales_stride = values ? call.v_scales_stride : call.k_scales_stride;
+  const float* scales = values ? call.v_scales : call.k_scales;
   std::size_t count = 0;
-  if (scales == nullptr || stride[2] != 1) return count;
-  for (std::int64_t j = begin, keys = 0; j < end; j += keys) {
-    keys = call.adjacent(j, end);
-    const char* from = reinterpret_cast<const char*>(scales + call.key_at(stride, tile.batch, tile.kv_head, j));
-    to[count++] = {from, from + (keys * static_cast<std::int64_t>(sizeof(float)) + 63) / 64 * 64};
+  if (stride[3] == 1) {
+    count = StretchesOf(call, tile, values ? call.v : call.k, static_cast<std::int64_t>(size_of(call.kv_type)), stride,
+                        values ? call.dv : call.d, begin, end, to);
+  }
+  if (scales != nullptr && scales_stride[2] == 1 && !call.all_adjacent(begin, end)) {
+    count += StretchesOf(call, tile, scales, sizeof(float), scales_stride, 1, begin, end, to + count);
   }
   return count;
 }
 
 // Vectors of keys that R rows of queries are multiplied with at a time: enough chains of sums to keep the multipliers
-// busy, and a query's word is loaded once for all of them.
+// busy, and a query's word is loaded once for all of them. No more: each is sixteen rows to read from and, at a word, a
+// line to fetch.
 template <int R>
 constexpr int KeysBeside() {
 #if HWY_TARGET == HWY_AVX3
-  return R <= 2 ? 4 : 2;
+  return 2;
 #else
   return R <= 2 ? 2 : 1;  // half as many registers
 #endif
 }
 
-// Keys whose values are multiplied between two calls of what is done meanwhile: fetches of a few lines at a time. A
-// burst fills the queue of lines that are missing, and holds up what the rows read.
+// Keys whose values are multiplied between two calls of what is done meanwhile, and how many fetches that is beside so
+// many vectors of values: a few lines at a time. A burst fills the queue of lines that are missing, and holds up what
+// the rows read.
 template <class Unit>
 constexpr std::size_t kKeysAFetch = HWY_TARGET == HWY_AVX3 ? Unit::kTerms : 4;
+template <int NV>
+constexpr std::size_t kFetches = HWY_TARGET == HWY_AVX3 ? (NV + 1) / 2 : 1;
 
 // Products of R rows of queries with K vectors of keys, word by word as they come, in the order of Products.
 template <class Unit, int R, int K>
@@ -419,16 +423,19 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     const std::size_t place = static_cast<std::size_t>(begin - run);
     const std::size_t count = static_cast<std::size_t>(end - begin);
 
-    const std::size_t steps = kRun / (KeysBeside<R>() * n) * (key_words / 4) * kMeanwhileABlock +
-                              (width + kVectors * n - 1) / (kVectors * n) * (kRun / kKeysAFetch<Unit>);
+    // The next run's keys are fetched while this one's are multiplied, and values beside values: the other way round
+    // memory was slower.
     Stretch ahead[kMostStretches];
     const std::int64_t next = std::min(run + kRunKeys, range.any.end), after = std::min(next + kRunKeys, range.any.end);
-    std::size_t stretches = StretchesOf(call, tile, next, after, ahead);
-    if (call.kv_type == DType::kI8) {
-      stretches += ScaleStretches(call, tile, call.k_scales, call.k_scales_stride, next, after, ahead + stretches);
-      stretches += ScaleStretches(call, tile, call.v_scales, call.v_scales_stride, next, after, ahead + stretches);
-    }
-    Fetcher fetch(ahead, stretches, steps);
+    const std::size_t keys_ahead = StretchesAhead(call, tile, false, next, after, ahead);
+    const std::size_t values_ahead = StretchesAhead(call, tile, true, next, after, ahead + keys_ahead);
+    Fetcher fetch_keys(ahead, keys_ahead, kRun / (KeysBeside<R>() * n) * (key_words / 4) * kMeanwhileABlock);
+    Fetcher values_fetcher(ahead + keys_ahead, values_ahead,
+                           (width + kVectors * n - 1) / (kVectors * n) * (kRun / kKeysAFetch<Unit>)*kFetches<kVectors>);
+    const auto fetch_values = [&](const float*) HWY_ATTR {
+#pragma GCC unroll 4
+      for (std::size_t i = 0; i < kFetches<kVectors>; ++i) values_fetcher(nullptr);
+    };
 
     constexpr int kKeys = KeysBeside<R>();
     for (std::size_t first = 0; first < kRun; first += kKeys * n) {
@@ -447,7 +454,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
           }
         }
       }
-      ScoreRows<Unit, R, kKeys>(call, state, rows, queries, d_words, scratch + at.keys, scores + first, fetch);
+      ScoreRows<Unit, R, kKeys>(call, state, rows, queries, d_words, scratch + at.keys, scores + first, fetch_keys);
     }
 
     if (some || state.rich) {
@@ -470,12 +477,13 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
 
     if constexpr (Unit::kBytes) {
       values = QuadRows(call, tile, begin, end, n, scratch + at.values);
-      AddByteRows<Unit, R, kVectors>(values, Words<Unit>(count), fresh, width, scores, output, fetch);
+      AddByteRows<Unit, R, kVectors>(values, Words<Unit>(count), fresh, width, scores, output, fetch_values);
     } else {
-      if (!masked && AddInPlace<Unit, R>(call, tile, begin, count, scores, fresh, scratch + at.values, output, fetch))
+      if (!masked &&
+          AddInPlace<Unit, R>(call, tile, begin, count, scores, fresh, scratch + at.values, output, fetch_values))
         return;
       if (!masked) values = ValueRows<Unit>(call, tile, begin, end, n, scratch + at.values);
-      AddRows<Unit, R>(values, place, count, guard, fresh, width, scores, output, fetch);
+      AddRows<Unit, R>(values, place, count, guard, fresh, width, scores, output, fetch_values);
     }
   });
   return part.last ? tree.close() : nullptr;
