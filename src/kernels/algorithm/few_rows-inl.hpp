@@ -31,11 +31,10 @@ constexpr int VectorsBeside() {
   return R * 4 <= kTileRows * kTileVectors ? 4 : R * 2 <= kTileRows * kTileVectors ? 2 : 1;
 }
 
-// The most that a run can come to: a stretch for each row of keys and values, one a page for their scales.
-constexpr std::size_t kMostStretches = 2 * static_cast<std::size_t>(kRunKeys + kRunKeys / kChainKeys);
+// The most that a run can come to: a stretch for each row of keys and values.
+constexpr std::size_t kMostStretches = 2 * static_cast<std::size_t>(kRunKeys);
 
-// Rows of [begin, end), a run of keys or less, as stretches: of keys, of values, or of what scales them. Returns how
-// many.
+// Rows of [begin, end), a run of keys or less, as stretches; returns how many.
 HWY_INLINE std::size_t StretchesOf(const AttentionCall& call, const Tile& tile, const void* base, std::int64_t size,
                                    const std::int64_t* stride, std::int64_t width, std::int64_t begin, std::int64_t end,
                                    Stretch* to) {
@@ -52,20 +51,14 @@ HWY_INLINE std::size_t StretchesOf(const AttentionCall& call, const Tile& tile, 
   return count;
 }
 
-// The keys of [begin, end), or the values, and their scales where those lie in pages: in one piece they are a stream
-// that the machine foresees.
+// The keys of [begin, end), or the values. Not what scales them: crossing to it costs more than it saves.
 HWY_INLINE std::size_t StretchesAhead(const AttentionCall& call, const Tile& tile, bool values, std::int64_t begin,
                                       std::int64_t end, Stretch* to) {
   const std::int64_t* stride = values ? call.v_stride : call.k_stride;
-  const std::int64_t* scales_stride = values ? call.v_scales_stride : call.k_scales_stride;
-  const float* scales = values ? call.v_scales : call.k_scales;
   std::size_t count = 0;
   if (stride[3] == 1) {
     count = StretchesOf(call, tile, values ? call.v : call.k, static_cast<std::int64_t>(size_of(call.kv_type)), stride,
                         values ? call.dv : call.d, begin, end, to);
-  }
-  if (scales != nullptr && scales_stride[2] == 1 && !call.all_adjacent(begin, end)) {
-    count += StretchesOf(call, tile, scales, sizeof(float), scales_stride, 1, begin, end, to + count);
   }
   return count;
 }
