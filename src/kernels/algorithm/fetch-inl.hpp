@@ -23,10 +23,13 @@ struct Stretch {
 
 // Fetches stretches of memory line by line, evenly over the steps of other work: a burst would leave the memory idle
 // for the rest of the time. As many lines each step: where their number changes, the steps pay for branches foretold
-// wrong.
+// wrong. Into the first cache, or into the second: where too many lines are on their way such a fetch is dropped, and
+// a line is asked for again `again` bytes later (0: it is not; what lies so far before a stretch was another).
+template <bool kMaySecond = false>
 class Fetcher {
  public:
-  Fetcher(const Stretch* stretches, std::size_t count, std::size_t steps) : next_(stretches), last_(stretches + count) {
+  Fetcher(const Stretch* stretches, std::size_t count, std::size_t steps, bool second = false, std::ptrdiff_t again = 0)
+      : next_(stretches), last_(stretches + count), again_(again), second_(second) {
     std::size_t lines = 0;
     for (const Stretch* s = next_; s != last_; ++s) lines += static_cast<std::size_t>(s->end - s->begin) / 64;
     if (lines == 0 || steps == 0) {  // no steps: rows of less than a block
@@ -50,17 +53,25 @@ class Fetcher {
   }
 
  private:
-  // A step that does not lie in one stretch. Inline: a call would cost the work its registers.
+  // A step that does not lie in one stretch, and each into the second cache. Inline: a call would cost the work its
+  // registers.
   HWY_INLINE void across() {
     for (std::ptrdiff_t left = each_step_;;) {
-      for (; left > 0 && at_ != end_; left -= 64, at_ += 64) __builtin_prefetch(at_, 0, 3);
+      if (!kMaySecond || HWY_LIKELY(!second_)) {
+        for (; left > 0 && at_ != end_; left -= 64, at_ += 64) __builtin_prefetch(at_, 0, 3);
+      } else {
+        for (; left > 0 && at_ != end_; left -= 64, at_ += 64) {
+          __builtin_prefetch(at_, 0, 2);
+          if (again_ != 0) __builtin_prefetch(at_ - again_, 0, 2);
+        }
+      }
       if (left == 0) break;
       if (next_ == last_) return stop();
       at_ = next_->begin;
       end_ = next_->end;
       ++next_;
     }
-    whole_steps_ = end_ - at_ < each_step_ ? 0 : (end_ - at_) / each_step_;
+    whole_steps_ = (kMaySecond && second_) || end_ - at_ < each_step_ ? 0 : (end_ - at_) / each_step_;
   }
   void stop() {
     each_step_ = 0;
@@ -72,7 +83,9 @@ class Fetcher {
   const char* at_ = nullptr;
   const char* end_ = nullptr;
   std::ptrdiff_t each_step_ = 0;    // bytes
-  std::ptrdiff_t whole_steps_ = 0;  // that lie in this stretch
+  std::ptrdiff_t whole_steps_ = 0;  // that lie in this stretch; 0 on the way to the second cache
+  std::ptrdiff_t again_;
+  bool second_;
 };
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE

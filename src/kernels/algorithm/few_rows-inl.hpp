@@ -17,6 +17,7 @@
 #include "kernels/algorithm/quads-inl.hpp"
 #include "kernels/algorithm/row_weights-inl.hpp"
 #include "kernels/algorithm/scores-inl.hpp"
+#include "kernels/dispatch.hpp"
 #include "kernels/kernel_table.hpp"
 
 // The forward for a few rows, as in decoding: keys and values lie in the lanes, and the next run is fetched meanwhile. The
@@ -400,6 +401,8 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
   std::int64_t chunk = tree.chunk();
   float* node = tree.node();
 
+  const bool second = fetches_into_second_cache();
+  const std::ptrdiff_t half_a_run = static_cast<std::ptrdiff_t>(size_of(call.kv_type)) * kRunKeys / 2;
   const TileRange range = Within(state.range, part);
   for_each_run(call, tile, range, [&](std::int64_t begin, std::int64_t end, bool some) HWY_ATTR {
     some = TakesOthers<Unit>(call, begin, end) || some;
@@ -422,9 +425,13 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     const std::int64_t next = std::min(run + kRunKeys, range.any.end), after = std::min(next + kRunKeys, range.any.end);
     const std::size_t keys_ahead = StretchesAhead(call, tile, false, next, after, ahead);
     const std::size_t values_ahead = StretchesAhead(call, tile, true, next, after, ahead + keys_ahead);
-    Fetcher fetch_keys(ahead, keys_ahead, kRun / (KeysBeside<R>() * n) * (key_words / 4) * kMeanwhileABlock);
-    Fetcher values_fetcher(ahead + keys_ahead, values_ahead,
-                           (width + kVectors * n - 1) / (kVectors * n) * (kRun / kKeysAFetch<Unit>)*kFetches<kVectors>);
+    const std::ptrdiff_t again = second && call.all_adjacent(run, after) ? half_a_run : 0;
+    Fetcher<true> fetch_keys(ahead, keys_ahead, kRun / (KeysBeside<R>() * n) * (key_words / 4) * kMeanwhileABlock,
+                             second, again * call.k_stride[2]);
+    Fetcher<true> values_fetcher(
+        ahead + keys_ahead, values_ahead,
+        (width + kVectors * n - 1) / (kVectors * n) * (kRun / kKeysAFetch<Unit>)*kFetches<kVectors>, second,
+        again * call.v_stride[2]);
     const auto fetch_values = [&](const float*) HWY_ATTR {
 #pragma GCC unroll 4
       for (std::size_t i = 0; i < kFetches<kVectors>; ++i) values_fetcher(nullptr);

@@ -10,6 +10,7 @@
 
 #include "hwy/highway.h"
 #include "kernels/algorithm/scores-inl.hpp"
+#include "kernels/dispatch.hpp"
 
 // Work that one unit of the machine alone limits: what the benchmarks measure everything else against.
 HWY_BEFORE_NAMESPACE();
@@ -42,13 +43,15 @@ float ReadWork(const float* data, std::int64_t count, int multiplies, const floa
   VF acc[kStreams], work[kStreams];
 #pragma GCC unroll 8
   for (int s = 0; s < kStreams; ++s) acc[s] = work[s] = hn::Zero(d);
+  const bool second = fetches_into_second_cache();
   std::int64_t i = 0;
   for (; i + kStreams * n <= count; i += kStreams * n) {
 #pragma GCC unroll 8
     for (int s = 0; s < kStreams; ++s) {
       const VF x = hn::LoadU(d, data + i + s * n);
       acc[s] = hn::Add(acc[s], x);
-      if (ahead != nullptr) __builtin_prefetch(ahead + i + s * n, 0, 3);
+      if (ahead != nullptr && second) __builtin_prefetch(ahead + i + s * n, 0, 2);
+      if (ahead != nullptr && !second) __builtin_prefetch(ahead + i + s * n, 0, 3);
       for (int m = 0; m < multiplies; m += kStreams) {
 #pragma GCC unroll 8
         for (int w = 0; w < kStreams; ++w) work[w] = hn::MulAdd(x, hn::Zero(d), work[w]);

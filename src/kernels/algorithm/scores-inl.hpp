@@ -332,7 +332,7 @@ HWY_INLINE void ScoreRun(const AttentionCall& call, const Tile& tile, const Tile
     constexpr std::size_t kRows = RowsBeside<NV>();
     const float* packed = state.packed + row;
     Stretch ahead[2 * TileState::kMaxRows];
-    Fetcher fetch(ahead, AddedAhead(call, tile, state, row, kVectors * n, begin, ahead), (count + kRows - 1) / kRows);
+    Fetcher<> fetch(ahead, AddedAhead(call, tile, state, row, kVectors * n, begin, ahead), (count + kRows - 1) / kRows);
     for (std::size_t j = 0; j < count && count >= kRows; j += kRows) {
       fetch(nullptr);
       meanwhile(kRows, kVectors);

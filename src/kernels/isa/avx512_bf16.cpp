@@ -29,15 +29,10 @@ __attribute__((target("avx512f,avx512bf16"))) double dot_work(std::int64_t round
 
 }  // namespace
 
-bool fast_bf16_products() { return __builtin_cpu_is("amd"); }
-bool has_vnni() { return __builtin_cpu_supports("avx512vnni"); }
-
 DotWork bf16_dot_work() {
   return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512f") ? dot_work : nullptr;
 }
 #else
-bool fast_bf16_products() { return false; }
-bool has_vnni() { return false; }
 DotWork bf16_dot_work() { return nullptr; }
 #endif
 
