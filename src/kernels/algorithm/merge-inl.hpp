@@ -189,7 +189,9 @@ class MergeTree {
   OpenNodes::Chunks& opened_;
 };
 
-// A row's lse, to the caller, and the factor that normalises its output.
+// A row's lse, to the caller, and the factor that normalises its output. Also where weights are rounded for their product
+// it is the sum before that: with the sum of the rounded ones a row of one key would be exact, but an output of small
+// weights beside a large one whose value is 0 would take over that one's error, and pass 2 u A.
 HWY_INLINE double FinishRow(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t r,
                            float maximum, float total) {
   const double sum = static_cast<double>(total);
