@@ -177,7 +177,7 @@ HWY_INLINE std::size_t AddedAhead(const AttentionCall& call, const Tile& tile, c
     if (base == nullptr || stride[3] != 1 || stride[2] == 0 || keys <= 0) return;
     for (std::size_t r = row; r < row + rows && static_cast<std::int64_t>(r) < state.rows; ++r) {
       const char* from = static_cast<const char*>(base) + at(state.head[r], state.query[r]) * size;
-      to[count++] = {from, from + (keys * size + 63) / 64 * 64};
+      to[count++] = {from, from + (keys * size + 63) / 64 * 64, 0};
     }
   };
   add(call.bias, static_cast<std::int64_t>(size_of(call.bias_type)), call.bias_stride,

@@ -15,21 +15,23 @@
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 
-// A stretch of memory, in whole lines.
+// A stretch of memory, in whole lines; beside each of them, the line that is asked for again lies `again` bytes on (0:
+// none is). Left as it is when made: every run makes an array of the most there may be.
 struct Stretch {
   const char* begin;
   const char* end;
+  std::ptrdiff_t again;
 };
 
 // Fetches stretches of memory line by line, evenly over the steps of other work: a burst would leave the memory idle
 // for the rest of the time. As many lines each step: where their number changes, the steps pay for branches foretold
 // wrong. Into the first cache, or into the second: where too many lines are on their way such a fetch is dropped, and
-// a line is asked for again `again` bytes later (0: it is not; what lies so far before a stretch was another).
+// the line may be asked for again.
 template <bool kMaySecond = false>
 class Fetcher {
  public:
-  Fetcher(const Stretch* stretches, std::size_t count, std::size_t steps, bool second = false, std::ptrdiff_t again = 0)
-      : next_(stretches), last_(stretches + count), again_(again), second_(second) {
+  Fetcher(const Stretch* stretches, std::size_t count, std::size_t steps, bool second = false)
+      : next_(stretches), last_(stretches + count), second_(second) {
     std::size_t lines = 0;
     for (const Stretch* s = next_; s != last_; ++s) lines += static_cast<std::size_t>(s->end - s->begin) / 64;
     if (lines == 0 || steps == 0) {  // no steps: rows of less than a block
@@ -62,13 +64,14 @@ class Fetcher {
       } else {
         for (; left > 0 && at_ != end_; left -= 64, at_ += 64) {
           __builtin_prefetch(at_, 0, 2);
-          if (again_ != 0) __builtin_prefetch(at_ - again_, 0, 2);
+          if (again_ != 0) __builtin_prefetch(at_ + again_, 0, 2);
         }
       }
       if (left == 0) break;
       if (next_ == last_) return stop();
       at_ = next_->begin;
       end_ = next_->end;
+      again_ = next_->again;
       ++next_;
     }
     whole_steps_ = (kMaySecond && second_) || end_ - at_ < each_step_ ? 0 : (end_ - at_) / each_step_;
@@ -84,7 +87,7 @@ class Fetcher {
   const char* end_ = nullptr;
   std::ptrdiff_t each_step_ = 0;    // bytes
   std::ptrdiff_t whole_steps_ = 0;  // that lie in this stretch; 0 on the way to the second cache
-  std::ptrdiff_t again_;
+  std::ptrdiff_t again_ = 0;
   bool second_;
 };
 

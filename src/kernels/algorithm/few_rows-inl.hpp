@@ -35,18 +35,22 @@ constexpr int VectorsBeside() {
 // The most that a run can come to: a stretch for each row of keys and values.
 constexpr std::size_t kMostStretches = 2 * static_cast<std::size_t>(kRunKeys);
 
-// Rows of [begin, end), a run of keys or less, as stretches; returns how many.
+// Rows of [begin, end), a run of keys or less, as stretches; returns how many. Beside the rows of a key those of the
+// key `back` before it, which there is, are asked for again (0: none are).
 HWY_INLINE std::size_t StretchesOf(const AttentionCall& call, const Tile& tile, const void* base, std::int64_t size,
                                    const std::int64_t* stride, std::int64_t width, std::int64_t begin, std::int64_t end,
-                                   Stretch* to) {
+                                   std::int64_t back, Stretch* to) {
   const bool dense = stride[2] == width;
   std::size_t count = 0;
   for (std::int64_t j = begin, keys = 0; j < end; j += keys) {
     keys = call.adjacent(j, end);
-    const char* from = static_cast<const char*>(base) + call.key_at(stride, tile.batch, tile.kv_head, j) * size;
+    if (back != 0) keys = call.adjacent(j - back, j - back + keys);
+    const std::int64_t at = call.key_at(stride, tile.batch, tile.kv_head, j) * size;
+    const std::ptrdiff_t again = back == 0 ? 0 : call.key_at(stride, tile.batch, tile.kv_head, j - back) * size - at;
+    const char* from = static_cast<const char*>(base) + at;
     const std::int64_t bytes = ((dense ? keys : 1) * width * size + 63) / 64 * 64;
     for (std::int64_t row = 0; row < (dense ? 1 : keys); ++row, from += stride[2] * size) {
-      to[count++] = {from, from + bytes};
+      to[count++] = {from, from + bytes, again};
     }
   }
   return count;
@@ -54,12 +58,12 @@ HWY_INLINE std::size_t StretchesOf(const AttentionCall& call, const Tile& tile, 
 
 // The keys of [begin, end), or the values. Not what scales them: crossing to it costs more than it saves.
 HWY_INLINE std::size_t StretchesAhead(const AttentionCall& call, const Tile& tile, bool values, std::int64_t begin,
-                                      std::int64_t end, Stretch* to) {
+                                      std::int64_t end, std::int64_t back, Stretch* to) {
   const std::int64_t* stride = values ? call.v_stride : call.k_stride;
   std::size_t count = 0;
   if (stride[3] == 1) {
     count = StretchesOf(call, tile, values ? call.v : call.k, static_cast<std::int64_t>(size_of(call.kv_type)), stride,
-                        values ? call.dv : call.d, begin, end, to);
+                        values ? call.dv : call.d, begin, end, back, to);
   }
   return count;
 }
@@ -402,7 +406,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
   float* node = tree.node();
 
   const bool second = fetches_into_second_cache();
-  const std::ptrdiff_t half_a_run = static_cast<std::ptrdiff_t>(size_of(call.kv_type)) * kRunKeys / 2;
+  const std::int64_t back = second ? kRunKeys / 2 : 0;
   const TileRange range = Within(state.range, part);
   for_each_run(call, tile, range, [&](std::int64_t begin, std::int64_t end, bool some) HWY_ATTR {
     some = TakesOthers<Unit>(call, begin, end) || some;
@@ -423,15 +427,13 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
     // memory was slower.
     Stretch ahead[kMostStretches];
     const std::int64_t next = std::min(run + kRunKeys, range.any.end), after = std::min(next + kRunKeys, range.any.end);
-    const std::size_t keys_ahead = StretchesAhead(call, tile, false, next, after, ahead);
-    const std::size_t values_ahead = StretchesAhead(call, tile, true, next, after, ahead + keys_ahead);
-    const std::ptrdiff_t again = second && call.all_adjacent(run, after) ? half_a_run : 0;
+    const std::size_t keys_ahead = StretchesAhead(call, tile, false, next, after, back, ahead);
+    const std::size_t values_ahead = StretchesAhead(call, tile, true, next, after, back, ahead + keys_ahead);
     Fetcher<true> fetch_keys(ahead, keys_ahead, kRun / (KeysBeside<R>() * n) * (key_words / 4) * kMeanwhileABlock,
-                             second, again * call.k_stride[2]);
+                             second);
     Fetcher<true> values_fetcher(
         ahead + keys_ahead, values_ahead,
-        (width + kVectors * n - 1) / (kVectors * n) * (kRun / kKeysAFetch<Unit>)*kFetches<kVectors>, second,
-        again * call.v_stride[2]);
+        (width + kVectors * n - 1) / (kVectors * n) * (kRun / kKeysAFetch<Unit>)*kFetches<kVectors>, second);
     const auto fetch_values = [&](const float*) HWY_ATTR {
 #pragma GCC unroll 4
       for (std::size_t i = 0; i < kFetches<kVectors>; ++i) values_fetcher(nullptr);
