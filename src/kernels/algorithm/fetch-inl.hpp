@@ -15,8 +15,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 
-// A stretch of memory, in whole lines; beside each of them, the line that is asked for again lies `again` bytes on (0:
-// none is). Left as it is when made: every run makes an array of the most there may be.
+// A stretch of memory, in whole lines; on the way to the second cache the line `again` bytes from each of them is asked
+// for once more. Left as it is when made: every run makes an array of the most there may be.
 struct Stretch {
   const char* begin;
   const char* end;
@@ -26,7 +26,7 @@ struct Stretch {
 // Fetches stretches of memory line by line, evenly over the steps of other work: a burst would leave the memory idle
 // for the rest of the time. As many lines each step: where their number changes, the steps pay for branches foretold
 // wrong. Into the first cache, or into the second: where too many lines are on their way such a fetch is dropped, and
-// the line may be asked for again.
+// each is asked for twice.
 template <bool kMaySecond = false>
 class Fetcher {
  public:
@@ -46,6 +46,11 @@ class Fetcher {
       const char* at = at_;
       for (std::ptrdiff_t left = each_step_; left > 0; left -= 64, at += 64) __builtin_prefetch(at, 0, 3);
       at_ = at;
+    } else if (kMaySecond && HWY_LIKELY(whole_steps_ < 0)) {
+      ++whole_steps_;
+      const char* at = at_;
+      for (std::ptrdiff_t left = each_step_; left > 0; left -= 64, at += 64) twice(at, again_);
+      at_ = at;
     } else {
       across();
     }
@@ -55,17 +60,17 @@ class Fetcher {
   }
 
  private:
-  // A step that does not lie in one stretch, and each into the second cache. Inline: a call would cost the work its
-  // registers.
+  static HWY_INLINE void twice(const char* at, std::ptrdiff_t again) {
+    __builtin_prefetch(at, 0, 2);
+    __builtin_prefetch(at + again, 0, 2);
+  }
+  // A step that does not lie in one stretch. Inline: a call would cost the work its registers.
   HWY_INLINE void across() {
     for (std::ptrdiff_t left = each_step_;;) {
       if (!kMaySecond || HWY_LIKELY(!second_)) {
         for (; left > 0 && at_ != end_; left -= 64, at_ += 64) __builtin_prefetch(at_, 0, 3);
       } else {
-        for (; left > 0 && at_ != end_; left -= 64, at_ += 64) {
-          __builtin_prefetch(at_, 0, 2);
-          if (again_ != 0) __builtin_prefetch(at_ + again_, 0, 2);
-        }
+        for (; left > 0 && at_ != end_; left -= 64, at_ += 64) twice(at_, again_);
       }
       if (left == 0) break;
       if (next_ == last_) return stop();
@@ -74,7 +79,8 @@ class Fetcher {
       again_ = next_->again;
       ++next_;
     }
-    whole_steps_ = (kMaySecond && second_) || end_ - at_ < each_step_ ? 0 : (end_ - at_) / each_step_;
+    whole_steps_ = end_ - at_ < each_step_ ? 0 : (end_ - at_) / each_step_;
+    if (kMaySecond && second_) whole_steps_ = -whole_steps_;
   }
   void stop() {
     each_step_ = 0;
@@ -86,7 +92,7 @@ class Fetcher {
   const char* at_ = nullptr;
   const char* end_ = nullptr;
   std::ptrdiff_t each_step_ = 0;    // bytes
-  std::ptrdiff_t whole_steps_ = 0;  // that lie in this stretch; 0 on the way to the second cache
+  std::ptrdiff_t whole_steps_ = 0;  // that lie in this stretch; negative: on the way to the second cache
   std::ptrdiff_t again_ = 0;
   bool second_;
 };
