@@ -34,9 +34,9 @@ DotWork amx_tile_work();
 bool fast_bf16_products();
 // Whether it multiplies bytes in vectors of 512 bits (VNNI).
 bool has_vnni();
-// Whether rows ahead of few rows are fetched into the second cache: where only few missing lines can be on their way to
-// the first, fetching them holds up what is read. So it is on AMD before Zen 5 (Zen 4: decoding of F32 and BF16 takes
-// a sixth to two fifths less time; on Zen 5 up to a sixth more).
+// Whether what is far ahead of few rows, keys or weights, is fetched into the second cache: where only few missing
+// lines can be on their way to the first, fetching them holds up what is read. So it is on AMD before Zen 5 (Zen 4:
+// decoding of F32 and BF16 takes a sixth to two fifths less time; on Zen 5 up to a sixth more).
 bool fetches_into_second_cache();
 // Whether this machine multiplies tiles of BF16, and its system lets this process do so.
 bool has_amx_bf16();

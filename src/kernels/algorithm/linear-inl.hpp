@@ -16,6 +16,7 @@
 #include "kernels/algorithm/math-inl.hpp"
 #include "kernels/algorithm/scores-inl.hpp"
 #include "kernels/algorithm/tile-inl.hpp"
+#include "kernels/dispatch.hpp"
 #include "kernels/kernel_table.hpp"
 
 // The projections around attention: y = epilogue(x W^T + b), and LayerNorm over rows.
@@ -36,7 +37,7 @@ constexpr std::int64_t kLinearDepth = 2048;
 // The same for rows that are rounded to pairs first, on the stack.
 constexpr std::int64_t kPairsDepth = 1536;
 // How far ahead of its use a panel is fetched, in words: weights that the second cache does not hold arrive in time.
-constexpr std::size_t kLinearAhead = 512;
+constexpr std::size_t kLinearAhead = 2048;
 
 // A panel's words far ahead of those that a step reads.
 struct FetchPanel {
@@ -46,23 +47,38 @@ struct FetchPanel {
   std::size_t width;
 };
 
+// The same for processors that fetch far into the second cache (fetches_into_second_cache): asked for twice, since such
+// a fetch may be dropped, and then into the first.
+struct FetchPanelTwice {
+  HWY_INLINE void operator()(const float* here) const {
+    for (std::size_t at = 0; at < width; at += 16) {
+      __builtin_prefetch(here + 4 * kLinearAhead + at, 0, 2);
+      __builtin_prefetch(here + 2 * kLinearAhead + at, 0, 2);
+      __builtin_prefetch(here + kLinearAhead / 2 + at, 0, 3);
+    }
+  }
+  std::size_t width;
+};
+// Fewer rows have no time for that beside their multiplications.
+constexpr int kRowsToFetchTwice = 3;
+
 // What a projection's weights are kept as, and how they multiply: sums over x [M rows][depth], x_m words apart, times
 // weights [words][width].
 struct F32Weights {
   static constexpr bool kPairs = false;
-  template <int M, int NV>
+  template <int M, int NV, class Fetch>
   static HWY_INLINE void Sum(const float* HWY_RESTRICT x, std::size_t x_m, const float* HWY_RESTRICT weights,
-                             std::size_t width, std::size_t depth, VF (&acc)[M][NV]) {
-    Accumulate<Floats>(x, x_m, 1, weights, width, depth, acc, FetchPanel{width});
+                             std::size_t width, std::size_t depth, VF (&acc)[M][NV], Fetch fetch) {
+    Accumulate<Floats>(x, x_m, 1, weights, width, depth, acc, fetch);
   }
 };
 
 // BF16 made F32 in registers, which is exact: the bits are those of F32 weights of the same values.
 struct WidenedWeights {
   static constexpr bool kPairs = false;
-  template <int M, int NV>
+  template <int M, int NV, class Fetch>
   static HWY_INLINE void Sum(const float* HWY_RESTRICT x, std::size_t x_m, const float* HWY_RESTRICT weights,
-                             std::size_t width, std::size_t depth, VF (&acc)[M][NV]) {
+                             std::size_t width, std::size_t depth, VF (&acc)[M][NV], Fetch fetch) {
     const DF d;
     const hn::RebindToUnsigned<DF> du;
     const auto add = [&](std::size_t i, const auto& column) HWY_ATTR {
@@ -76,7 +92,7 @@ struct WidenedWeights {
     for (std::size_t i = 0; i < depth; i += 2) {
       const std::uint32_t* words = reinterpret_cast<const std::uint32_t*>(weights) + i / 2 * width;
       hn::Vec<decltype(du)> word[NV], column[NV];
-      for (std::size_t at = 0; at < width; at += 16) hwy::Prefetch(words + kLinearAhead + at);
+      fetch(weights + i / 2 * width);
 #pragma GCC unroll 8
       for (int n = 0; n < NV; ++n) {
         word[n] = hn::LoadU(du, words + static_cast<std::size_t>(n) * hn::Lanes(d));
@@ -95,10 +111,10 @@ struct WidenedWeights {
 // BF16 times x of BF16 pairs.
 struct PairedWeights {
   static constexpr bool kPairs = true;
-  template <int M, int NV>
+  template <int M, int NV, class Fetch>
   static HWY_INLINE void Sum(const float* HWY_RESTRICT x, std::size_t x_m, const float* HWY_RESTRICT weights,
-                             std::size_t width, std::size_t depth, VF (&acc)[M][NV]) {
-    Accumulate<Pairs>(x, x_m, 1, weights, width, Words<Pairs>(depth), acc, FetchPanel{width});
+                             std::size_t width, std::size_t depth, VF (&acc)[M][NV], Fetch fetch) {
+    Accumulate<Pairs>(x, x_m, 1, weights, width, Words<Pairs>(depth), acc, fetch);
   }
 };
 #endif
@@ -111,6 +127,7 @@ struct LinearStep {
   const float* x = nullptr;        // of row `first`
   std::size_t x_stride = 0;
   std::int64_t first = 0;
+  bool fetch_twice = false;
 };
 
 // The activation of rows [begin, end) of a panel's finished sums, tile by tile while they are near. In a loop of its
@@ -161,8 +178,15 @@ HWY_NOINLINE void LinearTile(const LinearCall& call, const LinearStep& step, std
       for (int v = 0; v < kPanelVectors; ++v) acc[m][v] = hn::LoadU(d, y + static_cast<std::size_t>(v) * n);
     }
   }
-  Weights::Sum(step.x + static_cast<std::size_t>(row - step.first) * step.x_stride, step.x_stride, step.weights, width,
-               static_cast<std::size_t>(step.depth), acc);
+  const auto sum = [&](auto fetch) HWY_ATTR {
+    Weights::Sum(step.x + static_cast<std::size_t>(row - step.first) * step.x_stride, step.x_stride, step.weights,
+                 width, static_cast<std::size_t>(step.depth), acc, fetch);
+  };
+  if (M >= kRowsToFetchTwice && step.fetch_twice) {
+    sum(FetchPanelTwice{width});
+  } else {
+    sum(FetchPanel{width});
+  }
   const bool last = step.from + step.depth == call.in;
 #if HWY_TARGET == HWY_AVX3
   if constexpr (Weights::kPairs) {
@@ -239,6 +263,7 @@ void LinearFloats(const LinearCall& call, std::int64_t row_begin, std::int64_t r
   const std::int64_t width = kPanelVectors * static_cast<std::int64_t>(LaneCount());
   // Few rows read each weight once: in one go.
   const std::int64_t most = row_end - row_begin <= kLinearRows ? call.in : kLinearDepth;
+  const bool twice = fetches_into_second_cache();
   ForDepths(call.in, most, [&](std::int64_t from, std::int64_t depth) HWY_ATTR {
     for (std::int64_t panel = panel_begin; panel < panel_end; ++panel) {
       LinearTiles<Weights>(call,
@@ -247,7 +272,8 @@ void LinearFloats(const LinearCall& call, std::int64_t row_begin, std::int64_t r
                             .depth = depth,
                             .weights = call.packed + (panel * ((call.in + terms - 1) / terms) + from / terms) * width,
                             .x = call.x + from,
-                            .x_stride = static_cast<std::size_t>(call.x_stride)},
+                            .x_stride = static_cast<std::size_t>(call.x_stride),
+                            .fetch_twice = twice},
                            row_begin, row_end);
     }
   });
@@ -269,6 +295,7 @@ void LinearBf16(const LinearCall& call, std::int64_t row_begin, std::int64_t row
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
   const std::int64_t width = kPanelVectors * n;
   HWY_ALIGN float narrow[kWords];
+  const bool twice = fetches_into_second_cache();
   for (std::int64_t begin = row_begin; begin < row_end;) {
     const std::int64_t rows = row_end - begin < kRows ? row_end - begin : kRows;
     const std::int64_t most = kWords / rows / n * n * 2;  // as deep as the rows have room for
@@ -294,7 +321,8 @@ void LinearBf16(const LinearCall& call, std::int64_t row_begin, std::int64_t row
                                     .weights = call.packed + (panel * ((call.in + 1) / 2) + from / 2) * width,
                                     .x = narrow,
                                     .x_stride = static_cast<std::size_t>(stride),
-                                    .first = begin},
+                                    .first = begin,
+                                    .fetch_twice = twice},
                                    begin, begin + rows);
       }
     });
