@@ -55,7 +55,9 @@ class HeadCopy {
       head_[0] = tile.batch;
       head_[1] = tile.kv_head;
     }
-    return table.gathered(call, rows_);
+    kernels::AttentionCall copied = table.gathered(call, rows_);
+    copied.source = &call;
+    return copied;
   }
 
  private:

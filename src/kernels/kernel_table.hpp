@@ -48,6 +48,7 @@ struct AttentionCall {
   std::int64_t lse_stride[3] = {};
   // Where a worker has joined values to words of BF16: [keys / 2][Dv], those of each two keys. v is not read then.
   const float* value_words = nullptr;
+  const AttentionCall* source = nullptr;  // of a call on a copy of a head: the caller's own
   const float* k_scales = nullptr;  // for I8
   const float* v_scales = nullptr;
   bool int8_products = false;                                     // with I8: queries and weights become bytes too

@@ -15,6 +15,7 @@
 #include "hwy/highway.h"
 #include "kernels/algorithm/scores-inl.hpp"
 #include "kernels/kernel_table.hpp"
+#include "kernels/reference.hpp"
 
 // What the forms of the forward share: the memory of a tile, the merge tree over chunks, and the way from its root to the
 // caller's rows.
@@ -189,6 +190,23 @@ class MergeTree {
   OpenNodes::Chunks& opened_;
 };
 
+// Maxima this far from 0, in base 2, may have stopped at a bound.
+constexpr float kFarthestScore = 2.8e38f;
+
+// Whether a row's maximum and sum tell that its scores left F32's range. A sum of 0 is also that of a row that sees no
+// key, and the lowest maximum that of one whose keys all have the lowest float as bias and count alike: padding, which is
+// told from the mask and the bias alone.
+HWY_INLINE bool ScoresBeyondFloat(const AttentionCall& call, const Tile& tile, const TileState& state, std::size_t r,
+                                  float maximum, float sum) {
+  if (sum == 0.0f) {
+    return state.begin[r] < state.end[r] && sees_a_key(call, tile.batch, state.head[r], state.query[r]);
+  }
+  if (!(sum < std::numeric_limits<float>::infinity()) || !(maximum < kFarthestScore)) return true;
+  if (maximum > -kFarthestScore) return false;
+  const bool low_sink = call.sinks != nullptr && call.sinks[state.head[r] * call.sinks_stride] <= -kFarthestScore / kLog2e;
+  return state.extreme || low_sink || !one_bias(call, tile.batch, state.head[r], state.query[r]);
+}
+
 // A row's lse, to the caller, and the factor that normalises its output. Also where weights are rounded for their product
 // it is the sum before that: with the sum of the rounded ones a row of one key would be exact, but an output of small
 // weights beside a large one whose value is 0 would take over that one's error, and pass 2 u A.
@@ -200,9 +218,10 @@ HWY_INLINE double FinishRow(const AttentionCall& call, const Tile& tile, const T
                                      : -std::numeric_limits<double>::infinity();
   if (sum != 0.0) {  // 0 only where every key is forbidden: the largest score contributes at least 2^-1/2
     const double m = static_cast<double>(maximum);
-    const double keys = m <= static_cast<double>(kLowestScore)
-                            ? -static_cast<double>(std::numeric_limits<float>::max())
-                            : (m + std::log2(sum)) * 0.693147180559945309417;
+    double keys = (m + std::log2(sum)) * 0.693147180559945309417;
+    if (m <= -static_cast<double>(kFarthestScore)) {  // padding: its bias is all there is to see
+      keys = one_bias(call, tile.batch, state.head[r], state.query[r]).value_or(keys);
+    }
     const double sink = lse;
     double share = 1;  // of the keys beside the sink
     lse = keys;
@@ -226,6 +245,28 @@ HWY_INLINE VF Normalised(VF output, VF scale) {
   return hn::IfThenElse(hn::Eq(scale, hn::Zero(d)), hn::Zero(d), y);
 }
 
+// The rows of a tile that leave F32's range somewhere between the inputs and the output: a bit each. They are computed
+// again in float64.
+class RowsBeyondFloat {
+ public:
+  HWY_INLINE RowsBeyondFloat() : check_(hn::Zero(DF())) {}
+  HWY_INLINE void add(std::size_t r) { rows_ |= std::uint64_t{1} << r; }
+  // For a vector of outputs: NaN from the first on that is not finite.
+  HWY_INLINE void see(VF output) { check_ = hn::MulAdd(output, hn::Zero(DF()), check_); }
+  HWY_INLINE bool saw_any() const { return !hn::AllTrue(DF(), hn::Eq(check_, check_)); }
+  HWY_INLINE void forget() { check_ = hn::Zero(DF()); }
+  void compute_again(const AttentionCall& call, const Tile& tile, const TileState& state) {
+    for (; rows_ != 0; rows_ &= rows_ - 1) {
+      const std::size_t r = static_cast<std::size_t>(std::countr_zero(rows_));
+      reference_row(call.source != nullptr ? *call.source : call, tile.batch, state.head[r], state.query[r]);
+    }
+  }
+
+ private:
+  VF check_;
+  std::uint64_t rows_ = 0;
+};
+
 // The caller's rows from the root of a tile.
 template <class Unit>
 HWY_INLINE void StoreTile(const AttentionCall& call, const Tile& tile, const TileState& state, float* root) {
@@ -235,6 +276,10 @@ HWY_INLINE void StoreTile(const AttentionCall& call, const Tile& tile, const Til
   const std::size_t width = OutputWidth<Unit>(call, tile);
   float* output = root + 2 * places;
   HWY_ALIGN float inverse[TileState::kMaxRows] = {};
+  RowsBeyondFloat beyond;
+  for (std::size_t r = 0; r < static_cast<std::size_t>(tile.rows); ++r) {
+    if (ScoresBeyondFloat(call, tile, state, r, root[r], root[places + r])) beyond.add(r);
+  }
   const bool sums_only = call.lse == nullptr && call.sinks == nullptr;
   for (std::size_t r = 0; sums_only && r < static_cast<std::size_t>(tile.rows); ++r) {  // by itself, for vectors
     const double sum = static_cast<double>(root[places + r]);
@@ -256,21 +301,37 @@ HWY_INLINE void StoreTile(const AttentionCall& call, const Tile& tile, const Til
   if (Unit::kRowsOnly || tile.rows <= Unit::kFewRows) {
     for (std::size_t r = 0; r < static_cast<std::size_t>(tile.rows); ++r) {
       float* row = output + r * width;
+      beyond.forget();
       for (std::size_t i = 0; i < width; i += n) {
-        hn::StoreU(Normalised(hn::LoadU(d, row + i), hn::Set(d, inverse[r])), d, row + i);
+        const VF y = Normalised(hn::LoadU(d, row + i), hn::Set(d, inverse[r]));
+        beyond.see(y);
+        hn::StoreU(y, d, row + i);
       }
+      if (beyond.saw_any()) beyond.add(r);
       StoreRow(call.out_type, call.out, call.out_at(tile.batch, state.head[r], state.query[r]), call.out_stride[3],
                call.dv, row);
     }
-    return;
-  }
-  if constexpr (!Unit::kRowsOnly) {
+  } else if constexpr (!Unit::kRowsOnly) {
     const auto out_at = [&](std::int64_t h, std::int64_t i) { return call.out_at(tile.batch, h, i); };
     for (std::size_t first = 0; first < places; first += n) {
+      beyond.forget();
       UnpackLanes(call.out_type, call.out, state.rows_at(first, n, out_at), call.out_stride[3], call.dv, places,
-                  output + first, inverse + first, [](VF y, VF scale) HWY_ATTR { return Normalised(y, scale); });
+                  output + first, inverse + first, [&beyond](VF sum, VF scale) HWY_ATTR {
+                    const VF y = Normalised(sum, scale);
+                    beyond.see(y);
+                    return y;
+                  });
+      const std::size_t last = std::min(first + n, static_cast<std::size_t>(tile.rows));
+      for (std::size_t r = first; beyond.saw_any() && r < last; ++r) {
+        bool finite = true;
+        for (std::size_t i = 0; inverse[r] != 0.0f && i < width; ++i) {
+          finite = finite && std::isfinite(output[i * places + r] * inverse[r]);
+        }
+        if (!finite) beyond.add(r);
+      }
     }
   }
+  beyond.compute_again(call, tile, state);
 }
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE

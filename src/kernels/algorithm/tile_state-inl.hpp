@@ -34,7 +34,8 @@ constexpr int kTileRows = 4;
 
 constexpr float kLog2e = 1.44269504088896340736f;
 constexpr float kForbidden = -std::numeric_limits<float>::infinity();
-// A finite score never counts as forbidden, however low: scores stop here, maxima begin below.
+// A finite score never counts as forbidden, however low: scores stop here, maxima begin below. A row whose maximum stops
+// here is computed again (ScoresBeyondFloat), so that no more is lost than what a larger score hides.
 constexpr float kLowestScore = -3.0e38f;
 constexpr float kNoMaximum = -std::numeric_limits<float>::max();
 

@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "hwy/highway.h"
 #include "kernels/algorithm/forward-inl.hpp"
@@ -19,14 +20,15 @@ HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Turns a row of base-2 scores into weights that, with the sink, sum to 1.
-HWY_INLINE void FinishWeights(float* row, std::int64_t step, std::int64_t count, float lse, float sink) {
+// Turns a row of base-2 scores into weights that, with the sink, sum to 1. False where their sum is no positive number:
+// scores or lse left F32's range.
+HWY_INLINE bool FinishWeights(float* row, std::int64_t step, std::int64_t count, float lse, float sink) {
   const DF d;
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
   const auto at = [&](std::int64_t j) -> float& { return row[j * step]; };
   if (lse == -std::numeric_limits<float>::infinity()) {
     for (std::int64_t j = 0; j < count; ++j) at(j) = 0.0f;
-    return;
+    return true;
   }
   // The row's own largest score where lse is so large that its rounding would show.
   double shift = static_cast<double>(lse) * 1.44269504088896340736;
@@ -62,6 +64,14 @@ HWY_INLINE void FinishWeights(float* row, std::int64_t step, std::int64_t count,
   }
   const float inverse = static_cast<float>(1.0 / sum);
   for (std::int64_t j = 0; j < count; ++j) at(j) *= inverse;
+  return sum > 0 && sum < std::numeric_limits<double>::infinity();
+}
+
+// A row of weights in float64, whatever its lse.
+HWY_INLINE void WeightsInDouble(const AttentionCall& call, std::int64_t b, std::int64_t h, std::int64_t i) {
+  AttentionCall row = call;
+  row.lse = nullptr;  // an input here
+  reference_row(row, b, h, i);
 }
 
 template <int NV>
@@ -97,7 +107,12 @@ HWY_NOINLINE void WeightsTile(const AttentionCall& call, const Tile& tile, float
     const float lse = call.lse[tile.batch * call.lse_stride[0] + state.head[lane] * call.lse_stride[1] +
                                state.query[lane] * call.lse_stride[2]];
     const float sink = call.sinks != nullptr ? call.sinks[state.head[lane] * call.sinks_stride] : kForbidden;
-    FinishWeights(row_of(r), step, call.tk, lse, sink);
+    const std::int64_t h = state.head[lane];
+    const std::int64_t i = state.query[lane];
+    const bool far = std::fabs(lse) >= kFarthestScore / kLog2e && lse != kForbidden;
+    const bool padding = far && lse < 0 && !state.extreme && one_bias(call, tile.batch, h, i);
+    const bool sound = FinishWeights(row_of(r), step, call.tk, lse, sink);
+    if (!sound || (far && !padding)) WeightsInDouble(call, tile.batch, h, i);
   }
 }
 
