@@ -6,8 +6,6 @@ import math
 
 import ml_dtypes
 import numpy as np
-import peer_torch
-import torch
 
 TYPES = {"f32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16), "f16": np.dtype(np.float16)}
 # Bytes that no cache holds.
@@ -22,17 +20,23 @@ class Attention:
     causal: bool
     heads: int
     batch: int = 1
+    window: int = 0  # keys that a query sees, itself the last; 0: no window
 
     @property
     def name(self):
-        kind = "causal" if self.causal else "full"
+        kind = f"window {self.window}" if self.window else "causal" if self.causal else "full"
         return f"attention {self.dtype} D{self.head_size} T{self.tokens} H{self.heads} {kind}"
 
     @property
     def flop(self):
         """A multiplication and an addition in each product, for the pairs that the mask allows."""
-        pairs = self.tokens * (self.tokens + 1) / 2 if self.causal else self.tokens**2
+        pairs = self.allowed().sum() if self.causal else self.tokens**2
         return 4.0 * self.batch * self.heads * self.head_size * pairs
+
+    def allowed(self):
+        """Where a causal mask and a window let a query see a key: [tokens,tokens]."""
+        distance = np.subtract.outer(np.arange(self.tokens), np.arange(self.tokens))
+        return (distance >= 0) & (distance < (self.window or self.tokens))
 
     def inputs(self):
         random = np.random.default_rng(1)
@@ -45,7 +49,7 @@ class Attention:
             q, k, v = (inputs[n][b, h].astype(np.float64) for n in ("q", "k", "v"))
             scores = q @ k.T / np.sqrt(self.head_size)
             if self.causal:
-                scores[np.triu_indices(self.tokens, 1)] = -np.inf
+                scores[~self.allowed()] = -np.inf
             weights = np.exp(scores - scores.max(axis=1, keepdims=True))
             out[b, h] = (weights @ v) / weights.sum(axis=1, keepdims=True)
         return out
@@ -169,6 +173,9 @@ class Bert:
         return {"ids": ids}
 
     def expected(self, inputs):
+        import peer_torch  # no other peer's process shall load it
+        import torch
+
         model = peer_torch.load_bert(self.folder, "eager", torch.float64)
         with torch.inference_mode():
             return model(torch.from_numpy(inputs["ids"])).last_hidden_state.numpy()
@@ -180,6 +187,7 @@ def all_cases(model):
         for causal in (False, True):
             cases += [Attention(dtype, d, 1024, causal, heads=8) for d in (32, 64, 128)]
             cases.append(Attention(dtype, 64, 4096, causal, heads=2))
+        cases.append(Attention(dtype, 64, 4096, True, heads=2, window=256))
     for kv_heads, dtypes in ((4, ("f32", "bf16", "f16")), (32, ("f32", "bf16"))):
         cases += [Decode(dtype, d, kv_heads) for dtype in dtypes for d in (64, 128)]
     cases += [Layer(1, 7), Layer(1, 128), Layer(8, 512)]

@@ -1,6 +1,6 @@
 // manyheads for bench/peers/peers.py: reads a request a line and answers a line, "ok ..." or "error ...".
 //
-//   prepare attention FOLDER f32|bf16|f16 B H T D full|causal   inputs q, k, v
+//   prepare attention FOLDER f32|bf16|f16 B H T D full|causal W inputs q, k, v; W keys that a query sees, 0: all
 //   prepare decode FOLDER f32|bf16|f16 HQ HKV KEYS D COPIES     the same; every run takes the next copy of k and v
 //   prepare layer FOLDER B T D_MODEL HEADS                    inputs x and the state_dict's tensors
 //   prepare bert FOLDER f32|bf16 B T MODEL                    input ids; the type is the weights'
@@ -86,6 +86,7 @@ Run prepare_attention(std::istream& words, const std::string& folder, int thread
   for (int i = 0; i < 4; ++i) shape[i] = next<std::int64_t>(words);
   const auto mode = next<std::string>(words);
   if (mode != "full" && mode != "causal") refuse("unknown mode " + mode);
+  const auto window = next<std::int64_t>(words);
   const Tensor q = read(folder + "/q", type, shape), k = read(folder + "/k", type, shape),
                v = read(folder + "/v", type, shape);
   const auto workspace = std::make_shared<manyheads::Workspace>();
@@ -93,6 +94,7 @@ Run prepare_attention(std::istream& words, const std::string& folder, int thread
   return [=, causal = mode == "causal"]() mutable {
     manyheads::AttentionOptions options;
     if (causal) options.mask = manyheads::causal();
+    if (window > 0) options.mask = options.mask | manyheads::window(window - 1, 0);
     options.num_threads = threads;
     options.workspace = workspace.get();
     manyheads::attention(q.view(), k.view(), v.view(), out.view(), options);

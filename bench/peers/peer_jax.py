@@ -25,7 +25,10 @@ def result(run):
 
 def attention(case, inputs):
     q, k, v = (tokens_first(inputs[n]) for n in ("q", "k", "v"))
-    attend = jax.jit(functools.partial(jax.nn.dot_product_attention, is_causal=case.causal))
+    window = (case.window - 1, 0) if case.window else None
+    attend = jax.jit(
+        functools.partial(jax.nn.dot_product_attention, is_causal=case.causal, local_window_size=window)
+    )
 
     def run():
         return attend(q, k, v).block_until_ready()

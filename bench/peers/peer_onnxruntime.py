@@ -70,13 +70,17 @@ def attention(case, inputs):
         return None
     b, h, t, d = inputs["q"].shape
     flat = {n: np.ascontiguousarray(a.transpose(0, 2, 1, 3)).reshape(b, t, h * d) for n, a in inputs.items()}
+    causal = int(case.causal and not case.window)
+    mask = {"mask": case.allowed()} if case.window else {}
+    added = {"mask": np.where(case.allowed(), 0, -np.inf).astype(np.float32)[None, None]} if case.window else {}
     own = helper.make_node(
-        "MultiHeadAttention", ["q", "k", "v"], ["y"], domain=FUSED, num_heads=h, unidirectional=int(case.causal)
-    )
-    standard = helper.make_node("Attention", ["q", "k", "v"], ["y"], is_causal=int(case.causal))
+        "MultiHeadAttention", ["q", "k", "v", *(["", "", "mask"] if mask else [])], ["y"],
+        domain=FUSED, num_heads=h, unidirectional=causal,
+    )  # fmt: skip
+    standard = helper.make_node("Attention", ["q", "k", "v", *mask], ["y"], is_causal=causal)
     runs = [
-        (lambda y: y.reshape(b, t, h, d).transpose(0, 2, 1, 3), compiled([own], flat, (b, t, h * d), {})),
-        (lambda y: y, compiled([standard], inputs, (b, h, t, d), {})),
+        (lambda y: y.reshape(b, t, h, d).transpose(0, 2, 1, 3), compiled([own], flat | added, (b, t, h * d), {})),
+        (lambda y: y, compiled([standard], inputs | mask, (b, h, t, d), {})),
     ]
 
     def seconds(run):

@@ -5,8 +5,6 @@ import warnings
 import ml_dtypes
 import numpy as np
 import openvino
-import peer_torch
-import torch
 from openvino import opset13 as ops
 from rotation import rotated
 
@@ -69,7 +67,8 @@ def result(run):
 def attention(case, inputs):
     kind = KINDS[case.dtype]
     q, k, v = (ops.parameter(inputs[n].shape, kind, name=n) for n in ("q", "k", "v"))
-    y = ops.scaled_dot_product_attention(q, k, v, causal=case.causal)
+    mask = ops.constant(case.allowed()) if case.window else None
+    y = ops.scaled_dot_product_attention(q, k, v, mask, causal=case.causal and mask is None)
     run = request(openvino.Model([y], [q, k, v]), [inputs[n] for n in ("q", "k", "v")], case.dtype)
     return run, lambda: result(run)
 
@@ -105,6 +104,9 @@ def layer(case, inputs):
 
 
 def bert(case, inputs):
+    import peer_torch  # its converter reads a model of PyTorch's
+    import torch
+
     class LastHidden(torch.nn.Module):
         def __init__(self):
             super().__init__()

@@ -52,7 +52,7 @@ class Ours:
         dtype = np.dtype(np.float32)
         if isinstance(case, cases.Attention):
             dtype = cases.TYPES[case.dtype]
-            sizes = (case.dtype, *inputs["q"].shape, "causal" if case.causal else "full")
+            sizes = (case.dtype, *inputs["q"].shape, "causal" if case.causal else "full", case.window)
         elif decode:
             dtype = cases.TYPES[case.dtype]
             sizes = (case.dtype, case.heads, case.kv_heads, case.keys, case.head_size, case.copies)

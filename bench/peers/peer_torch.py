@@ -29,10 +29,12 @@ def to_torch(array):
 
 def attention(case, inputs):
     q, k, v = (to_torch(inputs[n]) for n in ("q", "k", "v"))
+    mask = torch.from_numpy(case.allowed()) if case.window else None
+    causal = case.causal and mask is None
 
     def run():
         with torch.inference_mode():
-            return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=case.causal)
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
 
     return run, lambda: run().double().numpy()
 

@@ -3,8 +3,8 @@
 
 Every case is timed in turn: this machine's limit (multiply-adds; of decoding, reading memory), manyheads, the limit
 again, the next peer, and so on; the best of each is printed, since others take time from a shared machine and never
-give any. All get the same inputs, the same processors and the same number of threads. Time in Python is part of a
-peer's time, as it is for its users.
+give any. Each has a process of its own, pinned to the same processors. All get the same inputs and the same number of
+threads. Time in Python is part of a peer's time, as it is for its users.
 """
 
 import argparse
@@ -60,22 +60,6 @@ def machine():
     return os.uname().machine
 
 
-def per_run(run, least=0.02):
-    """A sampler of seconds a run, over enough runs to fill `least` seconds."""
-    run()
-    begin = time.perf_counter()
-    run()
-    runs = max(1, round(least / max(time.perf_counter() - begin, 1e-6)))
-
-    def sample():
-        begin = time.perf_counter()
-        for _ in range(runs):
-            run()
-        return (time.perf_counter() - begin) / runs
-
-    return sample
-
-
 def measure(case, ours, peers, rounds):
     import cases
     import numpy as np
@@ -88,13 +72,10 @@ def measure(case, ours, peers, rounds):
     samplers[ours.NAME] = sample
     errors[ours.NAME] = float(np.abs(result() - expected).max())
     for peer in peers:
-        prepare = getattr(peer, type(case).__name__.lower(), None)
-        prepared = prepare(case, inputs) if prepare else None
-        if prepared is None:
-            continue
-        run, result = prepared
-        errors[peer.NAME] = float(np.abs(result() - expected).max())
-        samplers[peer.NAME] = per_run(run)
+        result = peer.prepare(case)
+        if result is not None:
+            errors[peer.NAME] = float(np.abs(result - expected).max())
+            samplers[peer.NAME] = peer.sample
     ours.limit(case)  # the first one touches what later ones read
     limits = []
     samples = {name: [] for name in samplers}
@@ -145,11 +126,8 @@ def main():
     pin(args.threads)
     sys.dont_write_bytecode = True
     import cases
-    import peer_jax
-    import peer_onnxruntime
-    import peer_openvino
-    import peer_torch
     from peer_ours import Ours
+    from peer_process import Peer
 
     if not args.ours.is_file():
         sys.exit(f"peers: no program {args.ours}; bench/peers/run builds it")
@@ -161,9 +139,7 @@ def main():
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"peers: this machine is busy (load {load:.1f}): the figures will be rough", file=sys.stderr)
-    peers = [peer_torch, peer_onnxruntime, peer_openvino, peer_jax]
-    for peer in peers:
-        peer.start(args.threads)
+    peers = [Peer(module, args.threads) for module in ("peer_torch", "peer_onnxruntime", "peer_openvino", "peer_jax")]
 
     with tempfile.TemporaryDirectory() as folder, Ours(args.ours, args.threads, folder) as ours:
         about = {
