@@ -26,13 +26,14 @@ def per_run(run, least=0.02):
 
 
 def prepared(peer, case):
-    """A sampler, and the result of a run in float64; None where the peer has no such case."""
+    """A sampler, the result of a run in float64, and the inputs, which live as long; None where it has no such case."""
     prepare = getattr(peer, type(case).__name__.lower(), None)
-    made = prepare(case, case.inputs()) if prepare else None
+    inputs = case.inputs()
+    made = prepare(case, inputs) if prepare else None
     if made is None:
-        return None, None
+        return None, None, None
     run, result = made
-    return per_run(run), np.array(result())
+    return per_run(run), np.array(result()), inputs
 
 
 def serve(module, threads, pipe):
@@ -40,14 +41,14 @@ def serve(module, threads, pipe):
     peer = importlib.import_module(module)
     peer.start(threads)
     pipe.send((peer.NAME, peer.VERSION))
-    sample = None
+    sample = inputs = None
     while (case := pipe.recv()) is not None:
         try:
             if case == "time":
                 pipe.send((sample(), None))
             else:
-                sample = None  # the memory of the case before it goes first
-                sample, result = prepared(peer, case)
+                sample = inputs = None  # the memory of the case before it goes first
+                sample, result, inputs = prepared(peer, case)
                 pipe.send((result, None))
         except Exception:
             pipe.send((None, traceback.format_exc()))
