@@ -7,7 +7,10 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "arguments.hpp"
+#include "base/file.hpp"
 #include "cli.hpp"
+#include "out_file.hpp"
 #include "tensors.hpp"
 
 namespace manyheads::cli {
@@ -27,6 +30,7 @@ struct Attend {
   std::string out;
   std::string layout = "bhtd";
   std::string causal;
+  std::string align;
   std::string window;
   std::optional<double> scale;
   double softcap = 0;
@@ -48,32 +52,29 @@ View swap_heads(const View& v) {
 ConstTensorView load_heads(const Attend& request, const StateDict& tensors, const std::string& name) {
   const ConstTensorView view = need(request.in, tensors, name).cview();
   const bool paged = name != "q" && tensors.contains("page_table");
-  if (request.cu_seqlens && !paged) {
-    if (view.rank() != 3) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  name + " needs the axes [T,H,D] beside --cu-seqlens, has " + view.shape().to_string());
-    }
-    return view;
+  const bool packed = request.cu_seqlens && !paged;
+  const bool bthd = request.layout == "bthd" && !packed && !paged;
+  if (view.rank() != (packed ? 3 : 4)) {
+    throw Error(ErrorCode::kInvalidArgument, name + " in " + base::path_in_quotes(request.in) + " needs the axes " +
+                                                 (packed  ? "[T,H,D] beside --cu-seqlens"
+                                                  : paged ? "[pages,Hkv,page size,D] beside page_table"
+                                                  : bthd  ? "[B,T,H,D]"
+                                                          : "[B,H,T,D]") +
+                                                 ", has " + view.shape().to_string());
   }
-  if (paged) {
-    if (view.rank() != 4) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  name + " needs the axes [pages,Hkv,page size,D] beside page_table, has " + view.shape().to_string());
-    }
-    return view;
-  }
-  if (view.rank() != 4) {
-    throw Error(ErrorCode::kInvalidArgument, name + " needs the axes " +
-                                                 (request.layout == "bthd" ? "[B,T,H,D]" : "[B,H,T,D]") + ", has " +
-                                                 view.shape().to_string());
-  }
-  return request.layout == "bthd" ? swap_heads(view) : view;
+  return bthd ? swap_heads(view) : view;
 }
 
 Mask make_mask(const Attend& request, const StateDict& tensors) {
-  const Alignment alignment = request.causal == "bottom-right" ? Alignment::kBottomRight : Alignment::kTopLeft;
-  Mask mask;
-  if (!request.causal.empty()) mask = causal(alignment);
+  if (!request.causal.empty() && !request.align.empty() && request.causal != request.align) {
+    throw UsageError("--causal " + request.causal + " and --align " + request.align + " name two diagonals");
+  }
+  const std::string& corner = request.causal.empty() ? request.align : request.causal;
+  const Alignment alignment = corner.empty()         ? Alignment::kUnspecified
+                              : corner == "top-left" ? Alignment::kTopLeft
+                                                     : Alignment::kBottomRight;
+  Mask mask = align(alignment);
+  if (!request.causal.empty()) mask = mask | causal(alignment);
   if (!request.window.empty()) {
     const std::vector<std::int64_t> sides = parse_integers("--window", request.window);
     if (sides.size() != 2 || sides[0] < -1 || sides[1] < -1) {
@@ -89,15 +90,18 @@ Mask make_mask(const Attend& request, const StateDict& tensors) {
   mask.bias = view_of(tensors, "bias");
   mask.alibi_slopes = view_of(tensors, "alibi_slopes");
   if (mask.q_documents.defined() != mask.k_documents.defined()) {
-    throw Error(ErrorCode::kInvalidArgument, request.in + " has only one of q_documents [B,Tq] and k_documents [B,Tk]");
+    throw Error(ErrorCode::kInvalidArgument,
+                base::path_in_quotes(request.in) + " has only one of q_documents [B,Tq] and k_documents [B,Tk]");
   }
   return mask;
 }
 
 void run(const Attend& request) {
+  const OutFile file(request.out, request.common.json);
   const StateDict tensors = load_named(request.in, kNames);
   if (!request.cu_seqlens && (tensors.contains("cu_seqlens_q") || tensors.contains("cu_seqlens_k"))) {
-    throw Error(ErrorCode::kInvalidArgument, request.in + " has cu_seqlens tensors: say --cu-seqlens");
+    throw Error(ErrorCode::kInvalidArgument,
+                base::path_in_quotes(request.in) + " has cu_seqlens tensors: say --cu-seqlens");
   }
   const ConstTensorView q = load_heads(request, tensors, "q");
   const ConstTensorView k = load_heads(request, tensors, "k");
@@ -149,7 +153,7 @@ void run(const Attend& request) {
 
   StateDict results{{"out", out}, {"lse", lse}};
   if (request.weights) results.emplace("weights", weights);
-  save_safetensors(request.out, results);
+  file.save([&](const std::string& path) { save_safetensors(path, results); });
 
   const std::string path = explanation ? explanation->path : "reference, float64";
   if (request.common.json) {
@@ -175,11 +179,9 @@ void run(const Attend& request) {
     print_json(summary);
     return;
   }
-  std::string text = describe_text(results) + " in " + request.out + " (" + path;
+  std::string text = describe_text(results) + " in " + file.shown() + " (" + path;
   if (explanation) text += ", " + explanation->isa;
-  text += ")\n";
-  if (request.explain && explanation) text += explanation->to_string() + "\n";
-  print(text);
+  file.report(text + ")\n", request.explain && explanation ? explanation->to_string() + "\n" : "");
 }
 
 }  // namespace
@@ -193,7 +195,9 @@ void add_attend(CLI::App& app) {
                    "[pages,Hkv,page size,D]), mask (BOOL, true = attend), bias, key_lengths [B], offsets [B], q_documents [B,Tq] with "
                    "k_documents [B,Tk], alibi_slopes [Hq], sinks [Hq]")
       ->required();
-  verb->add_option("-o,--out", request->out, "safetensors to write: out, and lse [B,Hq,Tq] (F32)")->required();
+  verb->add_option("-o,--out", request->out,
+                   "safetensors to write, - for standard output: out, and lse [B,Hq,Tq] (F32)")
+      ->required();
   verb->add_option("--layout", request->layout, "Axes of q, k, v and out: bhtd (default) or bthd")
       ->check(CLI::IsMember({"bhtd", "bthd"}))
       ->type_name("NAME");
@@ -205,10 +209,19 @@ void add_attend(CLI::App& app) {
                    "from the same diagonal")
       ->check(CLI::IsMember({"top-left", "bottom-right"}))
       ->type_name("CORNER");
+  verb->add_option("--align", request->align,
+                   "Where the diagonal that windows and ALiBi count from starts or ends, without --causal; default: "
+                   "top-left")
+      ->check(CLI::IsMember({"top-left", "bottom-right"}))
+      ->type_name("CORNER");
   verb->add_option("--window", request->window, "Keys from L before to R behind the diagonal; -1 is no bound")
       ->type_name("L,R");
-  verb->add_option("--softcap", request->softcap, "Scores become X tanh(score / X); 0 is off")->type_name("X");
-  verb->add_option("--scale", request->scale, "Factor of the scores; default 1/sqrt(D)")->type_name("X");
+  verb->add_option("--softcap", request->softcap, "Scores become X tanh(score / X); 0 is off")
+      ->transform(finite_number())
+      ->type_name("X");
+  verb->add_option("--scale", request->scale, "Factor of the scores; default 1/sqrt(D)")
+      ->transform(finite_number())
+      ->type_name("X");
   verb->add_option("--out-dtype", request->out_dtype, "Type of out: f32, bf16 or f16; default: that of q")
       ->check(CLI::IsMember({"f32", "bf16", "f16"}))
       ->type_name("TYPE");

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "arguments.hpp"
 #include "base/format.hpp"
 #include "bench_case.hpp"
 #include "cli.hpp"
@@ -294,8 +295,12 @@ void add_bench(CLI::App& app) {
       ->type_name("TEXT");
   verb->add_option("--dtype", request->dtype, "Only cases of this type")
       ->check(CLI::IsMember({"f32", "bf16", "f16", "i8"}));
-  verb->add_option("--head-dim", request->head_dim, "Only cases of this head size")->type_name("N");
-  verb->add_option("--tokens", request->tokens, "Only cases of this many tokens; of decode, keys")->type_name("N");
+  verb->add_option("--head-dim", request->head_dim, "Only cases of this head size")
+      ->transform(whole_number(1))
+      ->type_name("N");
+  verb->add_option("--tokens", request->tokens, "Only cases of this many tokens; of decode, keys")
+      ->transform(whole_number(1))
+      ->type_name("N");
   verb->add_option("--isa", request->isa, "Instruction set to run, or all; default: the one that calls use")
       ->type_name("NAME");
   add_common(*verb, request->common);

@@ -43,6 +43,9 @@ struct ClosedPipe {};
 // Standard output, checked: a closed pipe ends the program quietly, a full disk is an Error.
 void print(std::string_view text);
 
+// One line on standard error, "manyheads VERB: message", whatever names and texts the message quotes.
+void complain(const std::string& verb, std::string message);
+
 // One line of JSON. Numbers that are not finite become null, bytes that are not UTF-8 the replacement character.
 void print_json(const nlohmann::ordered_json& value);
 

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "arguments.hpp"
 #include "base/format.hpp"
 #include "cli.hpp"
 #include "kernels/dispatch.hpp"
@@ -335,11 +336,11 @@ void run(DimsRequest request) {
 void add_dims(CLI::App& app) {
   auto request = std::make_shared<DimsRequest>();
   CLI::App* verb = app.add_subcommand("dims", "How d_model is cut into heads: shapes, parameters, work, time");
-  const CLI::Range sizes(std::int64_t{1}, std::int64_t{1} << 24);
-  verb->add_option("--d-model", request->d_model, "Numbers a token; default 512")->check(sizes)->type_name("N");
+  const auto sizes = whole_number(1, std::int64_t{1} << 24);
+  verb->add_option("--d-model", request->d_model, "Numbers a token; default 512")->transform(sizes)->type_name("N");
   verb->add_option("--heads", request->heads, "Head counts to compare; default 1,2,4,8")->type_name("N,N");
-  verb->add_option("--tokens", request->tokens, "Length of the sequence; default 128")->check(sizes)->type_name("N");
-  verb->add_option("--batch", request->batch, "Sequences at once; default 1")->check(sizes)->type_name("N");
+  verb->add_option("--tokens", request->tokens, "Length of the sequence; default 128")->transform(sizes)->type_name("N");
+  verb->add_option("--batch", request->batch, "Sequences at once; default 1")->transform(sizes)->type_name("N");
   verb->add_option("--dtype", request->dtype, "Type of weights and tokens: f32 (default), bf16 or f16")
       ->check(CLI::IsMember({"f32", "bf16", "f16"}))
       ->type_name("TYPE");

@@ -7,7 +7,10 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "arguments.hpp"
+#include "base/file.hpp"
 #include "cli.hpp"
+#include "out_file.hpp"
 #include "tensors.hpp"
 
 namespace manyheads::cli {
@@ -37,7 +40,7 @@ std::int64_t columns(const Layer& request, const StateDict& state, const std::st
   const Tensor& weight = need(request.weights_file, state, name);
   const bool square = name == "out_proj.weight";  // sizes that the file does not hold must not be allocated
   if (weight.rank() != 2 || weight.size(0) < 1 || (square && weight.size(0) != weight.size(1))) {
-    throw Error(ErrorCode::kInvalidArgument, name + " in " + request.weights_file + " needs the axes " +
+    throw Error(ErrorCode::kInvalidArgument, name + " in " + base::path_in_quotes(request.weights_file) + " needs the axes " +
                                                  (square ? "[d_model,d_model]" : "[out,in]") + ", has " +
                                                  weight.shape().to_string());
   }
@@ -52,7 +55,8 @@ MultiHeadAttentionConfig infer_config(const Layer& request, const StateDict& sta
   config.num_kv_heads = request.kv_heads;
   if (state.count("in_proj_weight") == 0) {
     if (state.count("q_proj_weight") == 0) {
-      throw Error(ErrorCode::kInvalidArgument, request.weights_file + " has neither in_proj_weight nor q_proj_weight");
+      throw Error(ErrorCode::kInvalidArgument,
+                  base::path_in_quotes(request.weights_file) + " has neither in_proj_weight nor q_proj_weight");
     }
     config.kdim = columns(request, state, "k_proj_weight");
     config.vdim = columns(request, state, "v_proj_weight");
@@ -64,26 +68,29 @@ MultiHeadAttentionConfig infer_config(const Layer& request, const StateDict& sta
   return config;
 }
 
-ConstTensorView sequence(const std::string& name, ConstTensorView view) {
+ConstTensorView sequence(const Layer& request, const StateDict& tensors, const std::string& name) {
+  const ConstTensorView view = need(request.in, tensors, name).cview();
   if (view.rank() != 3) {
-    throw Error(ErrorCode::kInvalidArgument, name + " needs the axes [B,T,E], has " + view.shape().to_string());
+    throw Error(ErrorCode::kInvalidArgument, name + " in " + base::path_in_quotes(request.in) +
+                                                 " needs the axes [B,T,E], has " + view.shape().to_string());
   }
   return view;
 }
 
 void run(const Layer& request) {
+  const OutFile file(request.out, request.common.json);
   const StateDict state = load_named(request.weights_file, kStateNames);
   const StateDict tensors = load_named(request.in, kInputNames);
   MultiHeadAttention layer(infer_config(request, state));
   layer.load_state_dict(state);
 
-  const ConstTensorView query = sequence("query", need(request.in, tensors, "query").cview());
+  const ConstTensorView query = sequence(request, tensors, "query");
   const bool has_key = tensors.count("key") != 0;
   if (tensors.count("value") != 0 && !has_key) {
-    throw Error(ErrorCode::kInvalidArgument, request.in + " has a value and no key");
+    throw Error(ErrorCode::kInvalidArgument, base::path_in_quotes(request.in) + " has a value and no key");
   }
-  const ConstTensorView key = has_key ? sequence("key", tensors.at("key").cview()) : query;
-  const ConstTensorView value = tensors.count("value") != 0 ? sequence("value", tensors.at("value").cview()) : key;
+  const ConstTensorView key = has_key ? sequence(request, tensors, "key") : query;
+  const ConstTensorView value = tensors.count("value") != 0 ? sequence(request, tensors, "value") : key;
 
   MultiHeadAttentionOptions options;
   options.key_padding_mask = view_of(tensors, "key_padding_mask");
@@ -103,7 +110,7 @@ void run(const Layer& request) {
     results.emplace("weights", weights);
   }
   layer.forward(query, key, value, output.view(), options);
-  save_safetensors(request.out, results);
+  file.save([&](const std::string& path) { save_safetensors(path, results); });
 
   const MultiHeadAttentionConfig& config = layer.config();
   if (request.common.json) {
@@ -123,8 +130,9 @@ void run(const Layer& request) {
     print_json(summary);
     return;
   }
-  print(describe_text(results) + " in " + request.out + " (d_model " + std::to_string(config.d_model) + ", " +
-        std::to_string(config.num_heads) + " heads of " + std::to_string(layer.d_k()) + ", " + active_isa() + ")\n");
+  file.report(describe_text(results) + " in " + file.shown() + " (d_model " + std::to_string(config.d_model) + ", " +
+              std::to_string(config.num_heads) + " heads of " + std::to_string(layer.d_k()) + ", " + active_isa() +
+              ")\n");
 }
 
 }  // namespace
@@ -140,10 +148,15 @@ void add_layer(CLI::App& app) {
                    "(else key), key_padding_mask [B,S] and attn_mask [T,S] or [B*H,T,S] (BOOL true = ignore, a float "
                    "is added)")
       ->required();
-  verb->add_option("-o,--out", request->out, "safetensors to write: output [B,T,E], in the type of query")->required();
-  verb->add_option("--heads", request->heads, "Number of heads; it divides d_model")->required()->type_name("N");
+  verb->add_option("-o,--out", request->out,
+                   "safetensors to write, - for standard output: output [B,T,E], in the type of query")
+      ->required();
+  verb->add_option("--heads", request->heads, "Number of heads; it divides d_model")
+      ->required()
+      ->transform(whole_number())
+      ->type_name("N");
   verb->add_option("--kv-heads", request->kv_heads, "Heads of keys and values, shared by groups; default --heads")
-      ->check(CLI::PositiveNumber)
+      ->transform(whole_number(1))
       ->type_name("N");
   verb->add_flag("--causal", request->causal, "A query sees the keys up to its own place");
   verb->add_flag("--add-zero-attn", request->add_zero_attn, "One more key and value of zeros");

@@ -4,8 +4,10 @@
 #include <charconv>
 #include <filesystem>
 #include <manyheads/error.hpp>
+#include <map>
 #include <optional>
 
+#include "arguments.hpp"
 #include "base/format.hpp"
 #include "cli.hpp"
 #include "findings.hpp"
@@ -82,11 +84,10 @@ std::vector<lens::Link> choose_links(const std::vector<std::string>& asked, cons
 
 std::vector<std::string> name_words(const std::vector<lens::Word>& words) {
   std::vector<std::string> names;
-  for (std::size_t i = 0; i < words.size(); ++i) {
-    const std::string small = lens::lower_case(words[i].text);
-    std::size_t occurrence = 1;
-    for (std::size_t j = 0; j < i; ++j) occurrence += lens::lower_case(words[j].text) == small ? 1 : 0;
-    names.push_back(lens::printable(words[i].text) + (occurrence == 1 ? "" : "#" + std::to_string(occurrence)));
+  std::map<std::string, int> seen;
+  for (const lens::Word& word : words) {
+    const int occurrence = ++seen[lens::fold_case(word.text)];
+    names.push_back(lens::printable(word.text) + (occurrence == 1 ? "" : "#" + std::to_string(occurrence)));
   }
   return names;
 }
@@ -145,10 +146,12 @@ void look(const Look& request) {
 void add_look(CLI::App& app) {
   auto request = std::make_shared<Look>();
   CLI::App* verb = app.add_subcommand("look", "What each head of a model looks at in a text");
-  verb->add_option("TEXT", request->text, "The text")->type_name("");
+  verb->add_option("TEXT", request->text, "The text")->transform(plain_text)->type_name("");
   verb->add_option("--model", request->model, "Folder with config.json, model.safetensors and tokenizer.json")
       ->type_name("DIR");
-  verb->add_option("--pair", request->pair, "A second text: the model sees both, as two segments")->type_name("TEXT2");
+  verb->add_option("--pair", request->pair, "A second text: the model sees both, as two segments")
+      ->transform(plain_text)
+      ->type_name("TEXT2");
   verb->add_option("--link", request->links,
                    "The link from one word to another, \"cat,sat\"; may be repeated. \"sat#2\" is the word's second "
                    "occurrence. A word in small letters matches in any case. \"cat->,\" names a comma")

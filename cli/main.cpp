@@ -2,13 +2,18 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <climits>
 #include <csignal>
 #include <exception>
 #include <manyheads/error.hpp>
 #include <new>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "arguments.hpp"
 #include "base/file.hpp"
+#include "base/parallel.hpp"
 #include "cli.hpp"
 
 namespace manyheads::cli {
@@ -16,16 +21,13 @@ namespace manyheads::cli {
 void add_common(CLI::App& verb, Common& common) {
   verb.add_flag("--json", common.json, "Print JSON for machines (docs/json.md)");
   verb.add_option("--threads", common.threads, "Threads to use; default: every processor this process may run on")
-      ->check([](const std::string& text) -> std::string {
-        int value = 0;
-        return CLI::detail::lexical_cast(text, value) && value >= 1 ? "" : "takes a count of 1 or more, got " + text;
-      })
+      ->transform(whole_number(1, INT_MAX))
       ->type_name("N");
 }
 
 namespace {
 
-enum ExitCode { kOk = 0, kFailed = 1, kUsage = 2, kInterrupted = 130 };
+enum ExitCode { kOk = 0, kFailed = 1, kUsage = 2 };
 
 // A program started without one of the standard streams would give its number to the first file it opens, and then
 // write messages into that file. A read-only stand-in makes such a write fail instead.
@@ -37,29 +39,36 @@ void reserve_standard_streams() {
   if (fd > STDERR_FILENO) ::close(fd);
 }
 
-void on_interrupt(int) {
+// The system has taken this handler away by now, and the signal comes again as soon as it returns: the process dies of
+// it, which is what a shell looks at to end a loop.
+void die_of(int signal) {
   base::remove_temporaries();
-  ::_exit(kInterrupted);
+  ::raise(signal);
 }
 
-// One line, whatever names of files or texts it quotes.
-void complain(const std::string& verb, const std::string& message) {
-  std::string line = "manyheads" + (verb.empty() ? "" : " " + verb) + ": ";
-  for (const char c : message) {
-    const auto u = static_cast<unsigned char>(c);
-    if (c == '\n') {
-      line += line.back() == ' ' ? "" : " ";
-    } else {
-      line += u < 0x20 || u == 0x7f ? '?' : c;
+// Each signal that would end the process otherwise. One that was ignored at the start, by nohup or for a command in the
+// background, stays so.
+void clean_up_on_signals() {
+  struct sigaction dying {};
+  dying.sa_handler = die_of;
+  dying.sa_flags = static_cast<int>(SA_RESETHAND);
+  for (const int signal : {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU}) {
+    struct sigaction before {};
+    if (::sigaction(signal, nullptr, &before) == 0 && before.sa_handler == SIG_DFL) {
+      ::sigaction(signal, &dying, nullptr);
     }
   }
-  while (line.back() == ' ') line.pop_back();
-  line += '\n';
-  if (::write(STDERR_FILENO, line.data(), line.size()) < 0) return;  // nowhere left to say it
 }
 
 std::string help_hint(const std::string& verb) {
   return "; see manyheads " + (verb.empty() ? "" : verb + " ") + "--help";
+}
+
+// OpenMP warns of such a value and goes on; so do we.
+void warn_of_thread_variable(const std::string& verb) {
+  if (const std::string value = base::ignored_thread_variable(); !value.empty()) {
+    complain(verb, "warning: " + value + " is no count of threads; it is ignored");
+  }
 }
 
 std::vector<const CLI::App*> verbs(const CLI::App& app) {
@@ -102,11 +111,19 @@ int run(int argc, char** argv) {
     return kUsage;
   }
   if (verb == nullptr && first != "-h" && first != "--help" && first != "--version") {
-    complain("", "unknown verb \"" + first + "\": one of " + verb_names(app) + help_hint(""));
+    complain("", "unknown verb " + base::in_quotes(first) + ": one of " + verb_names(app) + help_hint(""));
     return kUsage;
   }
   try {
-    app.parse(argc, argv);
+    if (verb == nullptr) {
+      app.parse(argc, argv);
+    } else {
+      const Arguments arguments = read_arguments(*verb, {argv + 2, argv + argc});
+      if (!arguments.help && !arguments.threads) warn_of_thread_variable(name);
+      std::vector<std::string> words(arguments.words.rbegin(), arguments.words.rend());  // as CLI11 takes them
+      words.push_back(name);
+      app.parse(std::move(words));
+    }
   } catch (const CLI::CallForHelp&) {
     print(app.help());
   } catch (const CLI::CallForVersion& version) {
@@ -136,7 +153,7 @@ int run(int argc, char** argv) {
 
 int guarded(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);  // print sees EPIPE, and files being written are cleaned up
-  std::signal(SIGINT, on_interrupt);
+  clean_up_on_signals();
   std::signal(SIGXFSZ, SIG_IGN);  // a file past its size limit is an error of the write
   reserve_standard_streams();
   try {

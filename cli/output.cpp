@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
@@ -7,21 +8,25 @@
 #include <manyheads/error.hpp>
 #include <nlohmann/json.hpp>
 
+#include "base/file.hpp"
 #include "cli.hpp"
 
 namespace manyheads::cli {
 
 void print(std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t n = ::write(STDOUT_FILENO, text.data(), text.size());
-    if (n >= 0) {
-      text.remove_prefix(static_cast<std::size_t>(n));
-    } else if (errno == EPIPE) {
-      throw ClosedPipe{};
-    } else if (errno != EINTR && errno != EAGAIN) {
-      throw Error(ErrorCode::kIo, std::string("cannot write to standard output: ") + std::strerror(errno));
-    }
+  const int error = base::write_all(STDOUT_FILENO, text.data(), text.size());
+  if (error == EPIPE) throw ClosedPipe{};
+  if (error != 0) {
+    throw Error(ErrorCode::kIo, std::string("cannot write to standard output: ") + std::strerror(error));
   }
+}
+
+void complain(const std::string& verb, std::string message) {
+  std::replace(message.begin(), message.end(), '\n', ' ');
+  message.erase(message.find_last_not_of(' ') + 1);
+  const std::string line =
+      "manyheads" + (verb.empty() ? "" : " " + verb) + ": " + base::escaped(message) + "\n";
+  base::write_all(STDERR_FILENO, line.data(), line.size());  // where it fails, nowhere is left to say it
 }
 
 void print_json(const nlohmann::ordered_json& value) {

@@ -5,6 +5,8 @@
 #include <manyheads/safetensors.hpp>
 #include <nlohmann/json.hpp>
 
+#include "base/file.hpp"
+
 namespace manyheads::cli {
 
 StateDict load_named(const std::string& path, std::span<const std::string_view> known) {
@@ -13,11 +15,12 @@ StateDict load_named(const std::string& path, std::span<const std::string_view> 
     if (std::find(known.begin(), known.end(), name) != known.end()) return;
     std::string names;
     for (const std::string_view k : known) names += (names.empty() ? "" : ", ") + std::string(k);
-    throw Error(ErrorCode::kInvalidArgument, path + " has a tensor \"" + name + "\", which is none of " + names);
+    throw Error(ErrorCode::kInvalidArgument, base::path_in_quotes(path) + " has a tensor " + base::in_quotes(name) +
+                                                 ", which is none of " + names);
   };
   for (const auto& [name, dtype] : file.unsupported) {
     check(name);
-    throw Error(ErrorCode::kUnsupported, name + " in " + path + " is of type " + dtype);
+    throw Error(ErrorCode::kUnsupported, name + " in " + base::path_in_quotes(path) + " is of type " + dtype);
   }
   for (const auto& [name, tensor] : file.tensors) check(name);
   return std::move(file.tensors);
@@ -26,7 +29,7 @@ StateDict load_named(const std::string& path, std::span<const std::string_view> 
 const Tensor& need(const std::string& path, const StateDict& tensors, const std::string& name) {
   const auto found = tensors.find(name);
   if (found == tensors.end()) {
-    throw Error(ErrorCode::kInvalidArgument, path + " has no tensor \"" + name + "\"");
+    throw Error(ErrorCode::kInvalidArgument, base::path_in_quotes(path) + " has no tensor \"" + name + "\"");
   }
   return found->second;
 }

@@ -6,10 +6,12 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "arguments.hpp"
 #include "base/format.hpp"
 #include "cli.hpp"
 #include "model/bert.hpp"
 #include "model/tokenizer.hpp"
+#include "out_file.hpp"
 #include "text.hpp"
 
 namespace manyheads::cli {
@@ -29,7 +31,7 @@ void trace(const TraceRequest& request) {
   check_text("TEXT", request.text);
   if (request.pair) check_text("--pair", *request.pair);
   check_model(request.model);
-  check_output(request.out);
+  const OutFile file(request.out, request.common.json);
   const model::Tokenizer tokenizer(std::filesystem::path(request.model) / "tokenizer.json");
   const model::BertEncoder encoder = model::BertEncoder::load(request.model);
   const EncodedText encoded = encode_text(tokenizer, "TEXT", request.text, request.pair,
@@ -40,7 +42,7 @@ void trace(const TraceRequest& request) {
   options.num_threads = request.common.threads;
   const lens::Trace result =
       lens::make_trace(encoder, encoded.encoding, model_name(request.model), request.text, options);
-  lens::save_trace(request.out, result);
+  file.save([&](const std::string& path) { lens::save_trace(path, result); });
   if (request.common.json) {
     print_json({{"out", request.out},
                 {"tokens", result.tokens},
@@ -51,8 +53,8 @@ void trace(const TraceRequest& request) {
                 {"head_dim", result.layers[0].q.size(2)}});
     return;
   }
-  print(
-      base::format("Wrote {}: q, k and lse of {} layers of {} heads for {} tokens{}\n", request.out,
+  file.report(
+      base::format("Wrote {}: q, k and lse of {} layers of {} heads for {} tokens{}\n", file.shown(),
                    result.layers.size(), result.num_heads(0), result.tokens.size(),
                    encoded.full_size > result.tokens.size() ? base::format(" (cut from {})", encoded.full_size) : ""));
 }
@@ -62,12 +64,14 @@ void trace(const TraceRequest& request) {
 void add_trace(CLI::App& app) {
   auto request = std::make_shared<TraceRequest>();
   CLI::App* verb = app.add_subcommand("trace", "Queries, keys and lse of every head for a text, as one file");
-  verb->add_option("TEXT", request->text, "The text")->required()->type_name("");
+  verb->add_option("TEXT", request->text, "The text")->transform(plain_text)->required()->type_name("");
   verb->add_option("--model", request->model, "Folder with config.json, model.safetensors and tokenizer.json")
       ->required()
       ->type_name("DIR");
-  verb->add_option("-o,--out", request->out, "The safetensors file to write")->required()->type_name("FILE");
-  verb->add_option("--pair", request->pair, "A second text: the model sees both, as two segments")->type_name("TEXT2");
+  verb->add_option("-o,--out", request->out, "The safetensors file to write, - for standard output")->required()->type_name("FILE");
+  verb->add_option("--pair", request->pair, "A second text: the model sees both, as two segments")
+      ->transform(plain_text)
+      ->type_name("TEXT2");
   verb->add_flag("--truncate", request->truncate, "Cut a text that is longer than the model takes");
   add_common(*verb, request->common);
   verb->footer(

@@ -17,5 +17,28 @@ write_basic_package_version_file(${PROJECT_BINARY_DIR}/manyheads-config-version.
 install(FILES ${PROJECT_BINARY_DIR}/manyheads-config.cmake ${PROJECT_BINARY_DIR}/manyheads-config-version.cmake
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/manyheads)
 
+# The pkg-config file finds the rest from where it lies: --prefix and DESTDIR come after this.
+if(IS_ABSOLUTE "${CMAKE_INSTALL_LIBDIR}")
+  set(pc_prefix ${CMAKE_INSTALL_PREFIX})
+else()
+  file(RELATIVE_PATH pc_up /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
+  set(pc_prefix "\${pcfiledir}/${pc_up}")
+endif()
+foreach(pc_dir LIBDIR INCLUDEDIR)
+  if(IS_ABSOLUTE "${CMAKE_INSTALL_${pc_dir}}")
+    set(pc_${pc_dir} ${CMAKE_INSTALL_${pc_dir}})
+  else()
+    set(pc_${pc_dir} "\${prefix}/${CMAKE_INSTALL_${pc_dir}}")
+  endif()
+endforeach()
+# What libmanyheads needs is its own matter where it is shared, and every linker's where it is static.
+set(pc_needs "-lstdc++ -lm -pthread")
+if(BUILD_SHARED_LIBS)
+  set(pc_requires "Requires.private: libhwy")
+  set(pc_libs "-lmanyheads")
+else()
+  set(pc_requires "Requires: libhwy")
+  set(pc_libs "-lmanyheads ${pc_needs}")
+endif()
 configure_file(${PROJECT_SOURCE_DIR}/cmake/manyheads.pc.in ${PROJECT_BINARY_DIR}/manyheads.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/manyheads.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

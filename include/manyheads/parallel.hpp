@@ -18,7 +18,9 @@ class Executor {
 };
 
 // The threads a call uses when its options leave num_threads at 0: MANYHEADS_NUM_THREADS, else OMP_NUM_THREADS, else
-// the processors this process may run on. Throws Error when a variable is set to something other than a count >= 1.
+// the processors this process may run on. Of a list of counts, one a nesting level, the first. Throws Error when
+// MANYHEADS_NUM_THREADS is set to something other than counts >= 1; passes over an OMP_NUM_THREADS that is, as OpenMP
+// does.
 int default_num_threads();
 
 // Memory that calls reuse: with one, a call allocates nothing once the workspace has grown to what the call needs.

@@ -286,11 +286,10 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
                         : base::format("(q {}, k {})", describe(q), describe(k));
   };
   if (k.dtype() != q.dtype() && k.dtype() != DType::kI8) fail(function, "k must have q's type " + shapes());
-  if (packed_q && options.cu_seqlens_q.rank() == 1) {
-    call.batch = options.cu_seqlens_q.size(0) - 1;
-  } else {
-    call.batch = queries.batch;
+  if (packed_q && options.cu_seqlens_q.rank() != 1) {
+    fail(function, base::format("cu_seqlens_q is {}, expected I32 or I64 [B+1]", describe(options.cu_seqlens_q)));
   }
+  call.batch = packed_q ? options.cu_seqlens_q.size(0) - 1 : queries.batch;
   if (call.batch < 0) fail(function, "cu_seqlens_q is empty, expected [B+1]");
   if (!packed_k && !paged && keys.batch != call.batch) {
     fail(function, base::format("k has batch {}, q has {} {}", keys.batch, call.batch, shapes()));
@@ -317,7 +316,10 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   }
   if (paged) {
     const ConstTensorView& table = options.page_table;
-    const std::int64_t columns = table.rank() == 2 ? table.size(1) : 0;
+    if (table.rank() != 2) {
+      fail(function, base::format("page_table is {}, expected I32 or I64 [B,N] with B = {}", describe(table), call.batch));
+    }
+    const std::int64_t columns = table.size(1);
     call.pages = integers(function, "page_table", table, Dims{call.batch, columns});
     call.page_size = keys.rows;
     if (call.page_size < 16 || call.page_size % 16 != 0) {

@@ -1,7 +1,9 @@
 #include "base/file.hpp"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -9,23 +11,33 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <manyheads/error.hpp>
 #include <utility>
 
 namespace manyheads::base {
 namespace {
 
-[[noreturn]] void throw_io(const char* action, const std::filesystem::path& path, int error) {
-  throw Error(ErrorCode::kIo, std::string(action) + " " + path_in_quotes(path) + ": " + std::strerror(error));
+[[noreturn]] void throw_io(const char* action, const std::filesystem::path& path, int error, const char* at = "") {
+  throw Error(ErrorCode::kIo, std::string(action) + " " + path_in_quotes(path) + ": " + at + std::strerror(error));
 }
 
-// A name of our own for the folder of `target`: short, so that it fits wherever the target's name does.
-std::filesystem::path temporary_name(const std::filesystem::path& target) {
-  static std::atomic<unsigned> count{0};
-  return target.parent_path() /
-         (".manyheads-" + std::to_string(::getpid()) + "-" + std::to_string(count.fetch_add(1)) + ".tmp");
+// A name of our own in that folder: short, so that it fits wherever the target's name does. By chance, since another
+// machine or container that writes there may count its processes as we do.
+std::filesystem::path temporary_name(const std::filesystem::path& folder) {
+  std::uint32_t chance = 0;
+  if (::getrandom(&chance, sizeof chance, GRND_NONBLOCK) != sizeof chance) {
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    chance = static_cast<std::uint32_t>(now.tv_nsec) ^ (static_cast<std::uint32_t>(::getpid()) << 12);
+  }
+  char name[32];
+  std::snprintf(name, sizeof name, ".manyheads-%08x.tmp", chance);
+  return folder / name;
 }
 
 // The names of temporary files, where a signal handler can read them: no lock, no allocation.
@@ -41,23 +53,18 @@ std::filesystem::path folder_of(const std::filesystem::path& target) {
   return folder.empty() ? std::filesystem::path(".") : folder;
 }
 
-// Bytes of the UTF-8 character that begins at `at`, or 0 where none does.
-std::size_t utf8_length(std::string_view text, std::size_t at) {
-  const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
-  const unsigned lead = byte(at), next = byte(at + 1);
-  const auto tail = [&](std::size_t i) { return (byte(i) & 0xc0u) == 0x80u; };
-  if (lead < 0x80) return 1;
-  if (lead >= 0xc2 && lead <= 0xdf) return tail(at + 1) ? 2 : 0;
-  if (lead >= 0xe0 && lead <= 0xef) {
-    if (!tail(at + 1) || !tail(at + 2) || (lead == 0xe0 && next < 0xa0) || (lead == 0xed && next > 0x9f)) return 0;
-    return 3;
+// Where links lead, even where nothing is there yet.
+std::filesystem::path follow_links(std::filesystem::path path) {
+  constexpr int kMostLinks = 40;  // as the system takes
+  std::error_code problem;
+  for (int i = 0; i < kMostLinks && std::filesystem::is_symlink(path, problem); ++i) {
+    const std::filesystem::path next = std::filesystem::read_symlink(path, problem);
+    path = next.is_absolute() ? next : path.parent_path() / next;
   }
-  if (lead >= 0xf0 && lead <= 0xf4) {
-    if (!tail(at + 1) || !tail(at + 2) || !tail(at + 3)) return 0;
-    return (lead == 0xf0 && next < 0x90) || (lead == 0xf4 && next > 0x8f) ? 0 : 4;
-  }
-  return 0;
+  return path;
 }
+
+std::string path_of_descriptor(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
 
 }  // namespace
 
@@ -93,7 +100,59 @@ MappedFile map_file(const std::filesystem::path& path) {
   return file;
 }
 
+int write_all(int fd, const void* data, std::size_t size) noexcept {
+  const char* next = static_cast<const char*>(data);
+  while (size > 0) {
+    const ssize_t written = ::write(fd, next, std::min(size, std::size_t{1} << 30));
+    if (written >= 0) {
+      next += written;
+      size -= static_cast<std::size_t>(written);
+    } else if (errno == EAGAIN) {
+      pollfd room{.fd = fd, .events = POLLOUT, .revents = 0};
+      if (::poll(&room, 1, -1) < 0 && errno != EINTR) return errno;
+    } else if (errno != EINTR) {
+      return errno;
+    }
+  }
+  return 0;
+}
+
+int descriptor_of(const std::filesystem::path& path) {
+  const std::string& name = path.native();
+  if (name == "/dev/stdout") return STDOUT_FILENO;
+  if (name == "/dev/stderr") return STDERR_FILENO;
+  for (const std::string_view folder : {"/dev/fd/", "/proc/self/fd/"}) {
+    if (!name.starts_with(folder)) continue;
+    int fd = -1;
+    const char* const end = name.data() + name.size();
+    const auto [stop, problem] = std::from_chars(name.data() + folder.size(), end, fd);
+    if (problem == std::errc() && stop == end && fd >= 0) return fd;
+  }
+  return -1;
+}
+
+template <class Make>
+bool FileWriter::make_temporary(const Make& make) {
+  constexpr int kTries = 100;
+  for (int i = 0; i < kTries; ++i) {
+    temporary_ = temporary_name(folder_of(target_));
+    remember_temporary();  // first: a signal may come as soon as the file is there
+    if (make(temporary_.c_str())) return true;
+    const int error = errno;
+    forget_temporary();
+    errno = error;
+    if (error != EEXIST) return false;
+  }
+  return false;
+}
+
 FileWriter::FileWriter(std::filesystem::path path) : path_(std::move(path)), target_(path_) {
+  if (const int named = descriptor_of(path_); named >= 0) {
+    direct_ = true;
+    fd_ = ::fcntl(named, F_DUPFD_CLOEXEC, 0);
+    if (fd_ < 0) throw_io("cannot write", path_, errno);
+    return;
+  }
   struct stat info {};
   const bool exists = ::stat(path_.c_str(), &info) == 0;
   if (!exists && errno != ENOENT) throw_io("cannot write", path_, errno);
@@ -104,20 +163,19 @@ FileWriter::FileWriter(std::filesystem::path path) : path_(std::move(path)), tar
     if (fd_ < 0) throw_io("cannot write", path_, errno);
     return;
   }
-  if (path_.filename().empty()) throw_io("cannot write", path_, path_.empty() ? ENOENT : EISDIR);
   if (exists && ::access(path_.c_str(), W_OK) < 0) throw_io("cannot write", path_, errno);
-  if (exists) target_ = std::filesystem::canonical(path_);  // a link stays a link
+  target_ = exists ? std::filesystem::canonical(path_) : follow_links(path_);
+  if (target_.filename().empty()) throw_io("cannot write", path_, path_.empty() ? ENOENT : EISDIR);
   fd_ = ::open(folder_of(target_).c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
-  if (fd_ < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
-    temporary_ = temporary_name(target_);
-    fd_ = ::open(temporary_.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
-    if (fd_ < 0) {
-      temporary_.clear();
-    } else {
-      remember_temporary();
-    }
+  const bool cannot_be_named = fd_ >= 0 && ::access(path_of_descriptor(fd_).c_str(), F_OK) < 0;
+  if (cannot_be_named) ::close(std::exchange(fd_, -1));
+  if (fd_ < 0 && (cannot_be_named || errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
+    make_temporary([this](const char* name) {
+      fd_ = ::open(name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
+      return fd_ >= 0;
+    });
   }
-  if (fd_ < 0) throw_io("cannot write", path_, errno);
+  if (fd_ < 0) throw_io("cannot write", path_, errno, exists ? "a new file beside it: " : "");
   if (exists && ::fchmod(fd_, info.st_mode & 07777) < 0) fail("cannot write", errno);
 }
 
@@ -161,23 +219,16 @@ void FileWriter::fail(const char* action, int error) {
 }
 
 void FileWriter::write(const void* data, std::size_t size) {
-  const char* next = static_cast<const char*>(data);
-  while (size > 0) {
-    const ssize_t written = ::write(fd_, next, std::min(size, std::size_t{1} << 30));
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail("cannot write", errno);
-    next += written;
-    size -= static_cast<std::size_t>(written);
-  }
+  if (const int error = write_all(fd_, data, size)) fail("cannot write", error);
 }
 
 void FileWriter::commit() {
   if (!direct_ && temporary_.empty()) {
-    std::filesystem::path name = temporary_name(target_);
-    const std::string self = "/proc/self/fd/" + std::to_string(fd_);
-    if (::linkat(AT_FDCWD, self.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) < 0) fail("cannot write", errno);
-    temporary_ = std::move(name);
-    remember_temporary();
+    const std::string self = path_of_descriptor(fd_);
+    const bool named = make_temporary([&self](const char* name) {
+      return ::linkat(AT_FDCWD, self.c_str(), AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0;
+    });
+    if (!named) fail("cannot write", errno);
   }
   // Some file systems report a full disk only here.
   if (::close(std::exchange(fd_, -1)) < 0) fail("cannot write", errno);
@@ -187,27 +238,5 @@ void FileWriter::commit() {
 }
 
 std::string path_in_quotes(const std::filesystem::path& path) { return in_quotes(path.native(), 4096); }
-
-std::string in_quotes(std::string_view text, std::size_t longest) {
-  std::string out = "\"";
-  for (std::size_t i = 0; i < text.size();) {
-    if (i >= longest) return out + "...\"";
-    const unsigned char c = static_cast<unsigned char>(text[i]);
-    const std::size_t length = utf8_length(text, i);
-    if (length == 0) {
-      out += "\xef\xbf\xbd";  // the replacement character
-    } else if (c == '"' || c == '\\') {
-      out += {'\\', text[i]};
-    } else if (c < 0x20 || c == 0x7f) {
-      char escape[8];
-      std::snprintf(escape, sizeof escape, "\\u%04x", c);
-      out += escape;
-    } else {
-      out += text.substr(i, length);
-    }
-    i += std::max<std::size_t>(length, 1);
-  }
-  return out + "\"";
-}
 
 }  // namespace manyheads::base

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/utf8.hpp"
+
 namespace manyheads::base {
 
 // The bytes of a regular file, mapped read-only and shared. Whoever keeps a copy of `bytes` keeps the map alive.
@@ -21,10 +23,18 @@ struct MappedFile {
 // Throws Error (kIo) when there is no such file, it cannot be read, or it is a folder or a device.
 MappedFile map_file(const std::filesystem::path& path);
 
+// Writes all of it to a descriptor. Returns 0 or the system's errno. Waits where the descriptor itself does not block.
+int write_all(int fd, const void* data, std::size_t size) noexcept;
+
+// The descriptor that a path names: /dev/stdout, /dev/stderr, /dev/fd/N, /proc/self/fd/N; -1 for any other path.
+int descriptor_of(const std::filesystem::path& path);
+
 // Writes a file that appears whole or not at all. The bytes go to a nameless file in the same folder, which takes the
 // name on commit; until then nothing is left behind, not even when the process is killed. Where the file system has no
-// nameless files, one with a name that ends in .tmp stands in; the destructor removes it, and remove_temporaries().
-// A path that exists and is not a regular file (a device, a pipe) is written directly.
+// nameless files, or /proc is not there to name them, one with a name that ends in .tmp stands in; the destructor
+// removes it, and remove_temporaries().
+// A path that exists and is not a regular file (a device, a pipe) is written directly; so is a descriptor of this
+// process (descriptor_of), from where it stands. A link stays a link: what it leads to is written, or made.
 // Every failure throws Error (kIo) with the path and the system's reason.
 class FileWriter {
  public:
@@ -40,6 +50,9 @@ class FileWriter {
  private:
   void fail(const char* action, int error);  // closes and removes before it throws
   void close_and_remove() noexcept;
+  // Calls make(name) with a name of our own in the target's folder until it succeeds, and keeps the name. False: errno.
+  template <class Make>
+  bool make_temporary(const Make& make);
   void remember_temporary() noexcept;
   void forget_temporary() noexcept;
 
@@ -54,9 +67,6 @@ class FileWriter {
 // Removes the temporary files of every FileWriter. For a signal handler that ends the process: safe to call in one.
 void remove_temporaries() noexcept;
 
-// Text fit for one line of an error message: in quotes, control characters escaped, not UTF-8 replaced, cut at about
-// `longest` bytes.
-std::string in_quotes(std::string_view text, std::size_t longest = 200);
 std::string path_in_quotes(const std::filesystem::path& path);
 
 }  // namespace manyheads::base

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cctype>
 #include <cerrno>
 #include <condition_variable>
 #include <cstdlib>
@@ -43,32 +44,56 @@ namespace {
 
 constexpr int kMaxThreads = 1024;
 
-// 0 when the variable is unset or empty.
-int count_from_environment(const char* name) {
+const char* variable(const char* name) {
   const char* text = std::getenv(name);
-  if (text == nullptr || *text == '\0') return 0;
-  char* end = nullptr;
-  errno = 0;
-  const long value = std::strtol(text, &end, 10);
-  // OMP_NUM_THREADS may be a list, one count a nesting level: the first is ours.
-  if (end == text || (*end != '\0' && *end != ',') || errno != 0 || value < 1) {
-    throw Error(ErrorCode::kInvalidArgument,
-                std::string(name) + "=" + text + ": the number of threads must be a whole number, 1 or more");
-  }
-  return static_cast<int>(std::min<long>(value, kMaxThreads));
+  return text == nullptr ? "" : text;
 }
+
+// The first count of a list, one a nesting level, with blanks wherever OpenMP takes them; 0 where it is none.
+int first_count(const char* text) {
+  const auto skip_blanks = [&text] {
+    while (std::isspace(static_cast<unsigned char>(*text)) != 0) ++text;
+  };
+  int first = 0;
+  for (;;) {
+    skip_blanks();
+    char* end = nullptr;
+    errno = 0;
+    const long value = std::strtol(text, &end, 10);
+    if (end == text || errno != 0 || value < 1) return 0;
+    if (first == 0) first = static_cast<int>(std::min<long>(value, kMaxThreads));
+    text = end;
+    skip_blanks();
+    if (*text == '\0') return first;
+    if (*text++ != ',') return 0;
+  }
+}
+
+constexpr const char* kOwn = "MANYHEADS_NUM_THREADS";
+constexpr const char* kOpenMp = "OMP_NUM_THREADS";
 
 }  // namespace
 
 int default_num_threads() {
-  if (const int n = count_from_environment("MANYHEADS_NUM_THREADS")) return n;
-  if (const int n = count_from_environment("OMP_NUM_THREADS")) return n;
+  if (const char* text = variable(kOwn); *text != '\0') {
+    if (const int n = first_count(text)) return n;
+    throw Error(ErrorCode::kInvalidArgument,
+                std::string(kOwn) + "=" + text + ": the number of threads must be a whole number, 1 or more");
+  }
+  if (const int n = first_count(variable(kOpenMp))) return n;
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
   return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
 namespace base {
+
+std::string ignored_thread_variable() {
+  const char* text = variable(kOpenMp);
+  if (*variable(kOwn) != '\0' || *text == '\0' || first_count(text) != 0) return "";
+  return std::string(kOpenMp) + "=\"" + text + "\"";
+}
+
 namespace {
 
 // Threads that sleep between jobs. One job at a time; it is never destroyed, so that no thread outlives it.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <type_traits>
 
 #include <manyheads/parallel.hpp>
@@ -10,6 +11,9 @@ namespace manyheads::base {
 // The workers that parallel_for would use for `count` pieces of work: num_threads (0: default_num_threads()), no more
 // than there are pieces.
 int worker_count(std::int64_t count, int num_threads);
+
+// OMP_NUM_THREADS="..." where default_num_threads() passes over it; else empty.
+std::string ignored_thread_variable();
 
 // Runs body(i, worker) once for each i in [0, count). `worker` is below `workers` and no two bodies that run at once
 // share it: an index for scratch memory. Pieces are handed out in ascending order. Uses the executor, or the library's

@@ -19,6 +19,19 @@ std::string strip_spaces(const std::string& text) {
   return text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1);
 }
 
+// Where the text of a word ends whose last token is `last`: a tokenizer that strips accents leaves those of the last
+// letter out of it.
+std::size_t end_of_word(const Trace& trace, const std::string& text, std::size_t last) {
+  auto end = static_cast<std::size_t>(trace.offsets[last][1]);
+  std::size_t limit = text.size();
+  if (last + 1 < trace.offsets.size() && trace.offsets[last + 1][0] >= trace.offsets[last][1]) {
+    limit = std::min(limit, static_cast<std::size_t>(trace.offsets[last + 1][0]));
+  }
+  char32_t c;
+  for (std::size_t next = end; next < limit && next_code_point(text, &next, &c) && is_mark(c);) end = next;
+  return end;
+}
+
 // The word as the text spells it, or its pieces put together where the trace has no offsets.
 std::string spelling(const Trace& trace, const Word& word) {
   const auto first = static_cast<std::size_t>(word.first_token);
@@ -28,7 +41,8 @@ std::string spelling(const Trace& trace, const Word& word) {
     const std::int64_t begin = trace.offsets[first][0];
     const std::int64_t end = trace.offsets[last][1];
     if (begin < end && end <= static_cast<std::int64_t>(own.size())) {
-      return strip_spaces(own.substr(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)));
+      const auto from = static_cast<std::size_t>(begin);
+      return strip_spaces(own.substr(from, end_of_word(trace, own, last) - from));
     }
   }
   std::string text;
@@ -41,13 +55,14 @@ std::string spelling(const Trace& trace, const Word& word) {
 
 // The words that carry the name.
 std::vector<std::size_t> occurrences(const std::vector<Word>& words, std::string_view name) {
-  const std::string small = lower_case(name);
+  const std::string exact = normal_form(name), folded = fold_case(name);
   std::vector<std::size_t> same, any_case;
   for (std::size_t i = 0; i < words.size(); ++i) {
-    if (words[i].text == name) same.push_back(i);
-    if (lower_case(words[i].text) == small) any_case.push_back(i);
+    if (fold_case(words[i].text) != folded) continue;
+    any_case.push_back(i);
+    if (normal_form(words[i].text) == exact) same.push_back(i);
   }
-  return small == name || same.empty() ? any_case : same;
+  return same.empty() || !has_capitals(name) ? any_case : same;
 }
 
 }  // namespace

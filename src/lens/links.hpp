@@ -29,8 +29,8 @@ struct Link {
 };
 
 // Finds a word by name: its first occurrence, or the i-th with "name#i", i from 1. A name in small letters matches in
-// any case; one with capitals matches the same spelling, or any case where that does not occur. Throws Error that lists
-// the words where there is none.
+// any case; one with capitals matches the same spelling, or any case where that does not occur; the normal form (NFC,
+// NFD) makes no difference. Throws Error that lists the words where there is none.
 std::size_t find_word(const std::vector<Word>& words, std::string_view name);
 bool has_word(const std::vector<Word>& words, std::string_view name);
 

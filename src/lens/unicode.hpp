@@ -1,17 +1,20 @@
 #pragma once
 
-#include <cstddef>
 #include <string>
 #include <string_view>
 
+#include "base/utf8.hpp"
+
 namespace manyheads::lens {
 
-// Reads the code point at *position (below text.size()) and moves past it. False where the bytes are not UTF-8.
-bool next_code_point(std::string_view text, std::size_t* position, char32_t* code_point) noexcept;
-bool is_utf8(std::string_view text) noexcept;
+using base::is_utf8;
+using base::next_code_point;
 
 // As BERT's tokenizer sees it: the Unicode categories P* and the ASCII symbols.
 bool is_punctuation(char32_t c) noexcept;
+
+// An accent or a sign that belongs to the letter before it: the Unicode categories M*.
+bool is_mark(char32_t c) noexcept;
 
 // Columns in a terminal: 2 for East Asian wide characters and emoji, 0 for combining marks.
 int display_width(char32_t c) noexcept;
@@ -20,7 +23,13 @@ int display_width(std::string_view text) noexcept;
 // Safe to show in a terminal: control characters become a middle dot.
 std::string printable(std::string_view text);
 
-// ASCII, Latin, Greek and Cyrillic capitals become small letters.
-std::string lower_case(std::string_view text);
+// Equal for texts of the same characters, whichever way accents and syllables are composed (NFC and NFD).
+std::string normal_form(std::string_view text);
+
+// Equal for texts that differ in case and normal form alone: Unicode's caseless match.
+std::string fold_case(std::string_view text);
+
+// Whether any letter has a small form that is another.
+bool has_capitals(std::string_view text);
 
 }  // namespace manyheads::lens

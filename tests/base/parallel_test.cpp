@@ -212,19 +212,44 @@ TEST_F(ThreadCount, VariablesGoFirst) {
   EXPECT_EQ(default_num_threads(), 5);
 }
 
-TEST_F(ThreadCount, ABadVariableIsAnErrorThatNamesIt) {
-  for (const char* name : {"MANYHEADS_NUM_THREADS", "OMP_NUM_THREADS"}) {
-    for (const std::string text : {"0", "-3", "two", "3x", "1.5", " ", "99999999999999999999"}) {
-      ::setenv(name, text.c_str(), 1);
-      const std::string error = error_of([] { default_num_threads(); });
-      EXPECT_TRUE(contains(error, std::string(name) + "=" + text)) << error;
-      Call call({.q_heads = 4, .kv_heads = 4, .tq = 200, .tk = 200, .d = 32, .dv = 32});
-      EXPECT_TRUE(contains(error_of([&] { call.run(); }), name));
-      call.options.num_threads = 2;  // a count that is said needs no variable
-      EXPECT_EQ(error_of([&] { call.run(); }), "no error");
+const std::vector<std::string> kNoCounts = {"0",   "-3",  "two",  "3x",   "1.5", " ",   "1e3",
+                                            "2,", ",2", "2,0", "2,x", "2 3", "0x2", "99999999999999999999"};
+
+TEST_F(ThreadCount, BlanksAndListsAreReadAsOpenMpReadsThem) {
+  for (const char* name : {"OMP_NUM_THREADS", "MANYHEADS_NUM_THREADS"}) {
+    for (const char* text : {"3", " 3 ", "\t3\n", "3 ,1", "3,1 , 2", "+3"}) {
+      ::setenv(name, text, 1);
+      EXPECT_EQ(default_num_threads(), 3) << name << "=" << text;
+      EXPECT_EQ(base::ignored_thread_variable(), "");
     }
     ::unsetenv(name);
   }
+}
+
+TEST_F(ThreadCount, ABadVariableOfOursIsAnErrorThatNamesIt) {
+  for (const std::string& text : kNoCounts) {
+    ::setenv("MANYHEADS_NUM_THREADS", text.c_str(), 1);
+    const std::string error = error_of([] { default_num_threads(); });
+    EXPECT_TRUE(contains(error, "MANYHEADS_NUM_THREADS=" + text)) << error;
+    Call call({.q_heads = 4, .kv_heads = 4, .tq = 200, .tk = 200, .d = 32, .dv = 32});
+    EXPECT_TRUE(contains(error_of([&] { call.run(); }), "MANYHEADS_NUM_THREADS"));
+    call.options.num_threads = 2;  // a count that is said needs no variable
+    EXPECT_EQ(error_of([&] { call.run(); }), "no error");
+  }
+}
+
+TEST_F(ThreadCount, ABadVariableOfOpenMpsIsPassedOver) {
+  const int processors = default_num_threads();
+  for (const std::string& text : kNoCounts) {
+    ::setenv("OMP_NUM_THREADS", text.c_str(), 1);
+    EXPECT_EQ(default_num_threads(), processors) << text;
+    EXPECT_EQ(base::ignored_thread_variable(), "OMP_NUM_THREADS=\"" + text + "\"");
+    ::setenv("MANYHEADS_NUM_THREADS", "2", 1);
+    EXPECT_EQ(base::ignored_thread_variable(), "");
+    ::unsetenv("MANYHEADS_NUM_THREADS");
+  }
+  ::setenv("OMP_NUM_THREADS", "", 1);
+  EXPECT_EQ(base::ignored_thread_variable(), "");
 }
 
 TEST_F(ThreadCount, WorkersAreNoMoreThanPieces) {

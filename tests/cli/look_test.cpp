@@ -162,7 +162,7 @@ TEST_F(CliLook, BadRequestsGetOneLine) {
       {{"look", " \t\n"}, 1, "TEXT is empty"},
       {{"look", "\xe2\x80\x8b"}, 1, "TEXT is empty"},  // a space of no width
       {{"look", "caf\xff"}, 1, "TEXT is not UTF-8 (byte 3)"},
-      {{"look", "the", "--pair", ""}, 1, "--pair is empty"},
+      {{"look", "the", "--pair", " "}, 1, "--pair is empty"},
       {{"look", "the", "--pair", "\xc3"}, 1, "--pair is not UTF-8"},
       {{"look", "the cat", "--link", "cat,dog"}, 1, "no word \"dog\"; its words are: the cat"},
       {{"look", "the cat", "--link", "the#2,cat"}, 1, "occurs 1 time"},

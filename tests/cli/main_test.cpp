@@ -99,10 +99,58 @@ TEST(CliMain, NoStandardOutputAtAll) {
   EXPECT_TRUE(is_one_line(result, "cannot write to standard output"));
 }
 
-TEST(CliMain, InterruptEndsWith130) {
-  const Result result = run({"bench"}, {.interrupt_after = 0.5});
-  EXPECT_EQ(result.code, 130);
-  EXPECT_EQ(result.err, "");
+// A shell goes on with its loop after a program that exits, and ends it after one that the signal killed.
+TEST(CliMain, ASignalIsDiedOf) {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
+    const Result result = run({"bench"}, {.interrupt_after = 0.5, .interrupt = signal});
+    EXPECT_EQ(result.code, -1) << signal;
+    EXPECT_EQ(result.signal, signal);
+    EXPECT_EQ(result.err, "");
+  }
+}
+
+TEST(CliMain, ASignalThatWasIgnoredStaysSo) {
+  for (const int signal : {SIGINT, SIGHUP}) {
+    const Result result = run({"bench", "--quick", "--case", "linear", "--threads", "1"},
+                              {.interrupt_after = 0.2, .interrupt = signal, .ignored = true});
+    EXPECT_EQ(result.code, 0) << signal;
+    EXPECT_EQ(result.signal, 0);
+  }
+}
+
+TEST(CliMain, ASlowReaderIsWaitedFor) {
+  std::string heads = "1";
+  for (int i = 0; i < 300; ++i) heads += ",1";
+  const std::vector<std::string> arguments = {"dims", "--no-time", "--json", "--heads", heads};
+  const Result slow = run(arguments, {.out = Stdout::kSlowPipe});
+  EXPECT_EQ(slow.code, 0) << slow.err;
+  EXPECT_GT(slow.out.size(), 100'000u);  // more than a pipe holds
+  EXPECT_EQ(slow.out, run(arguments).out);
+  EXPECT_LT(slow.cpu_seconds, 0.7);
+}
+
+TEST(CliMain, OpenMpsVariableIsReadAsOpenMpReadsIt) {
+  const auto dims = [](const std::string& value, std::vector<std::string> more = {}, const std::string& own = "") {
+    more.insert(more.begin(), {"dims", "--no-time", "--json"});
+    return run(more, {.environment = {{"OMP_NUM_THREADS", value}, {"MANYHEADS_NUM_THREADS", own}}});
+  };
+  for (const std::string value : {"2", " 2 ", "2 ,1", "\t2,3 , 4", "+2"}) {
+    const Result result = dims(value);
+    EXPECT_EQ(nlohmann::json::parse(result.out).at("threads"), 2) << value;
+    EXPECT_EQ(result.err, "");
+  }
+  EXPECT_EQ(dims("").err, "");
+  for (const std::string value : {"0", "abc", "-1", "1e3", "2,", "2,x", " ", "99999999999999999999"}) {
+    const Result result = dims(value);
+    EXPECT_EQ(result.code, 0) << result.err;
+    EXPECT_TRUE(is_one_line(result, "warning: OMP_NUM_THREADS=\"" + (value == " " ? "" : value))) << value;
+    EXPECT_EQ(dims(value, {"--threads", "3"}).err, "");  // read by nobody
+    EXPECT_EQ(dims(value, {}, "3").err, "");
+    EXPECT_EQ(dims(value, {"--help"}).err, "");
+  }
+  const Result own = dims("2", {}, "abc");  // ours: an error
+  EXPECT_EQ(own.code, 1);
+  EXPECT_TRUE(is_one_line(own, "MANYHEADS_NUM_THREADS=abc"));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "program.hpp"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -50,10 +51,18 @@ Result run(const std::vector<std::string>& arguments, const How& how) {
     ::close(ends[0]);
     out_fd = ends[1];
   }
+  int reading = -1;
+  if (how.out == Stdout::kPipe || how.out == Stdout::kSlowPipe) {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) return {};
+    if (how.out == Stdout::kSlowPipe) ::fcntl(ends[1], F_SETFL, O_NONBLOCK);
+    reading = ends[0];
+    out_fd = ends[1];
+  }
 
   const pid_t child = ::fork();
   if (child == 0) {
-    std::signal(SIGINT, SIG_DFL);
+    std::signal(how.interrupt, how.ignored ? SIG_IGN : SIG_DFL);
     ::dup2(::fileno(in.get()), STDIN_FILENO);
     ::dup2(out_fd, STDOUT_FILENO);
     if (how.out == Stdout::kClosed) ::close(STDOUT_FILENO);
@@ -65,14 +74,27 @@ Result run(const std::vector<std::string>& arguments, const How& how) {
   if (out_fd != ::fileno(out.get())) ::close(out_fd);
   if (how.interrupt_after >= 0) {
     std::this_thread::sleep_for(std::chrono::duration<double>(how.interrupt_after));
-    ::kill(child, SIGINT);
+    ::kill(child, how.interrupt);
+  }
+  Result result;
+  if (reading >= 0) {
+    if (how.out == Stdout::kSlowPipe) std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+    char buffer[4096];
+    for (ssize_t n = 0; (n = ::read(reading, buffer, sizeof buffer)) > 0;) {
+      result.out.append(buffer, static_cast<std::size_t>(n));
+    }
+    ::close(reading);
   }
   int status = 0;
-  ::waitpid(child, &status, 0);
-  Result result;
+  rusage used{};
+  ::wait4(child, &status, 0, &used);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+  };
+  result.cpu_seconds = seconds(used.ru_utime) + seconds(used.ru_stime);
   if (WIFEXITED(status)) result.code = WEXITSTATUS(status);
   if (WIFSIGNALED(status)) result.signal = WTERMSIG(status);
-  result.out = contents(out.get());
+  if (reading < 0) result.out = contents(out.get());
   result.err = contents(err.get());
   return result;
 }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -14,6 +15,7 @@ struct Result {
   int signal = 0;
   std::string out;
   std::string err;
+  double cpu_seconds = 0;
 };
 
 // Where standard output goes.
@@ -22,13 +24,17 @@ enum class Stdout {
   kClosedPipe,  // a pipe that nobody reads
   kFull,        // /dev/full
   kClosed,      // no descriptor at all
+  kPipe,        // a pipe that is read to its end
+  kSlowPipe,    // the same, not blocking its writer, and read after a second and a half
 };
 
 struct How {
   Stdout out = Stdout::kKept;
   std::string in{};                                                // standard input
   std::vector<std::pair<std::string, std::string>> environment{};  // set on top of the tests' own
-  double interrupt_after = -1;                                     // seconds until SIGINT
+  double interrupt_after = -1;                                     // seconds until `interrupt`
+  int interrupt = SIGINT;
+  bool ignored = false;  // whether `interrupt` is ignored at the start, as under nohup
 };
 
 // Runs the program named by the environment variable MANYHEADS_PROGRAM, or the one that was built with the tests.

@@ -42,7 +42,7 @@ class TinyModel : public Folder {
                                             "on",    "mat",   ".",     ",",     "dog", "em",    "##bed"};
     std::string vocabulary;
     for (std::size_t i = 0; i < 50; ++i) {
-      const std::string word = i < words.size() ? words[i] : "w" + std::to_string(i);
+      const std::string word = i < words.size() ? words[i] : std::string(1, 'w').append(std::to_string(i));
       vocabulary += (i == 0 ? "\"" : ",\"") + word + "\":" + std::to_string(i);
     }
     const auto special = [](int id, const std::string& token) {

@@ -64,6 +64,39 @@ TEST(FindWordTest, FirstOccurrenceUnlessAnIndexIsGiven) {
   EXPECT_THROW(find_word(words, "The#2"), Error);  // the text has these capitals once
 }
 
+TEST(FindWordTest, AnyCaseAndAnyNormalForm) {
+  const std::vector<Word> words = {{"ΣΊΣΥΦΟΣ", 0, 1, 0}, {"cafe\u0301", 1, 1, 0}, {"Ệ", 2, 1, 0},
+                                   {"caf\u00e9", 3, 1, 0}, {"Caf\u00e9", 4, 1, 0}, {"ԵՐԵՎԱՆ", 5, 1, 0}};
+  EXPECT_EQ(find_word(words, "σίσυφος"), 0u);
+  EXPECT_EQ(find_word(words, "ệ"), 2u);
+  EXPECT_EQ(find_word(words, "երեվան"), 5u);
+  EXPECT_EQ(find_word(words, "caf\u00e9"), 1u);
+  EXPECT_EQ(find_word(words, "cafe\u0301#2"), 3u);
+  EXPECT_EQ(find_word(words, "caf\u00e9#3"), 4u);
+  EXPECT_EQ(find_word(words, "Cafe\u0301"), 4u);  // capitals that the text has, whichever way composed
+  EXPECT_EQ(find_word(words, "CAFE\u0301"), 1u);  // and that it does not have
+  EXPECT_FALSE(has_word(words, "cafe"));
+}
+
+// A tokenizer that strips accents leaves the last one out of its token; it belongs to the word all the same.
+TEST(WordsTest, MarksAtTheEndBelongToTheWord) {
+  Trace trace;
+  trace.text = "cafe\u0301 e\u0323\u0302, a\u0301";
+  trace.tokens = {"[CLS]", "cafe", "e", ",", "a", "[SEP]"};
+  trace.offsets = {{0, 0}, {0, 4}, {7, 8}, {12, 13}, {14, 15}, {0, 0}};
+  trace.words = {-1, 0, 1, 2, 3, -1};
+  trace.sequences = {-1, 0, 0, 0, 0, -1};
+  trace.key_length = 6;
+  const std::vector<Word> words = words_of(trace);
+  ASSERT_EQ(words.size(), 4u);
+  EXPECT_EQ(words[0].text, "cafe\u0301");
+  EXPECT_EQ(words[1].text, "e\u0323\u0302");
+  EXPECT_EQ(words[2].text, ",");
+  EXPECT_EQ(words[3].text, "a\u0301");
+  trace.offsets[2] = {4, 6};  // the mark is a token of its own
+  EXPECT_EQ(words_of(trace)[0].text, "cafe");
+}
+
 TEST(FindWordTest, AHashCanBeAWord) {
   const std::vector<Word> words = {{"#", 0, 1, 0}, {"a", 1, 1, 0}, {"a#2", 2, 1, 0}, {"a", 3, 1, 0}};
   EXPECT_EQ(find_word(words, "#"), 0u);

@@ -3,19 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 
 namespace manyheads::lens {
 namespace {
-
-TEST(UnicodeTest, Utf8) {
-  for (const char* good : {"", "cat", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xf4\x8f\xbf\xbf"}) {
-    EXPECT_TRUE(is_utf8(good)) << good;
-  }
-  const char* bad[] = {"\x80",         "\xc3",         "\xc0\xaf",         "\xe2\x82",
-                       "\xe0\x80\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf8\x88\x80\x80\x80",
-                       "a\xff",        "\xc3(",        "\xf0\x9f\x98"};
-  for (const char* text : bad) EXPECT_FALSE(is_utf8(text));
-}
 
 TEST(UnicodeTest, Punctuation) {
   for (const char32_t c : {U'.', U',', U'$', U'~', U'\u2026', U'\u3002', U'\u00bf'}) EXPECT_TRUE(is_punctuation(c));
@@ -39,12 +30,56 @@ TEST(UnicodeTest, PrintableHasNoControlCharacters) {
   EXPECT_EQ(printable("caf\xc3\xa9\xff"), "caf\xc3\xa9\xef\xbf\xbd");
 }
 
-TEST(UnicodeTest, LowerCase) {
-  EXPECT_EQ(lower_case("The CAT"), "the cat");
-  EXPECT_EQ(lower_case("\xc3\x89T\xc3\x89"), "\xc3\xa9t\xc3\xa9");
-  EXPECT_EQ(lower_case("\xd0\x96\xd0\x81"), "\xd0\xb6\xd1\x91");  // Cyrillic
-  EXPECT_EQ(lower_case("\xce\xa9"), "\xcf\x89");                  // Greek
-  EXPECT_EQ(lower_case("\xc5\xb9\xc4\x80"), "\xc5\xba\xc4\x81");  // Latin Extended-A
+TEST(UnicodeTest, WidthOfWhatTablesOfOurOwnWouldMiss) {
+  EXPECT_EQ(display_width("\xe2\x80\x8b"), 0);      // a space of no width
+  EXPECT_EQ(display_width("\xef\xbc\xa1"), 2);      // a full width letter
+  EXPECT_EQ(display_width("\xf0\x9f\xab\xa0"), 2);  // an emoji of Unicode 14
+}
+
+TEST(UnicodeTest, Marks) {
+  for (const char32_t c : {U'\u0301', U'\u0323', U'\u093f', U'\u20dd', U'\ufe0f'}) EXPECT_TRUE(is_mark(c));
+  for (const char32_t c : {U'a', U'\u00e9', U'\u02b0', U' ', U'\u200b'}) EXPECT_FALSE(is_mark(c));
+}
+
+TEST(UnicodeTest, CaseAndNormalFormAreFolded) {
+  const std::pair<const char*, const char*> same[] = {
+      {"The CAT", "the cat"},
+      {"ÉTÉ", "été"},
+      {"ЖЁ", "жё"},
+      {"ΣΊΣΥΦΟΣ", "σίσυφος"},           // tonos, and the sigma at the end of a word
+      {"ΆΈΉΊΌΎΏΪΫ", "άέήίόύώϊϋ"},
+      {"ᾼ", "αι"},                      // as Unicode folds it
+      {"ỆẠ", "ệạ"},                     // Vietnamese
+      {"ԵՐԵՎԱՆ", "երեվան"},             // Armenian
+      {"ԵՒ", "և"},
+      {"ＣＡＴ", "ｃａｔ"},              // full width
+      {"STRASSE", "straße"},
+      {"STRAẞE", "straße"},
+      {"İSTANBUL", "i\u0307stanbul"},   // Turkish dotted I
+      {"ǅ", "ǆ"},
+      {"Ა", "ა"},                        // Georgian
+      {"𐐀", "𐐨"},                        // Deseret, beyond the basic plane
+      {"CAFE\u0301", "caf\u00e9"},      // decomposed and composed
+      {"a\u0323\u0302", "\u1ead"},
+      {"\u212b", "\u00e5"},             // the sign for Angstrom
+      {"\u1112\u1161\u11ab", "\ud55c"},  // Hangul
+  };
+  for (const auto& [a, b] : same) EXPECT_EQ(fold_case(a), fold_case(b)) << a;
+  const std::pair<const char*, const char*> other[] = {
+      {"cat", "car"}, {"é", "e"}, {"Ｃ", "C"}, {"İ", "i"}, {"ı", "i"}, {"ﬁ", "f"}};
+  for (const auto& [a, b] : other) EXPECT_NE(fold_case(a), fold_case(b)) << a;
+  EXPECT_EQ(fold_case("caf\xc3"), "caf\xc3");  // not UTF-8
+}
+
+TEST(UnicodeTest, NormalFormKeepsCase) {
+  EXPECT_EQ(normal_form("Cafe\u0301"), normal_form("Caf\u00e9"));
+  EXPECT_EQ(normal_form("\uac01"), normal_form("\u1100\u1161\u11a8"));
+  EXPECT_NE(normal_form("Cat"), normal_form("cat"));
+}
+
+TEST(UnicodeTest, Capitals) {
+  for (const char* text : {"Cat", "ÉTÉ", "Σίσυφος", "E\u0301", "Ｃ", "ǅ", "İ"}) EXPECT_TRUE(has_capitals(text)) << text;
+  for (const char* text : {"cat", "", "1", "été", "σίσυφος", "straße", "ｃ", "漢"}) EXPECT_FALSE(has_capitals(text)) << text;
 }
 
 }  // namespace

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace manyheads::cli {
+
+// What the shell gave to a verb, as CLI11 reads it without guessing.
+struct Arguments {
+  std::vector<std::string> words;  // options and their values, each a word of its own, then "--" and the rest
+  bool help = false;
+  bool threads = false;  // whether --threads is among them
+};
+
+// Reads what stands behind the verb. An option is known by its whole name, "-o FILE", "-oFILE" or "--out=FILE"; its
+// value may begin with "-" but is no other option's name; behind "--" nothing is an option. Throws UsageError for an
+// option that there is not, a flag with a value, an option without one or with an empty one, and a word too many.
+Arguments read_arguments(const CLI::App& verb, const std::vector<std::string>& given);
+
+// For Option::transform: a whole number within bounds, or any finite number. CLI11 itself reads "010" as 8 and takes
+// the nearest number that fits for one that is too large.
+std::function<std::string(std::string)> whole_number(std::int64_t least = INT64_MIN, std::int64_t most = INT64_MAX);
+std::function<std::string(std::string)> finite_number();
+
+// For Option::transform: a text without the byte order mark that a file may have put before it.
+std::string plain_text(const std::string& text);
+
+}  // namespace manyheads::cli
