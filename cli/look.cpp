@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <filesystem>
 #include <manyheads/error.hpp>
 #include <map>
 #include <optional>
@@ -13,8 +12,6 @@
 #include "findings.hpp"
 #include "lens/read_heads.hpp"
 #include "lens/unicode.hpp"
-#include "model/bert.hpp"
-#include "model/tokenizer.hpp"
 #include "text.hpp"
 
 namespace manyheads::cli {
@@ -96,15 +93,13 @@ lens::Trace run_model(const Look& request, std::size_t* full_size) {
   check_text("TEXT", *request.text);
   if (request.pair) check_text("--pair", *request.pair);
   check_model(request.model);
-  const model::Tokenizer tokenizer(std::filesystem::path(request.model) / "tokenizer.json");
-  const model::BertEncoder encoder = model::BertEncoder::load(request.model);
-  const EncodedText encoded = encode_text(tokenizer, "TEXT", *request.text, request.pair,
-                                          encoder.config().max_position_embeddings, request.truncate);
+  const TextModel model = load_text_model(request.model);
+  const EncodedText encoded = encode_text(model, "TEXT", *request.text, request.pair, request.truncate);
   *full_size = encoded.full_size;
   lens::TraceOptions options;
   options.text2 = request.pair;
   options.num_threads = request.common.threads;
-  return lens::make_trace(encoder, encoded.encoding, model_name(request.model), *request.text, options);
+  return lens::make_trace(model.encoder, encoded.encoding, model_name(request.model), *request.text, options);
 }
 
 Findings find(const Look& request) {

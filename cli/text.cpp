@@ -6,6 +6,7 @@
 #include "base/file.hpp"
 #include "lens/truncate.hpp"
 #include "lens/unicode.hpp"
+#include "model/tokenizer_config.hpp"
 
 namespace manyheads::cli {
 
@@ -18,24 +19,51 @@ std::string model_name(const std::string& folder) {
   return problem ? folder : absolute.filename().string();
 }
 
-void check_text(const std::string& subject, const std::string& text) {
+TextModel load_text_model(const std::string& folder, DType weights) {
+  model::TransformerModule module = model::load_transformer_module(folder);
+  model::ConfiguredTokenizer configured = model::load_tokenizer(module.folder, module.do_lower_case);
+  model::BertEncoder encoder = model::BertEncoder::load(module.folder, weights);
+  return {std::move(module), std::move(configured.tokenizer), configured.model_max_length, std::move(encoder)};
+}
+
+void check_ids(const std::string& subject, const std::vector<std::int64_t>& ids,
+               const std::vector<std::int64_t>& type_ids, const TextModel& model) {
+  const auto check = [&](const std::vector<std::int64_t>& values, const char* what, const char* key,
+                         std::int64_t count) {
+    for (const std::int64_t value : values) {
+      if (value < count) continue;
+      throw Error(ErrorCode::kMalformedFile,
+                  subject + ": tokenizer.json and config.json of " + base::path_in_quotes(model.module.folder) +
+                      " do not fit: " + what + " " + std::to_string(value) + ", " + key + " is " +
+                      std::to_string(count));
+    }
+  };
+  check(ids, "token id", "vocab_size", model.encoder.config().vocab_size);
+  check(type_ids, "segment", "type_vocab_size", model.encoder.config().type_vocab_size);
+}
+
+void check_utf8(const std::string& subject, const std::string& text) {
   char32_t c;
   for (std::size_t p = 0; p < text.size();) {
     if (!lens::next_code_point(text, &p, &c)) {
       throw Error(ErrorCode::kInvalidArgument, subject + " is not UTF-8 (byte " + std::to_string(p) + ")");
     }
   }
+}
+
+void check_text(const std::string& subject, const std::string& text) {
+  check_utf8(subject, text);
   if (text.find_first_not_of(" \t\r\n\v\f") == std::string::npos) {
     throw Error(ErrorCode::kInvalidArgument, subject + " is empty");
   }
 }
 
-EncodedText encode_text(const model::Tokenizer& tokenizer, const std::string& subject, const std::string& text,
-                        const std::optional<std::string>& pair, std::int64_t max_tokens, bool truncate) {
+EncodedText encode_text(const TextModel& model, const std::string& subject, const std::string& text,
+                        const std::optional<std::string>& pair, bool truncate) {
   check_text(subject, text);
   if (pair) check_text("--pair", *pair);
   EncodedText result;
-  result.encoding = pair ? tokenizer.encode_pair(text, *pair) : tokenizer.encode(text);
+  result.encoding = pair ? model.tokenizer.encode_pair(text, *pair) : model.tokenizer.encode(text);
   result.full_size = result.encoding.size();
   for (int sequence = 0; sequence < (pair ? 2 : 1); ++sequence) {
     bool any = false;
@@ -44,6 +72,7 @@ EncodedText encode_text(const model::Tokenizer& tokenizer, const std::string& su
       throw Error(ErrorCode::kInvalidArgument, (sequence == 0 ? subject : "--pair") + " is empty: it has no tokens");
     }
   }
+  const std::int64_t max_tokens = model.encoder.config().max_position_embeddings;
   if (static_cast<std::int64_t>(result.full_size) > max_tokens) {
     if (!truncate) {
       throw Error(ErrorCode::kInvalidArgument, subject + (pair ? " and --pair have " : " has ") +
@@ -52,6 +81,7 @@ EncodedText encode_text(const model::Tokenizer& tokenizer, const std::string& su
     }
     result.encoding = lens::truncate(result.encoding, static_cast<std::size_t>(max_tokens));
   }
+  check_ids(subject, result.encoding.ids, result.encoding.type_ids, model);
   return result;
 }
 

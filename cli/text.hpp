@@ -4,6 +4,8 @@
 #include <optional>
 #include <string>
 
+#include "model/bert.hpp"
+#include "model/modules.hpp"
 #include "model/tokenizer.hpp"
 
 namespace manyheads::cli {
@@ -11,16 +13,31 @@ namespace manyheads::cli {
 // The name a model folder goes by: its last part.
 std::string model_name(const std::string& folder);
 
+// The encoder of a folder, and the tokenizer as the folder's settings want it.
+struct TextModel {
+  model::TransformerModule module;
+  model::Tokenizer tokenizer;
+  std::optional<std::int64_t> model_max_length;  // of tokenizer_config.json
+  model::BertEncoder encoder;
+};
+TextModel load_text_model(const std::string& folder, DType weights = DType::kF32);
+
+// Throws Error that names the text when the model has no such token or segment: tokenizer and weights do not fit.
+void check_ids(const std::string& subject, const std::vector<std::int64_t>& ids,
+               const std::vector<std::int64_t>& type_ids, const TextModel& model);
+
 // A text (and the second of a pair) as the model takes it. Throws Error when one of them is empty, is not UTF-8, or
-// they are longer than `max_tokens` and `truncate` is off. The messages call the texts `subject` and --pair.
+// they have more tokens than the model has positions and `truncate` is off. The messages call the texts `subject` and
+// --pair.
 struct EncodedText {
   model::Encoding encoding;
   std::size_t full_size = 0;  // tokens before truncation
 };
-EncodedText encode_text(const model::Tokenizer& tokenizer, const std::string& subject, const std::string& text,
-                        const std::optional<std::string>& pair, std::int64_t max_tokens, bool truncate);
+EncodedText encode_text(const TextModel& model, const std::string& subject, const std::string& text,
+                        const std::optional<std::string>& pair, bool truncate);
 
 // The part of these checks that needs no model, so that it can come first. Throws Error.
+void check_utf8(const std::string& subject, const std::string& text);
 void check_text(const std::string& subject, const std::string& text);
 
 // Throws Error when there is no such folder.

@@ -1,82 +1,147 @@
 #include "model/pooling.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 #include <manyheads/error.hpp>
 #include <string>
 
+#include "base/file.hpp"
 #include "model/json.hpp"
+#include "model/modules.hpp"
 
 namespace manyheads::model {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kKnownModes = "mean or cls, and no other beside it";
+using Mode = PoolingConfig::Mode;
 
-PoolingConfig::Mode read_mode(const JsonDocument& config) {
-  if (has(config, "pooling_mode")) {
-    const std::string mode = require_string(config, "pooling_mode");
-    if (mode == "mean") return PoolingConfig::Mode::kMean;
-    if (mode == "cls") return PoolingConfig::Mode::kCls;
-    refuse_json(config, "pooling_mode", "mean or cls");
-  }
-  constexpr const char* kPrefix = "pooling_mode_";
-  bool mean = false, cls = false;
-  for (const auto& [key, value] : config.value.items()) {
-    if (key.rfind(kPrefix, 0) != 0 || !require_bool(config, key)) continue;
-    if (key == "pooling_mode_mean_tokens") {
-      mean = true;
-    } else if (key == "pooling_mode_cls_token") {
-      cls = true;
-    } else {
-      refuse_json(config, key, std::string("false: the modes that are known are ") + kKnownModes);
-    }
-  }
-  if (mean == cls) {
-    throw Error(ErrorCode::kMalformedFile, config.place + ": the pooling mode must be " + kKnownModes);
-  }
-  return mean ? PoolingConfig::Mode::kMean : PoolingConfig::Mode::kCls;
+// A mode's name, and the key that older files switch it on with. Of several they count in this order.
+struct NamedMode {
+  const char* name;
+  const char* key;
+  Mode mode;
+};
+constexpr std::array<NamedMode, 6> kModes = {
+    {{"cls", "pooling_mode_cls_token", Mode::kCls},
+     {"max", "pooling_mode_max_tokens", Mode::kMax},
+     {"mean", "pooling_mode_mean_tokens", Mode::kMean},
+     {"mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens", Mode::kMeanSqrtLen},
+     {"weightedmean", "pooling_mode_weightedmean_tokens", Mode::kWeightedMean},
+     {"lasttoken", "pooling_mode_lasttoken", Mode::kLastToken}}};
+
+std::string mode_names() {
+  std::string names;
+  for (const NamedMode& known : kModes) names += std::string(names.empty() ? "" : ", ") + known.name;
+  return names;
 }
 
-// A module's folder lies in the model's: the file must not lead out of it.
-bool stays_inside(const fs::path& path) {
-  return !path.is_absolute() &&
-         std::none_of(path.begin(), path.end(), [](const fs::path& part) { return part == ".."; });
+std::vector<Mode> read_modes(const JsonDocument& config) {
+  std::vector<Mode> modes;
+  constexpr const char* kPrefix = "pooling_mode_";
+  for (const auto& [key, value] : config.value.items()) {
+    if (key.rfind(kPrefix, 0) != 0 || !has(config, key) || !require_bool(config, key)) continue;
+    const auto is_key = [&](const NamedMode& known) { return key == known.key; };
+    if (std::none_of(kModes.begin(), kModes.end(), is_key)) {
+      throw Error(ErrorCode::kMalformedFile,
+                  config.place + ": " + base::in_quotes(key) + " is not known; the modes are " + mode_names());
+    }
+  }
+  if (has(config, "pooling_mode")) {
+    const auto add = [&](const JsonDocument& document, const std::string& key) {
+      const std::string name = require_string(document, key);
+      const auto found =
+          std::find_if(kModes.begin(), kModes.end(), [&](const NamedMode& known) { return name == known.name; });
+      if (found == kModes.end()) refuse_json(document, key, "one of " + mode_names());
+      modes.push_back(found->mode);
+    };
+    if (!config.value["pooling_mode"].is_array()) {
+      add(config, "pooling_mode");
+    } else {
+      for (const JsonDocument& item : require_array(config, "pooling_mode")) {
+        add({Json{{"mode", item.value}}, item.place}, "mode");
+      }
+      if (modes.empty()) refuse_json(config, "pooling_mode", "a mode");
+    }
+    return modes;
+  }
+  for (const NamedMode& known : kModes) {
+    if (has(config, known.key) && require_bool(config, known.key)) modes.push_back(known.mode);
+  }
+  if (modes.empty()) modes.push_back(Mode::kMean);
+  return modes;
+}
+
+void check_normalize(const fs::path& folder, const Module& module) {
+  std::error_code none;
+  const fs::path path = folder / module.path / "config.json";
+  if (module.path.empty() || !fs::exists(path, none)) return;
+  const JsonDocument config = read_json(path);
+  for (const char* key : {"module_input_name", "module_output_name"}) {
+    if (has(config, key) && require_string(config, key) != "sentence_embedding") {
+      refuse_json(config, key, "\"sentence_embedding\"");
+    }
+  }
+}
+
+// One mode's vector of the tokens [begin, end) of a row, as the sums in double.
+void pool_row(const ConstTensorView& hidden, std::int64_t row, std::int64_t begin, std::int64_t end, Mode mode,
+              double* out) {
+  const std::int64_t width = hidden.size(2);
+  // Where a prompt is all there is, no token counts: the first one stands in for itself, the rest is 0.
+  if (mode == Mode::kCls) {
+    if (begin == end) begin = 0;
+    end = std::min(begin + 1, end);
+  }
+  if (mode == Mode::kLastToken) begin = std::max(begin, end - 1);
+  std::fill_n(out, width, mode == Mode::kMax ? -std::numeric_limits<double>::infinity() : 0.0);
+  double total = 0;
+  for (std::int64_t t = begin; t < end; ++t) {
+    const float* from = static_cast<const float*>(hidden.data()) + row * hidden.stride(0) + t * hidden.stride(1);
+    const double weight = mode == Mode::kWeightedMean ? static_cast<double>(t + 1) : 1.0;
+    total += weight;
+    for (std::int64_t i = 0; i < width; ++i) {
+      const double value = from[i * hidden.stride(2)];
+      out[i] = mode == Mode::kMax ? std::max(out[i], value) : out[i] + weight * value;
+    }
+  }
+  if (mode == Mode::kMax || total == 0) return;
+  const double divisor = mode == Mode::kMeanSqrtLen ? std::sqrt(total) : total;
+  for (std::int64_t i = 0; i < width; ++i) out[i] /= divisor;
 }
 
 }  // namespace
 
 PoolingConfig load_pooling(const fs::path& folder) {
-  std::error_code none;
-  if (!fs::exists(folder / "modules.json", none)) return {};
-  const JsonDocument modules = read_json(folder / "modules.json");
-  if (!modules.value.is_array()) {
-    throw Error(ErrorCode::kMalformedFile, modules.place + ": a list of modules is needed");
-  }
   PoolingConfig config;
   config.normalize = false;
+  const std::vector<Module> modules = load_modules(folder);
+  if (modules.empty()) return config;
   bool pools = false;
-  for (std::size_t i = 0; i < modules.value.size(); ++i) {
-    const JsonDocument module{modules.value[i], modules.place + ", module " + std::to_string(i)};
-    std::string type = require_string(module, "type");
-    type = type.substr(type.rfind('.') + 1);
-    if (type == "Pooling" && !pools) {
-      const fs::path path = require_string(module, "path");
-      if (!stays_inside(path)) refuse_json(module, "path", "a folder inside the model's");
-      config.mode = read_mode(read_json(folder / path / "config.json"));
+  for (std::size_t i = 1; i < modules.size(); ++i) {
+    const Module& module = modules[i];
+    if (module.type == "Pooling" && !pools) {
+      const JsonDocument file = read_json(folder / module.path / "config.json");
+      config.modes = read_modes(file);
+      if (has(file, "include_prompt")) config.include_prompt = require_bool(file, "include_prompt");
       pools = true;
-    } else if (type == "Normalize" && pools) {
+    } else if (module.type == "Normalize" && pools) {
+      check_normalize(folder, module);
       config.normalize = true;
-    } else if (type != "Transformer" || i != 0) {
-      refuse_json(module, "type", "Transformer, Pooling and Normalize, in this order");
+    } else {
+      refuse_json(module.entry, "type", "Transformer, Pooling and Normalize, in this order");
     }
   }
-  if (!pools) throw Error(ErrorCode::kMalformedFile, modules.place + ": no module of type Pooling");
+  if (!pools) {
+    throw Error(ErrorCode::kMalformedFile, modules[0].entry.place + ": no module of type Pooling follows");
+  }
   return config;
 }
 
-Tensor pool(ConstTensorView hidden, const std::vector<std::int64_t>& lengths, const PoolingConfig& config) {
+Tensor pool(ConstTensorView hidden, const std::vector<std::int64_t>& lengths, const PoolingConfig& config,
+            std::int64_t skip) {
   if (hidden.rank() != 3 || hidden.dtype() != DType::kF32) {
     throw Error(ErrorCode::kInvalidArgument, std::string("pool: hidden is ") + name_of(hidden.dtype()) + " " +
                                                  hidden.shape().to_string() + ", expected F32 [B,T,E]");
@@ -86,28 +151,24 @@ Tensor pool(ConstTensorView hidden, const std::vector<std::int64_t>& lengths, co
     throw Error(ErrorCode::kInvalidArgument,
                 "pool: " + std::to_string(lengths.size()) + " lengths for hidden " + hidden.shape().to_string());
   }
-  Tensor pooled(DType::kF32, {batch, width});
-  std::vector<double> sum(static_cast<std::size_t>(width));
+  const auto modes = static_cast<std::int64_t>(config.modes.size());
+  Tensor pooled(DType::kF32, {batch, modes * width});
+  std::vector<double> sums(static_cast<std::size_t>(modes * width));
   for (std::int64_t b = 0; b < batch; ++b) {
     const std::int64_t length = lengths.empty() ? tokens : lengths[static_cast<std::size_t>(b)];
     if (length < 0 || length > tokens) {
       throw Error(ErrorCode::kInvalidArgument, "pool: length " + std::to_string(length) + " of entry " +
                                                    std::to_string(b) + " for hidden " + hidden.shape().to_string());
     }
-    const std::int64_t used = config.mode == PoolingConfig::Mode::kCls ? std::min<std::int64_t>(1, length) : length;
-    std::fill(sum.begin(), sum.end(), 0.0);
-    for (std::int64_t t = 0; t < used; ++t) {
-      const float* row = static_cast<const float*>(hidden.data()) + b * hidden.stride(0) + t * hidden.stride(1);
-      for (std::int64_t i = 0; i < width; ++i) sum[static_cast<std::size_t>(i)] += row[i * hidden.stride(2)];
+    for (std::int64_t m = 0; m < modes; ++m) {
+      pool_row(hidden, b, std::min(skip, length), length, config.modes[static_cast<std::size_t>(m)],
+               sums.data() + m * width);
     }
     double squares = 0;
-    for (double& value : sum) {
-      value /= static_cast<double>(std::max<std::int64_t>(1, used));
-      squares += value * value;
-    }
+    for (const double value : sums) squares += value * value;
     const double divisor = config.normalize ? std::max(std::sqrt(squares), 1e-12) : 1.0;
-    float* out = pooled.as<float>() + b * width;
-    for (std::int64_t i = 0; i < width; ++i) out[i] = static_cast<float>(sum[static_cast<std::size_t>(i)] / divisor);
+    float* out = pooled.as<float>() + b * modes * width;
+    for (std::size_t i = 0; i < sums.size(); ++i) out[i] = static_cast<float>(sums[i] / divisor);
   }
   return pooled;
 }

@@ -41,14 +41,64 @@ std::string last_error() {
   return line.substr(1, line.size() - 2);
 }
 
-void check_tokenizer(const JsonDocument& tokenizer) {
-  const JsonDocument model = require_object(tokenizer, "model");
-  if (has(model, "type")) require_string(model, "type");
-  if (has(model, "vocab") && !model.value["vocab"].is_array()) require_object(model, "vocab");
-  if (has(tokenizer, "added_tokens")) require_array(tokenizer, "added_tokens");
+constexpr std::string_view kBlanks = "\t\n\r ";
+constexpr std::string_view kPunctuation = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
+
+std::string type_of(const Json& part) {
+  return part.is_object() && part.contains("type") && part["type"].is_string() ? part["type"].get<std::string>() : "";
+}
+
+// Each step must work on single characters, or on a character and the marks that follow it: the normaliser of BERT and
+// small letters do; words are then taken at every blank and mark of punctuation.
+TextBreaks breaks_of(const Json& file) {
+  TextBreaks breaks;
+  Json normalizer = file.value("normalizer", Json());
+  if (type_of(normalizer) == "Sequence" && normalizer.contains("normalizers") &&
+      normalizer["normalizers"].is_array() && normalizer["normalizers"].size() == 2 &&
+      type_of(normalizer["normalizers"][0]) == "Lowercase") {
+    normalizer = Json(normalizer["normalizers"][1]);
+  }
+  const Json model = file.value("model", Json());
+  const std::string type = type_of(model);
+  const bool word_piece = type == "WordPiece" || (type.empty() && model.contains("continuing_subword_prefix"));
+  if (type_of(normalizer) != "BertNormalizer" || type_of(file.value("pre_tokenizer", Json())) != "BertPreTokenizer" ||
+      !word_piece) {
+    return breaks;
+  }
+  for (const char c : kBlanks) breaks.before_ascii[static_cast<std::size_t>(c)] = true;
+  for (const char c : kPunctuation) breaks.before_ascii[static_cast<std::size_t>(c)] = true;
+  for (const Json& token : file.value("added_tokens", Json::array())) {
+    if (!token.is_object() || !token.contains("content") || !token["content"].is_string()) return breaks;
+    if (token.value("single_word", Json(false)) != false) return breaks;
+    for (const char c : token["content"].get_ref<const std::string&>()) {
+      if (static_cast<unsigned char>(c) >= 128 || kBlanks.find(c) != std::string_view::npos) return breaks;
+      breaks.before_ascii[static_cast<std::size_t>(c)] = false;
+    }
+  }
+  breaks.known = true;
+  breaks.chinese = normalizer.value("handle_chinese_chars", Json(false)) == true;
+  return breaks;
 }
 
 }  // namespace
+
+std::size_t TextBreaks::find(std::string_view text, std::size_t first, std::size_t last) const {
+  const auto breaks = [&](std::size_t at) {
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+    if (byte(at) < 128) return before_ascii[byte(at)];
+    // U+4E00 to U+9FFF
+    return chinese && byte(at) >= 0xe4 && byte(at) <= 0xe9 && at + 1 < text.size() &&
+           (byte(at) > 0xe4 || byte(at + 1) >= 0xb8);
+  };
+  if (last >= text.size()) return text.size();
+  for (std::size_t at = last; at >= first && at > 0; --at) {
+    if (breaks(at)) return at;
+  }
+  for (std::size_t at = last + 1; at < text.size(); ++at) {
+    if (breaks(at)) return at;
+  }
+  return text.size();
+}
 
 struct Tokenizer::Handle {
   explicit Handle(void* handle) : tokenizer(handle) {}
@@ -58,15 +108,30 @@ struct Tokenizer::Handle {
   void* tokenizer;
 };
 
+void Tokenizer::check(const JsonDocument& file) {
+  const JsonDocument model = require_object(file, "model");
+  if (has(model, "type")) require_string(model, "type");
+  if (has(model, "vocab") && !model.value["vocab"].is_array()) require_object(model, "vocab");
+  if (has(file, "added_tokens")) require_array(file, "added_tokens");
+}
+
 Tokenizer::Tokenizer(const std::filesystem::path& path) : place_(base::path_in_quotes(path)) {
   const base::MappedFile file = base::map_file(path);
   // Our own reading comes first: it names the byte, where the library may only say that nothing matched.
-  check_tokenizer(parse_json(file.text(), place_));
+  const JsonDocument document = parse_json(file.text(), place_);
+  load(file.text(), document);
+}
+
+Tokenizer::Tokenizer(const JsonDocument& file) : place_(file.place) { load(file.value.dump(), file); }
+
+void Tokenizer::load(std::string_view json, const JsonDocument& file) {
+  check(file);
   void* tokenizer = nullptr;
-  if (manyheads_tokenizer_load(file.text().data(), file.size, &tokenizer) != 0) {
+  if (manyheads_tokenizer_load(json.data(), json.size(), &tokenizer) != 0) {
     throw Error(ErrorCode::kMalformedFile, place_ + ": not a tokenizer: " + last_error());
   }
   handle_ = std::make_shared<const Handle>(tokenizer);
+  breaks_ = breaks_of(file.value);
 }
 
 Encoding Tokenizer::encode(std::string_view text, bool add_special_tokens) const {

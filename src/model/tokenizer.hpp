@@ -23,23 +23,45 @@ struct Encoding {
   std::size_t size() const noexcept { return ids.size(); }
 };
 
+struct JsonDocument;
+
+// Where a long text can be cut so that its parts, each encoded by itself, give the tokens of the whole, one after
+// another. Known for BERT's way only, which takes words at blanks, punctuation and Chinese characters: before any of
+// these a word has ended, whatever follows, unless a token that is added to the vocabulary reaches across.
+struct TextBreaks {
+  bool known = false;
+  bool chinese = false;              // before a Chinese character too
+  std::array<bool, 128> before_ascii{};  // before this character
+
+  // The last place in [first, last] where `text` can be cut, or else the next one after it, or else the text's size.
+  std::size_t find(std::string_view text, std::size_t first, std::size_t last) const;
+};
+
 // A tokenizer.json, run by Hugging Face's own library. Padding and truncation that the file asks for are off.
 // const calls are safe from many threads.
 class Tokenizer {
  public:
   // Throws Error: kIo, or kMalformedFile with the file and what is wrong.
   explicit Tokenizer(const std::filesystem::path& path);
+  explicit Tokenizer(const JsonDocument& file);  // its content
+
+  // Throws Error (kMalformedFile) where `file` has not the parts of a tokenizer.json.
+  static void check(const JsonDocument& file);
 
   // Throws Error (kInvalidArgument) when a text is not UTF-8, with the byte.
   Encoding encode(std::string_view text, bool add_special_tokens = true) const;
   Encoding encode_pair(std::string_view first, std::string_view second, bool add_special_tokens = true) const;
 
+  const TextBreaks& breaks() const noexcept { return breaks_; }
+
  private:
   struct Handle;
+  void load(std::string_view json, const JsonDocument& file);
   Encoding run(std::string_view text, const std::string_view* pair, bool add_special_tokens) const;
 
   std::shared_ptr<const Handle> handle_;
   std::string place_;  // the file, for messages
+  TextBreaks breaks_;
 };
 
 }  // namespace manyheads::model

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace manyheads::cli {
+
+// Lines of a file or of standard input ("-"), without their ends; a last line needs none. A byte order mark before the
+// first line is left out. A descriptor that does not block is waited for.
+class LineReader {
+ public:
+  explicit LineReader(const std::string& path);
+  ~LineReader();
+  LineReader(const LineReader&) = delete;
+  LineReader& operator=(const LineReader&) = delete;
+
+  // Whether next() would answer without waiting for whoever writes. Reads what is there.
+  bool ready();
+
+  // The next line, waited for; false at the end. Throws Error when nothing can be read or a line is longer than 64 MiB.
+  bool next(std::string* line);
+
+  std::size_t number() const { return number_; }  // of the line that next() gave last, from 1
+  const std::string& name() const { return name_; }
+
+ private:
+  [[noreturn]] void fail() const;
+  bool has_line();  // moves what is read into line_; true when a whole line, or the end, is there
+  void fill();      // reads once, and waits for it
+  bool wait(int milliseconds) const;  // for something to read; -1: for as long as it takes
+
+  std::string name_;
+  int fd_;
+  std::vector<char> buffer_;  // on the heap: stacks may be small
+  std::size_t begin_ = 0, end_ = 0;
+  std::string line_;
+  bool whole_ = false;  // line_ has met its end
+  bool ended_ = false;  // nothing comes after buffer_
+  std::size_t number_ = 0;
+};
+
+}  // namespace manyheads::cli

@@ -1,0 +1,230 @@
+#include "model/tokenizer_config.hpp"
+
+#include <algorithm>
+#include <array>
+#include <manyheads/error.hpp>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/file.hpp"
+#include "model/json.hpp"
+
+namespace manyheads::model {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The file, or an empty object where it is not there.
+JsonDocument read_if_there(const fs::path& path) {
+  std::error_code none;
+  if (!fs::exists(path, none)) return {Json::object(), base::path_in_quotes(path)};
+  JsonDocument document = read_json(path);
+  has(document, "");  // throws where it is no object
+  return document;
+}
+
+// The classes that transformers builds anew from the vocabulary.
+bool is_bert(const JsonDocument& settings, const fs::path& folder) {
+  std::string name = "BertTokenizer";
+  const JsonDocument config = read_if_there(folder / "config.json");
+  if (has(settings, "tokenizer_class")) {
+    name = require_string(settings, "tokenizer_class");
+  } else if (has(config, "tokenizer_class")) {
+    name = require_string(config, "tokenizer_class");
+  }
+  if (name.ends_with("Fast")) name.resize(name.size() - 4);
+  constexpr std::array<const char*, 9> kBert = {
+      "BertTokenizer",       "DistilBertTokenizer",  "DPRContextEncoderTokenizer", "DPRQuestionEncoderTokenizer",
+      "ElectraTokenizer",    "LayoutLMTokenizer",    "LxmertTokenizer",            "MobileBertTokenizer",
+      "SqueezeBertTokenizer"};
+  return std::find(kBert.begin(), kBert.end(), name) != kBert.end();
+}
+
+bool flag(const JsonDocument& settings, const char* key, bool otherwise) {
+  return has(settings, key) ? require_bool(settings, key) : otherwise;
+}
+
+// A token is named by its text, or by an object with `content` and how it is found in a text.
+std::string content(const JsonDocument& object, const std::string& key) {
+  return object.value[key].is_object() ? require_string(require_object(object, key), "content")
+                                       : require_string(object, key);
+}
+
+// An entry of tokenizer.json's added_tokens. `options` may hold how the token is found.
+Json added_token(const std::string& text, const JsonDocument& options, bool special) {
+  special = flag(options, "special", special);
+  return {{"id", 0},
+          {"content", text},
+          {"single_word", flag(options, "single_word", false)},
+          {"lstrip", flag(options, "lstrip", false)},
+          {"rstrip", flag(options, "rstrip", false)},
+          {"normalized", flag(options, "normalized", !special)},
+          {"special", special}};
+}
+
+// The tokens that are found in a text before words are, in transformers' order: those of tokenizer_config.json, or of
+// tokenizer.json where it lists none; then the named special ones that are missing.
+Json added_tokens(const JsonDocument& tokenizer, const JsonDocument& settings, const JsonDocument& named) {
+  Json list = Json::array();
+  if (has(settings, "added_tokens_decoder")) {
+    const JsonDocument decoder = require_object(settings, "added_tokens_decoder");
+    std::map<std::int64_t, Json> by_id;
+    for (const auto& [id, value] : decoder.value.items()) {
+      const JsonDocument token = require_object(decoder, id);
+      if (id.empty() || id.size() > 10 || id.find_first_not_of("0123456789") != std::string::npos) {
+        refuse_json(decoder, id, "a token's number as the key");
+      }
+      by_id[std::stoll(id)] = added_token(require_string(token, "content"), token, false);
+    }
+    for (auto& [id, token] : by_id) list.push_back(std::move(token));
+  } else if (has(tokenizer, "added_tokens")) {
+    list = tokenizer.value["added_tokens"];
+  }
+  const auto add = [&](const std::string& text, const JsonDocument& options) {
+    const auto same = [&](const Json& token) {
+      return token.is_object() && token.contains("content") && token["content"] == text;
+    };
+    if (std::none_of(list.begin(), list.end(), same)) list.push_back(added_token(text, options, true));
+  };
+  const JsonDocument no_options{Json::object(), named.place};
+  for (const char* key : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
+    if (!has(named, key)) continue;
+    add(content(named, key), named.value[key].is_object() ? require_object(named, key) : no_options);
+  }
+  for (const char* key : {"extra_special_tokens", "additional_special_tokens"}) {
+    if (!has(named, key) || !named.value[key].is_array()) continue;
+    for (const JsonDocument& token : require_array(named, key)) {
+      if (token.value.is_object()) {
+        add(require_string(token, "content"), token);
+      } else {
+        const JsonDocument text{Json{{"content", token.value}}, token.place};
+        add(require_string(text, "content"), no_options);
+      }
+    }
+    break;
+  }
+  return list;
+}
+
+// tokenizer.json as BertTokenizer would write it: the vocabulary of `tokenizer`, all else from the settings.
+Json rebuild(const JsonDocument& tokenizer, const JsonDocument& settings, JsonDocument named) {
+  const JsonDocument model = require_object(tokenizer, "model");
+  if (has(model, "type") && require_string(model, "type") != "WordPiece") {
+    refuse_json(model, "type", "\"WordPiece\", as " + settings.place + " names BERT's tokenizer; this");
+  }
+  JsonDocument vocab = require_object(model, "vocab");
+  const std::map<std::string, std::string> usual = {{"unk_token", "[UNK]"}, {"sep_token", "[SEP]"}, {"pad_token", "[PAD]"},
+                                                    {"cls_token", "[CLS]"}, {"mask_token", "[MASK]"}};
+  for (const auto& [key, text] : usual) {
+    if (!named.value.contains(key)) named.value[key] = text;
+  }
+  const auto special = [&](const char* key, int type) {
+    return Json{{"SpecialToken", {{"id", content(named, key)}, {"type_id", type}}}};
+  };
+  const auto text = [](const char* name, int type) { return Json{{"Sequence", {{"id", name}, {"type_id", type}}}}; };
+  Json special_tokens = Json::object();
+  for (const char* key : {"cls_token", "sep_token"}) {
+    const std::string token = content(named, key);
+    const JsonDocument id{Json{{token, vocab.value.contains(token) ? vocab.value[token] : Json()}}, vocab.place};
+    special_tokens[token] = {{"id", token}, {"ids", {require_int(id, token)}}, {"tokens", {token}}};
+  }
+  Json added = added_tokens(tokenizer, settings, named);
+  std::size_t next = vocab.value.size();
+  for (Json& token : added) {
+    if (!token.is_object() || !token.contains("content") || !token["content"].is_string()) continue;
+    const auto known = vocab.value.find(token["content"].get<std::string>());
+    token["id"] = known == vocab.value.end() ? Json(next++) : *known;
+  }
+  const Json strip = has(settings, "strip_accents") ? Json(require_bool(settings, "strip_accents")) : Json();
+  return {{"version", "1.0"},
+          {"truncation", nullptr},
+          {"padding", nullptr},
+          {"added_tokens", std::move(added)},
+          {"normalizer",
+           {{"type", "BertNormalizer"},
+            {"clean_text", true},
+            {"handle_chinese_chars", flag(settings, "tokenize_chinese_chars", true)},
+            {"strip_accents", strip},
+            {"lowercase", flag(settings, "do_lower_case", true)}}},
+          {"pre_tokenizer", {{"type", "BertPreTokenizer"}}},
+          {"post_processor",
+           {{"type", "TemplateProcessing"},
+            {"single", {special("cls_token", 0), text("A", 0), special("sep_token", 0)}},
+            {"pair",
+             {special("cls_token", 0), text("A", 0), special("sep_token", 0), text("B", 1), special("sep_token", 1)}},
+            {"special_tokens", special_tokens}}},
+          {"decoder", nullptr},
+          {"model",
+           {{"type", "WordPiece"},
+            {"unk_token", content(named, "unk_token")},
+            {"continuing_subword_prefix", "##"},
+            {"max_input_chars_per_word", 100},
+            {"vocab", std::move(vocab.value)}}}};
+}
+
+// sentence-transformers puts it in front, and not where there is one.
+void lower_first(Json& tokenizer) {
+  const auto lowers = [](const Json& part) { return part.is_object() && part.value("type", Json()) == "Lowercase"; };
+  const Json lower = {{"type", "Lowercase"}};
+  Json all = Json::array({lower});
+  const Json normalizer = tokenizer.value("normalizer", Json());
+  if (normalizer.is_object() && normalizer.value("type", Json()) == "Sequence" && normalizer.contains("normalizers") &&
+      normalizer["normalizers"].is_array()) {
+    const Json& parts = normalizer["normalizers"];
+    if (std::any_of(parts.begin(), parts.end(), lowers)) return;
+    all.insert(all.end(), parts.begin(), parts.end());
+  } else if (lowers(normalizer)) {
+    return;
+  } else if (!normalizer.is_null()) {
+    all.push_back(normalizer);
+  }
+  tokenizer["normalizer"] = {{"type", "Sequence"}, {"normalizers", std::move(all)}};
+}
+
+// Which end is cut and padded: tokenizer_config.json says so, or tokenizer.json's own sections.
+void check_sides(const JsonDocument& tokenizer, const JsonDocument& settings) {
+  const std::array<std::array<const char*, 2>, 2> sides = {
+      {{"truncation_side", "truncation"}, {"padding_side", "padding"}}};
+  for (const auto& [key, section] : sides) {
+    if (has(settings, key)) {
+      if (require_string(settings, key) != "right") refuse_json(settings, key, "\"right\"");
+    } else if (has(tokenizer, section)) {
+      const JsonDocument part = require_object(tokenizer, section);
+      if (has(part, "direction") && require_string(part, "direction") != "Right") {
+        refuse_json(part, "direction", "\"Right\"");
+      }
+    }
+  }
+  if (flag(settings, "split_special_tokens", false)) refuse_json(settings, "split_special_tokens", "false");
+}
+
+std::optional<std::int64_t> max_length(const JsonDocument& settings) {
+  for (const char* key : {"model_max_length", "max_len"}) {
+    if (!has(settings, key)) continue;
+    // Some files say "no limit" by a number of thirty digits.
+    if (require_number(settings, key, 1) > 1e9) return std::nullopt;
+    return require_int(settings, key, 1);
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+ConfiguredTokenizer load_tokenizer(const fs::path& folder, bool lower_case) {
+  JsonDocument tokenizer = read_json(folder / "tokenizer.json");
+  Tokenizer::check(tokenizer);
+  const JsonDocument settings = read_if_there(folder / "tokenizer_config.json");
+  check_sides(tokenizer, settings);
+  if (is_bert(settings, folder)) {
+    JsonDocument named = settings;
+    if (!has(settings, "added_tokens_decoder")) {
+      named.value.update(read_if_there(folder / "special_tokens_map.json").value);
+    }
+    tokenizer.value = rebuild(tokenizer, settings, std::move(named));
+  }
+  if (lower_case) lower_first(tokenizer.value);
+  return {Tokenizer(tokenizer), max_length(settings)};
+}
+
+}  // namespace manyheads::model
