@@ -40,6 +40,7 @@ struct Embed {
   std::string weights_dtype = "f32";
   std::optional<std::string> prompt_name;
   std::optional<std::string> prompt;
+  bool no_prompt = false;
   bool truncate = true;
   bool skip_empty = false;
 };
@@ -71,7 +72,7 @@ class Embedder {
         model_(load_text_model(request.model, parse_dtype(request.weights_dtype))),
         pooling_(model::load_pooling(request.model)) {
     const model::SentenceSettings settings = model::load_sentence_settings(request.model);
-    prompt_ = request.prompt ? *request.prompt : settings.prompt(request.prompt_name);
+    prompt_ = request.prompt ? *request.prompt : request.no_prompt ? "" : settings.prompt(request.prompt_name);
     check_utf8("--prompt", prompt_);
     set_limit();
     const auto modes = static_cast<std::int64_t>(pooling_.modes.size());
@@ -254,7 +255,9 @@ void save(const Embed& request, const OutFile& file, const Collected& all, std::
 }
 
 void embed(const Embed& request) {
-  if (request.prompt && request.prompt_name) throw UsageError("--prompt and --prompt-name exclude each other");
+  if ((request.prompt ? 1 : 0) + (request.prompt_name ? 1 : 0) + (request.no_prompt ? 1 : 0) > 1) {
+    throw UsageError("--prompt, --prompt-name and --no-prompt exclude each other");
+  }
   check_model(request.model);
   std::optional<OutFile> file;
   if (!request.out.empty()) file.emplace(request.out, request.common.json);
@@ -320,8 +323,9 @@ void add_embed(CLI::App& app) {
   verb->add_option("--prompt-name", request->prompt_name,
                    "Put this prompt of the model's before each text, instead of its default one")
       ->type_name("NAME");
-  verb->add_option("--prompt", request->prompt, "Put these words before each text; \"\" for no prompt")
+  verb->add_option("--prompt", request->prompt, "Put these words before each text")
       ->type_name("TEXT");
+  verb->add_flag("--no-prompt", request->no_prompt, "Put nothing before a text, not the model's default prompt either");
   verb->add_flag("--truncate,!--no-truncate", request->truncate,
                  "Cut a text that is longer than the model takes (the default), or refuse it");
   verb->add_flag("--skip-empty", request->skip_empty,

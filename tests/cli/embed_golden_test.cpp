@@ -119,6 +119,10 @@ TEST_F(CliEmbedSetting, EachChangesTheVectorAsInSentenceTransformers) {
     std::vector<std::string> options;
     const json asked = test.value("options", json::object());
     for (const auto& [option, value] : asked.items()) {
+      if (value == "") {
+        options.push_back("--no-prompt");
+        continue;
+      }
       options.push_back(option == "prompt" ? "--prompt" : "--prompt-name");
       options.push_back(value);
     }
