@@ -13,9 +13,9 @@ const lens::HeadReading& find_head(const Findings& found, const HeadName& name) 
                                 name.head, found.trace.layers.size(), found.trace.num_heads(0)));
 }
 
-Tensor weights_of(const Findings& found, const HeadName& name, int threads) {
-  Tensor weights(DType::kF32, Dims{found.trace.num_queries(), found.trace.num_keys()});
-  lens::trace_weights(found.trace, name.layer, name.head, weights.view(), threads);
+Tensor weights_of(const Findings& found, const HeadName& name, std::int64_t rows, int threads) {
+  Tensor weights(DType::kF32, Dims{rows, found.trace.num_keys()});
+  lens::trace_rows(found.trace, name.layer, name.head, 0, weights.view(), threads);
   return weights;
 }
 

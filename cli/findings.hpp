@@ -29,10 +29,23 @@ struct Findings {
 
 // Throws where the model has no such head.
 const lens::HeadReading& find_head(const Findings& found, const HeadName& name);
-Tensor weights_of(const Findings& found, const HeadName& name, int threads);
+// The weights of the first `rows` queries to all keys.
+Tensor weights_of(const Findings& found, const HeadName& name, std::int64_t rows, int threads);
 
-// With a head, that head alone and its weights.
-void print_findings(const Findings& found, const std::optional<HeadName>& head, int threads);
-void print_findings_json(const Findings& found, const std::optional<HeadName>& head, int threads);
+// What to show of it.
+struct Shown {
+  std::optional<HeadName> head;  // that head alone, and its weights
+  bool all = false;              // as text: every head and every token
+  bool legend = false;           // as text: how the roles are worked out
+  int threads = 0;
+};
+void print_findings(const Findings& found, const Shown& shown);
+void print_findings_json(const Findings& found, const Shown& shown);
+
+// "29 heads rest on [CLS]: 1.0, 1.1, …": the heads of each role together, then the others by their strongest links, on
+// about as many lines as that.
+std::string heads_by_role(const Findings& found, int columns, int lines);
+// What a head's score says, in plain words: "gives 0.60 to the next token".
+std::string plain_words(const Findings& found, const lens::HeadReading& reading, const lens::ScoreRule& rule);
 
 }  // namespace manyheads::cli

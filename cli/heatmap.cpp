@@ -56,6 +56,15 @@ std::string cell(double weight, int width, bool colour) {
   return colour && level != nullptr ? painted(*level, text) : text;
 }
 
+int label_columns(const std::vector<std::string>& labels) {
+  int width = 1;
+  for (const std::string& label : labels) width = std::max(width, lens::display_width(label));
+  return std::min(width, kMaxLabel);
+}
+
+// Columns for the cells.
+int room(const std::vector<std::string>& labels, int columns) { return columns - label_columns(labels) - 3; }
+
 // The characters of a column's heading, from top to bottom; each fills the cell.
 std::vector<std::string> heading(const std::string& label, int width) {
   std::vector<std::string> characters;
@@ -109,20 +118,22 @@ std::string fit(const std::string& text, int columns) {
   return out + std::string(static_cast<std::size_t>(std::max(0, columns - used)), ' ');
 }
 
-std::string heat_map(const lens::HeadWeights& weights, const std::vector<std::string>& labels, int columns,
+std::int64_t heat_map_size(const std::vector<std::string>& labels, int columns) {
+  return std::min(static_cast<std::int64_t>(labels.size()), std::max<std::int64_t>(1, room(labels, columns)));
+}
+
+std::string heat_map(const float* weights, std::int64_t row_stride, const std::vector<std::string>& labels, int columns,
                      bool colour) {
-  int label_width = 1;
-  for (const std::string& label : labels) label_width = std::max(label_width, lens::display_width(label));
-  label_width = std::min(label_width, kMaxLabel);
-  const auto n = static_cast<int>(weights.n);
-  const int room = columns - label_width - 3;
-  const int width = 4 * n <= room ? 4 : 2 * n <= room ? 2 : 1;
-  const int shown = std::clamp(room, 1, n);
+  if (labels.empty()) return "There is no token to look at.\n";
+  const int label_width = label_columns(labels);
+  const auto n = static_cast<std::int64_t>(labels.size());
+  const int width = 4 * n <= room(labels, columns) ? 4 : 2 * n <= room(labels, columns) ? 2 : 1;
+  const std::int64_t shown = heat_map_size(labels, columns);
 
   const std::string margin(static_cast<std::size_t>(label_width + 2), ' ');
   std::vector<std::vector<std::string>> headings;
   std::size_t height = 0;
-  for (int k = 0; k < shown; ++k) {
+  for (std::int64_t k = 0; k < shown; ++k) {
     headings.push_back(heading(labels[static_cast<std::size_t>(k)], width));
     height = std::max(height, headings.back().size());
   }
@@ -136,9 +147,11 @@ std::string heat_map(const lens::HeadWeights& weights, const std::vector<std::st
     row.erase(row.find_last_not_of(' ') + 1);
     out += row + "\n";
   }
-  for (int q = 0; q < shown; ++q) {
+  for (std::int64_t q = 0; q < shown; ++q) {
     out += fit(labels[static_cast<std::size_t>(q)], label_width) + " │";
-    for (int k = 0; k < shown; ++k) out += cell(weights(q, k), width, colour);
+    for (std::int64_t k = 0; k < shown; ++k) {
+      out += cell(static_cast<double>(weights[q * row_stride + k]), width, colour);
+    }
     out += "\n";
   }
   if (shown < n) out += base::format("(the first {} of {} tokens; --json has them all)\n", shown, n);

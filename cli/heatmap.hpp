@@ -1,9 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
-
-#include "lens/roles.hpp"
 
 namespace manyheads::cli {
 
@@ -14,9 +13,12 @@ int terminal_columns();
 std::string fit(const std::string& text, int columns);
 
 // One head's weights as a map: a row for each token that attends, a column for each token attended to. Cells are
-// coloured percentages, coloured blocks or shades, as the width allows; tokens that do not fit are left out and a note
-// says so. Ends with a key to the shades.
-std::string heat_map(const lens::HeadWeights& weights, const std::vector<std::string>& labels, int columns,
+// coloured percentages, coloured blocks or shades, as the width allows. Of many tokens the first heat_map_size have a
+// place, and a note says so. Ends with a key to the shades.
+std::int64_t heat_map_size(const std::vector<std::string>& labels, int columns);
+
+// `weights` has that many rows, one behind the other every `row_stride`.
+std::string heat_map(const float* weights, std::int64_t row_stride, const std::vector<std::string>& labels, int columns,
                      bool colour);
 
 }  // namespace manyheads::cli

@@ -3,8 +3,8 @@
 #include <array>
 #include <charconv>
 #include <manyheads/error.hpp>
-#include <map>
 #include <optional>
+#include <unordered_map>
 
 #include "arguments.hpp"
 #include "base/format.hpp"
@@ -25,6 +25,8 @@ struct Look {
   std::optional<std::string> pair;
   std::vector<std::string> links;
   std::string head;
+  bool all = false;
+  bool legend = false;
   bool truncate = false;
 };
 
@@ -81,9 +83,9 @@ std::vector<lens::Link> choose_links(const std::vector<std::string>& asked, cons
 
 std::vector<std::string> name_words(const std::vector<lens::Word>& words) {
   std::vector<std::string> names;
-  std::map<std::string, int> seen;
+  std::unordered_map<std::string, std::size_t> seen;
   for (const lens::Word& word : words) {
-    const int occurrence = ++seen[lens::fold_case(word.text)];
+    const std::size_t occurrence = ++seen[lens::fold_case(word.text)];
     names.push_back(lens::printable(word.text) + (occurrence == 1 ? "" : "#" + std::to_string(occurrence)));
   }
   return names;
@@ -125,14 +127,17 @@ void look(const Look& request) {
   if (!request.trace.empty() && (!request.model.empty() || request.text || request.pair)) {
     throw UsageError("--trace takes the text and the model from the file; leave out TEXT, --pair and --model");
   }
-  std::optional<HeadName> head;
-  if (!request.head.empty()) head = parse_head(request.head);
+  if (request.all && !request.head.empty()) {
+    throw UsageError("--all shows every head, --head draws one; leave out one of the two");
+  }
+  Shown shown{{}, request.all, request.legend, request.common.threads};
+  if (!request.head.empty()) shown.head = parse_head(request.head);
   const Findings found = find(request);
-  if (head) find_head(found, *head);
+  if (shown.head) find_head(found, *shown.head);
   if (request.common.json) {
-    print_findings_json(found, head, request.common.threads);
+    print_findings_json(found, shown);
   } else {
-    print_findings(found, head, request.common.threads);
+    print_findings(found, shown);
   }
 }
 
@@ -156,11 +161,13 @@ void add_look(CLI::App& app) {
       ->allow_extra_args(false);
   verb->add_option("--head", request->head, "Draw one head as a heat map: layer.head, both counted from 0")
       ->type_name("L.H");
+  verb->add_flag("--all", request->all, "Show every head and every token, on as many lines as that takes");
+  verb->add_flag("--legend", request->legend, "Say how each role is worked out, with its threshold and its source");
   verb->add_option("--trace", request->trace, "Look at a file that trace wrote, instead of TEXT and --model")
       ->type_name("FILE");
   verb->add_flag("--truncate", request->truncate, "Cut a text that is longer than the model takes");
   add_common(*verb, request->common);
-  verb->footer("Example: manyheads look \"The black cat sat on the mat.\" --model models/all-MiniLM-L6-v2 --head 2.7");
+  verb->footer("Example: manyheads look \"The black cat sat on the mat.\" --model models/all-MiniLM-L6-v2 --head 2.8");
   verb->callback([request] { look(*request); });
 }
 

@@ -53,13 +53,17 @@ Json links_json(const Findings& found) {
     Json best = Json::array();
     for (std::size_t i = 0; i < std::min(kBestInJson, reading.best.size()); ++i) {
       const auto& head = reading.best[i];
-      best.push_back({{"layer", head.layer}, {"head", head.head}, {"weight", number(head.weight)}});
+      best.push_back({{"layer", head.layer},
+                      {"head", head.head},
+                      {"weight", number(head.link.weight)},
+                      {"offset_mean", number(head.link.offset_mean)}});
     }
     list.push_back({{"name", found.word_names[query] + "→" + found.word_names[key]},
                     {"query", found.words[query].text},
                     {"key", found.words[key].text},
                     {"query_word", query},
                     {"key_word", key},
+                    {"offset", static_cast<std::int64_t>(key) - static_cast<std::int64_t>(query)},
                     {"best", best},
                     {"mean", number(reading.mean)}});
   }
@@ -77,7 +81,8 @@ Json heads_json(const Findings& found) {
                            {"key", found.words[link.link.key].text},
                            {"query_word", link.link.query},
                            {"key_word", link.link.key},
-                           {"weight", number(link.weight)}});
+                           {"weight", number(link.weight)},
+                           {"offset_mean", number(link.offset_mean)}});
     }
     list.push_back({{"layer", reading.layer},
                     {"head", reading.head},
@@ -90,7 +95,7 @@ Json heads_json(const Findings& found) {
 
 }  // namespace
 
-void print_findings_json(const Findings& found, const std::optional<HeadName>& head, int threads) {
+void print_findings_json(const Findings& found, const Shown& shown) {
   Json words = Json::array();
   for (const lens::Word& word : found.words) {
     words.push_back({{"text", word.text},
@@ -109,8 +114,8 @@ void print_findings_json(const Findings& found, const std::optional<HeadName>& h
                {"links", links_json(found)},
                {"heads", heads_json(found)},
                {"score_rules", rules_json()}};
-  if (head) {
-    const Tensor weights = weights_of(found, *head, threads);
+  if (shown.head) {
+    const Tensor weights = weights_of(found, *shown.head, found.trace.num_queries(), shown.threads);
     Json rows = Json::array();
     for (std::int64_t q = 0; q < weights.size(0); ++q) {
       Json row = Json::array();
@@ -119,7 +124,7 @@ void print_findings_json(const Findings& found, const std::optional<HeadName>& h
       }
       rows.push_back(row);
     }
-    json["head"] = {{"layer", head->layer}, {"head", head->head}, {"weights", rows}};
+    json["head"] = {{"layer", shown.head->layer}, {"head", shown.head->head}, {"weights", rows}};
   }
   print_json(json);
 }

@@ -8,27 +8,10 @@
 #include "findings.hpp"
 #include "heatmap.hpp"
 #include "lens/unicode.hpp"
+#include "look_text.hpp"
 
 namespace manyheads::cli {
-namespace {
 
-constexpr std::size_t kBestInText = 3;
-constexpr const char* kBold = "1";
-constexpr const char* kDim = "2";
-constexpr const char* kBadge = "38;5;30";
-
-class Painter {
- public:
-  explicit Painter(bool colour) : colour_(colour) {}
-  std::string operator()(const char* style, const std::string& text) const {
-    return colour_ ? base::format("\x1b[{}m{}\x1b[0m", style, text) : text;
-  }
-
- private:
-  bool colour_;
-};
-
-// Pieces put on lines of so many columns, each line begun with `indent` spaces.
 std::string flow(const std::vector<std::string>& pieces, int columns, int indent) {
   std::string out(static_cast<std::size_t>(indent), ' ');
   int used = indent;
@@ -49,10 +32,84 @@ std::string flow(const std::vector<std::string>& pieces, int columns, int indent
   return out + "\n";
 }
 
-std::string shown_name(const Findings& found, std::size_t word, int columns) {
-  std::string name = fit(found.word_names[word], columns);
-  name.erase(name.find_last_not_of(' ') + 1);
-  return name;
+std::string paragraph(const std::string& text, int columns, int indent) {
+  std::vector<std::string> words;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find(' ', begin), text.size());
+    words.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return flow(words, columns, indent);
+}
+
+int num_lines(const std::string& text) { return static_cast<int>(std::count(text.begin(), text.end(), '\n')); }
+
+std::string cut_lines(const std::string& text, int lines, const std::string& note) {
+  std::size_t end = 0;
+  for (int line = 0; line < lines && end < text.size(); ++line) end = text.find('\n', end) + 1;
+  return end == text.size() ? text : text.substr(0, end) + note;
+}
+
+std::string fitted(const std::string& text, int columns) {
+  std::string cut = fit(text, columns);
+  cut.erase(cut.find_last_not_of(' ') + 1);
+  return cut;
+}
+
+std::string link_text(const Findings& found, const lens::WeighedLink& link, int columns) {
+  return base::format("{} → {} {}", fitted(found.word_names[link.link.query], columns),
+                      fitted(found.word_names[link.link.key], columns), weight_text(link));
+}
+
+std::string weight_text(const lens::WeighedLink& link) {
+  return link.offset_mean ? base::format("{:.2f} ({:.2f})", link.weight, *link.offset_mean)
+                          : base::format("{:.2f} (-)", link.weight);
+}
+
+namespace {
+
+constexpr std::size_t kBestInText = 3;
+constexpr const char* kBold = "1";
+constexpr const char* kBadge = "38;5;30";
+
+class Painter {
+ public:
+  explicit Painter(bool colour) : colour_(colour) {}
+  std::string operator()(const char* style, const std::string& text) const {
+    return colour_ ? base::format("\x1b[{}m{}\x1b[0m", style, text) : text;
+  }
+
+ private:
+  bool colour_;
+};
+
+// What the tokens are that no text has, for those that occur.
+std::string token_notes(const lens::Trace& trace, int columns) {
+  const auto occurs = [&](const char* token) {
+    return std::find(trace.tokens.begin(), trace.tokens.end(), token) != trace.tokens.end();
+  };
+  const bool pieces = std::any_of(trace.tokens.begin(), trace.tokens.end(),
+                                  [](const std::string& token) { return token.size() > 2 && token.rfind("##", 0) == 0; });
+  std::string text;
+  if (occurs("[CLS]")) text += "[CLS]: the model's mark before all text. ";
+  if (occurs("[SEP]")) text += "[SEP]: its mark at the end of a text. ";
+  if (pieces) text += "##: a piece that continues the word before it. ";
+  if (occurs("[UNK]")) text += "[UNK]: something the model has no token for. ";
+  return text.empty() ? "" : paragraph(text, columns, 2);
+}
+
+std::string tokens_text(const Findings& found, bool all, int columns) {
+  constexpr int kLines = 6;
+  const lens::Trace& trace = found.trace;
+  std::vector<std::string> tokens;
+  for (const std::string& token : trace.tokens) tokens.push_back(lens::printable(token));
+  const std::string flowed = flow(tokens, columns, 2);
+  return base::format("{} token{}{}, {} layer{} of {} head{}{}:\n", tokens.size(), tokens.size() == 1 ? "" : "s",
+                      found.full_size > tokens.size() ? base::format(" (cut from {})", found.full_size) : "",
+                      trace.layers.size(), trace.layers.size() == 1 ? "" : "s", trace.num_heads(0),
+                      trace.num_heads(0) == 1 ? "" : "s",
+                      trace.model.empty() ? "" : " in " + lens::printable(trace.model)) +
+         (all ? flowed : cut_lines(flowed, kLines, "  … (--all shows all tokens)\n")) + token_notes(trace, columns);
 }
 
 // "[sink [CLS] 0.66]"
@@ -66,16 +123,15 @@ std::string badge(const Findings& found, const lens::HeadReading& reading, const
   return base::format("[{}{} {:.2f}]", rule.role, place, *score.value);
 }
 
-std::string head_text(const Findings& found, const lens::HeadReading& reading, const Painter& paint, int columns) {
+// A head's two strongest links and its roles.
+std::string head_line(const Findings& found, const lens::HeadReading& reading, const Painter& paint, int columns) {
   constexpr int kIndent = 8;
-  constexpr std::size_t kShown = 2;
+  constexpr std::size_t kLinks = 2;
   std::string line = paint(kBold, base::format("  {:<6}", base::format("{}.{}", reading.layer, reading.head)));
   int used = kIndent;
-  for (std::size_t i = 0; i < std::min(kShown, reading.strongest.size()); ++i) {
-    const lens::WeighedLink& link = reading.strongest[i];
-    const std::string text = base::format("{} → {} {:.2f}", shown_name(found, link.link.query, 11),
-                                          shown_name(found, link.link.key, 11), link.weight);
-    const int cell = std::max(20, lens::display_width(text) + 2);
+  for (std::size_t i = 0; i < std::min(kLinks, reading.strongest.size()); ++i) {
+    const std::string text = link_text(found, reading.strongest[i], 10);
+    const int cell = std::max(26, lens::display_width(text) + 2);
     line += fit(text, cell);
     used += cell;
   }
@@ -94,20 +150,37 @@ std::string head_text(const Findings& found, const lens::HeadReading& reading, c
   return line + "\n";
 }
 
-// "Of 72 heads: 1 previous, 1 next, 30 first."
-std::string role_counts(const Findings& found, int columns) {
-  std::vector<std::string> pieces = {"Of", std::to_string(found.heads.size()), "heads:"};
-  const std::size_t before = pieces.size();
-  for (const lens::ScoreRule& rule : lens::score_rules()) {
-    const auto count = std::count_if(found.heads.begin(), found.heads.end(), [&](const lens::HeadReading& reading) {
-      const auto& roles = reading.scores.roles;
-      return std::find(roles.begin(), roles.end(), &rule) != roles.end();
-    });
-    if (count > 0) pieces.push_back(base::format("{} {},", count, rule.role));
+// How to read "0.60 (0.02)", told with the first such pair of numbers that is shown.
+std::string how_to_read(const Findings& found, const Shown& shown, int columns) {
+  const lens::WeighedLink* example = nullptr;
+  const lens::HeadReading* reader = nullptr;
+  if (!found.links.empty() && !found.links[0].best.empty()) {
+    const lens::LinkReading::Head& best = found.links[0].best[0];
+    example = &best.link;
+    reader = &find_head(found, {best.layer, best.head});
+  } else if (shown.head && !find_head(found, *shown.head).strongest.empty()) {
+    reader = &find_head(found, *shown.head);
+    example = &reader->strongest[0];
+  } else {
+    for (const lens::HeadReading& head : found.heads) {
+      if (head.strongest.empty() || (example != nullptr && !ranks_before(head.strongest[0], *example))) continue;
+      reader = &head;
+      example = &head.strongest[0];
+    }
   }
-  if (pieces.size() == before) pieces.push_back("no role at all.");
-  pieces.back().back() = '.';
-  return flow(pieces, columns, 0);
+  if (example == nullptr) return "";
+  const auto word = [&](std::size_t w) { return base::format("\"{}\"", fitted(found.word_names[w], 20)); };
+  std::string text = base::format(
+      "How to read it: \"{}.{} {}\" says that head {} of layer {} (both counted from 0) gives {:.2f} of the attention of "
+      "{} to {}.",
+      reader->layer, reader->head, link_text(found, *example, 20), reader->head, reader->layer, example->weight,
+      word(example->link.query), word(example->link.key));
+  text += example->offset_mean
+              ? base::format(" In brackets: what it gives on average, from the other words, to the word at the same "
+                             "distance. The more the first number exceeds it, the less distance alone explains the link.")
+              : " In brackets would stand what it gives, from the other words, to the word at the same distance; a - "
+                "says that no other word has one.";
+  return paragraph(text, columns, 0) + "\n";
 }
 
 std::string links_text(const Findings& found, const Painter& paint, int columns) {
@@ -121,26 +194,30 @@ std::string links_text(const Findings& found, const Painter& paint, int columns)
       example = query + "," + key;
       break;
     }
-    return "To see which heads read a link best, name two words: --link \"" + example + "\"\n\n";
+    return "To see which heads give most to a link, name two words: --link \"" + example + "\"\n\n";
   }
-  std::string out = paint(kBold, "Which heads read a link best?") +
-                    " The weight is the share of its attention that\n"
-                    "the first word gives to the second. Heads are layer.head, from 0.\n";
-  const std::size_t num_heads = found.heads.size();
   int name_columns = 12;
   for (const lens::LinkReading& reading : found.links) {
     const int width = lens::display_width(found.word_names[reading.link.query]) +
                       lens::display_width(found.word_names[reading.link.key]) + 3;
-    name_columns = std::max(name_columns, std::min(width, columns - 60));
+    name_columns = std::max(name_columns, std::min(width, columns - 68));
   }
+  std::string out = paint(kBold, "Which heads give a link more than its distance explains?") + " The best three;\n" +
+                    base::format("\"mean\" is what all {} heads give it on average, \"away\" the distance in words.\n",
+                                 found.heads.size());
+  out += "  " + fit("link", name_columns) + "  away  mean\n";
   for (const lens::LinkReading& reading : found.links) {
-    out += "  " + fit(found.word_names[reading.link.query] + " → " + found.word_names[reading.link.key], name_columns);
+    const auto& [query, key] = reading.link;
+    const auto away = static_cast<std::int64_t>(key) - static_cast<std::int64_t>(query);
+    out += "  " + fit(found.word_names[query] + " → " + found.word_names[key], name_columns) +
+           base::format("  {:>+4d}  {:.2f}", away, reading.mean);
     for (std::size_t i = 0; i < std::min(kBestInText, reading.best.size()); ++i) {
       const auto& head = reading.best[i];
-      const std::string text = base::format("{:>7} {:.2f}", base::format("{}.{}", head.layer, head.head), head.weight);
+      const std::string text =
+          base::format("{:>6} {}", base::format("{}.{}", head.layer, head.head), weight_text(head.link));
       out += i == 0 ? paint(kBadge, text) : text;
     }
-    out += paint(kDim, base::format("   mean of {} heads {:.2f}", num_heads, reading.mean)) + "\n";
+    out += "\n";
   }
   return out + "\n";
 }
@@ -151,59 +228,67 @@ std::string legend(const Painter& paint, int columns) {
   const char* source = nullptr;
   for (const lens::ScoreRule& rule : lens::score_rules()) {
     if (rule.role == nullptr) continue;
-    if (source != rule.source) out += paint(kDim, std::string(rule.source) + ":") + "\n";
+    if (source != rule.source) out += std::string(rule.source) + ":\n";
     source = rule.source;
-    std::vector<std::string> words;
     const std::string text = base::format("{} {:g}{}: {}", rule.id == lens::ScoreId::kPositional ? "from" : "above",
                                           rule.threshold, rule.threshold_is_ours ? "*" : "", rule.formula);
-    for (std::size_t begin = 0; begin < text.size();) {
-      const std::size_t end = std::min(text.find(' ', begin), text.size());
-      words.push_back(text.substr(begin, end - begin));
-      begin = end + 1;
-    }
-    std::string block = flow(words, columns, 18);
     const std::string role = base::format("  {:<16}", rule.role);
-    out += role + block.substr(role.size());
+    out += role + paragraph(text, columns, 18).substr(role.size());
   }
   return out + "* The threshold is this program's own; the source gives none.\n";
 }
 
+std::string one_head(const Findings& found, const Shown& shown, const Painter& paint, int columns, bool colour) {
+  const lens::HeadReading& reading = find_head(found, *shown.head);
+  std::string out = paint(kBold, base::format("Head {}.{}", reading.layer, reading.head));
+  if (!reading.strongest.empty()) {
+    std::vector<std::string> links;
+    for (const lens::WeighedLink& link : reading.strongest) links.push_back(link_text(found, link, 14) + ",");
+    links.back().pop_back();
+    out += ", and the links that stand out most from their distance in it:\n" + flow(links, columns, 2);
+  } else {
+    out += "\n";
+  }
+  if (!reading.scores.roles.empty()) out += "On average over the tokens, of the attention of each, it\n";
+  for (const lens::ScoreRule* rule : reading.scores.roles) {
+    out += paragraph(plain_words(found, reading, *rule), columns, 2);
+  }
+  std::vector<std::string> tokens;
+  for (std::int64_t t = 0; t < found.trace.key_length; ++t) {
+    tokens.push_back(lens::printable(found.trace.tokens[static_cast<std::size_t>(t)]));
+  }
+  const Tensor weights = weights_of(found, *shown.head, heat_map_size(tokens, columns), shown.threads);
+  return out + "\n" + heat_map(weights.as<float>(), found.trace.num_keys(), tokens, columns, colour);
+}
+
 }  // namespace
 
-void print_findings(const Findings& found, const std::optional<HeadName>& head, int threads) {
+void print_findings(const Findings& found, const Shown& shown) {
+  constexpr int kScreen = 40;
   const bool colour = colour_output();
   const Painter paint(colour);
   const int columns = terminal_columns();
-  const lens::Trace& trace = found.trace;
-
-  std::vector<std::string> tokens;
-  for (const std::string& token : trace.tokens) tokens.push_back(lens::printable(token));
-  std::string out;
-  out += base::format("{} tokens{}, {} layers of {} heads{}:\n", tokens.size(),
-                      found.full_size > tokens.size() ? base::format(" (cut from {})", found.full_size) : "",
-                      trace.layers.size(), trace.num_heads(0),
-                      trace.model.empty() ? "" : " in " + lens::printable(trace.model));
-  out += flow(tokens, columns, 2) + "\n";
+  std::string out = tokens_text(found, shown.all, columns) + "\n";
+  out += how_to_read(found, shown, columns);
   out += links_text(found, paint, columns);
-
-  if (head) {
-    const Tensor weights = weights_of(found, *head, threads);
-    out += paint(kBold, base::format("Head {}.{}", head->layer, head->head)) +
-           ": its heaviest links between words, and its roles.\n";
-    out += head_text(found, find_head(found, *head), paint, columns) + "\n";
-    tokens.resize(static_cast<std::size_t>(trace.key_length));
-    out += heat_map({weights.as<float>(), trace.key_length, trace.num_keys()}, tokens, columns, colour) + "\n";
+  if (shown.head) {
+    out += one_head(found, shown, paint, columns, colour);
+  } else if (shown.all) {
+    out += paint(kBold, "Every head") + ": its strongest links, and its roles (--legend explains them).\n";
+    for (const lens::HeadReading& reading : found.heads) out += head_line(found, reading, paint, columns);
   } else {
-    out += paint(kBold, "What does each head do?") + " Its heaviest links between words, and its roles.\n";
-    out += role_counts(found, columns);
-    for (const lens::HeadReading& reading : found.heads) out += head_text(found, reading, paint, columns);
-    out += "\n";
+    out += heads_by_role(found, columns, kScreen - num_lines(out));
   }
-  out += legend(paint, columns);
-  if (!head) {
+  if (shown.legend) {
+    out += '\n';
+    out += legend(paint, columns);
+  }
+  if (!shown.head && !found.heads.empty()) {
     const HeadName best =
         found.links.empty() ? HeadName{} : HeadName{found.links[0].best[0].layer, found.links[0].best[0].head};
-    out += base::format("\nOne head as a heat map: the same command with --head {}.{}\n", best.layer, best.head);
+    out += base::format("One text is an anecdote: try others before you name a head.\n"
+                        "One head as a heat map: --head {}.{}. Every head: --all. Formulas: --legend.\n",
+                        best.layer, best.head);
   }
   print(out);
 }

@@ -1,8 +1,10 @@
 #include "lens/read_heads.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <manyheads/error.hpp>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "base/parallel.hpp"
 #include "lens/unicode.hpp"
@@ -11,15 +13,14 @@ namespace manyheads::lens {
 
 namespace {
 
-bool is_special(const Trace& trace, std::size_t t) { return !trace.words.empty() && trace.words[t] < 0; }
-
-// Someone may write [SEP] into the text; the model sees the same token.
-bool typed_separator(const Trace& trace, std::size_t t) {
-  for (std::size_t s = 1; s < trace.tokens.size(); ++s) {
-    if (is_special(trace, s) && trace.tokens[s] == trace.tokens[t]) return true;
-  }
-  return false;
+// Rows of weights read at once: few enough for a cache, enough for the kernels to fill their vectors.
+std::int64_t block_rows(const Trace& trace) {
+  constexpr std::int64_t kWeights = 1 << 16;
+  constexpr std::int64_t kFewest = 16;
+  return std::min(trace.num_queries(), std::max(kFewest, kWeights / std::max<std::int64_t>(1, trace.num_keys())));
 }
+
+bool is_special(const Trace& trace, std::size_t t) { return !trace.words.empty() && trace.words[t] < 0; }
 
 // The text that a token stands for.
 std::string token_text(const Trace& trace, std::size_t t) {
@@ -46,17 +47,20 @@ bool all_punctuation(const std::string& text) {
 TokenKinds token_kinds(const Trace& trace) {
   TokenKinds kinds;
   const auto n = static_cast<std::size_t>(trace.key_length);
+  // Someone may write [SEP] into the text; the model sees the same token.
+  std::unordered_set<std::string_view> separators;
+  for (std::size_t t = 1; t < trace.tokens.size(); ++t) {
+    if (is_special(trace, t)) separators.insert(trace.tokens[t]);
+  }
+  // Without ids, equal spellings are equal tokens.
+  std::unordered_map<std::string_view, std::int64_t> first_of;
   for (std::size_t t = 0; t < n; ++t) {
     const bool special = is_special(trace, t);
-    kinds.separator.push_back(t > 0 && (special || typed_separator(trace, t)));
+    kinds.separator.push_back(t > 0 && (special || separators.count(trace.tokens[t]) != 0));
     kinds.punctuation.push_back(!special && all_punctuation(token_text(trace, t)));
-    if (!trace.token_ids.empty()) {
-      kinds.ids.push_back(trace.token_ids[t]);
-    } else {
-      // Without ids, equal spellings are equal tokens.
-      const auto first = std::find(trace.tokens.begin(), trace.tokens.end(), trace.tokens[t]);
-      kinds.ids.push_back(first - trace.tokens.begin());
-    }
+    kinds.ids.push_back(trace.token_ids.empty()
+                            ? first_of.emplace(trace.tokens[t], static_cast<std::int64_t>(t)).first->second
+                            : trace.token_ids[t]);
   }
   return kinds;
 }
@@ -73,15 +77,24 @@ std::vector<HeadReading> read_heads(const Trace& trace, const std::vector<Word>&
   for (std::size_t layer = 0; layer < trace.layers.size(); ++layer) {
     for (std::int64_t head = 0; head < trace.num_heads(layer); ++head) readings.push_back({layer, head, {}, {}, {}});
   }
-  base::parallel_for(static_cast<std::int64_t>(readings.size()), num_threads, nullptr, [&](std::int64_t i, int) {
+  const auto count = static_cast<std::int64_t>(readings.size());
+  base::parallel_for(count, base::worker_count(count, num_threads), nullptr, [&](std::int64_t i, int) {
     HeadReading& reading = readings[static_cast<std::size_t>(i)];
-    Tensor weights(DType::kF32, Dims{trace.num_queries(), trace.num_keys()});
-    trace_weights(trace, reading.layer, reading.head, weights.view(), 1);
-    const HeadWeights a{weights.as<float>(), trace.key_length, trace.num_keys()};
-    reading.scores = score_head(a, kinds);
-    const std::vector<double> by_word = word_weights(a, words);
-    reading.strongest = strongest_links(by_word, words.size(), num_strongest);
-    for (const Link& link : links) reading.link_weights.push_back(by_word[link.query * words.size() + link.key]);
+    HeadScorer scorer(kinds);
+    LinkReader reader(words, links, num_strongest);
+    Tensor block(DType::kF32, Dims{block_rows(trace), trace.num_keys()});
+    for (std::int64_t first = 0; first < trace.key_length; first += block.size(0)) {
+      const std::int64_t rows = std::min(block.size(0), trace.key_length - first);
+      const TensorView part(block.as<float>(), Dims{rows, trace.num_keys()});
+      trace_rows(trace, reading.layer, reading.head, first, part, 1);
+      for (std::int64_t row = 0; row < rows; ++row) {
+        scorer.add(block.as<float>() + row * trace.num_keys());
+        reader.add(block.as<float>() + row * trace.num_keys());
+      }
+    }
+    reading.scores = scorer.finish();
+    reading.strongest = reader.strongest();
+    reading.asked = reader.asked();
   });
   return readings;
 }
@@ -93,14 +106,12 @@ std::vector<LinkReading> rank_heads(const std::vector<HeadReading>& heads, const
     reading.link = links[i];
     double sum = 0;
     for (const HeadReading& head : heads) {
-      reading.best.push_back({head.layer, head.head, head.link_weights[i]});
-      sum += head.link_weights[i];
+      reading.best.push_back({head.layer, head.head, head.asked[i]});
+      sum += head.asked[i].weight;
     }
     reading.mean = sum / static_cast<double>(heads.size());
-    std::stable_sort(reading.best.begin(), reading.best.end(), [](const auto& a, const auto& b) {
-      if (std::isnan(a.weight) || std::isnan(b.weight)) return !std::isnan(a.weight) && std::isnan(b.weight);
-      return a.weight > b.weight;
-    });
+    std::stable_sort(reading.best.begin(), reading.best.end(),
+                     [](const auto& a, const auto& b) { return ranks_before(a.link, b.link); });
     result.push_back(std::move(reading));
   }
   return result;

@@ -16,31 +16,32 @@ struct HeadReading {
   std::int64_t head = 0;
   HeadScores scores;
   std::vector<WeighedLink> strongest;
-  std::vector<double> link_weights;  // of the links asked for
+  std::vector<WeighedLink> asked;
 };
 
-// How well the heads read one link.
+// What the heads give to one link.
 struct LinkReading {
   Link link;
   struct Head {
     std::size_t layer = 0;
     std::int64_t head = 0;
-    double weight = 0;
+    WeighedLink link;
   };
-  std::vector<Head> best;  // all heads, heaviest first
-  double mean = 0;         // over all heads
+  std::vector<Head> best;  // all heads, as ranks_before has them
+  double mean = 0;         // the mean weight over all heads
 };
 
 // Separators are the special tokens behind the first token, and what is spelled like one of them; punctuation is judged
 // by the text of the token.
 TokenKinds token_kinds(const Trace& trace);
 
-// Reads every head of a trace of a text with itself (as many queries as keys). Holds one [T,T] matrix a thread.
-// Throws Error for a trace of two different sequences.
+// Reads every head of a trace of a text with itself (as many queries as keys). Each thread holds some rows of weights,
+// some hundred KiB or 16 rows, and sums that grow with the number of tokens. Throws Error for a trace of two different
+// sequences.
 std::vector<HeadReading> read_heads(const Trace& trace, const std::vector<Word>& words, const std::vector<Link>& links,
                                     std::size_t num_strongest, int num_threads = 0);
 
-// Ranks the heads for each link. NaN comes last.
+// Ranks the heads for each link.
 std::vector<LinkReading> rank_heads(const std::vector<HeadReading>& heads, const std::vector<Link>& links);
 
 }  // namespace manyheads::lens

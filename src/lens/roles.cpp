@@ -1,7 +1,6 @@
 #include "lens/roles.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <manyheads/error.hpp>
@@ -39,178 +38,136 @@ constexpr ScoreRule kRules[] = {
     {ScoreId::kSink, "sink", "sink", 0.3, false, "max over k of the mean over q >= k of A[q,k]", kSinks},
 };
 
-// The mean of a row property over the rows that have it.
-class Mean {
- public:
-  void add(double value) {
-    sum_ += value;
-    ++count_;
-  }
-  std::optional<double> value() const {
-    if (count_ == 0) return std::nullopt;
-    return sum_ / static_cast<double>(count_);
-  }
-
- private:
-  double sum_ = 0;
-  std::int64_t count_ = 0;
-};
-
-Score fixed_offset(const HeadWeights& a, std::int64_t offset) {
-  Mean mean;
-  for (std::int64_t q = 0; q < a.n; ++q) {
-    if (q + offset >= 0 && q + offset < a.n) mean.add(a(q, q + offset));
-  }
-  return {mean.value(), {}};
-}
-
-Score first_token(const HeadWeights& a) {
-  Mean mean;
-  for (std::int64_t q = 0; q < a.n; ++q) mean.add(a(q, 0));
-  return {mean.value(), {}};
-}
-
-// None where no token is of the kind.
-Score mass_on(const HeadWeights& a, const std::vector<bool>& kind) {
-  if (std::find(kind.begin(), kind.end(), true) == kind.end()) return {};
-  Mean mean;
-  for (std::int64_t q = 0; q < a.n; ++q) {
-    double mass = 0;
-    for (std::int64_t k = 0; k < a.n; ++k) {
-      if (kind[static_cast<std::size_t>(k)]) mass += a(q, k);
-    }
-    mean.add(mass);
-  }
-  return {mean.value(), {}};
-}
-
-Score entropy(const HeadWeights& a) {
-  Mean mean;
-  for (std::int64_t q = 0; q < a.n; ++q) {
-    double sum = 0;
-    for (std::int64_t k = 0; k < a.n; ++k) {
-      const double p = 0.9999 * a(q, k) + 0.0001 / static_cast<double>(a.n);
-      sum -= p * std::log(p);
-    }
-    mean.add(sum);
-  }
-  return {mean.value(), {}};
-}
-
-struct Duplicates {
-  Score mul, abs;
-};
-
-Duplicates duplicate_token(const HeadWeights& a, const std::vector<std::int64_t>& ids) {
-  double on_pattern = 0;
-  double total = 0;
-  double distance = 0;
-  for (std::int64_t q = 0; q < a.n; ++q) {
-    for (std::int64_t k = 0; k < a.n; ++k) {
-      const bool p = k < q && ids[static_cast<std::size_t>(k)] == ids[static_cast<std::size_t>(q)];
-      if (p) on_pattern += a(q, k);
-      total += a(q, k);
-      distance += std::abs(a(q, k) - (p ? 1.0 : 0.0));
-    }
-  }
-  Duplicates result;
-  // n mean|A - P| over n * n places is the sum over n.
-  if (a.n > 0) result.abs.value = 1.0 - distance / static_cast<double>(a.n);
-  if (total != 0) result.mul.value = on_pattern / total;
-  return result;
-}
-
-struct Maxima {
-  Score confidence, positional;
-};
-
-Maxima row_maxima(const HeadWeights& a, const std::vector<bool>& left_out) {
-  Mean confidence;
-  const std::int64_t n = a.n;
-  std::vector<std::int64_t> hits(static_cast<std::size_t>(std::max<std::int64_t>(0, 2 * n - 1)));  // by offset + n - 1
-  for (std::int64_t q = 0; q < n; ++q) {
-    if (left_out[static_cast<std::size_t>(q)]) continue;
-    double largest = 0;
-    std::int64_t argmax = -1;
-    for (std::int64_t k = 0; k < n; ++k) {
-      if (left_out[static_cast<std::size_t>(k)]) continue;
-      // A NaN must reach the mean, not hide behind a comparison.
-      if (argmax < 0 || a(q, k) > largest || std::isnan(a(q, k))) {
-        largest = a(q, k);
-        argmax = k;
-      }
-    }
-    confidence.add(largest);
-    ++hits[static_cast<std::size_t>(argmax - q + n - 1)];
-  }
-  Maxima result;
-  result.confidence.value = confidence.value();
-  if (!result.confidence.value || std::isnan(*result.confidence.value)) return result;
-
-  // Of equally frequent offsets, the nearest; of those, the one to the left.
-  std::int64_t offset = 0;
-  std::int64_t most = hits[static_cast<std::size_t>(n - 1)];
-  for (std::int64_t distance = 1; distance < n; ++distance) {
-    for (const std::int64_t o : {-distance, distance}) {
-      const std::int64_t h = hits[static_cast<std::size_t>(o + n - 1)];
-      if (h > most) {
-        most = h;
-        offset = o;
-      }
-    }
-  }
-  std::int64_t have_place = 0;
-  for (std::int64_t q = std::max<std::int64_t>(0, -offset); q < std::min(n, n - offset); ++q) {
-    if (!left_out[static_cast<std::size_t>(q)] && !left_out[static_cast<std::size_t>(q + offset)]) ++have_place;
-  }
-  result.positional.value = static_cast<double>(most) / static_cast<double>(have_place);
-  result.positional.place = offset;
-  return result;
-}
-
-Score sink(const HeadWeights& a) {
-  Score best;
-  for (std::int64_t k = 0; k < a.n; ++k) {
-    Mean mean;
-    for (std::int64_t q = k; q < a.n; ++q) mean.add(a(q, k));
-    const double value = *mean.value();
-    if (!best.value || value > *best.value) best = {value, k};
-  }
-  return best;
-}
+bool any_of(const std::vector<bool>& kind) { return std::find(kind.begin(), kind.end(), true) != kind.end(); }
 
 }  // namespace
 
 std::span<const ScoreRule> score_rules() { return kRules; }
 
-HeadScores score_head(const HeadWeights& weights, const TokenKinds& tokens) {
-  const auto n = static_cast<std::size_t>(weights.n);
-  if (tokens.ids.size() != n || tokens.separator.size() != n || tokens.punctuation.size() != n) {
-    throw Error(ErrorCode::kInvalidArgument, "score_head: tokens describes " + std::to_string(tokens.ids.size()) +
+HeadScorer::HeadScorer(const TokenKinds& tokens)
+    : tokens_(tokens),
+      n_(static_cast<std::int64_t>(tokens.ids.size())),
+      any_separator_(any_of(tokens.separator)),
+      any_punctuation_(any_of(tokens.punctuation)),
+      hits_(n_ == 0 ? 0 : static_cast<std::size_t>(2 * n_ - 1)),
+      from_itself_(static_cast<std::size_t>(n_)) {
+  if (tokens.separator.size() != tokens.ids.size() || tokens.punctuation.size() != tokens.ids.size()) {
+    throw Error(ErrorCode::kInvalidArgument, "HeadScorer: tokens describes " + std::to_string(tokens.ids.size()) +
                                                  " ids, " + std::to_string(tokens.separator.size()) +
                                                  " separators and " + std::to_string(tokens.punctuation.size()) +
-                                                 " punctuation marks, weights has " + std::to_string(weights.n) +
-                                                 " tokens");
+                                                 " punctuation marks");
   }
+}
+
+double HeadScorer::mass_on(const float* row, const std::vector<bool>& kind) const {
+  double mass = 0;
+  for (std::int64_t k = 0; k < n_; ++k) {
+    if (kind[static_cast<std::size_t>(k)]) mass += static_cast<double>(row[k]);
+  }
+  return mass;
+}
+
+void HeadScorer::add_duplicates(const float* row) {
+  const auto id = [&](std::int64_t t) { return tokens_.ids[static_cast<std::size_t>(t)]; };
+  for (std::int64_t k = 0; k < n_; ++k) {
+    const double weight = static_cast<double>(row[k]);
+    const bool p = k < query_ && id(k) == id(query_);
+    if (p) on_pattern_ += weight;
+    total_ += weight;
+    distance_ += std::abs(weight - (p ? 1.0 : 0.0));
+  }
+}
+
+void HeadScorer::add_maximum(const float* row) {
+  const std::vector<bool>& left_out = tokens_.separator;
+  if (left_out[static_cast<std::size_t>(query_)]) return;
+  double largest = 0;
+  std::int64_t argmax = -1;
+  for (std::int64_t k = 0; k < n_; ++k) {
+    if (left_out[static_cast<std::size_t>(k)]) continue;
+    const double weight = static_cast<double>(row[k]);
+    // A NaN must reach the mean, not hide behind a comparison.
+    if (argmax < 0 || weight > largest || std::isnan(weight)) {
+      largest = weight;
+      argmax = k;
+    }
+  }
+  confidence_.add(largest);
+  ++hits_[static_cast<std::size_t>(argmax - query_ + n_ - 1)];
+}
+
+void HeadScorer::add(const float* row) {
+  const std::int64_t q = query_;
+  const auto at = [&](std::int64_t k) { return static_cast<double>(row[k]); };
+  self_.add(at(q));
+  if (q > 0) previous_.add(at(q - 1));
+  if (q + 1 < n_) next_.add(at(q + 1));
+  first_.add(at(0));
+  // None where no token is of the kind.
+  if (any_separator_) separator_.add(mass_on(row, tokens_.separator));
+  if (any_punctuation_) punctuation_.add(mass_on(row, tokens_.punctuation));
+  double entropy = 0;
+  for (std::int64_t k = 0; k < n_; ++k) {
+    const double p = 0.9999 * at(k) + 0.0001 / static_cast<double>(n_);
+    entropy -= p * std::log(p);
+  }
+  entropy_.add(entropy);
+  add_duplicates(row);
+  add_maximum(row);
+  for (std::int64_t k = 0; k <= q; ++k) from_itself_[static_cast<std::size_t>(k)] += at(k);
+  ++query_;
+}
+
+Score HeadScorer::positional() const {
+  const std::optional<double> confidence = confidence_.value();
+  if (!confidence || std::isnan(*confidence)) return {};
+  const auto hits = [&](std::int64_t o) { return hits_[static_cast<std::size_t>(o + n_ - 1)]; };
+  // Of equally frequent offsets, the nearest; of those, the one to the left.
+  std::int64_t offset = 0;
+  for (std::int64_t distance = 1; distance < n_; ++distance) {
+    for (const std::int64_t o : {-distance, distance}) {
+      if (hits(o) > hits(offset)) offset = o;
+    }
+  }
+  std::int64_t have_place = 0;
+  for (std::int64_t q = std::max<std::int64_t>(0, -offset); q < std::min(n_, n_ - offset); ++q) {
+    const auto at = static_cast<std::size_t>(q);
+    if (!tokens_.separator[at] && !tokens_.separator[static_cast<std::size_t>(q + offset)]) ++have_place;
+  }
+  return {static_cast<double>(hits(offset)) / static_cast<double>(have_place), offset};
+}
+
+Score HeadScorer::sink() const {
+  Score best;
+  for (std::int64_t k = 0; k < n_; ++k) {
+    const double value = from_itself_[static_cast<std::size_t>(k)] / static_cast<double>(n_ - k);
+    if (!best.value || value > *best.value) best = {value, k};
+  }
+  return best;
+}
+
+HeadScores HeadScorer::finish() const {
   HeadScores result;
-  if (weights.n == 0) {
+  if (n_ == 0) {
     result.scores.resize(std::size(kRules));
     return result;
   }
-  Duplicates duplicates = duplicate_token(weights, tokens.ids);
-  Maxima maxima = row_maxima(weights, tokens.separator);
-  result.scores = {fixed_offset(weights, 0),
-                   fixed_offset(weights, -1),
-                   fixed_offset(weights, 1),
-                   first_token(weights),
-                   mass_on(weights, tokens.separator),
-                   mass_on(weights, tokens.punctuation),
-                   entropy(weights),
-                   duplicates.mul,
-                   duplicates.abs,
-                   maxima.confidence,
-                   maxima.positional,
-                   sink(weights)};
+  Score duplicate_mul, duplicate_abs;
+  if (total_ != 0) duplicate_mul.value = on_pattern_ / total_;
+  // n mean|A - P| over n * n places is the sum over n.
+  duplicate_abs.value = 1.0 - distance_ / static_cast<double>(n_);
+  result.scores = {{self_.value(), {}},
+                   {previous_.value(), {}},
+                   {next_.value(), {}},
+                   {first_.value(), {}},
+                   {separator_.value(), {}},
+                   {punctuation_.value(), {}},
+                   {entropy_.value(), {}},
+                   duplicate_mul,
+                   duplicate_abs,
+                   {confidence_.value(), {}},
+                   positional(),
+                   sink()};
   for (const ScoreRule& rule : kRules) {
     const Score& score = result.scores[static_cast<std::size_t>(rule.id)];
     if (rule.role == nullptr || !score.value) continue;

@@ -230,6 +230,14 @@ ConstTensorView one_head(const ConstTensorView& view, std::int64_t head) {
   return {data, Dims{1, 1, view.size(1), view.size(2)}, Dims{0, 0, view.stride(1), view.stride(2)}};
 }
 
+// Some of the places along an axis that is not the first. A size of 1 that stands for all places stays.
+ConstTensorView part_of(const ConstTensorView& view, int axis, std::int64_t first, std::int64_t count) {
+  Dims shape = view.shape();
+  if (shape[axis] == 1) return view;
+  shape[axis] = count;
+  return {static_cast<const float*>(view.data()) + first * view.stride(axis), shape, view.strides()};
+}
+
 // log of the sum over all keys of exp(scale q k), [H,T].
 Tensor lse_in_double(const ConstTensorView& q, const ConstTensorView& k, double scale, const TraceOptions& options) {
   Tensor lse(DType::kF32, Dims{q.size(0), q.size(1)});
@@ -385,19 +393,21 @@ Trace load_trace(const std::filesystem::path& path) {
   return trace;
 }
 
-void trace_weights(const Trace& trace, std::size_t layer_index, std::int64_t head, TensorView weights,
-                   int num_threads) {
+void trace_rows(const Trace& trace, std::size_t layer_index, std::int64_t head, std::int64_t first_query,
+                TensorView weights, int num_threads) {
   if (layer_index >= trace.layers.size() || head < 0 || head >= trace.num_heads(layer_index)) {
-    throw Error(ErrorCode::kInvalidArgument, "trace_weights: there is no head " + std::to_string(head) + " in layer " +
+    throw Error(ErrorCode::kInvalidArgument, "trace_rows: there is no head " + std::to_string(head) + " in layer " +
                                                  std::to_string(layer_index) + " (the trace has " +
                                                  std::to_string(trace.layers.size()) + " layers)");
   }
   const TraceLayer& layer = trace.layers[layer_index];
-  if (weights.shape() != Dims({trace.num_queries(), trace.num_keys()})) {
-    throw Error(ErrorCode::kInvalidArgument, "trace_weights: weights is " + weights.shape().to_string() +
-                                                 ", [queries,keys] is " +
-                                                 Dims({trace.num_queries(), trace.num_keys()}).to_string());
+  const bool fits = weights.rank() == 2 && weights.size(1) == trace.num_keys();
+  if (!fits || first_query < 0 || first_query > trace.num_queries() - weights.size(0)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "trace_rows: weights is " + weights.shape().to_string() + " from query " + std::to_string(first_query) +
+                    " on, [queries,keys] is " + Dims({trace.num_queries(), trace.num_keys()}).to_string());
   }
+  const std::int64_t rows = weights.size(0);
   AttentionOptions options;
   options.scale = trace.scale;
   options.softcap = trace.softcap;
@@ -409,18 +419,37 @@ void trace_weights(const Trace& trace, std::size_t layer_index, std::int64_t hea
   if (trace.key_length != trace.num_keys()) {
     options.mask.key_lengths = ConstTensorView(&trace.key_length, Dims{1});
   }
+  // The first of these rows is not the text's first: the diagonal moves with it.
+  const bool bottom_right = trace.alignment == Alignment::kBottomRight;
+  const std::int64_t diagonal = first_query + (bottom_right ? trace.key_length - trace.num_queries() : 0);
+  if (rows != trace.num_queries()) {
+    options.mask.alignment = Alignment::kUnspecified;
+    options.mask.offsets = ConstTensorView(&diagonal, Dims{1});
+  }
   if (layer.sinks.defined()) {
     options.sinks =
         ConstTensorView(static_cast<const float*>(layer.sinks.data()) + head * layer.sinks.stride(0), Dims{1});
   }
   if (layer.bias.defined()) {
     const bool by_head = layer.bias.rank() == 3 && layer.bias.size(0) != 1;
-    options.mask.bias = layer.bias.rank() == 3 ? one_head(layer.bias, by_head ? head : 0) : layer.bias;
+    ConstTensorView bias = layer.bias.rank() == 3 ? one_head(layer.bias, by_head ? head : 0) : layer.bias;
+    if (bias.rank() >= 2) bias = part_of(bias, bias.rank() - 2, first_query, rows);
+    options.mask.bias = bias;
   }
   const std::int64_t group = layer.q.size(0) / layer.k.size(0);
-  const TensorView out(weights.data(), DType::kF32, Dims{1, 1, weights.size(0), weights.size(1)},
+  const TensorView out(weights.data(), DType::kF32, Dims{1, 1, rows, weights.size(1)},
                        Dims{0, 0, weights.stride(0), weights.stride(1)});
-  attention_weights(one_head(layer.q, head), one_head(layer.k, head / group), one_head(layer.lse, head), out, options);
+  attention_weights(part_of(one_head(layer.q, head), 2, first_query, rows), one_head(layer.k, head / group),
+                    part_of(one_head(layer.lse, head), 2, first_query, rows), out, options);
+}
+
+void trace_weights(const Trace& trace, std::size_t layer, std::int64_t head, TensorView weights, int num_threads) {
+  if (weights.shape() != Dims({trace.num_queries(), trace.num_keys()})) {
+    throw Error(ErrorCode::kInvalidArgument, "trace_weights: weights is " + weights.shape().to_string() +
+                                                 ", [queries,keys] is " +
+                                                 Dims({trace.num_queries(), trace.num_keys()}).to_string());
+  }
+  trace_rows(trace, layer, head, 0, weights, num_threads);
 }
 
 }  // namespace manyheads::lens

@@ -78,4 +78,9 @@ Trace load_trace(const std::filesystem::path& path);
 // The weights [Tq,Tk] F32 of one head, by the engine from q, k and lse.
 void trace_weights(const Trace& trace, std::size_t layer, std::int64_t head, TensorView weights, int num_threads = 0);
 
+// The same for some queries alone, the first being `first_query`: weights [rows,Tk], the same bits as in the whole
+// matrix, which never has to exist.
+void trace_rows(const Trace& trace, std::size_t layer, std::int64_t head, std::int64_t first_query, TensorView weights,
+                int num_threads = 0);
+
 }  // namespace manyheads::lens

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/format.hpp"
 #include "lens/roles.hpp"
 #include "tiny_model.hpp"
 
@@ -44,39 +45,73 @@ TEST_F(CliLook, JsonHasTokensLinksAndHeads) {
   EXPECT_EQ(found.at("score_rules").size(), lens::score_rules().size());
 }
 
-// best and mean against the weights of every head, asked for one by one.
-TEST_F(CliLook, LinksAreRankedByTheWeightsOfTheHeads) {
+// best, offset_mean and mean against the weights of every head, asked for one by one.
+TEST_F(CliLook, LinksAreRankedByWhatIsAboveTheirOffset) {
   const std::string text = "the embed sat on the cat";  // embed is two pieces
   const json found = look({text, "--link", "cat,embed", "--link", "embed->the#2"});
   ASSERT_EQ(found.at("links").size(), 2u);
   EXPECT_EQ(found.at("links")[1].at("name"), "embed→the#2");
-  std::vector<std::vector<double>> weights(2);
+  EXPECT_EQ(found.at("links")[0].at("offset"), -4);
+  // Words: the embed sat on the cat. Tokens: [CLS] the em ##bed sat on the cat [SEP].
+  std::vector<std::vector<double>> weights(2), means(2);
   for (int layer = 0; layer < 2; ++layer) {
     for (int head = 0; head < 4; ++head) {
       const json one = look({text, "--head", std::to_string(layer) + "." + std::to_string(head)});
-      const json& a = one.at("head").at("weights");  // [CLS] the em ##bed sat on the cat [SEP]
-      ASSERT_EQ(a.size(), 9u);
+      const json& rows = one.at("head").at("weights");
+      ASSERT_EQ(rows.size(), 9u);
+      const auto a = [&](std::size_t q, std::size_t k) { return rows[q][k].get<double>(); };
       double sum = 0;
-      for (const json& w : a[7]) sum += w.get<double>();
+      for (std::size_t k = 0; k < 9; ++k) sum += a(7, k);
       EXPECT_NEAR(sum, 1, 1e-6);
-      weights[0].push_back(a[7][2].get<double>() + a[7][3].get<double>());
-      weights[1].push_back((a[2][6].get<double>() + a[3][6].get<double>()) / 2);
+      weights[0].push_back(a(7, 2) + a(7, 3));        // four words back; so is
+      means[0].push_back(a(6, 1));                    // the#2 to the
+      weights[1].push_back((a(2, 6) + a(3, 6)) / 2);  // three words on; so are
+      means[1].push_back((a(1, 5) + a(4, 7)) / 2);    // the to on, and sat to cat
     }
   }
   for (std::size_t i = 0; i < 2; ++i) {
     const json& link = found.at("links")[i];
-    double sum = 0;
-    for (const double w : weights[i]) sum += w;
+    double sum = 0, most = -1;
+    for (std::size_t h = 0; h < 8; ++h) {
+      sum += weights[i][h];
+      most = std::max(most, weights[i][h] - means[i][h]);
+    }
     EXPECT_NEAR(link.at("mean").get<double>(), sum / 8, 1e-9);
-    EXPECT_NEAR(link.at("best")[0].at("weight").get<double>(), *std::max_element(weights[i].begin(), weights[i].end()),
-                1e-9);
-    double before = 2;
+    ASSERT_EQ(link.at("best").size(), 5u);
+    double before = most;
     for (const json& best : link.at("best")) {
       const auto at = static_cast<std::size_t>(best.at("layer").get<int>() * 4 + best.at("head").get<int>());
       EXPECT_NEAR(best.at("weight").get<double>(), weights[i][at], 1e-9);
-      EXPECT_LE(best.at("weight").get<double>(), before);
-      before = best.at("weight").get<double>();
+      EXPECT_NEAR(best.at("offset_mean").get<double>(), means[i][at], 1e-9);
+      const double above = weights[i][at] - means[i][at];
+      if (&best == &link.at("best")[0]) {
+        EXPECT_NEAR(above, most, 1e-9);
+      }
+      EXPECT_LE(above, before + 1e-9);
+      before = above;
     }
+  }
+}
+
+TEST_F(CliLook, StrongestLinksHaveTheMeanAtTheirOffset) {
+  for (const json& head : look({"the black cat sat on the mat"}).at("heads")) {
+    double before = 2;
+    for (const json& link : head.at("strongest")) {
+      const int away = std::abs(link.at("key_word").get<int>() - link.at("query_word").get<int>());
+      EXPECT_EQ(link.at("offset_mean").is_null(), away == 6);  // only the first and the last word are so far apart
+      if (away == 6) continue;
+      const double above = link.at("weight").get<double>() - link.at("offset_mean").get<double>();
+      EXPECT_LE(above, before);
+      before = above;
+    }
+  }
+  // Two words: nothing to set beside their links, which then rank by weight.
+  const json two = look({"cat sat"});
+  EXPECT_EQ(two.at("links")[0].at("best")[0].at("offset_mean"), nullptr);
+  double before = 2;
+  for (const json& best : two.at("links")[0].at("best")) {
+    EXPECT_LE(best.at("weight").get<double>(), before);
+    before = best.at("weight").get<double>();
   }
 }
 
@@ -114,23 +149,52 @@ TEST_F(CliLook, ATraceIsLookedAtAsItsText) {
   }
 }
 
+// The columns of the longest line, each character counted as one.
+int longest_line(const std::string& text) {
+  int columns = 0, longest = 0;
+  for (const char c : text) {
+    columns = c == '\n' ? 0 : columns + ((static_cast<unsigned char>(c) & 0xc0) != 0x80 ? 1 : 0);
+    longest = std::max(longest, columns);
+  }
+  return longest;
+}
+
 TEST_F(CliLook, TextForPeopleFitsEightyColumns) {
-  for (const std::vector<std::string>& arguments : {std::vector<std::string>{"look", "The black cat sat on the mat."},
+  const std::string sentence = "The black cat sat on the mat.";
+  for (const std::vector<std::string>& arguments : {std::vector<std::string>{"look", sentence},
+                                                    {"look", sentence, "--all"},
+                                                    {"look", sentence, "--legend"},
                                                     {"look", "the cat", "--head", "1.3"},
+                                                    {"look", "the cat", "--pair", "the dog sat", "--link", "cat,dog"},
+                                                    {"look", many_words(30)},
+                                                    {"look", many_words(30), "--all"},
                                                     {"look", many_words(30), "--head", "0.0"}}) {
     const Result result = program(arguments);
     ASSERT_EQ(result.code, 0) << result.err;
     EXPECT_EQ(result.out.find('\x1b'), std::string::npos);
-    int columns = 0;
-    for (const char c : result.out) {
-      if (c == '\n') {
-        EXPECT_LE(columns, 80);
-        columns = 0;
-      } else if ((static_cast<unsigned char>(c) & 0xc0) != 0x80) {
-        ++columns;
-      }
-    }
-    EXPECT_NE(result.out.find("Clark et al. 2019"), std::string::npos);
+    EXPECT_LE(longest_line(result.out), 80) << result.out;
+  }
+}
+
+TEST_F(CliLook, OneScreenUnlessMoreIsAskedFor) {
+  const auto text = [&](const std::vector<std::string>& arguments) {
+    const Result result = program(arguments);
+    EXPECT_EQ(result.code, 0) << result.err;
+    return result.out;
+  };
+  const std::string screen = text({"look", "The black cat sat on the mat."});
+  EXPECT_LT(std::count(screen.begin(), screen.end(), '\n'), 45);
+  EXPECT_NE(screen.find("[CLS]: the model's mark"), std::string::npos);
+  EXPECT_NE(screen.find("[SEP]: its mark"), std::string::npos);
+  EXPECT_EQ(screen.find("##"), std::string::npos);
+  EXPECT_EQ(screen.find("Clark et al. 2019"), std::string::npos);
+  EXPECT_NE(text({"look", "embed"}).find("##: a piece that continues"), std::string::npos);
+  EXPECT_NE(text({"look", "zebra"}).find("[UNK]: something"), std::string::npos);
+  EXPECT_NE(text({"look", "the cat", "--legend"}).find("Clark et al. 2019"), std::string::npos);
+  const std::string all = text({"look", "The black cat sat on the mat.", "--all"});
+  for (int head = 0; head < 8; ++head) {
+    const std::string name = "\n  " + std::to_string(head / 4) + "." + std::to_string(head % 4) + " ";
+    EXPECT_NE(all.find(name), std::string::npos) << name;
   }
 }
 
@@ -173,6 +237,7 @@ TEST_F(CliLook, BadRequestsGetOneLine) {
       {{"look", "the cat", "--head", "1.x"}, 2, "--head takes LAYER.HEAD"},
       {{"look", "the cat", "--head", "2.0"}, 2, "2 layers of 4 heads"},
       {{"look", "the cat", "--head", "0.4"}, 2, "2 layers of 4 heads"},
+      {{"look", "the cat", "--head", "0.1", "--all"}, 2, "leave out one of the two"},
       {{"look", "the", "cat"}, 2, "unknown argument"},
       {{"look"}, 2, "TEXT is required"},
   };
@@ -206,17 +271,41 @@ TEST_F(CliLook, MiniLmAgreesWithTheGoldenWeights) {
   };
   const std::size_t places[3][2] = {{3, 4}, {2, 3}, {4, 7}};  // cat sat, black cat, sat mat
   for (std::size_t i = 0; i < 3; ++i) {
-    double sum = 0;
-    double best = 0;
+    const auto [query, key] = places[i];
+    double sum = 0, most = -1;
+    std::vector<std::vector<double>> means(6, std::vector<double>(12));
     for (std::size_t l = 0; l < 6; ++l) {
       for (std::size_t h = 0; h < 12; ++h) {
-        sum += weight(l, h, places[i][0], places[i][1]);
-        best = std::max(best, weight(l, h, places[i][0], places[i][1]));
+        sum += weight(l, h, query, key);
+        double others = 0;  // every word is one token, from 1 to 8
+        std::size_t count = 0;
+        for (std::size_t q = 1; q + (key - query) <= 8; ++q) {
+          if (q == query) continue;
+          others += weight(l, h, q, q + (key - query));
+          ++count;
+        }
+        means[l][h] = others / static_cast<double>(count);
+        most = std::max(most, weight(l, h, query, key) - means[l][h]);
       }
     }
     const json& link = found.at("links")[i];
     EXPECT_NEAR(link.at("mean").get<double>(), sum / 72, 1e-5);
-    EXPECT_NEAR(link.at("best")[0].at("weight").get<double>(), best, 1e-5);
+    const json& first = link.at("best")[0];
+    EXPECT_NEAR(first.at("weight").get<double>() - first.at("offset_mean").get<double>(), most, 1e-5);
+    for (const json& best : link.at("best")) {
+      const auto l = best.at("layer").get<std::size_t>(), h = best.at("head").get<std::size_t>();
+      EXPECT_NEAR(best.at("weight").get<double>(), weight(l, h, query, key), 1e-5);
+      EXPECT_NEAR(best.at("offset_mean").get<double>(), means[l][h], 1e-5);
+    }
+  }
+  // Head 1.8 gives any next word what it gives to black -> cat: that link is no sign of grammar.
+  const json& black_cat = found.at("links")[1].at("best");
+  const char* const expected[] = {"5.11 0.60 0.02", "2.8 0.74 0.25", "1.7 0.42 0.15", "1.8 0.85 0.61"};
+  for (std::size_t i = 0; i < 4; ++i) {
+    const json& best = black_cat[i];
+    EXPECT_EQ(base::format("{}.{} {:.2f} {:.2f}", best.at("layer").get<int>(), best.at("head").get<int>(),
+                           best.at("weight").get<double>(), best.at("offset_mean").get<double>()),
+              expected[i]);
   }
   for (const json& head : found.at("heads")) {
     const auto l = head.at("layer").get<std::size_t>();

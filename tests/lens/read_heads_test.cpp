@@ -49,8 +49,9 @@ TEST(ReadHeadsTest, EveryHeadInOrderWithItsLinks) {
     for (std::size_t i = 0; i < 4; ++i) {
       EXPECT_EQ(heads[i].layer, i / 2);
       EXPECT_EQ(heads[i].head, static_cast<std::int64_t>(i % 2));
-      ASSERT_EQ(heads[i].link_weights.size(), 1u);
-      EXPECT_NEAR(heads[i].link_weights[0], i == 2 ? peak : rest, 1e-6);  // key "," is token 2
+      ASSERT_EQ(heads[i].asked.size(), 1u);
+      EXPECT_NEAR(heads[i].asked[0].weight, i == 2 ? peak : rest, 1e-6);  // key "," is token 2
+      EXPECT_EQ(heads[i].asked[0].offset_mean, std::nullopt);             // no other word has a next one
       EXPECT_EQ(heads[i].strongest.size(), 2u);
       const auto first = static_cast<std::size_t>(ScoreId::kFirst);
       EXPECT_NEAR(*heads[i].scores.scores[first].value, i == 0 ? peak : rest, 1e-6);
@@ -68,17 +69,19 @@ TEST(ReadHeadsTest, EveryHeadInOrderWithItsLinks) {
   }
 }
 
-TEST(ReadHeadsTest, NanRanksLast) {
-  std::vector<HeadReading> heads(3);
-  const double weights[] = {std::numeric_limits<double>::quiet_NaN(), 0.2, 0.4};
-  for (std::size_t i = 0; i < 3; ++i) {
+// Above the head's own mean at the offset first; then those without such a mean, by weight; then what is not a number.
+TEST(ReadHeadsTest, HeadsRankByWhatIsAboveTheOffset) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const WeighedLink asked[] = {{{0, 1}, nan, 0.1}, {{0, 1}, 0.9, 0.8},          {{0, 1}, 0.3, 0.1},
+                               {{0, 1}, 0.5, nan}, {{0, 1}, 0.6, std::nullopt}, {{0, 1}, 0.7, std::nullopt}};
+  std::vector<HeadReading> heads(6);
+  for (std::size_t i = 0; i < 6; ++i) {
     heads[i].head = static_cast<std::int64_t>(i);
-    heads[i].link_weights = {weights[i]};
+    heads[i].asked = {asked[i]};
   }
   const LinkReading reading = rank_heads(heads, {{0, 1}}).at(0);
-  EXPECT_EQ(reading.best[0].head, 2);
-  EXPECT_EQ(reading.best[1].head, 1);
-  EXPECT_EQ(reading.best[2].head, 0);
+  const std::int64_t order[] = {2, 1, 3, 5, 4, 0};
+  for (std::size_t i = 0; i < 6; ++i) EXPECT_EQ(reading.best[i].head, order[i]) << i;
   EXPECT_TRUE(std::isnan(reading.mean));
 }
 

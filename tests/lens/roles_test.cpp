@@ -11,6 +11,13 @@
 namespace manyheads::lens {
 namespace {
 
+// The scores of n rows of weights, one behind the other.
+HeadScores score_head(const float* weights, const TokenKinds& tokens) {
+  HeadScorer scorer(tokens);
+  for (std::size_t q = 0; q < tokens.ids.size(); ++q) scorer.add(weights + q * tokens.ids.size());
+  return scorer.finish();
+}
+
 // [CLS] a b a . [SEP], with each row's weights chosen so that every score has a value of its own.
 class RolesTest : public testing::Test {
  protected:
@@ -26,7 +33,7 @@ class RolesTest : public testing::Test {
   TokenKinds tokens_{
       {101, 7, 8, 7, 9, 102}, {false, false, false, false, false, true}, {false, false, false, false, true, false}};
 
-  HeadWeights weights() const { return {data_.data(), kN, kN}; }
+  const float* weights() const { return data_.data(); }
   double at(std::int64_t q, std::int64_t k) const {
     return static_cast<double>(data_[static_cast<std::size_t>(q * kN + k)]);
   }
@@ -93,7 +100,7 @@ TEST_F(RolesTest, EvenWeightsOverManyTokensAreBroad) {
     for (std::int64_t t = 0; t < n; ++t) kinds.ids.push_back(t);
     kinds.separator.assign(static_cast<std::size_t>(n), false);
     kinds.punctuation.assign(static_cast<std::size_t>(n), false);
-    const HeadScores scores = score_head({even.data(), n, n}, kinds);
+    const HeadScores scores = score_head(even.data(), kinds);
     EXPECT_NEAR(value(scores, ScoreId::kEntropy), std::log(static_cast<double>(n)), 1e-6);
     EXPECT_EQ(has_role(scores, "broad"), n == 50);
   }
@@ -160,20 +167,9 @@ TEST_F(RolesTest, SinkIsTheKeyWithTheLargestMeanFromItselfOn) {
   EXPECT_EQ(has_role(scores, "sink"), best > 0.3);
 }
 
-TEST_F(RolesTest, RowsMayLieApart) {
-  std::vector<float> wide(static_cast<std::size_t>(kN * 9), 99.0f);
-  for (std::int64_t q = 0; q < kN; ++q) {
-    for (std::int64_t k = 0; k < kN; ++k)
-      wide[static_cast<std::size_t>(q * 9 + k)] = data_[static_cast<std::size_t>(q * kN + k)];
-  }
-  const HeadScores dense = score_head(weights(), tokens_);
-  const HeadScores apart = score_head({wide.data(), kN, 9}, tokens_);
-  for (std::size_t i = 0; i < dense.scores.size(); ++i) EXPECT_EQ(dense.scores[i].value, apart.scores[i].value);
-}
-
 TEST_F(RolesTest, FewTokensLeaveScoresWithoutAValue) {
   const float one = 1;
-  const HeadScores scores = score_head({&one, 1, 1}, {{101}, {false}, {false}});
+  const HeadScores scores = score_head(&one, {{101}, {false}, {false}});
   const auto none = [&](ScoreId id) { return !scores.scores[static_cast<std::size_t>(id)].value.has_value(); };
   EXPECT_TRUE(none(ScoreId::kPrevious));
   EXPECT_TRUE(none(ScoreId::kNext));
@@ -183,11 +179,11 @@ TEST_F(RolesTest, FewTokensLeaveScoresWithoutAValue) {
   EXPECT_DOUBLE_EQ(value(scores, ScoreId::kDuplicateTokenMul), 0);
 
   const std::vector<float> two = {0.5f, 0.5f, 0.25f, 0.75f};
-  const HeadScores separators = score_head({two.data(), 2, 2}, {{101, 102}, {true, true}, {false, false}});
+  const HeadScores separators = score_head(two.data(), {{101, 102}, {true, true}, {false, false}});
   EXPECT_FALSE(separators.scores[static_cast<std::size_t>(ScoreId::kConfidence)].value.has_value());
   EXPECT_FALSE(separators.scores[static_cast<std::size_t>(ScoreId::kPositional)].value.has_value());
 
-  for (const Score& score : score_head({nullptr, 0, 0}, {}).scores) EXPECT_FALSE(score.value.has_value());
+  for (const Score& score : score_head(nullptr, {}).scores) EXPECT_FALSE(score.value.has_value());
 }
 
 TEST_F(RolesTest, NanWeightsGiveNoRole) {

@@ -111,6 +111,12 @@ void expect_weights(const Trace& trace) {
     for (std::int64_t h = 0; h < trace.num_heads(l); ++h) {
       Tensor weights(DType::kF32, {trace.num_queries(), trace.num_keys()});
       trace_weights(trace, l, h, weights.view(), 1);
+      for (std::int64_t first = 0; first < trace.num_queries(); first += 2) {  // two rows at a time: the same bits
+        Tensor rows(DType::kF32, {std::min<std::int64_t>(2, trace.num_queries() - first), trace.num_keys()});
+        trace_rows(trace, l, h, first, rows.view(), 1);
+        const auto bytes = static_cast<std::size_t>(rows.elements()) * sizeof(float);
+        EXPECT_EQ(std::memcmp(rows.as<float>(), weights.as<float>() + first * trace.num_keys(), bytes), 0) << first;
+      }
       for (std::int64_t i = 0; i < trace.num_queries(); ++i) {
         const std::vector<double> scores = row_scores(trace, l, h, i);
         const double lse = row_lse(trace, l, h, scores);
@@ -170,6 +176,12 @@ TEST(TraceWeightsTest, NoSuchHeadOrShapeIsAnError) {
   EXPECT_THROW(trace_weights(trace, 0, -1, weights.view()), Error);
   Tensor other(DType::kF32, {5, 4});
   EXPECT_THROW(trace_weights(trace, 0, 0, other.view()), Error);
+  Tensor rows(DType::kF32, {2, 5});
+  EXPECT_NO_THROW(trace_rows(trace, 0, 0, 3, rows.view()));
+  EXPECT_THROW(trace_weights(trace, 0, 0, rows.view()), Error);
+  EXPECT_THROW(trace_rows(trace, 0, 2, 3, rows.view()), Error);
+  EXPECT_THROW(trace_rows(trace, 0, 0, 4, rows.view()), Error);
+  EXPECT_THROW(trace_rows(trace, 0, 0, -1, rows.view()), Error);
 }
 
 class TraceFileTest : public testing::Test {

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "findings.hpp"
+
+// How `look` puts words and numbers on lines.
+namespace manyheads::cli {
+
+// Pieces put on lines of so many columns, each line begun with `indent` spaces.
+std::string flow(const std::vector<std::string>& pieces, int columns, int indent);
+// The same of the words of a text.
+std::string paragraph(const std::string& text, int columns, int indent);
+int num_lines(const std::string& text);
+// At most so many lines of it, and the note where some are left out.
+std::string cut_lines(const std::string& text, int lines, const std::string& note);
+
+// "black → cat 0.60 (0.02)", each word cut to so many columns; the weight and, in brackets, the mean at its offset.
+std::string link_text(const Findings& found, const lens::WeighedLink& link, int columns);
+std::string weight_text(const lens::WeighedLink& link);
+
+}  // namespace manyheads::cli
