@@ -83,7 +83,8 @@ Dims contiguous_strides(const Dims& shape);     // row-major, in elements
 std::int64_t element_count(const Dims& shape);  // throws Error when the product leaves 63 bits or a size is negative
 
 // A view on the caller's memory: it owns nothing and costs nothing to copy. Strides count elements, are signed, and
-// may be anything; data points at the element with every index 0. A view of const memory is ConstTensorView; a
+// may be anything within the address space; nothing steps along an axis of one element or in an empty view, and a stride
+// there that is no distance in memory is kept as 0. data points at the element with every index 0. A view of const memory is ConstTensorView; a
 // TensorView turns into one by itself.
 class ConstTensorView {
  public:

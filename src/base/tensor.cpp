@@ -115,11 +115,14 @@ ConstTensorView::ConstTensorView(const void* data, DType type, Dims shape, Dims 
                                                  strides.to_string() + ": one stride for each dimension is needed");
   }
   std::int64_t reach = 0;
-  for (int i = 0; count > 0 && i < shape.rank(); ++i) {
+  for (int i = 0; i < shape.rank(); ++i) {
     const std::int64_t stride = strides[i] < 0 ? -(strides[i] + 1) : strides[i];  // the lowest int64 has no opposite
     std::int64_t bytes = 0;
-    if (!base::multiply(stride, static_cast<std::int64_t>(size_of(type)) * 2, &bytes) ||
-        !base::multiply(bytes, shape[i], &bytes) || !base::add(reach, bytes, &reach)) {
+    const bool fits = base::multiply(stride, static_cast<std::int64_t>(size_of(type)) * 2, &bytes) &&
+                      base::multiply(bytes, shape[i], &bytes);
+    if (count == 0 || shape[i] == 1) {
+      if (!fits) strides_[i] = 0;  // nothing steps along it: no address is computed with such a stride
+    } else if (!fits || !base::add(reach, bytes, &reach)) {
       throw Error(ErrorCode::kInvalidArgument, "a view of shape " + shape.to_string() + " with strides " +
                                                    strides.to_string() + " reaches beyond the address space");
     }

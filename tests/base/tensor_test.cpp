@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <manyheads/error.hpp>
 #include <manyheads/tensor.hpp>
@@ -74,6 +75,30 @@ TEST(Tensors, ViewsThatCannotBe) {
   EXPECT_EQ(error_of([] { ConstTensorView(nullptr, DType::kF32, Dims{2, 0}); }), "no error");
   EXPECT_FALSE(ConstTensorView().defined());
   EXPECT_TRUE(ConstTensorView(nullptr, DType::kF32, Dims{0}).defined());
+}
+
+// Nothing steps along an axis of one element, nor anywhere in an empty view.
+TEST(Tensors, AStrideThatIsNeverTakenMayBeAnything) {
+  float x[4] = {1, 2, 3, 4};
+  constexpr std::int64_t kLowest = std::numeric_limits<std::int64_t>::min();
+  for (const std::int64_t stride : {kLargest, kLowest, kLowest + 1, kLargest / 8, std::int64_t{1} << 60}) {
+    const ConstTensorView first(x, Dims{1, 4}, Dims{stride, 1}), last(x, Dims{4, 1}, Dims{1, stride});
+    EXPECT_TRUE(first.contiguous());
+    EXPECT_TRUE(last.contiguous());
+    EXPECT_EQ(element(first, {0, 3}), 4.0);
+    EXPECT_EQ(element(last, {3, 0}), 4.0);
+    const ConstTensorView empty(x, Dims{0, 3, 5}, Dims{stride, stride, stride});
+    EXPECT_TRUE(empty.contiguous());
+    for (const ConstTensorView& view : {first, last, empty}) {
+      for (int axis = 0; axis < view.rank(); ++axis) {  // far from where products with sizes wrap
+        EXPECT_LE(std::abs(view.stride(axis)), std::int64_t{1} << 60);
+      }
+    }
+    EXPECT_TRUE(contains(error_of([&] { ConstTensorView(x, Dims{2, 2}, Dims{stride, 1}); }), "beyond the address space"));
+  }
+  // Those that are distances in memory are kept.
+  EXPECT_TRUE((ConstTensorView(x, Dims{1, 4}, Dims{-7, 1}).strides() == Dims{-7, 1}));
+  EXPECT_TRUE((ConstTensorView(x, Dims{0, 4}, Dims{9, 2}).strides() == Dims{9, 2}));
 }
 
 TEST(Tensors, OwnZeroFilledAlignedMemoryThatCopiesShare) {
