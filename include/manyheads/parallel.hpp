@@ -7,7 +7,8 @@
 namespace manyheads {
 
 // Runs the library's parallel loops on threads of the caller's. The default is a small pool of the library's own.
-// Which thread runs a task never changes a result.
+// Which thread runs a task never changes a result: a task rounds and treats denormals as the thread that made the call
+// does (its MXCSR or FPCR), and leaves the thread it runs on as it was.
 class Executor {
  public:
   using Task = void (*)(void* context, std::int64_t index);
@@ -32,7 +33,8 @@ class Workspace {
   Workspace(Workspace&&) noexcept;
   Workspace& operator=(Workspace&&) noexcept;
 
-  void* reserve(std::size_t bytes);  // 64-byte aligned; keeps the largest block asked for; throws Error (kOutOfMemory)
+  // 64-byte aligned; keeps the largest block asked for. Throws Error (kOutOfMemory), and the block that it had stays.
+  void* reserve(std::size_t bytes);
   std::size_t capacity() const noexcept;
 
  private:

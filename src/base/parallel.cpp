@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cctype>
 #include <cerrno>
+#include <cfenv>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
@@ -31,10 +32,8 @@ Workspace& Workspace::operator=(Workspace&&) noexcept = default;
 
 void* Workspace::reserve(std::size_t bytes) {
   if (block_ == nullptr) block_ = std::make_unique<Block>();  // moved from
-  if (bytes > block_->memory.size()) {
-    block_->memory = {};
-    block_->memory = base::AlignedBuffer<unsigned char>(bytes);
-  }
+  // The old block goes once there is a new one: after an error all is as it was.
+  if (bytes > block_->memory.size()) block_->memory = base::AlignedBuffer<unsigned char>(bytes);
   return block_->memory.data();
 }
 
@@ -101,9 +100,9 @@ class Pool {
  public:
   // Calls task(context, w) for w in [0, workers), w = 0 on the calling thread; fewer w when threads cannot be had.
   void run(int workers, Executor::Task task, void* context) {
-    std::unique_lock<std::mutex> job(job_mutex_, std::try_to_lock);
-    // Busy: another call, or a body that calls us, has the threads.
-    const int helpers = job.owns_lock() ? grow(workers - 1) : 0;
+    // Busy: another call, or a body that calls us, has the threads. No mutex: its holder may be this very thread.
+    const Turn turn(busy_);
+    const int helpers = turn.taken ? grow(workers - 1) : 0;
     if (helpers == 0) {
       task(context, 0);
       return;
@@ -124,6 +123,16 @@ class Pool {
   }
 
  private:
+  // The threads are one call's at a time.
+  struct Turn {
+    explicit Turn(std::atomic_flag& flag) : busy(flag), taken(!flag.test_and_set(std::memory_order_acquire)) {}
+    ~Turn() {
+      if (taken) busy.clear(std::memory_order_release);
+    }
+    std::atomic_flag& busy;
+    const bool taken;
+  };
+
   static constexpr int kSpins = 2000;  // some 20 us: the pieces of one job end at nearly the same time
 
   static void pause() {
@@ -170,8 +179,8 @@ class Pool {
     }
   }
 
-  std::mutex job_mutex_;
-  int threads_ = 0;  // guarded by job_mutex_
+  std::atomic_flag busy_;
+  int threads_ = 0;  // of whoever has its turn
   std::mutex mutex_;
   std::condition_variable wake_;
   std::condition_variable done_;
@@ -198,10 +207,32 @@ Pool& pool() {
   return *current;
 }
 
+// How the calling thread rounds and whether it flushes denormals, on whatever thread a piece of its job runs: another way
+// would give other bits. What the thread had before comes back.
+class CallersArithmetic {
+ public:
+  CallersArithmetic(const std::fenv_t& callers, bool elsewhere) : elsewhere_(elsewhere) {
+    if (!elsewhere_) return;
+    std::fegetenv(&own_);
+    std::fesetenv(&callers);
+  }
+  ~CallersArithmetic() {
+    if (elsewhere_) std::fesetenv(&own_);
+  }
+  CallersArithmetic(const CallersArithmetic&) = delete;
+  CallersArithmetic& operator=(const CallersArithmetic&) = delete;
+
+ private:
+  bool elsewhere_;
+  std::fenv_t own_;
+};
+
 struct Job {
   std::int64_t count;
   Body body;
   void* context;
+  pthread_t caller = pthread_self();
+  std::fenv_t arithmetic{};
   std::atomic<std::int64_t> next{0};
   std::mutex mutex;
   std::exception_ptr error;
@@ -209,6 +240,7 @@ struct Job {
 
 void work(void* context, std::int64_t worker) {
   Job& job = *static_cast<Job*>(context);
+  const CallersArithmetic arithmetic(job.arithmetic, pthread_equal(job.caller, pthread_self()) == 0);
   try {
     for (;;) {
       const std::int64_t i = job.next.fetch_add(1, std::memory_order_relaxed);
@@ -233,6 +265,7 @@ void parallel_for(std::int64_t count, int workers, Executor* executor, Body body
   if (count <= 0) return;
   Job job{.count = count, .body = body, .context = context, .next{}, .mutex{}, .error{}};
   workers = static_cast<int>(std::min<std::int64_t>(count, std::max(1, workers)));
+  if (workers > 1) std::fegetenv(&job.arithmetic);
   if (workers == 1) {
     work(&job, 0);
   } else if (executor != nullptr) {
