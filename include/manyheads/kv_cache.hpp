@@ -31,8 +31,12 @@ struct KVBatch {
 // Keys and values of many growing sequences, for decoding and chunked prefill.
 //
 // In pages, a sequence takes memory page by page, and a fork shares the pages it was forked with until one side writes to
-// them. In one piece, every sequence has room for the longest: appending to it moves all of them when that room doubles,
-// and forks are copies. attention() gives the same bits for either, any page size, and any way the tokens came in.
+// them. In one piece, every sequence has room for the longest, and forks are copies. attention() gives the same bits for
+// either, any page size, and any way the tokens came in.
+// Cost: pages double in number when they run out, up to max_tokens, and nothing is copied: the system moves memory, and
+// takes it only for tokens that are there. In one piece the tokens of all sequences are copied when the room of the
+// longest doubles: each of them about once, all in all. With max_tokens, the room is what that leaves each sequence, in
+// sixteens.
 // Not thread-safe while it changes; const calls may run side by side.
 class KVCache {
  public:
@@ -50,14 +54,15 @@ class KVCache {
   std::int64_t length(Sequence sequence) const;
   void truncate(Sequence sequence, std::int64_t length);  // keeps the first tokens
 
-  // Appends T tokens: k [Hkv,T,D], v [Hkv,T,Dv], F32, BF16 or F16 of any strides, rounded once to the cache's type.
-  // Throws Error and changes nothing where shapes do not fit or memory (max_tokens) does not reach.
+  // Appends T tokens: k [Hkv,T,D], v [Hkv,T,Dv], F32, BF16 or F16 of any strides, rounded once to the cache's type. They
+  // may be views of a KVBatch of this cache. Throws Error and changes nothing where shapes do not fit or memory
+  // (max_tokens) does not reach.
   void append(Sequence sequence, ConstTensorView k, ConstTensorView v);
 
   // The sequences as one batch, in the order given. Reuses the batch's tensors where they fit.
   void gather(std::span<const Sequence> sequences, KVBatch& batch) const;
 
-  std::size_t bytes() const noexcept;         // of memory taken for keys, values and scales
+  std::size_t bytes() const noexcept;         // of all pages, whether tokens are there or not
   std::int64_t pages_in_use() const noexcept; // each shared page once
 
  private:

@@ -2,18 +2,28 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
+#include <limits>
 #include <map>
+#include <new>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <manyheads/error.hpp>
 
+#include "base/aligned_buffer.hpp"
+#include "base/checked.hpp"
 #include "base/element.hpp"
 #include "base/format.hpp"
+#include "base/growing_memory.hpp"
 
 namespace manyheads {
 namespace {
+
+using base::GrowingMemory;
 
 [[noreturn]] void fail(const char* function, const std::string& what, ErrorCode code = ErrorCode::kInvalidArgument) {
   throw Error(code, base::format("KVCache::{}: {}", function, what));
@@ -25,59 +35,101 @@ std::string describe(const ConstTensorView& view) {
 
 bool floating(DType type) { return type == DType::kF32 || type == DType::kBF16 || type == DType::kF16; }
 
+// Room for so many numbers, or the error of this library.
+void reserve(const char* function, std::vector<std::int64_t>& numbers, std::int64_t count) {
+  try {
+    numbers.reserve(static_cast<std::size_t>(count));
+  } catch (const std::bad_alloc&) {
+    fail(function, base::format("cannot allocate the list of {} pages", count), ErrorCode::kOutOfMemory);
+  }
+}
+
 // The room of a sequence in one piece begins here, and doubles.
 constexpr std::int64_t kFirstRoom = 64;
 // Of a sequence: far from where sizes and doubled room would wrap. Views with strides of 0 may be longer.
 constexpr std::int64_t kMostTokens = std::int64_t{1} << 48;
 
-// Pages of keys or of values: [pages,Hkv,size,width], and for I8 their scales [pages,Hkv,size].
-struct Store {
-  std::int64_t heads = 0, width = 0;
-  DType type = DType::kF32;
-  std::int64_t pages = 0, size = 0;
-  Tensor data, scales;
+constexpr std::int64_t kLine = static_cast<std::int64_t>(base::kAlignment);
 
-  void reset(std::int64_t new_pages, std::int64_t new_size) {
-    data = Tensor(type, {new_pages, heads, new_size, width});
-    if (type == DType::kI8) scales = Tensor(DType::kF32, {new_pages, heads, new_size});
-    pages = new_pages;
-    size = new_size;
+// Pages of `size` tokens, each with its keys [Hkv,size,D], its values [Hkv,size,Dv], and for I8 the scales of both
+// [Hkv,size]: in one block of memory, so that a pool grows as a whole or not at all, and without a copy.
+class Pool {
+ public:
+  enum Part { kKeys, kValues };
+
+  Pool(const KVCacheOptions& options, std::int64_t page_size)
+      : heads_(options.num_kv_heads), widths_{options.head_dim, options.value_dim}, type_(options.dtype), size_(page_size) {
+    std::int64_t end = 0;
+    const auto take = [&](std::int64_t width, std::int64_t element) {
+      const std::int64_t begin = end;
+      std::int64_t bytes = element;
+      for (const std::int64_t factor : {heads_, size_, width}) fits_ = fits_ && base::multiply(bytes, factor, &bytes);
+      fits_ = fits_ && base::add(bytes, kLine - 1, &bytes) && base::add(begin, bytes / kLine * kLine, &end);
+      return begin;
+    };
+    for (const Part part : {kKeys, kValues}) places_[part] = take(widths_[part], static_cast<std::int64_t>(size_of(type_)));
+    if (type_ == DType::kI8) {
+      for (const Part part : {kKeys, kValues}) scale_places_[part] = take(1, sizeof(float));
+    }
+    page_bytes_ = end;
   }
-  // A store of more or larger pages with the same content.
-  Store grown(std::int64_t new_pages, std::int64_t new_size) const {
-    Store to = *this;
-    to.reset(new_pages, new_size);
-    for (std::int64_t page = 0; page < pages; ++page) to.copy_page(page, *this, page, size);
-    return to;
+
+  std::int64_t pages() const noexcept { return pages_; }
+  std::int64_t size() const noexcept { return size_; }
+  std::size_t bytes() const noexcept { return static_cast<std::size_t>(pages_ * page_bytes_); }
+  const GrowingMemory& memory() const noexcept { return memory_; }
+  bool can_be() const noexcept { return fits_; }  // a page is no more than 2^63 bytes
+
+  // More pages. Throws Error (kOutOfMemory), and nothing has changed.
+  void grow(const char* function, std::int64_t pages) {
+    std::int64_t bytes = 0;
+    if (!fits_ || !base::multiply(page_bytes_, pages, &bytes)) {
+      fail(function, base::format("{} pages of {} tokens are more than memory holds", pages, size_),
+           ErrorCode::kOutOfMemory);
+    }
+    memory_.grow(static_cast<std::size_t>(bytes));
+    pages_ = pages;
   }
-  void copy_page(std::int64_t page, const Store& from, std::int64_t from_page, std::int64_t tokens) {
-    const std::size_t row = static_cast<std::size_t>(width) * size_of(type);
-    for (std::int64_t h = 0; h < heads; ++h) {
-      const std::int64_t at = (page * heads + h) * size;
-      const std::int64_t from_at = (from_page * heads + h) * from.size;
-      std::memcpy(data.as<char>() + static_cast<std::size_t>(at) * row,
-                  static_cast<const char*>(from.data.bytes()) + static_cast<std::size_t>(from_at) * row,
-                  static_cast<std::size_t>(tokens) * row);
-      if (type == DType::kI8) {
-        std::copy_n(static_cast<const float*>(from.scales.bytes()) + from_at, tokens, scales.as<float>() + at);
+
+  ConstTensorView view(Part part) const {
+    const std::int64_t element = static_cast<std::int64_t>(size_of(type_)), width = widths_[part];
+    return ConstTensorView(pages_ > 0 ? memory_.data() + places_[part] : nullptr, type_, {pages_, heads_, size_, width},
+                           {page_bytes_ / element, size_ * width, width, 1});
+  }
+  ConstTensorView scales(Part part) const {
+    if (type_ != DType::kI8) return {};
+    return ConstTensorView(pages_ > 0 ? memory_.data() + scale_places_[part] : nullptr, DType::kF32,
+                           {pages_, heads_, size_}, {page_bytes_ / static_cast<std::int64_t>(sizeof(float)), size_, 1});
+  }
+
+  // The first tokens of a page of `from`, which may be this pool.
+  void copy_page(std::int64_t page, const Pool& from, std::int64_t from_page, std::int64_t tokens) {
+    for (const Part part : {kKeys, kValues}) {
+      for (std::int64_t h = 0; h < heads_; ++h) {
+        std::memcpy(row(part, page, h, 0), from.row(part, from_page, h, 0),
+                    static_cast<std::size_t>(tokens * widths_[part]) * size_of(type_));
+        if (type_ != DType::kI8) continue;
+        std::copy_n(from.scale(part, from_page, h, 0), tokens, scale(part, page, h, 0));
       }
     }
   }
+
   // One token's head: rounded once, or scaled by its largest magnitude.
-  void put(std::int64_t page, std::int64_t h, std::int64_t token, const ConstTensorView& from, std::int64_t t) {
-    const std::int64_t at = (page * heads + h) * size + token;
+  void put(Part part, std::int64_t page, std::int64_t h, std::int64_t token, const ConstTensorView& from,
+           std::int64_t t) {
+    const std::int64_t width = widths_[part];
+    std::byte* const to = row(part, page, h, token);
     const std::int64_t from_at = h * from.stride(0) + t * from.stride(1);
     const auto value = [&](std::int64_t i) {
       return base::load_element(from.data(), from.dtype(), from_at + i * from.stride(2));
     };
-    if (type != DType::kI8) {
-      if (from.dtype() == type && from.stride(2) == 1) {
-        std::memcpy(data.as<char>() + static_cast<std::size_t>(at * width) * size_of(type),
-                    static_cast<const char*>(from.data()) + from_at * static_cast<std::int64_t>(size_of(type)),
-                    static_cast<std::size_t>(width) * size_of(type));
+    if (type_ != DType::kI8) {
+      if (from.dtype() == type_ && from.stride(2) == 1) {
+        std::memmove(to, static_cast<const char*>(from.data()) + from_at * static_cast<std::int64_t>(size_of(type_)),
+                     static_cast<std::size_t>(width) * size_of(type_));
         return;
       }
-      for (std::int64_t i = 0; i < width; ++i) base::store_element(data.as<char>(), type, at * width + i, value(i));
+      for (std::int64_t i = 0; i < width; ++i) base::store_element(to, type_, i, value(i));
       return;
     }
     double largest = 0;
@@ -87,14 +139,30 @@ struct Store {
       largest = std::max(largest, std::fabs(value(i)));
     }
     // I8 has no NaN and no infinity: the scale says it for the whole row.
-    const float scale = finite ? static_cast<float>(largest / 127) : std::numeric_limits<float>::quiet_NaN();
-    scales.as<float>()[at] = scale;
-    const double inverse = finite && scale > 0 ? 1.0 / static_cast<double>(scale) : 0.0;
+    const float by = finite ? static_cast<float>(largest / 127) : std::numeric_limits<float>::quiet_NaN();
+    *scale(part, page, h, token) = by;
+    const double inverse = finite && by > 0 ? 1.0 / static_cast<double>(by) : 0.0;
     for (std::int64_t i = 0; i < width; ++i) {
       const double rounded = finite ? std::clamp(std::nearbyint(value(i) * inverse), -127.0, 127.0) : 0.0;
-      data.as<std::int8_t>()[at * width + i] = static_cast<std::int8_t>(rounded);
+      reinterpret_cast<std::int8_t*>(to)[i] = static_cast<std::int8_t>(rounded);
     }
   }
+
+ private:
+  std::byte* row(Part part, std::int64_t page, std::int64_t h, std::int64_t token) const {
+    const std::int64_t element = static_cast<std::int64_t>(size_of(type_));
+    return memory_.data() + page * page_bytes_ + places_[part] + (h * size_ + token) * widths_[part] * element;
+  }
+  float* scale(Part part, std::int64_t page, std::int64_t h, std::int64_t token) const {
+    return reinterpret_cast<float*>(memory_.data() + page * page_bytes_ + scale_places_[part]) + h * size_ + token;
+  }
+
+  std::int64_t heads_, widths_[2];
+  DType type_;
+  std::int64_t size_, pages_ = 0;
+  std::int64_t places_[2] = {}, scale_places_[2] = {}, page_bytes_ = 0;  // in a page, bytes
+  bool fits_ = true;
+  GrowingMemory memory_;
 };
 
 }  // namespace
@@ -105,14 +173,18 @@ struct KVCache::State {
     std::vector<std::int64_t> pages;
   };
 
+  explicit State(const KVCacheOptions& checked)
+      : options(checked), pool(checked, checked.page_size > 0 ? checked.page_size : kFirstRoom) {}
+
   KVCacheOptions options;
-  Store keys, values;
+  Pool pool;
   std::vector<std::int64_t> users;  // of each page
   std::vector<std::int64_t> free;   // pages of no user
   std::map<Sequence, Tokens> sequences;
   Sequence next = 0;
 
   bool in_one_piece() const { return options.page_size == 0; }
+  std::int64_t pages_in_use() const { return pool.pages() - static_cast<std::int64_t>(free.size()); }
 
   Tokens& find(const char* function, Sequence sequence) {
     const auto at = sequences.find(sequence);
@@ -120,29 +192,65 @@ struct KVCache::State {
     return at->second;
   }
 
-  void resize(const char* function, std::int64_t pages, std::int64_t size) {
-    if (options.max_tokens > 0 && pages > options.max_tokens / size) {
-      fail(function, base::format("{} pages of {} tokens exceed max_tokens = {}", pages, size, options.max_tokens),
-           ErrorCode::kOutOfMemory);
-    }
-    // Both or none.
-    Store new_keys = keys.grown(pages, size);
-    Store new_values = values.grown(pages, size);
-    users.reserve(static_cast<std::size_t>(pages));
-    free.reserve(static_cast<std::size_t>(pages));
-    for (std::int64_t page = pages; page-- > keys.pages;) free.push_back(page);
-    users.resize(static_cast<std::size_t>(pages), 0);
-    keys = std::move(new_keys);
-    values = std::move(new_values);
+  [[noreturn]] void exceeds(const char* function, std::int64_t pages, std::int64_t size) const {
+    fail(function, base::format("{} pages of {} tokens exceed max_tokens = {}", pages, size, options.max_tokens),
+         ErrorCode::kOutOfMemory);
   }
 
-  // Room for so many more pages of no user.
+  // At least so many pages of no user. On an error nothing has changed.
   void need_pages(const char* function, std::int64_t count) {
     const std::int64_t missing = count - static_cast<std::int64_t>(free.size());
     if (missing <= 0) return;
-    std::int64_t pages = std::max(keys.pages + missing, 2 * keys.pages);
-    if (options.max_tokens > 0) pages = std::max(keys.pages + missing, std::min(pages, options.max_tokens / keys.size));
-    resize(function, pages, keys.size);
+    const std::int64_t least = pool.pages() + missing;
+    std::int64_t pages = std::max(least, 2 * pool.pages());
+    if (options.max_tokens > 0) pages = std::max(least, std::min(pages, options.max_tokens / pool.size()));
+    if (options.max_tokens > 0 && pages > options.max_tokens / pool.size()) exceeds(function, pages, pool.size());
+    // What can fail first, the pool last of it.
+    reserve(function, users, pages);
+    reserve(function, free, pages);
+    const std::int64_t first = pool.pages();
+    pool.grow(function, pages);
+    for (std::int64_t page = pages; page-- > first;) free.push_back(page);
+    users.resize(static_cast<std::size_t>(pages), 0);
+  }
+
+  // In one piece: room for `length` tokens in each sequence's page, and a page of no user where `another` wants one.
+  // Where the room is not enough, all tokens move to new memory; the old pool is returned, else one without pages. On an
+  // error nothing has changed.
+  Pool need_room(const char* function, bool another, std::int64_t length) {
+    for (const auto& [sequence, tokens] : sequences) length = std::max(length, tokens.length);
+    const std::int64_t pages = pages_in_use() + (another ? 1 : 0);
+    std::int64_t room = pool.size();
+    while (room < length) room *= 2;
+    if (options.max_tokens > 0) {
+      const std::int64_t most = options.max_tokens / pages / 16 * 16;
+      if (most < std::max<std::int64_t>(length, 1)) exceeds(function, pages, (length + 15) / 16 * 16);
+      room = std::min(room, most);
+    }
+    Pool other(options, room);
+    if (room == pool.size()) {
+      need_pages(function, another ? 1 : 0);
+      return other;
+    }
+    std::vector<std::int64_t> new_users, new_free;
+    reserve(function, new_users, pages);
+    reserve(function, new_free, pages);
+    other.grow(function, pages);
+    std::int64_t page = 0;
+    for (auto& [sequence, tokens] : sequences) {
+      if (tokens.pages.empty()) continue;
+      other.copy_page(page, pool, tokens.pages[0], tokens.length);
+      tokens.pages[0] = page++;
+      new_users.push_back(1);
+    }
+    if (another) {
+      new_users.push_back(0);
+      new_free.push_back(page);
+    }
+    users.swap(new_users);
+    free.swap(new_free);
+    std::swap(pool, other);
+    return other;
   }
 
   std::int64_t take_page() {
@@ -157,7 +265,7 @@ struct KVCache::State {
   }
 };
 
-KVCache::KVCache(const KVCacheOptions& options) : state_(std::make_unique<State>()) {
+KVCache::KVCache(const KVCacheOptions& options) {
   const std::int64_t value_dim = options.value_dim == 0 ? options.head_dim : options.value_dim;
   if (options.num_kv_heads < 1 || options.head_dim < 1 || value_dim < 1) {
     fail("KVCache", base::format("num_kv_heads is {}, head_dim {}, value_dim {}: expected 1 or more",
@@ -170,15 +278,14 @@ KVCache::KVCache(const KVCacheOptions& options) : state_(std::make_unique<State>
     fail("KVCache", base::format("page_size is {}, expected 0 or a multiple of 16", options.page_size));
   }
   if (options.max_tokens < 0) fail("KVCache", base::format("max_tokens is {}, expected 0 or more", options.max_tokens));
-  state_->options = options;
-  state_->options.value_dim = value_dim;
-  const std::int64_t size = options.page_size > 0 ? options.page_size : kFirstRoom;
-  state_->keys.heads = state_->values.heads = options.num_kv_heads;
-  state_->keys.width = options.head_dim;
-  state_->values.width = value_dim;
-  state_->keys.type = state_->values.type = options.dtype;
-  state_->keys.reset(0, size);
-  state_->values.reset(0, size);
+  KVCacheOptions checked = options;
+  checked.value_dim = value_dim;
+  if (options.page_size > kMostTokens || !Pool(checked, std::max(options.page_size, kFirstRoom)).can_be()) {
+    fail("KVCache", base::format("num_kv_heads {}, head_dim {}, value_dim {}, page_size {}: a page is more than memory holds",
+                                 options.num_kv_heads, options.head_dim, value_dim, options.page_size),
+         ErrorCode::kOutOfMemory);
+  }
+  state_ = std::make_unique<State>(checked);
 }
 
 KVCache::~KVCache() = default;
@@ -198,11 +305,9 @@ KVCache::Sequence KVCache::fork(Sequence sequence) {
   std::map<Sequence, State::Tokens> entry;
   State::Tokens& copy = entry.emplace(s.next, s.find("fork", sequence)).first->second;
   if (s.in_one_piece() && !copy.pages.empty()) {
-    s.need_pages("fork", 1);
-    const std::int64_t from = copy.pages[0];
+    s.need_room("fork", true, 0);
     copy.pages[0] = s.take_page();
-    s.keys.copy_page(copy.pages[0], s.keys, from, copy.length);
-    s.values.copy_page(copy.pages[0], s.values, from, copy.length);
+    s.pool.copy_page(copy.pages[0], s.pool, s.find("fork", sequence).pages[0], copy.length);
   } else {
     for (const std::int64_t page : copy.pages) ++s.users[static_cast<std::size_t>(page)];
   }
@@ -224,7 +329,7 @@ void KVCache::truncate(Sequence sequence, std::int64_t length) {
     fail("truncate", base::format("length is {}, sequence {} has {} tokens", length, sequence, tokens.length));
   }
   tokens.length = length;
-  const std::size_t pages = static_cast<std::size_t>((length + s.keys.size - 1) / s.keys.size);
+  const std::size_t pages = static_cast<std::size_t>((length + s.pool.size() - 1) / s.pool.size());
   while (tokens.pages.size() > pages) {
     s.give_back(tokens.pages.back());
     tokens.pages.pop_back();
@@ -252,37 +357,43 @@ void KVCache::append(Sequence sequence, ConstTensorView k, ConstTensorView v) {
   }
 
   const std::int64_t length = tokens.length + count;
+  // The tokens may lie in this very cache, as those of a KVBatch do. Memory that grows takes them along; that which it
+  // replaces lives until they are copied.
+  const std::byte* const before = s.pool.memory().data();
+  const std::size_t bytes_before = s.pool.memory().size();
+  std::optional<Pool> replaced;
   if (s.in_one_piece()) {
-    std::int64_t room = s.keys.size;
-    while (room < length) room *= 2;
-    if (room != s.keys.size) s.resize(kName, s.keys.pages, room);
-    if (tokens.pages.empty()) {
-      s.need_pages(kName, 1);
-      tokens.pages.reserve(1);
-      tokens.pages.push_back(s.take_page());
-    }
+    reserve(kName, tokens.pages, 1);
+    replaced = s.need_room(kName, tokens.pages.empty(), length);
+    if (tokens.pages.empty()) tokens.pages.push_back(s.take_page());
   } else {
-    const std::int64_t size = s.keys.size;
+    const std::int64_t size = s.pool.size();
     const std::size_t pages = static_cast<std::size_t>((length + size - 1) / size);
     // A last page that others use too is written to in a copy.
     const bool shared = tokens.length % size != 0 && s.users[static_cast<std::size_t>(tokens.pages.back())] > 1;
+    reserve(kName, tokens.pages, static_cast<std::int64_t>(pages));
     s.need_pages(kName, static_cast<std::int64_t>(pages - tokens.pages.size()) + (shared ? 1 : 0));
-    tokens.pages.reserve(pages);
     if (shared) {
       const std::int64_t from = tokens.pages.back();
       tokens.pages.back() = s.take_page();
-      s.keys.copy_page(tokens.pages.back(), s.keys, from, tokens.length % size);
-      s.values.copy_page(tokens.pages.back(), s.values, from, tokens.length % size);
+      s.pool.copy_page(tokens.pages.back(), s.pool, from, tokens.length % size);
       s.give_back(from);
     }
     while (tokens.pages.size() < pages) tokens.pages.push_back(s.take_page());
   }
+  if (!replaced || replaced->pages() == 0) {
+    for (ConstTensorView* view : {&k, &v}) {
+      const std::uintptr_t place = reinterpret_cast<std::uintptr_t>(view->data()) - reinterpret_cast<std::uintptr_t>(before);
+      if (place >= bytes_before) continue;
+      *view = ConstTensorView(s.pool.memory().data() + place, view->dtype(), view->shape(), view->strides());
+    }
+  }
   for (std::int64_t t = 0; t < count; ++t) {
     const std::int64_t token = tokens.length + t;
-    const std::int64_t page = tokens.pages[static_cast<std::size_t>(token / s.keys.size)];
+    const std::int64_t page = tokens.pages[static_cast<std::size_t>(token / s.pool.size())];
     for (std::int64_t h = 0; h < s.options.num_kv_heads; ++h) {
-      s.keys.put(page, h, token % s.keys.size, k, t);
-      s.values.put(page, h, token % s.keys.size, v, t);
+      s.pool.put(Pool::kKeys, page, h, token % s.pool.size(), k, t);
+      s.pool.put(Pool::kValues, page, h, token % s.pool.size(), v, t);
     }
   }
   tokens.length = length;
@@ -294,10 +405,14 @@ void KVCache::gather(std::span<const Sequence> sequences, KVBatch& batch) const 
   std::size_t columns = 1;
   for (const Sequence sequence : sequences) columns = std::max(columns, s.find("gather", sequence).pages.size());
   const Dims table{entries, static_cast<std::int64_t>(columns)};
-  if (!batch.page_table.defined() || !(batch.page_table.shape() == table)) batch.page_table = Tensor(DType::kI64, table);
-  if (!batch.key_lengths.defined() || !(batch.key_lengths.shape() == Dims{entries})) {
-    batch.key_lengths = Tensor(DType::kI64, {entries});
-  }
+  const auto fits = [](const Tensor& tensor, const Dims& shape) {
+    return tensor.defined() && tensor.dtype() == DType::kI64 && tensor.shape() == shape;
+  };
+  // Both or none.
+  Tensor page_table = fits(batch.page_table, table) ? batch.page_table : Tensor(DType::kI64, table);
+  Tensor key_lengths = fits(batch.key_lengths, {entries}) ? batch.key_lengths : Tensor(DType::kI64, {entries});
+  batch.page_table = std::move(page_table);
+  batch.key_lengths = std::move(key_lengths);
   for (std::size_t b = 0; b < sequences.size(); ++b) {
     const State::Tokens& tokens = s.find("gather", sequences[b]);
     std::int64_t* row = batch.page_table.as<std::int64_t>() + b * columns;
@@ -305,24 +420,15 @@ void KVCache::gather(std::span<const Sequence> sequences, KVBatch& batch) const 
     std::fill(row + tokens.pages.size(), row + columns, std::int64_t{-1});
     batch.key_lengths.as<std::int64_t>()[b] = tokens.length;
   }
-  batch.k = s.keys.data.cview();
-  batch.v = s.values.data.cview();
-  batch.k_scales = s.keys.type == DType::kI8 ? s.keys.scales.cview() : ConstTensorView{};
-  batch.v_scales = s.values.type == DType::kI8 ? s.values.scales.cview() : ConstTensorView{};
+  batch.k = s.pool.view(Pool::kKeys);
+  batch.v = s.pool.view(Pool::kValues);
+  batch.k_scales = s.pool.scales(Pool::kKeys);
+  batch.v_scales = s.pool.scales(Pool::kValues);
 }
 
-std::size_t KVCache::bytes() const noexcept {
-  const auto of = [](const Store& store) {
-    const std::size_t rows = static_cast<std::size_t>(store.pages * store.heads * store.size);
-    return rows * (static_cast<std::size_t>(store.width) * size_of(store.type) +
-                   (store.type == DType::kI8 ? sizeof(float) : 0));
-  };
-  return of(state_->keys) + of(state_->values);
-}
+std::size_t KVCache::bytes() const noexcept { return state_->pool.bytes(); }
 
-std::int64_t KVCache::pages_in_use() const noexcept {
-  return state_->keys.pages - static_cast<std::int64_t>(state_->free.size());
-}
+std::int64_t KVCache::pages_in_use() const noexcept { return state_->pages_in_use(); }
 
 void KVBatch::apply(AttentionOptions& options) const {
   options.page_table = page_table.cview();

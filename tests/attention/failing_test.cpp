@@ -1,7 +1,9 @@
 // Allocations and threads that are made to fail, each in turn: a call ends in an error, what it changed is as it was, and the
 // next one has the bits it would have had. That nothing leaks is the address sanitizer's to say.
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
+#include <cstdarg>
 #include <cstdlib>
 #include <functional>
 #include <initializer_list>
@@ -22,8 +24,8 @@ long g_threads_left = -1;
 bool fails() { return g_allocations_left >= 0 && g_allocations_left-- == 0; }
 }  // namespace
 
-// The linker hands us the library's and the tests' own calls of operator new, aligned_alloc and std::thread's start
-// (tests/CMakeLists.txt).
+// The linker hands us the library's and the tests' own calls of operator new, aligned_alloc, the system's memory and
+// std::thread's start (tests/CMakeLists.txt).
 extern "C" {
 #define MANYHEADS_START_THREAD(prefix) \
   prefix##_ZNSt6thread15_M_start_threadESt10unique_ptrINS_6_StateESt14default_deleteIS1_EEPFvvE
@@ -35,6 +37,26 @@ void* __wrap__Znwm(std::size_t size) {
 }
 void* __wrap_aligned_alloc(std::size_t alignment, std::size_t size) {
   return fails() ? nullptr : __real_aligned_alloc(alignment, size);
+}
+void* __real_mmap(void* at, std::size_t size, int protection, int flags, int file, off_t offset);
+void* __wrap_mmap(void* at, std::size_t size, int protection, int flags, int file, off_t offset) {
+  return fails() ? MAP_FAILED : __real_mmap(at, size, protection, flags, file, offset);
+}
+int __real_mprotect(void* at, std::size_t size, int protection);
+int __wrap_mprotect(void* at, std::size_t size, int protection) {
+  return fails() ? -1 : __real_mprotect(at, size, protection);
+}
+// Where it lies memory never grows here, so that it moves each time; and then it may fail.
+void* __real_mremap(void* at, std::size_t size, std::size_t new_size, int flags, ...);
+void* __wrap_mremap(void* at, std::size_t size, std::size_t new_size, int flags, ...) {
+  if ((flags & MREMAP_FIXED) == 0) return MAP_FAILED;
+  std::va_list rest;
+  va_start(rest, flags);
+  void* const to = va_arg(rest, void*);
+  va_end(rest);
+  if (!fails()) return __real_mremap(at, size, new_size, flags, to);
+  ::munmap(to, new_size);  // as the system does before it fails
+  return MAP_FAILED;
 }
 void MANYHEADS_START_THREAD(__real_)(void* thread, void* state, void (*depend)());
 void MANYHEADS_START_THREAD(__wrap_)(void* thread, void* state, void (*depend)()) {
@@ -93,6 +115,24 @@ TEST(FailingMemory, Attention) {
   }
 }
 
+TEST(FailingMemory, AWorkspaceKeepsItsBlock) {
+  Workspace workspace;
+  auto* const block = static_cast<unsigned char*>(workspace.reserve(1000));
+  block[999] = 5;
+  const int failed = fail_each(
+      [&] {
+        Workspace more = std::move(workspace);
+        try {
+          more.reserve(5000000);
+        } catch (...) {
+          workspace = std::move(more);
+          throw;
+        }
+      },
+      [&] { return workspace.capacity() >= 1000 && workspace.reserve(1000) == block && block[999] == 5 ? "" : "gone"; });
+  EXPECT_GE(failed, 1);
+}
+
 TEST(FailingMemory, AWorkspaceServesOnAfterAnError) {
   const Sizes s{.q_heads = 4, .kv_heads = 4, .tq = 40, .tk = 700, .d = 32, .dv = 32};
   Call plain(s);
@@ -122,6 +162,7 @@ class FailingCache : public testing::Test {
     kept = cache->add();
     append(kept, 0, 40);
     if (expected.empty()) expected = attend();
+    bytes = cache->bytes();
   }
   void append(KVCache::Sequence sequence, std::int64_t first, std::int64_t last) {
     const auto tokens = [&](const Strided& tensor) {
@@ -139,6 +180,7 @@ class FailingCache : public testing::Test {
   std::string as_it_was(std::initializer_list<KVCache::Sequence> others = {}) {
     if (cache->length(kept) != 40) return "another length";
     if (attend() != expected) return "other bits";
+    if (cache->bytes() != bytes) return "memory is lost";
     for (const KVCache::Sequence sequence : others) cache->remove(sequence);
     cache->remove(kept);
     return cache->pages_in_use() == 0 ? "" : "pages are lost";
@@ -154,6 +196,7 @@ class FailingCache : public testing::Test {
   std::unique_ptr<KVCache> cache;
   KVCache::Sequence kept = 0, other = 0;
   std::vector<unsigned char> expected;
+  std::size_t bytes = 0;
 };
 
 TEST_F(FailingCache, AppendingToASharedPage) {
@@ -166,6 +209,7 @@ TEST_F(FailingCache, AppendingToASharedPage) {
                                  [&] {
                                    begin(type, page_size);
                                    other = cache->fork(kept);
+                                   bytes = cache->bytes();
                                  });
     EXPECT_GE(failed, 1);
     EXPECT_EQ(cache->length(other), 200);
@@ -190,6 +234,45 @@ TEST_F(FailingCache, AppendingToAnEmptySequence) {
                                  });
     EXPECT_GE(failed, 1);
     EXPECT_EQ(cache->length(other), 100);
+  });
+}
+
+TEST_F(FailingCache, AddingAndRemoving) {
+  at_each([&](DType type, std::int64_t page_size) {
+    const int failed = fail_each([&] { other = cache->add(); }, [&] { return as_it_was(); }, [&] { begin(type, page_size); });
+    EXPECT_GE(failed, 1);
+    EXPECT_EQ(cache->length(other), 0);
+    const auto fill = [&] {
+      begin(type, page_size);
+      other = cache->fork(kept);
+      append(other, 40, 200);
+      bytes = cache->bytes();
+    };
+    // Giving back fails nowhere.
+    EXPECT_EQ(fail_each([&] { cache->truncate(other, 17); }, [] { return ""; }, fill), 0);
+    EXPECT_EQ(fail_each([&] { cache->remove(other); }, [] { return ""; }, fill), 0);
+    EXPECT_EQ(as_it_was(), "");
+  });
+}
+
+TEST_F(FailingCache, ABatchThatCannotBeGatheredStaysAsItWas) {
+  at_each([&](DType type, std::int64_t page_size) {
+    KVBatch batch;
+    const auto one = [&] { return std::vector<KVCache::Sequence>{kept}; };
+    const int failed = fail_each(
+        [&] {
+          const KVCache::Sequence both[] = {kept, kept};
+          cache->gather(both, batch);
+        },
+        [&]() -> std::string {
+          if (batch.page_table.size(0) != 1 || batch.key_lengths.size(0) != 1) return "half another batch";
+          return batch.key_lengths.as<std::int64_t>()[0] == 40 ? "" : "another length";
+        },
+        [&] {
+          begin(type, page_size);
+          cache->gather(one(), batch);
+        });
+    EXPECT_GE(failed, 2);
   });
 }
 
@@ -253,6 +336,34 @@ TEST(FailingMemory, TheLayer) {
     EXPECT_GE(failed, 1);
   }
   EXPECT_GE(fail_each([] { MultiHeadAttention({.d_model = 64, .num_heads = 4}); }, [] { return ""; }), 1);
+}
+
+// Weights that cannot be loaded, and weights that cross-attention cannot pack, leave the layer as it was.
+TEST(FailingMemory, LoadingALayersWeights) {
+  const MultiHeadAttentionConfig config{.d_model = 32, .num_heads = 4, .num_kv_heads = 2, .add_bias_kv = true};
+  const Strided x = filled(DType::kF32, {2, 5, 32}, [](const Index& at) { return static_cast<double>(at[1] + at[2] % 7); });
+  const Strided other = x;
+  Strided expected = dense(DType::kF32, {2, 5, 32}), y = expected;
+  MultiHeadAttention layer(config);
+  layer.forward(x.view(), expected.mutable_view());
+  StateDict doubled;
+  for (const auto& [name, tensor] : layer.state_dict()) {
+    Tensor twice(DType::kF32, tensor.shape());
+    for (std::int64_t i = 0; i < tensor.elements(); ++i) twice.as<float>()[i] = 2 * tensor.as<float>()[i];
+    doubled[name] = twice;
+  }
+  const int failed = fail_each([&] { layer.load_state_dict(doubled); },
+                               [&] {
+                                 layer.forward(x.view(), y.mutable_view());
+                                 return y.memory == expected.memory ? "" : "other bits";
+                               });
+  EXPECT_GE(failed, 5);
+  layer.forward(x.view(), y.mutable_view());
+  EXPECT_NE(y.memory, expected.memory);
+  const int packing = fail_each([&] { layer.forward(x.view(), other.view(), other.view(), expected.mutable_view()); },
+                                [] { return ""; });
+  EXPECT_GE(packing, 3);
+  EXPECT_EQ(y.memory, expected.memory);
 }
 
 }  // namespace
