@@ -1,11 +1,12 @@
 #include <manyheads/attention.hpp>
 
 #include <algorithm>
-#include <vector>
+#include <limits>
 
 #include "attention/check.hpp"
 #include "attention/plan.hpp"
 #include "base/aligned_buffer.hpp"
+#include "base/checked.hpp"
 #include "base/format.hpp"
 #include "base/parallel.hpp"
 #include "kernels/dispatch.hpp"
@@ -93,8 +94,10 @@ void forward(kernels::AttentionCall call, const kernels::KernelTable& table, con
       const std::int64_t begin = task / p.groups_per_head() * p.tiles_per_head;
       const std::int64_t first = begin + task % p.groups_per_head() * p.group;
       const std::int64_t last = std::min(first + p.group, begin + p.tiles_per_head);
-      for (std::int64_t key = 0; key < call.tk; key += p.part_keys) {
-        const bool ends = key + p.part_keys >= call.tk;
+      // To the last key that any query of the entry sees; once where there is none.
+      const std::int64_t keys = std::max<std::int64_t>(1, kernels::QueryKeys(call, tiles(first).batch).end(call.tq - 1));
+      for (std::int64_t key = 0; key < keys; key += p.part_keys) {
+        const bool ends = key + p.part_keys >= keys;
         const kernels::KeyPart part{key, ends ? -1 : key + p.part_keys, key == 0, ends};
         for (std::int64_t i = first; i < last; ++i) {
           run(tiles(i), part, {}, nullptr, worker,
@@ -123,6 +126,7 @@ void forward(kernels::AttentionCall call, const kernels::KernelTable& table, con
 void attention(ConstTensorView q, ConstTensorView k, ConstTensorView v, TensorView out,
                const AttentionOptions& options) {
   const kernels::AttentionCall call = check("attention", q, k, &v, &out, options);
+  if (element_count(out.shape()) == 0 && options.lse == nullptr) return;  // views of stride 0 may yet be endless
   forward(call, kernels::active_table(), options);
 }
 
@@ -190,9 +194,9 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
   e.key_blocks = plan.blocks;
   e.tasks = plan.tasks();
   e.workspace_bytes = plan.workspace_floats() * sizeof(float);
-  std::vector<float> index(plan.entry_floats);
+  base::AlignedBuffer<float> index(plan.entry_floats);
   const TileIndex tiles(call, plan, table, index.data());
-  for (std::int64_t i = 0; i < plan.tiles; ++i) {
+  for (std::int64_t i = 0; call.dv > 0 && i < plan.tiles; ++i) {
     const kernels::Tile tile = tiles(i);
     const std::int64_t keys_there = call.k_starts.data != nullptr ? call.key_length(tile.batch) : call.tk;
     const std::int64_t runs = kernels::runs_of(keys_there);
@@ -200,9 +204,9 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
     const std::int64_t read =
         kernels::for_each_run(call, tile, kernels::tile_range(call, tile),
                               [&](std::int64_t begin, std::int64_t end, bool) { keys += end - begin; });
-    e.blocks += runs;
-    e.skipped_blocks += runs - read;
-    e.flop += 2.0 * static_cast<double>(call.d + call.dv) * static_cast<double>(tile.rows * keys);
+    if (!base::add(e.blocks, runs, &e.blocks)) e.blocks = std::numeric_limits<std::int64_t>::max();
+    if (!base::add(e.skipped_blocks, runs - read, &e.skipped_blocks)) e.skipped_blocks = e.blocks;
+    e.flop += 2.0 * static_cast<double>(call.d + call.dv) * static_cast<double>(tile.rows) * static_cast<double>(keys);
   }
   double q_rows = 0;
   double kv_rows = 0;

@@ -22,6 +22,8 @@ using kernels::AttentionCall;
 
 // Places and windows stay far from where their sums would wrap.
 constexpr std::int64_t kFar = std::int64_t{1} << 60;
+// Of a row: no product of it with a tile's sizes wraps. Views of stride 0 take no memory, however wide.
+constexpr std::int64_t kWidest = std::int64_t{1} << 32;
 // Values in a row of bytes whose products still add up within 32 bits.
 constexpr std::int64_t kMostBytes = 131072;
 
@@ -211,6 +213,13 @@ bool may_share(const ConstTensorView& a, const ConstTensorView& b) {
 
 }  // namespace
 
+void check_itself(const char* function, const char* name, const ConstTensorView& output) {
+  if (element_count(output.shape()) > 0 && overlaps_itself(output)) {
+    fail(function,
+         base::format("{} {} with strides {} overlaps itself", name, describe(output), output.strides().to_string()));
+  }
+}
+
 void check_overlap(const char* function, const char* name, const ConstTensorView& output, const char* other_name,
                    const ConstTensorView& other) {
   if (may_share(output, other)) {
@@ -260,10 +269,7 @@ void check_weights(const char* function, const TensorView& weights, AttentionCal
     fail(function,
          base::format("weights is {}, expected F32 [B,Hq,Tq,Tk] = {}", describe(weights), expected.to_string()));
   }
-  if (element_count(expected) > 0 && overlaps_itself(weights)) {
-    fail(function,
-         base::format("weights {} with strides {} overlaps itself", describe(weights), weights.strides().to_string()));
-  }
+  check_itself(function, "weights", weights);
   call.weights = static_cast<float*>(weights.data());
   copy_strides(weights, call.weights_stride);
 }
@@ -291,6 +297,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   }
   call.batch = packed_q ? options.cu_seqlens_q.size(0) - 1 : queries.batch;
   if (call.batch < 0) fail(function, "cu_seqlens_q is empty, expected [B+1]");
+  if (call.batch > kFar) fail(function, "more than 2^60 batch entries " + shapes());
   if (!packed_k && !paged && keys.batch != call.batch) {
     fail(function, base::format("k has batch {}, q has {} {}", keys.batch, call.batch, shapes()));
   }
@@ -328,6 +335,8 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
     if (!base::multiply(columns, call.page_size, &call.tk)) call.tk = kFar + 1;
   }
   if (call.tk > kFar) fail(function, "more than 2^60 keys " + shapes());
+  if (call.tq > kFar) fail(function, "more than 2^60 queries " + shapes());
+  if (call.d > kWidest) fail(function, "head size D is more than 2^32 " + shapes());
   std::copy_n(queries.stride, 4, call.q_stride);
   std::copy_n(keys.stride, 4, call.k_stride);
   if (v != nullptr) {
@@ -344,6 +353,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
       if (of_v != of_k) fail(function, base::format("v has {} {}, k has {} {}", of_v, axis, of_k, shapes()));
     }
     call.dv = values.width;
+    if (call.dv > kWidest) fail(function, "head size Dv is more than 2^32 " + shapes());
     std::copy_n(values.stride, 4, call.v_stride);
     call.v = v->data();
     call.k_scales = scales(function, "k_scales", options.k_scales, "k", k, packed_k, call.k_scales_stride);
@@ -366,10 +376,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
       fail(function,
            base::format("out is {}, expected {} = {} {}", describe(*out), out_layout, expected.to_string(), shapes()));
     }
-    if (element_count(expected) > 0 && overlaps_itself(*out)) {
-      fail(function,
-           base::format("out {} with strides {} overlaps itself", describe(*out), out->strides().to_string()));
-    }
+    check_itself(function, "out", *out);
     call.out = out->data();
     call.out_type = out->dtype();
     std::copy_n(rows.stride, 4, call.out_stride);
@@ -467,10 +474,7 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   }
   if (options.lse != nullptr && out != nullptr) {
     check_lse(function, *options.lse, call);
-    if (element_count(options.lse->shape()) > 0 && overlaps_itself(*options.lse)) {
-      fail(function, base::format("lse {} with strides {} overlaps itself", describe(*options.lse),
-                                  options.lse->strides().to_string()));
-    }
+    check_itself(function, "lse", *options.lse);
   }
 
   if (out != nullptr) {

@@ -15,6 +15,8 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
 void check_weights(const char* function, const TensorView& weights, kernels::AttentionCall& call);
 // [B,Hq,Tq] F32.
 void check_lse(const char* function, const ConstTensorView& lse, kernels::AttentionCall& call);
+// No two elements of an output may lie in one place.
+void check_itself(const char* function, const char* name, const ConstTensorView& output);
 // An output may share no element with an input or another output.
 void check_overlap(const char* function, const char* name, const ConstTensorView& output, const char* other_name,
                    const ConstTensorView& other);

@@ -19,6 +19,11 @@ constexpr std::int64_t kTasksPerWorker = 4;
 constexpr std::int64_t kTilesPerCopy = 4;
 constexpr std::size_t kMostCopied = std::size_t{1} << 21;
 
+// Numbers of a head's keys and values. Views of stride 0 hold more than an integer counts.
+double numbers_of_head(const kernels::AttentionCall& call) {
+  return static_cast<double>(call.tk) * static_cast<double>(call.d + call.dv);
+}
+
 // Whether the tiles of a head are many enough to read a dense copy of its keys and values. Halves and bytes are then
 // converted once, or their values joined to pairs, and rows a power of two apart do not fall on the same few lines of a
 // cache.
@@ -34,7 +39,8 @@ bool copies_heads(const kernels::AttentionCall& call, const kernels::KernelTable
   const bool narrow = call.window_left >= 0 || call.q_documents.data != nullptr;
   const std::int64_t tiles = call.q_heads / call.kv_heads * call.tq / table.tile_queries(call);
   return !as_it_lies && !elsewhere && !(pairs && narrow) && (!windows || call.tq >= call.tk / 2) &&
-         tiles >= kTilesPerCopy * workers && table.head_floats(call) <= kMostCopied;
+         tiles >= kTilesPerCopy * workers && numbers_of_head(call) <= 2.0 * static_cast<double>(kMostCopied) &&
+         table.head_floats(call) <= kMostCopied;
 }
 
 // The most tiles of a group, and the bytes of keys and values that they pass over together: with the tiles' own memory
@@ -55,9 +61,9 @@ void group_tiles(const kernels::AttentionCall& call, const kernels::KernelTable&
   const DType copied = multiplies_pairs(call, table) ? DType::kBF16 : DType::kF32;
   const auto size = static_cast<std::int64_t>(size_of(plan.head_floats > 0 ? copied : call.kv_type));
   const std::int64_t part_keys = kPartBytes / ((call.d + call.dv) * size) / kernels::kRunKeys * kernels::kRunKeys;
-  const std::int64_t head_bytes = call.tk * (call.d + call.dv) * size;
-  if (part_keys == 0 || head_bytes <= kPassedAlone) return;
-  const std::int64_t most = head_bytes <= 2 * kPassedAlone ? 2 : kMostTogether;
+  const double head_bytes = numbers_of_head(call) * static_cast<double>(size);
+  if (part_keys == 0 || head_bytes <= static_cast<double>(kPassedAlone)) return;
+  const std::int64_t most = head_bytes <= static_cast<double>(2 * kPassedAlone) ? 2 : kMostTogether;
   plan.tiles_per_head = plan.tiles / (call.batch * call.kv_heads);
   plan.group = std::min({most, plan.tiles_per_head, plan.tiles / (kGroupsPerWorker * plan.workers)});
   plan.group = std::max<std::int64_t>(plan.group, 1);
@@ -191,8 +197,9 @@ Plan plan(const kernels::AttentionCall& call, const kernels::KernelTable& table,
   const double flop = 2.0 * static_cast<double>(call.q_heads) * pairs * width;
   const double bytes = static_cast<double>(call.kv_heads) * keys * width * static_cast<double>(size_of(call.kv_type));
   const std::int64_t chunks = (call.tk + kernels::kChunkKeys - 1) / kernels::kChunkKeys;
-  const std::int64_t most = plan.tiles * (split ? std::max<std::int64_t>(chunks, 1) : 1);
-  const double useful = std::min(std::max(flop / kFlopPerWorker, bytes / kBytesPerWorker), static_cast<double>(most));
+  const double most = static_cast<double>(plan.tiles) * static_cast<double>(split ? std::max<std::int64_t>(chunks, 1) : 1);
+  constexpr double kMany = 1e6;  // more than any machine has
+  const double useful = std::min({std::max(flop / kFlopPerWorker, bytes / kBytesPerWorker), most, kMany});
   plan.workers = base::worker_count(std::max<std::int64_t>(1, static_cast<std::int64_t>(useful)), options.num_threads);
   if (split && plan.workers > 1 && plan.tiles > 0 && plan.tiles < kTasksPerWorker * plan.workers && chunks > 1) {
     const std::int64_t wanted = (kTasksPerWorker * plan.workers + plan.tiles - 1) / plan.tiles;

@@ -244,6 +244,14 @@ TEST(Merge, RowsWithoutKeysAndErrors) {
               merge_attention(out_a.view(), lse.view(), out_b.view(), lse_b.view(), lse.mutable_view());
             }),
             "merge_attention: out is F32 [3], expected F32, BF16 or F16 [3,2]");
+  const auto merged = [&](const TensorView& to, const TensorView& to_lse) {
+    return error_of(
+        [&] { merge_attention(out_a.view(), lse_a.view(), out_b.view(), lse_b.view(), to, to_lse); });
+  };
+  EXPECT_EQ(merged(TensorView(out.mutable_view().data(), DType::kF32, {3, 2}, {1, 1}), {}),
+            "merge_attention: out F32 [3,2] with strides [1,1] overlaps itself");
+  EXPECT_EQ(merged(out.mutable_view(), TensorView(lse.mutable_view().data(), DType::kF32, {3}, {0})),
+            "merge_attention: lse F32 [3] with strides [0] overlaps itself");
 }
 
 }  // namespace
