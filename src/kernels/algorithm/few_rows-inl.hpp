@@ -401,7 +401,7 @@ HWY_NOINLINE float* ForwardRows(const AttentionCall& call, const Tile& tile, con
   // Sums of weights are taken by chains, a lane each: rows up to a whole vector.
   for (std::size_t i = R * kRun; i < kFewRows * kRun; ++i) scores[i] = 0.0f;
 
-  MergeTree<RowNodes> tree({width}, at.tree(scratch), part.first);
+  MergeTree<RowNodes> tree({width, static_cast<std::size_t>(tile.rows)}, at.tree(scratch), part.first);
   std::int64_t chunk = tree.chunk();
   float* node = tree.node();
 

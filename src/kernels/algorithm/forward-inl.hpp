@@ -105,7 +105,7 @@ void MergeTile(const AttentionCall& call, const Tile& tile, float* nodes, std::i
     }
   };
   if (tile.rows <= Unit::kFewRows) {
-    merge_all(RowNodes{OutputWidth<Unit>(call, tile)});
+    merge_all(RowNodes{OutputWidth<Unit>(call, tile), static_cast<std::size_t>(tile.rows)});
   } else {
     merge_all(LaneNodes{PlacesOf<Unit>(tile), OutputWidth<Unit>(call, tile)});
   }

@@ -115,12 +115,12 @@ struct LaneNodes {
   }
 };
 struct RowNodes {
-  std::size_t width;
+  std::size_t width, rows;  // those that there are, of the kFewRows places
 
   void Merge(float* HWY_RESTRICT a, const float* HWY_RESTRICT b) const {
     const DF d;
     const std::size_t n = hn::Lanes(d);
-    for (std::size_t r = 0; r < kFewRows; ++r) {
+    for (std::size_t r = 0; r < rows; ++r) {
       const VF ma = hn::Set(d, a[r]);
       const VF mb = hn::Set(d, b[r]);
       const VF m = hn::Max(ma, mb);
