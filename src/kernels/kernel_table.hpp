@@ -220,6 +220,7 @@ struct KernelTable {
   std::int64_t linear_rows;   // rows of its largest register tile
   bool bf16_products;         // attention multiplies pairs of BF16 where the call has them, without making them F32
   bool bf16_rows;             // projections with BF16 weights round their rows to BF16 and multiply pairs
+  std::int64_t linear_floats;  // of scratch that such a projection takes for one worker
 
   std::int64_t (*tile_queries)(const AttentionCall&);                // rows of the largest tile
   std::size_t (*scratch_floats)(const AttentionCall&, const Tile&);  // for one worker
@@ -235,8 +236,9 @@ struct KernelTable {
   std::size_t (*head_floats)(const AttentionCall&);
   void (*gather)(const AttentionCall&, const Tile&, std::int64_t keys, float* to);
   AttentionCall (*gathered)(const AttentionCall&, const float* from);
+  // `scratch`: linear_floats of the worker's own, with bf16_rows and BF16 weights; else it is not looked at.
   void (*linear)(const LinearCall&, std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin,
-                 std::int64_t panel_end);
+                 std::int64_t panel_end, float* scratch);
   void (*layer_norm)(const LayerNormCall&, std::int64_t row_begin, std::int64_t row_end);
   // Work that only the FMA units limit: returns the FLOP done; the value keeps the compiler from dropping it.
   double (*fma_work)(std::int64_t rounds, float* value);

@@ -95,7 +95,7 @@ Linear::Linear(ConstTensorView weight, ConstTensorView bias, DType kept, PackedM
 }
 
 void Linear::run(const float* x, std::int64_t rows, std::int64_t x_stride, float* y, std::int64_t y_stride,
-                 Activation activation, int num_threads, Executor* executor) const {
+                 Activation activation, int num_threads, Executor* executor, float* scratch) const {
   kernels::LinearCall call;
   call.x = x;
   call.x_stride = x_stride;
@@ -115,14 +115,14 @@ void Linear::run(const float* x, std::int64_t rows, std::int64_t x_stride, float
       call.epilogue = kernels::Epilogue::kGeluTanh;
       break;
   }
-  run(call, rows, num_threads, executor);
+  run(call, rows, num_threads, executor, scratch);
 }
 
 bool Linear::rounds_rows() const { return kept_ == DType::kBF16 && kernels::active_table().bf16_rows; }
 
 void Linear::run_rounded(const float* x, std::int64_t rows, std::int64_t x_stride, float* sums,
                          std::int64_t sums_stride, bfloat16* y, std::int64_t y_stride, int num_threads,
-                         Executor* executor) const {
+                         Executor* executor, float* scratch) const {
   kernels::LinearCall call;
   call.x = x;
   call.x_stride = x_stride;
@@ -130,10 +130,21 @@ void Linear::run_rounded(const float* x, std::int64_t rows, std::int64_t x_strid
   call.y_stride = sums_stride;
   call.rounded = y;
   call.rounded_stride = y_stride;
-  run(call, rows, num_threads, executor);
+  run(call, rows, num_threads, executor, scratch);
 }
 
-void Linear::run(kernels::LinearCall& call, std::int64_t rows, int num_threads, Executor* executor) const {
+int Linear::workers(std::int64_t rows, int num_threads) const {
+  const double flop = 2.0 * static_cast<double>(rows) * static_cast<double>(in_) * static_cast<double>(out_);
+  return base::worker_count(std::max<std::int64_t>(1, static_cast<std::int64_t>(flop / kFlopPerTask)), num_threads);
+}
+
+std::size_t Linear::scratch_floats(std::int64_t rows, int num_threads) const {
+  if (!rounds_rows() || rows <= 0) return 0;
+  return static_cast<std::size_t>(workers(rows, num_threads) * kernels::active_table().linear_floats);
+}
+
+void Linear::run(kernels::LinearCall& call, std::int64_t rows, int num_threads, Executor* executor,
+                 float* scratch) const {
   if (rows <= 0 || out_ == 0) return;
   const kernels::KernelTable& table = kernels::active_table();
   if (table.panel != panel_) {
@@ -150,16 +161,20 @@ void Linear::run(kernels::LinearCall& call, std::int64_t rows, int num_threads, 
   const std::int64_t panels = panels_of(out_, panel_);
   const std::int64_t block = table.linear_rows * 12;
   const std::int64_t row_tasks = (rows + block - 1) / block;
-  const double flop = 2.0 * static_cast<double>(rows) * static_cast<double>(in_) * static_cast<double>(out_);
-  const int wanted =
-      base::worker_count(std::max<std::int64_t>(1, static_cast<std::int64_t>(flop / kFlopPerTask)), num_threads);
+  const int wanted = workers(rows, num_threads);
   const std::int64_t panel_tasks =
       std::min<std::int64_t>(panels, wanted == 1 ? 1 : (4 * wanted + row_tasks - 1) / row_tasks);
-  base::parallel_for(row_tasks * panel_tasks, wanted, executor, [&](std::int64_t i, int) {
+  base::AlignedBuffer<float> own;
+  if (scratch == nullptr) {
+    own = base::AlignedBuffer<float>(scratch_floats(rows, wanted));
+    scratch = own.data();
+  }
+  const std::int64_t worker_floats = rounds_rows() ? table.linear_floats : 0;
+  base::parallel_for(row_tasks * panel_tasks, wanted, executor, [&](std::int64_t i, int worker) {
     const std::int64_t rt = i / panel_tasks;
     const std::int64_t pt = i % panel_tasks;
     table.linear(call, rows * rt / row_tasks, rows * (rt + 1) / row_tasks, panels * pt / panel_tasks,
-                 panels * (pt + 1) / panel_tasks);
+                 panels * (pt + 1) / panel_tasks, scratch + worker * worker_floats);
   });
 }
 

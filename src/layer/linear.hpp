@@ -51,18 +51,25 @@ class Linear {
   std::int64_t in_features() const noexcept { return in_; }
   std::int64_t out_features() const noexcept { return out_; }
 
-  // Rows lie x_stride and y_stride floats apart. x and y must not overlap. Allocates nothing.
+  // Floats that a run over up to so many rows works in, on up to so many threads: 0 where rows are not rounded.
+  std::size_t scratch_floats(std::int64_t rows, int num_threads) const;
+
+  // Rows lie x_stride and y_stride floats apart. x and y must not overlap. Works in `scratch`, scratch_floats of them at
+  // a multiple of 64 bytes, or allocates them where it is null.
   void run(const float* x, std::int64_t rows, std::int64_t x_stride, float* y, std::int64_t y_stride,
-           Activation activation = Activation::kNone, int num_threads = 0, Executor* executor = nullptr) const;
+           Activation activation = Activation::kNone, int num_threads = 0, Executor* executor = nullptr,
+           float* scratch = nullptr) const;
 
   // Whether the instruction set in use rounds the rows, as the weights are.
   bool rounds_rows() const;
   // Where rounds_rows(): y rounded to BF16. `sums` is memory for rows as run would write them.
   void run_rounded(const float* x, std::int64_t rows, std::int64_t x_stride, float* sums, std::int64_t sums_stride,
-                   bfloat16* y, std::int64_t y_stride, int num_threads = 0, Executor* executor = nullptr) const;
+                   bfloat16* y, std::int64_t y_stride, int num_threads = 0, Executor* executor = nullptr,
+                   float* scratch = nullptr) const;
 
  private:
-  void run(kernels::LinearCall& call, std::int64_t rows, int num_threads, Executor* executor) const;
+  void run(kernels::LinearCall& call, std::int64_t rows, int num_threads, Executor* executor, float* scratch) const;
+  int workers(std::int64_t rows, int num_threads) const;
 
   std::int64_t in_ = 0;
   std::int64_t out_ = 0;

@@ -145,16 +145,22 @@ namespace {
 // One call of run: its memory, carved from the workspace, and its steps.
 class Pass {
  public:
-  // `rounds`: the projections round their rows to BF16.
-  Pass(const BertConfig& config, const BertInput& input, const BertOptions& options, Workspace& workspace, bool rounds)
+  // `block`: any of the model's, which are alike; null where it has none.
+  Pass(const BertConfig& config, const BertInput& input, const BertOptions& options, Workspace& workspace,
+       const BertBlock* block)
       : config_(config),
         input_(input),
         options_(options),
         workspace_(workspace),
-        rounds_(rounds),
+        rounds_(block != nullptr && block->qkv.rounds_rows()),
         rows_(check(input, config)),
         threads_(options.num_threads > 0 ? options.num_threads : default_num_threads()),
         blocks_(rows_, threads_) {
+    if (rounds_) {
+      for (const layer::Linear* linear : {&block->qkv, &block->attention_output, &block->intermediate, &block->output}) {
+        scratch_floats_ = std::max(scratch_floats_, linear->scratch_floats(blocks_.most(), blocks_.inner));
+      }
+    }
     place(0);
     std::size_t attention = 0;
     for_each_length([&](std::int64_t b, std::int64_t count) {
@@ -194,10 +200,10 @@ class Pass {
   // reads is too, and a tap takes a copy.
   void project(const BertBlock& block, Tensor* tap, std::int64_t begin, std::int64_t count, int worker) const {
     const std::int64_t e = config_.hidden_size, width = 3 * e;
-    if (!rounds_) return linear(block.qkv, x_ + begin * e, count, qkv(tap) + begin * width);
+    if (!rounds_) return linear(block.qkv, x_ + begin * e, count, qkv(tap) + begin * width, worker);
     bfloat16* const to = rounded_qkv_ + begin * width;
     block.qkv.run_rounded(x_ + begin * e, count, e, wide_of(worker), width, to, width, blocks_.inner,
-                          options_.executor);
+                          options_.executor, scratch_of(worker));
     for (std::int64_t i = 0; tap != nullptr && i < count * width; ++i) {
       tap->as<float>()[begin * width + i] = static_cast<float>(to[i]);
     }
@@ -230,10 +236,10 @@ class Pass {
     if (head_scale.defined()) {
       layer::scale_heads(heads, count, config_.num_attention_heads, config_.head_size(), head_scale, 1, nullptr);
     }
-    linear(block.attention_output, heads, count, middle);
+    linear(block.attention_output, heads, count, middle, worker);
     block.attention_norm.run(middle, x, middle, count, config_.layer_norm_eps);
-    linear(block.intermediate, middle, count, wide, config_.hidden_act);
-    linear(block.output, wide, count, x);
+    linear(block.intermediate, middle, count, wide, worker, config_.hidden_act);
+    linear(block.output, wide, count, x, worker);
     block.output_norm.run(x, middle, x, count, config_.layer_norm_eps);
   }
 
@@ -262,6 +268,7 @@ class Pass {
     const std::size_t heads = carver.take({rows_, e}, sizeof(float));
     const std::size_t middle = carver.take({workers, blocks_.most(), e}, sizeof(float));
     const std::size_t wide = carver.take({workers, blocks_.most(), widest()}, sizeof(float));
+    const std::size_t scratch = carver.take({workers, static_cast<std::int64_t>(scratch_floats_)}, sizeof(float));
     auto* memory = static_cast<std::byte*>(workspace_.reserve(offset + carver.used())) + offset;
     const auto floats = [&](std::size_t at) { return reinterpret_cast<float*>(memory + at); };
     row_starts_ = reinterpret_cast<std::int64_t*>(memory + starts);
@@ -271,6 +278,7 @@ class Pass {
     heads_ = floats(heads);
     middle_ = floats(middle);
     wide_ = floats(wide);
+    scratch_ = floats(scratch);
     row_starts_[0] = 0;
     for (std::int64_t b = 0; b < input_.batch; ++b) row_starts_[b + 1] = row_starts_[b] + length_of(input_, b);
   }
@@ -287,6 +295,8 @@ class Pass {
   // A block's rows at their widest; where they are rounded, their projections under way too.
   std::int64_t widest() const { return std::max(config_.intermediate_size, rounds_ ? 3 * config_.hidden_size : 0); }
   float* wide_of(int worker) const { return wide_ + worker * blocks_.most() * widest(); }
+  // What the projections of a block of rows work in.
+  float* scratch_of(int worker) const { return scratch_ + static_cast<std::size_t>(worker) * scratch_floats_; }
 
   // The heads of `count` entries of one length from b on.
   AttentionViews heads_of(std::int64_t b, std::int64_t count, Tensor* tap) const {
@@ -322,9 +332,10 @@ class Pass {
     }
   }
 
-  void linear(const layer::Linear& with, const float* from, std::int64_t count, float* to,
+  void linear(const layer::Linear& with, const float* from, std::int64_t count, float* to, int worker,
               layer::Activation activation = layer::Activation::kNone) const {
-    with.run(from, count, with.in_features(), to, with.out_features(), activation, blocks_.inner, options_.executor);
+    with.run(from, count, with.in_features(), to, with.out_features(), activation, blocks_.inner, options_.executor,
+             scratch_of(worker));
   }
 
   const BertConfig& config_;
@@ -340,6 +351,8 @@ class Pass {
   float* qkv_ = nullptr;                       // [rows,3 E]
   bfloat16* rounded_qkv_ = nullptr;            // the same memory where rows are rounded
   float *middle_ = nullptr, *wide_ = nullptr;  // a block of rows for each worker
+  float* scratch_ = nullptr;                   // scratch_floats_ for each worker
+  std::size_t scratch_floats_ = 0;
 };
 
 }  // namespace
@@ -377,8 +390,8 @@ Tensor BertEncoder::run(const BertInput& input, const BertOptions& options) cons
   const std::int64_t e = config.hidden_size, h = config.num_attention_heads;
   impl_->check_options(options);
   std::optional<Workspace> own;
-  const bool rounds = !m.blocks.empty() && m.blocks.front().qkv.rounds_rows();
-  const Pass pass(config, input, options, options.workspace != nullptr ? *options.workspace : own.emplace(), rounds);
+  const Pass pass(config, input, options, options.workspace != nullptr ? *options.workspace : own.emplace(),
+                  m.blocks.empty() ? nullptr : &m.blocks.front());
 
   const Dims shape{input.batch, input.tokens, e};
   Tensor last(DType::kF32, shape);

@@ -11,7 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "allocations.hpp"
 #include "attention/call.hpp"
+#include "base/aligned_buffer.hpp"
 #include "kernels/dispatch.hpp"
 
 namespace manyheads::test {
@@ -237,6 +239,31 @@ TEST_P(LinearLayer, Bf16WeightsAreThoseOfTheRoundedValues) {
         }
       } else {
         EXPECT_EQ(y, f32) << rows << " rows, " << in << " to " << out;
+      }
+    }
+  }
+}
+
+// The scratch of the caller's: all that a run takes, and not a float more.
+TEST_P(LinearLayer, WorksInTheScratchItIsGiven) {
+  constexpr std::int64_t kIn = 700, kOut = 300, kRows = 150;
+  const std::vector<float> w = normals(kIn * kOut, 50), x = normals(kRows * kIn, 51);
+  for (const DType kept : {DType::kF32, DType::kBF16}) {
+    const Linear linear(matrix(w, kOut, kIn), {}, kept);
+    for (const int threads : {1, 3}) {
+      for (const std::int64_t rows : {std::int64_t{1}, std::int64_t{50}, kRows}) {
+        const std::size_t floats = linear.scratch_floats(rows, threads);
+        EXPECT_EQ(floats > 0, linear.rounds_rows());
+        EXPECT_LE(linear.scratch_floats(rows - 1, threads), floats);
+        base::AlignedBuffer<float> scratch(floats + 64);
+        std::fill_n(scratch.data(), floats + 64, 777.0f);
+        std::vector<float> y(static_cast<std::size_t>(rows * kOut)), own(y);
+        const std::int64_t before = allocations();
+        linear.run(x.data(), rows, kIn, y.data(), kOut, Activation::kNone, threads, nullptr, scratch.data());
+        EXPECT_EQ(allocations(), before);
+        linear.run(x.data(), rows, kIn, own.data(), kOut, Activation::kNone, threads);
+        EXPECT_EQ(y, own);
+        for (std::size_t i = 0; i < 64; ++i) EXPECT_EQ(scratch[floats + i], 777.0f) << i;
       }
     }
   }

@@ -34,8 +34,9 @@ constexpr int kLinearRows = 12;
 // Where a sum goes on from y, rows of y a power of two apart meet in few lines of a cache: depth pays. Sums go on in
 // the same order, so it does not touch the bits. It is even: pairs stay together.
 constexpr std::int64_t kLinearDepth = 2048;
-// The same for rows that are rounded to pairs first, on the stack.
+// The same for rows that are rounded to pairs first, in the worker's scratch: so many of them, and their words.
 constexpr std::int64_t kPairsDepth = 1536;
+constexpr std::int64_t kPairsRows = 4 * kLinearRows, kPairsWords = kPairsRows * kPairsDepth / 2;
 // How far ahead of its use a panel is fetched, in words: weights that the second cache does not hold arrive in time.
 constexpr std::size_t kLinearAhead = 2048;
 
@@ -280,7 +281,7 @@ void LinearFloats(const LinearCall& call, std::int64_t row_begin, std::int64_t r
 }
 
 void Linear(const LinearCall& call, std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin,
-            std::int64_t panel_end) {
+            std::int64_t panel_end, float*) {
   if (call.type == DType::kBF16) return LinearFloats<WidenedWeights>(call, row_begin, row_end, panel_begin, panel_end);
   LinearFloats<F32Weights>(call, row_begin, row_end, panel_begin, panel_end);
 }
@@ -288,17 +289,15 @@ void Linear(const LinearCall& call, std::int64_t row_begin, std::int64_t row_end
 #if HWY_TARGET == HWY_AVX3
 // The same with the dot product of pairs for BF16 weights: x is rounded to BF16 too, a block of rows at a time.
 void LinearBf16(const LinearCall& call, std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin,
-                std::int64_t panel_end) {
-  if (call.type != DType::kBF16) return Linear(call, row_begin, row_end, panel_begin, panel_end);
-  constexpr std::int64_t kRows = 4 * kLinearRows, kWords = kRows * kPairsDepth / 2;
+                std::int64_t panel_end, float* HWY_RESTRICT narrow) {
+  if (call.type != DType::kBF16) return Linear(call, row_begin, row_end, panel_begin, panel_end, nullptr);
   const DF d;
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
   const std::int64_t width = kPanelVectors * n;
-  HWY_ALIGN float narrow[kWords];
   const bool twice = fetches_into_second_cache();
   for (std::int64_t begin = row_begin; begin < row_end;) {
-    const std::int64_t rows = row_end - begin < kRows ? row_end - begin : kRows;
-    const std::int64_t most = kWords / rows / n * n * 2;  // as deep as the rows have room for
+    const std::int64_t rows = row_end - begin < kPairsRows ? row_end - begin : kPairsRows;
+    const std::int64_t most = kPairsWords / rows / n * n * 2;  // as deep as the rows have room for
     ForDepths(call.in, most, [&](std::int64_t from, std::int64_t depth) HWY_ATTR {
       const std::int64_t stride = (depth + 2 * n - 1) / (2 * n) * n;
       for (std::int64_t row = 0; row < rows; ++row) {

@@ -88,6 +88,7 @@ KernelTable Table(const char* name) {
                     .linear_rows = kLinearRows,
                     .bf16_products = !std::is_same_v<Bf16, Floats>,
                     .bf16_rows = false,
+                    .linear_floats = 0,
                     .tile_queries = Forms<Bf16>::TileQueries,
                     .scratch_floats = ScratchFloats,
                     .forward = Forms<Bf16>::Forward,
@@ -104,6 +105,7 @@ KernelTable Table(const char* name) {
 #if HWY_TARGET == HWY_AVX3
   if (std::is_same_v<Bf16, Pairs>) {
     table.bf16_rows = true;
+    table.linear_floats = kPairsWords;
     table.linear = LinearBf16;
   }
 #endif
