@@ -25,7 +25,8 @@ struct MultiHeadAttentionConfig {
   DType dtype = DType::kF32;
 };
 
-// The masks follow torch.nn.MultiheadAttention: a BOOL true means ignore, a float is added to the scores.
+// The masks follow torch.nn.MultiheadAttention: a BOOL true means ignore, a float is added to the scores. Several floats
+// that add up to more than F32 holds (two of the lowest) count as in float64: a key of one lowest beats a key of two.
 struct MultiHeadAttentionOptions {
   ConstTensorView key_padding_mask{};   // [B,S] BOOL or float
   ConstTensorView attn_mask{};          // [T,S] or [B*num_heads,T,S], BOOL or float
@@ -47,7 +48,8 @@ struct MultiHeadAttentionOptions {
 // [1,1,num_kv_heads d_k], out_proj.weight [d_model, d_model], out_proj.bias. Head i owns rows i d_k to (i + 1) d_k.
 // The constructor throws Error when d_model is not divisible by num_heads, naming the counts that would divide.
 // forward is const and thread-safe for disjoint outputs and workspaces. With a workspace that has grown to the call it
-// allocates nothing for F32, BF16 or F16 inputs without key_padding_mask, attn_mask, mask.allowed and mask.bias.
+// allocates nothing for F32, BF16 or F16 inputs without key_padding_mask, attn_mask, mask.allowed and mask.bias. Beside
+// the added keys, masks are written out for some queries at a time: never T x S of them for causal or a window.
 class MultiHeadAttention {
  public:
   explicit MultiHeadAttention(

@@ -7,6 +7,7 @@
 #include <manyheads/error.hpp>
 #include <string>
 
+#include "base/aligned_buffer.hpp"
 #include "layer/convert.hpp"
 #include "layer/rows.hpp"
 
@@ -48,13 +49,20 @@ float float_at(const ConstTensorView& view, std::int64_t offset) {
   }
 }
 
-// -inf forbids whatever is added to it; two finite masks never add up to -inf, which would forbid.
-float sum_of_biases(float a, float b) {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  constexpr float kLargest = std::numeric_limits<float>::max();
+// Windows stay far from where their sums with places would wrap.
+constexpr std::int64_t kFar = std::int64_t{1} << 60;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kLargest = std::numeric_limits<float>::max();
+
+// -inf forbids whatever is added to it. `beyond`: two finite ones leave the range of F32.
+float sum_of_biases(float a, float b, bool& beyond) {
   if (a == -kInfinity || b == -kInfinity) return -kInfinity;
   const float sum = a + b;
-  return std::isfinite(a) && std::isfinite(b) ? std::clamp(sum, -kLargest, kLargest) : sum;
+  if (!std::isfinite(sum) && std::isfinite(a) && std::isfinite(b)) {
+    beyond = true;
+    return std::copysign(kLargest, sum);
+  }
+  return sum;
 }
 
 // Calls body(b, h, i, row) for each row of a tensor [B,H,T,width], row being its number.
@@ -66,6 +74,12 @@ void for_each_row(const Dims& shape, int num_threads, Executor* executor, Body&&
                      body(row / shape[2] / shape[1], row / shape[2] % shape[1], row % shape[2], row);
                    }
                  });
+}
+
+// A shape of masks for so many of its queries.
+Dims of_queries(Dims shape, std::int64_t count) {
+  if (shape[2] != 1) shape[2] = count;
+  return shape;
 }
 
 void widen(Dims& shape, const Dims& by) {
@@ -103,8 +117,9 @@ MergedMask::MergedMask(const MultiHeadAttentionOptions& options, const ScoreShap
     if (flat) {
       take(mask, "attn_mask", four);
     } else {
+      const std::int64_t entry = shape.batch > 1 ? shape.heads * mask.stride(0) : 0;
       take(ConstTensorView(mask.data(), mask.dtype(), four,
-                           {shape.heads * mask.stride(0), mask.stride(0), mask.stride(1), mask.stride(2)}),
+                           {entry, mask.stride(0), mask.stride(1), mask.stride(2)}),
            "attn_mask", four);
     }
   }
@@ -128,14 +143,22 @@ MergedMask::MergedMask(const MultiHeadAttentionOptions& options, const ScoreShap
       expanded_ && (positions_.causal || positions_.window_left >= 0 || positions_.window_right >= 0 ||
                     positions_.key_lengths.defined() || positions_.q_documents.defined());
   const bool alibi = expanded_ && positions_.alibi_slopes.defined();
-  if (positions_forbid) {
-    const bool by_batch =
-        positions_.key_lengths.defined() || positions_.offsets.defined() || positions_.q_documents.defined();
-    widen(allowed_shape_, {by_batch ? shape.batch : 1, 1, shape.queries});
-  }
+  const bool by_place = positions_.causal || positions_.window_left >= 0 || positions_.window_right >= 0 ||
+                        positions_.q_documents.defined();
+  const bool by_entry =
+      positions_.key_lengths.defined() || positions_.offsets.defined() || positions_.q_documents.defined();
+  const Dims positions_shape{by_entry ? shape.batch : 1, 1, by_place ? shape.queries : 1};
+  if (positions_forbid) widen(allowed_shape_, positions_shape);
   if (alibi) {
     const bool by_batch = positions_.key_lengths.defined() || positions_.offsets.defined();
     widen(bias_shape_, {by_batch ? shape.batch : 1, shape.heads, shape.queries});
+  }
+  if (floats_.size() + (alibi ? 1 : 0) > 1) {
+    // A row that is shifted depends on the keys that its query sees.
+    Dims each = bias_shape_;
+    widen(each, allowed_shape_);
+    widen(each, positions_shape);
+    if (!(each == bias_shape_) && leaves_range()) bias_shape_ = each;
   }
   allowed_shape_[3] = bias_shape_[3] = shape.keys + shape.added_keys;
 
@@ -176,61 +199,160 @@ std::int64_t MergedMask::diagonal(std::int64_t b) const {
   return (lengths.defined() ? integer_at(lengths, b * lengths.stride(0)) : shape_.keys) - shape_.queries;
 }
 
-bool MergedMask::within(std::int64_t b, std::int64_t i, std::int64_t j) const {
-  const Mask& p = positions_;
-  const std::int64_t place = j - i - diagonal(b);
-  if (p.causal && place > 0) return false;
-  if (p.window_left >= 0 && place < -p.window_left) return false;
-  if (p.window_right >= 0 && place > p.window_right) return false;
-  if (p.key_lengths.defined() && j >= integer_at(p.key_lengths, b * p.key_lengths.stride(0))) return false;
-  if (!p.q_documents.defined()) return true;
-  return integer_at(p.q_documents, b * p.q_documents.stride(0) + i * p.q_documents.stride(1)) ==
-         integer_at(p.k_documents, b * p.k_documents.stride(0) + j * p.k_documents.stride(1));
+// Whether sums of the float masks may leave the range of F32.
+bool MergedMask::leaves_range() const {
+  double sum = 0;
+  for (const ConstTensorView& part : floats_) {
+    float largest = 0;
+    for_each_row(part.shape(), 1, nullptr, [&](std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t) {
+      const std::int64_t start = row_offset(part, b, h, i);
+      for (std::int64_t j = 0; j < part.size(3); ++j) {
+        const float size = std::fabs(float_at(part, start + j * part.stride(3)));
+        if (size > largest && size <= kLargest) largest = size;
+      }
+    });
+    sum += static_cast<double>(largest);
+  }
+  // ALiBi, where it is written out: attention has not looked at its slopes yet.
+  if (expanded_ && positions_.alibi_slopes.defined()) sum += static_cast<double>(kLargest);
+  constexpr double kHalfAStep = 0x1p103;  // of F32 at its end: less is rounded away
+  return sum >= static_cast<double>(kLargest) + kHalfAStep;
 }
 
-Mask MergedMask::mask(const bool* allowed, const float* bias) const {
+// Leaves those of a row's keys that its positions allow.
+void MergedMask::keep_within(std::int64_t b, std::int64_t i, bool* allowed) const {
+  const Mask& p = positions_;
+  const std::int64_t here = i + diagonal(b);
+  std::int64_t begin = 0, end = shape_.keys;
+  const auto clamped = [&](std::int64_t j) { return std::clamp<std::int64_t>(j, 0, shape_.keys); };
+  if (p.causal) end = clamped(here + 1);
+  if (p.window_left >= 0) begin = clamped(here - std::min(p.window_left, kFar));
+  if (p.window_right >= 0) end = std::min(end, clamped(here + std::min(p.window_right, kFar) + 1));
+  if (p.key_lengths.defined()) end = std::min(end, integer_at(p.key_lengths, b * p.key_lengths.stride(0)));
+  begin = std::min(begin, end);
+  std::fill(allowed, allowed + begin, false);
+  std::fill(allowed + end, allowed + shape_.keys, false);
+  if (!p.q_documents.defined()) return;
+  const std::int64_t id =
+      integer_at(p.q_documents, b * p.q_documents.stride(0) + i * p.q_documents.stride(1));
+  for (std::int64_t j = begin; j < end; ++j) {
+    const bool same = integer_at(p.k_documents, b * p.k_documents.stride(0) + j * p.k_documents.stride(1)) == id;
+    allowed[j] = allowed[j] && same;
+  }
+}
+
+// Leaves those of a row's keys that the bool masks allow.
+void MergedMask::keep_allowed(std::int64_t b, std::int64_t h, std::int64_t i, bool* allowed) const {
+  for (const BoolPart& part : bools_) {
+    const auto* in = static_cast<const std::uint8_t*>(part.view.data()) + row_offset(part.view, b, h, i);
+    for (std::int64_t j = 0; j < shape_.keys; ++j) {
+      allowed[j] = allowed[j] && (in[j * part.view.stride(3)] != 0) != part.true_is_ignore;
+    }
+  }
+}
+
+// What the float masks, and ALiBi where it is written out, add to a score.
+double MergedMask::added(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const {
+  double sum = 0;
+  bool forbidden = false;
+  for (const ConstTensorView& part : floats_) {
+    const float value = float_at(part, row_offset(part, b, h, i) + j * part.stride(3));
+    forbidden = forbidden || value == -kInfinity;
+    sum += static_cast<double>(value);
+  }
+  if (expanded_ && positions_.alibi_slopes.defined()) {
+    const ConstTensorView& slopes = positions_.alibi_slopes;
+    sum -= static_cast<double>(static_cast<const float*>(slopes.data())[h * slopes.stride(0)]) *
+           std::fabs(static_cast<double>(j - i - diagonal(b)));
+  }
+  return forbidden ? -std::numeric_limits<double>::infinity() : sum;
+}
+
+// A row whose sums leave the range of F32.
+void MergedMask::shift_row(std::int64_t b, std::int64_t h, std::int64_t i, float* bias) const {
+  const std::int64_t all = shape_.keys + shape_.added_keys;
+  base::AlignedBuffer<bool> visible(static_cast<std::size_t>(all));
+  std::fill_n(visible.data(), all, true);
+  keep_allowed(b, h, i, visible.data());
+  keep_within(b, i, visible.data());
+  double most = -std::numeric_limits<double>::infinity();
+  const auto sum = [&](std::int64_t j) { return j < shape_.keys ? added(b, h, i, j) : 0.0; };
+  for (std::int64_t j = 0; j < all; ++j) {
+    if (visible[static_cast<std::size_t>(j)] && !(sum(j) <= most)) most = sum(j);
+  }
+  if (!std::isfinite(most)) return;  // no key is visible; or the row is one of NaN
+  const double shift = most + std::fabs(most) * 0x1p-29;
+  for (std::int64_t j = 0; j < all; ++j) {
+    // Far below the largest is as far as any weight goes, and stays a number when scores are added.
+    if (std::isfinite(sum(j))) bias[j] = static_cast<float>(std::clamp(sum(j) - shift, -0x1p127, 0x1p127));
+  }
+}
+
+std::int64_t MergedMask::queries_at_once() const {
+  constexpr std::int64_t kBufferBytes = std::int64_t{1} << 22, kLeast = 64;
+  if (!expanded_) return shape_.queries;
+  double bytes = 0;  // of a query
+  const auto count = [&](const Dims& shape, double element) {
+    if (shape[2] != 1) bytes += static_cast<double>(shape[0] * shape[1]) * static_cast<double>(shape[3]) * element;
+  };
+  if (allowed_copied_) count(allowed_shape_, 1);
+  if (bias_copied_) count(bias_shape_, sizeof(float));
+  if (bytes == 0) return shape_.queries;
+  const auto fit = static_cast<std::int64_t>(static_cast<double>(kBufferBytes) / bytes);
+  return std::min(shape_.queries, std::max(kLeast, fit));
+}
+
+std::int64_t MergedMask::allowed_elements() const {
+  return allowed_copied_ ? element_count(of_queries(allowed_shape_, queries_at_once())) : 0;
+}
+std::int64_t MergedMask::bias_elements() const {
+  return bias_copied_ ? element_count(of_queries(bias_shape_, queries_at_once())) : 0;
+}
+
+Mask MergedMask::mask(const bool* allowed, const float* bias, std::int64_t count) const {
   Mask mask = expanded_ ? Mask{} : positions_;
   if (!bools_.empty() && !allowed_copied_) mask.allowed = bools_[0].view;
   if (!floats_.empty() && !bias_copied_) mask.bias = floats_[0];
-  if (allowed_copied_) mask.allowed = ConstTensorView(allowed, allowed_shape_);
-  if (bias_copied_) mask.bias = ConstTensorView(bias, bias_shape_);
+  if (allowed_copied_) mask.allowed = ConstTensorView(allowed, of_queries(allowed_shape_, count));
+  if (bias_copied_) mask.bias = ConstTensorView(bias, of_queries(bias_shape_, count));
   return mask;
 }
 
-void MergedMask::fill(bool* allowed, float* bias, int num_threads, Executor* executor) const {
+void MergedMask::fill(bool* allowed, float* bias, std::int64_t first, std::int64_t count, int num_threads,
+                      Executor* executor) const {
+  // Query i of the buffers; a shape that no query widens has one row for all, and its masks do not look at i.
   if (allowed_copied_) {
-    for_each_row(
-        allowed_shape_, num_threads, executor, [&](std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t row) {
-          bool* out = allowed + row * allowed_shape_[3];
-          std::fill_n(out, allowed_shape_[3], true);
-          for (const BoolPart& part : bools_) {
-            const auto* in = static_cast<const std::uint8_t*>(part.view.data()) + row_offset(part.view, b, h, i);
-            for (std::int64_t j = 0; j < shape_.keys; ++j) {
-              out[j] = out[j] && (in[j * part.view.stride(3)] != 0) != part.true_is_ignore;
-            }
-          }
-          for (std::int64_t j = 0; expanded_ && j < shape_.keys; ++j) out[j] = out[j] && within(b, i, j);
-        });
+    for_each_row(of_queries(allowed_shape_, count), num_threads, executor,
+                 [&](std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t row) {
+                   bool* out = allowed + row * allowed_shape_[3];
+                   std::fill_n(out, allowed_shape_[3], true);
+                   keep_allowed(b, h, first + i, out);
+                   if (expanded_) keep_within(b, first + i, out);
+                 });
   }
 
   if (bias_copied_) {
     const ConstTensorView& slopes = positions_.alibi_slopes;
-    for_each_row(bias_shape_, num_threads, executor,
+    for_each_row(of_queries(bias_shape_, count), num_threads, executor,
                  [&](std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t row) {
                    float* out = bias + row * bias_shape_[3];
+                   i += first;
+                   bool beyond = false;
                    std::fill_n(out, bias_shape_[3], 0.0f);
                    for (const ConstTensorView& part : floats_) {
                      const std::int64_t start = row_offset(part, b, h, i);
                      for (std::int64_t j = 0; j < shape_.keys; ++j) {
-                       out[j] = sum_of_biases(out[j], float_at(part, start + j * part.stride(3)));
+                       out[j] = sum_of_biases(out[j], float_at(part, start + j * part.stride(3)), beyond);
                      }
                    }
-                   if (!expanded_ || !slopes.defined()) return;
-                   const float slope = static_cast<const float*>(slopes.data())[h * slopes.stride(0)];
-                   for (std::int64_t j = 0; j < shape_.keys; ++j) {
-                     const auto distance = static_cast<float>(std::abs(j - i - diagonal(b)));
-                     out[j] = sum_of_biases(out[j], -slope * distance);
+                   if (expanded_ && slopes.defined()) {
+                     const float slope = static_cast<const float*>(slopes.data())[h * slopes.stride(0)];
+                     for (std::int64_t j = 0; j < shape_.keys; ++j) {
+                       const auto distance = static_cast<float>(std::abs(j - i - diagonal(b)));
+                       out[j] = sum_of_biases(out[j], -slope * distance, beyond);
+                     }
                    }
+                   if (beyond) shift_row(b, h, i, out);
                  });
   }
 }

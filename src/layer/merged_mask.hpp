@@ -16,6 +16,10 @@ struct ScoreShape {
 // The masks of a layer's call as the one mask of attention: PyTorch's key_padding_mask and attn_mask (true = ignore,
 // floats add) and options.mask hold together. No mask speaks of the added keys: every query attends to them.
 // A mask that can be read as it lies is not copied.
+//
+// Float masks add up in F32. Where a row's sums leave its range (two of the lowest float, say), the row is shifted, which
+// softmax does not see: its largest visible sum m becomes -|m| 2^-29, where F32 is as fine as float64 is at m. So keys
+// differ, and scores vanish beside the masks, as in float64.
 class MergedMask {
  public:
   // Checks types and shapes of what it merges; attention checks the parts of positions(). Throws Error. Keeps the views
@@ -25,13 +29,18 @@ class MergedMask {
   // The parts of options.mask that speak of places: causal, window, lengths, documents, ALiBi.
   const Mask& positions() const noexcept { return positions_; }
 
-  // What fill writes: one byte for each element of `allowed`, one float for each of `bias`.
-  std::int64_t allowed_elements() const noexcept { return allowed_copied_ ? element_count(allowed_shape_) : 0; }
-  std::int64_t bias_elements() const noexcept { return bias_copied_ ? element_count(bias_shape_) : 0; }
+  // Queries that mask and fill speak of at once. All of them, but where positions are written out: those of so few that
+  // the buffers stay small, whatever the number of queries.
+  std::int64_t queries_at_once() const;
 
-  // The mask. It reads the two buffers, which must outlive it; fill writes them.
-  Mask mask(const bool* allowed, const float* bias) const;
-  void fill(bool* allowed, float* bias, int num_threads, Executor* executor) const;
+  // What fill writes for that many: one byte for each element of `allowed`, one float for each of `bias`.
+  std::int64_t allowed_elements() const;
+  std::int64_t bias_elements() const;
+
+  // The mask of queries [first, first + count). It reads the two buffers, which must outlive it; fill writes them.
+  Mask mask(const bool* allowed, const float* bias, std::int64_t count) const;
+  void fill(bool* allowed, float* bias, std::int64_t first, std::int64_t count, int num_threads,
+            Executor* executor) const;
 
  private:
   struct BoolPart {
@@ -40,8 +49,12 @@ class MergedMask {
   };
 
   void take(ConstTensorView mask, const char* name, const Dims& four);
-  bool within(std::int64_t b, std::int64_t i, std::int64_t j) const;
+  bool leaves_range() const;
   std::int64_t diagonal(std::int64_t b) const;
+  void keep_within(std::int64_t b, std::int64_t i, bool* allowed) const;
+  void keep_allowed(std::int64_t b, std::int64_t h, std::int64_t i, bool* allowed) const;
+  void shift_row(std::int64_t b, std::int64_t h, std::int64_t i, float* bias) const;
+  double added(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const;
 
   ScoreShape shape_;
   Mask positions_;

@@ -77,7 +77,8 @@ bool usable_in_place(const ConstTensorView& x) {
 }
 
 void project(const Linear& linear, Rows<const float> x, Rows<float> y, std::int64_t batch, std::int64_t rows,
-             const MultiHeadAttentionOptions& options) {
+             const MultiHeadAttentionOptions& options, float* scratch) {
+  if (rows == 0) return;
   if (rows == 1) {
     x.stride = x.batch_stride;
     y.stride = y.batch_stride;
@@ -88,7 +89,7 @@ void project(const Linear& linear, Rows<const float> x, Rows<float> y, std::int6
   }
   for (std::int64_t b = 0; b < batch; ++b) {
     linear.run(x.data + b * x.batch_stride, rows, x.stride, y.data + b * y.batch_stride, y.stride,
-               layer::Activation::kNone, options.num_threads, options.executor);
+               layer::Activation::kNone, options.num_threads, options.executor, scratch);
   }
 }
 
@@ -253,6 +254,11 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
                                                                      {"attn_mask", &options.attn_mask},
                                                                      {"mask.allowed", &options.mask.allowed},
                                                                      {"mask.bias", &options.mask.bias},
+                                                                     {"mask.offsets", &options.mask.offsets},
+                                                                     {"mask.key_lengths", &options.mask.key_lengths},
+                                                                     {"mask.q_documents", &options.mask.q_documents},
+                                                                     {"mask.k_documents", &options.mask.k_documents},
+                                                                     {"mask.alibi_slopes", &options.mask.alibi_slopes},
                                                                      {"head_scale", &head_scale}};
     for (const auto& [name, view] : others) {
       attention_detail::check_overlap(kForward, "weights", *options.weights, name, *view);
@@ -283,6 +289,20 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   const std::size_t key_at = self ? query_at : copy_of(key);
   const std::size_t value_at = self ? query_at : copy_of(value);
   const std::size_t y_at = copy_of(y);
+  std::size_t scratch_floats = 0;  // of the projections
+  const Weights::Apart* const apart = self ? nullptr : &weights->apart();
+  const auto works = [&](const Linear& linear, std::int64_t rows) {
+    scratch_floats = std::max(scratch_floats, linear.scratch_floats(batch * rows, options.num_threads));
+  };
+  works(weights->out(), queries);
+  if (self) {
+    works(weights->qkv(), queries);
+  } else {
+    works(apart->q, queries);
+    works(apart->k, keys);
+    works(apart->v, keys);
+  }
+  const std::size_t scratch_at = carver.take({static_cast<std::int64_t>(scratch_floats)}, sizeof(float));
 
   std::optional<Workspace> own;
   Workspace& workspace = options.workspace != nullptr ? *options.workspace : own.emplace();
@@ -310,18 +330,30 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   const TensorView heads_out = out_heads();
   const ConstTensorView values = v_heads(keys);
   (void)attention_detail::check(kForward, q_heads(), k_heads(keys), &values, &heads_out, how);
-  const auto mask = [&] { return merged.mask(reinterpret_cast<bool*>(memory + allowed_at), floats(bias_at)); };
-  how.mask = mask();
-  const std::size_t attention_bytes =
-      (attention_workspace_size(q_heads(), k_heads(all_keys), v_heads(all_keys), out_heads(), how) + base::kAlignment -
-       1) /
-      base::kAlignment * base::kAlignment;
+  // As many queries at once as the mask is written out for.
+  const std::int64_t at_once = merged.queries_at_once();
+  const auto rows_of = [&](const ConstTensorView& all, std::int64_t first, std::int64_t count) {
+    Dims shape = all.shape();
+    shape[2] = count;
+    const auto* data = static_cast<const std::byte*>(all.data());
+    return TensorView(const_cast<std::byte*>(data) + first * all.stride(2) * static_cast<std::int64_t>(size_of(all.dtype())),
+                      all.dtype(), shape, all.strides());
+  };
+  const auto mask_of = [&](std::int64_t count) {
+    return merged.mask(reinterpret_cast<bool*>(memory + allowed_at), floats(bias_at), count);
+  };
+  std::size_t attention_bytes = 0;
+  for (const std::int64_t count : {at_once, queries % at_once}) {
+    if (count == 0) continue;
+    how.mask = mask_of(count);
+    attention_bytes = std::max(attention_bytes,
+                               attention_workspace_size(rows_of(q_heads(), 0, count), k_heads(all_keys),
+                                                        v_heads(all_keys), rows_of(out_heads(), 0, count), how));
+  }
+  attention_bytes = (attention_bytes + base::kAlignment - 1) / base::kAlignment * base::kAlignment;
   memory = static_cast<std::byte*>(workspace.reserve(attention_bytes + carver.used())) + attention_bytes;
-  how.mask = mask();
   how.workspace = &workspace;
-  const TensorView lse =
-      options.weights != nullptr ? TensorView(floats(lse_at), {batch, config.num_heads, queries}) : TensorView{};
-  if (options.weights != nullptr) how.lse = &lse;
+  float* const scratch = floats(scratch_at);
 
   // Projections.
   const auto rows_of_input = [&](const ConstTensorView& x, std::size_t copy_at) -> Rows<const float> {
@@ -331,12 +363,11 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   };
   const Rows<const float> x = rows_of_input(query, query_at);
   if (self) {
-    project(weights->qkv(), x, {floats(q_at), q_rows * q_width, q_width}, batch, queries, options);
+    project(weights->qkv(), x, {floats(q_at), q_rows * q_width, q_width}, batch, queries, options, scratch);
   } else {
-    const Weights::Apart& apart = weights->apart();
-    project(apart.q, x, {floats(q_at), queries * e, e}, batch, queries, options);
-    project(apart.k, rows_of_input(key, key_at), {floats(k_at), all_keys * kv, kv}, batch, keys, options);
-    project(apart.v, rows_of_input(value, value_at), {floats(v_at), all_keys * kv, kv}, batch, keys, options);
+    project(apart->q, x, {floats(q_at), queries * e, e}, batch, queries, options, scratch);
+    project(apart->k, rows_of_input(key, key_at), {floats(k_at), all_keys * kv, kv}, batch, keys, options, scratch);
+    project(apart->v, rows_of_input(value, value_at), {floats(v_at), all_keys * kv, kv}, batch, keys, options, scratch);
   }
   for (std::int64_t b = 0; added > 0 && b < batch; ++b) {
     const std::int64_t end = (b * all_keys + keys) * kv_width;
@@ -355,11 +386,22 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   }
 
   // The heads, each for itself, written side by side.
-  merged.fill(reinterpret_cast<bool*>(memory + allowed_at), floats(bias_at), options.num_threads, options.executor);
-  attention(q_heads(), k_heads(all_keys), v_heads(all_keys), out_heads(), how);
-  if (options.weights != nullptr) {
+  for (std::int64_t first = 0; first < queries; first += at_once) {
+    const std::int64_t count = std::min(at_once, queries - first);
+    how.mask = mask_of(count);
+    merged.fill(reinterpret_cast<bool*>(memory + allowed_at), floats(bias_at), first, count, options.num_threads,
+                options.executor);
+    const TensorView lse = options.weights != nullptr
+                               ? TensorView(floats(lse_at) + first, {batch, config.num_heads, count},
+                                            {config.num_heads * queries, queries, 1})
+                               : TensorView{};
+    how.lse = options.weights != nullptr ? &lse : nullptr;
+    attention(rows_of(q_heads(), first, count), k_heads(all_keys), v_heads(all_keys), rows_of(out_heads(), first, count),
+              how);
+    if (options.weights == nullptr) continue;
     how.lse = nullptr;
-    attention_weights(q_heads(), k_heads(all_keys), lse, *options.weights, how);
+    attention_weights(rows_of(q_heads(), first, count), k_heads(all_keys), lse, rows_of(*options.weights, first, count),
+                      how);
   }
   if (head_scale.defined()) {
     layer::scale_heads(floats(heads_at), batch * queries, config.num_heads, sizes.d_k, head_scale, options.num_threads,
@@ -369,7 +411,7 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   const bool in_place = usable_in_place(y);
   const Rows<float> result = in_place ? Rows<float>{static_cast<float*>(y.data()), y.stride(0), y.stride(1)}
                                       : Rows<float>{floats(y_at), queries * e, e};
-  project(weights->out(), {floats(heads_at), queries * e, e}, result, batch, queries, options);
+  project(weights->out(), {floats(heads_at), queries * e, e}, result, batch, queries, options, scratch);
   if (!in_place) layer::copy_from_f32(floats(y_at), y, options.num_threads, options.executor);
 }
 
