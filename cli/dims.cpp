@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <array>
 #include <manyheads/cpu.hpp>
 #include <manyheads/error.hpp>
@@ -16,6 +17,7 @@
 #include "cli.hpp"
 #include "kernels/dispatch.hpp"
 #include "limits.hpp"
+#include "look_text.hpp"
 #include "sampling.hpp"
 #include "tensors.hpp"
 
@@ -86,6 +88,8 @@ Cut make_cut(const DimsRequest& request, std::int64_t heads) {
 const char* binding(const Step& step, const MachineLimits& limits) {
   return step.intensity() < limits.ridge() ? "memory" : "fma";
 }
+
+constexpr int kColumns = 80;
 
 // The layer itself, on random numbers.
 class Layer {
@@ -179,9 +183,10 @@ std::string drawing(std::int64_t heads) {
 
 std::string problem_text(const DimsRequest& request, const Cut& cut) {
   const std::int64_t used = cut.heads * cut.d_k;
-  return base::format(
-      "{}\n  The floor division {} // {} = {} would not fail: it keeps {} numbers and silently drops {}.\n",
-      cut.problem, request.d_model, cut.heads, cut.d_k, used, request.d_model - used);
+  return paragraph(cut.problem, kColumns, 0) +
+         paragraph(base::format("{} // {} = {} would not fail: it keeps {} numbers and silently drops {}.",
+                                request.d_model, cut.heads, cut.d_k, used, request.d_model - used),
+                   kColumns, 2);
 }
 
 std::string shapes_text(const DimsRequest& request, const std::vector<Cut>& cuts) {
@@ -189,41 +194,56 @@ std::string shapes_text(const DimsRequest& request, const std::vector<Cut>& cuts
   std::string text = base::format("{:>5} {:>5}  d_model {}\n", "heads", "d_k", e);
   for (const Cut& cut : cuts) text += base::format("{:>5} {:>5}  {}\n", cut.heads, cut.d_k, drawing(cut.heads));
 
-  const std::string square = Dims{e, e}.to_string();
-  text += base::format("\n{:>5} {:>5}  {:<25} {:<22} {:<13} {:>12}", "heads", "d_k", "W_q, W_k, W_v of one head",
-                       "all heads, each", "W_o", "parameters");
+  text += base::format("\n{:>5} {:>5}  {}", "heads", "d_k", "W_q, W_k, W_v of one head");
   text += request.no_time ? "\n" : base::format(" {:>10} {:>14}\n", "time", "over one head");
   for (const Cut& cut : cuts) {
-    text += base::format("{:>5} {:>5}  {:<25} {:<22} {:<13} {:>12}", cut.heads, cut.d_k, Dims{e, cut.d_k}.to_string(),
-                         base::format("{} = {} x {}", square, cut.heads, cut.d_k), square,
-                         grouped(static_cast<std::int64_t>(parameters(static_cast<double>(e)))));
-    text += cut.seconds ? base::format(" {:>10} {:>13.2f}x\n", duration(*cut.seconds), *cut.ratio) : "\n";
+    const std::string one = Dims{e, cut.d_k}.to_string();
+    text += cut.seconds ? base::format("{:>5} {:>5}  {:<25} {:>10} {:>13.2f}x\n", cut.heads, cut.d_k, one,
+                                       duration(*cut.seconds), *cut.ratio)
+                        : base::format("{:>5} {:>5}  {}\n", cut.heads, cut.d_k, one);
   }
   return text;
 }
 
+bool same_work(const Step& a, const Step& b) { return a.flop == b.flop && a.bytes == b.bytes; }
+
 std::string work_text(const DimsRequest& request, const std::vector<Cut>& cuts,
                       const std::optional<MachineLimits>& limits) {
   std::string text =
-      base::format("\nWork for batch {}, {} tokens, {}; each step reads its inputs and writes its outputs once.\n",
-                   request.batch, request.tokens, request.dtype);
+      "\n" + paragraph(base::format("Work for batch {}, {} tokens, {}; each step reads its inputs and writes its outputs "
+                                    "once.",
+                                    request.batch, request.tokens, request.dtype),
+                       kColumns, 0);
   if (limits) {
-    text += base::format(
-        "This machine, measured now ({}, threads: {}): {:.0f} GFLOP/s of FMA, {:.1f} GB/s from memory. Steps below\n"
-        "{:.1f} FLOP a byte wait for memory, unless a cache holds their data.\n",
-        active_isa(), request.common.threads, limits->fma, limits->memory, limits->ridge());
+    text += paragraph(
+        base::format("This machine, measured now ({}, threads: {}): {:.0f} GFLOP/s of FMA, {:.1f} GB/s from memory. "
+                     "Steps below {:.1f} FLOP a byte wait for memory, unless a cache holds their data.",
+                     active_isa(), request.common.threads, limits->fma, limits->memory, limits->ridge()),
+        kColumns, 0);
   }
   text += base::format("\n{:>5}  {:<24} {:>9} {:>9} {:>10}", "heads", "step", "FLOP", "bytes", "FLOP/byte");
   text += limits ? "  bound by\n" : "\n";
+  std::string heads;
+  const auto add = [&](const Step& step) {
+    text += base::format("{:>5}  {:<24} {:>9} {:>9} {:>10.1f}", heads, step.name, counted(step.flop),
+                         counted(step.bytes), step.intensity());
+    text += limits ? base::format("  {}\n", binding(step, *limits)) : "\n";
+    heads.clear();
+  };
+  const auto any_heads = [&](std::size_t step) {
+    return cuts.size() > 1 && std::all_of(cuts.begin(), cuts.end(), [&](const Cut& cut) {
+             return same_work(cut.steps[step], cuts[0].steps[step]);
+           });
+  };
+  heads = "any";
+  for (std::size_t i = 0; i < cuts[0].steps.size(); ++i) {
+    if (any_heads(i)) add(cuts[0].steps[i]);
+  }
   for (const Cut& cut : cuts) {
-    std::string heads = std::to_string(cut.heads);
-    const auto add = [&](const Step& step) {
-      text += base::format("{:>5}  {:<24} {:>9} {:>9} {:>10.1f}", heads, step.name, counted(step.flop),
-                           counted(step.bytes), step.intensity());
-      text += limits ? base::format("  {}\n", binding(step, *limits)) : "\n";
-      heads.clear();
-    };
-    for (const Step& step : cut.steps) add(step);
+    heads = std::to_string(cut.heads);
+    for (std::size_t i = 0; i < cut.steps.size(); ++i) {
+      if (!any_heads(i)) add(cut.steps[i]);
+    }
     add(cut.fused);
   }
   return text;
@@ -238,24 +258,37 @@ std::string to_text(const DimsRequest& request, const std::vector<Cut>& cuts,
     list += base::format("{}{} {} of {}", list.empty() ? "" : ", ", cut.heads, heads_word(cut.heads), cut.d_k);
     whole.push_back(cut);
   }
-  std::string text;
-  if (whole.empty()) {
-    text = base::format("{} numbers a token, and none of these head counts divides them.\n", request.d_model);
-  } else {
-    text = base::format("{} numbers a token, cut into {}.\n", request.d_model, list);
-    text += base::format(
-        "Each head attends on its own slice; the slices are put side by side again and mixed by W_o. More heads are\n"
-        "more patterns, each seen through fewer numbers: the parameters stay {}.\n\n",
-        grouped(static_cast<std::int64_t>(parameters(static_cast<double>(request.d_model)))));
-    text += shapes_text(request, whole) + work_text(request, whole, limits);
-  }
+  const std::int64_t e = request.d_model;
+  std::string text = paragraph(base::format("{} numbers a token, cut into {}.", e, list), kColumns, 0);
+  text += paragraph(
+      base::format("Each head attends on its own slice; the slices are put side by side again and mixed by W_o. More heads "
+                   "are more patterns, each seen through fewer numbers. For any number of heads W_q, W_k, W_v and W_o are "
+                   "{} each, {} parameters with the biases.",
+                   Dims{e, e}.to_string(), grouped(static_cast<std::int64_t>(parameters(static_cast<double>(e))))),
+      kColumns, 0);
+  text += "\n" + shapes_text(request, whole) + work_text(request, whole, limits);
   for (const Cut& cut : cuts) {
     if (!cut.problem.empty()) text += "\n" + problem_text(request, cut);
   }
-  return text +
-         "\nA known textbook example computes d_model // num_heads without a check, and its comment counts 4 "
-         "subspaces\n"
-         "where its code makes 8.\n";
+  const bool textbook =
+      e == 512 && std::any_of(cuts.begin(), cuts.end(), [](const Cut& cut) { return cut.heads == 8; });
+  if (textbook) {
+    text += "\n" + paragraph("A known textbook example with these numbers computes d_model // num_heads without a check, "
+                             "and its comment counts 4 subspaces where its code makes 8.",
+                             kColumns, 0);
+  }
+  return text;
+}
+
+// Throws where no count divides d_model: there is nothing to show.
+void check_any_divides(const std::vector<Cut>& cuts) {
+  std::string problems;
+  for (const Cut& cut : cuts) {
+    if (cut.problem.empty()) return;
+    // "... by 7 heads (512 = 7 * 73 + 1); 1, 2, 4 would divide": of the others, the first part.
+    problems += problems.empty() ? cut.problem : "; " + cut.problem.substr(0, cut.problem.find(';'));
+  }
+  throw Error(ErrorCode::kInvalidArgument, problems);
 }
 
 nlohmann::ordered_json to_json(const Step& step, const std::optional<MachineLimits>& limits) {
@@ -312,6 +345,7 @@ void run(DimsRequest request) {
     if (heads < 1) throw UsageError("--heads takes counts of 1 or more, got " + std::to_string(heads));
     cuts.push_back(make_cut(request, heads));
   }
+  check_any_divides(cuts);
   if (request.common.threads == 0) request.common.threads = default_num_threads();
   std::optional<MachineLimits> limits;
   if (!request.no_time) {

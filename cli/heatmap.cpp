@@ -124,7 +124,6 @@ std::int64_t heat_map_size(const std::vector<std::string>& labels, int columns) 
 
 std::string heat_map(const float* weights, std::int64_t row_stride, const std::vector<std::string>& labels, int columns,
                      bool colour) {
-  if (labels.empty()) return "There is no token to look at.\n";
   const int label_width = label_columns(labels);
   const auto n = static_cast<std::int64_t>(labels.size());
   const int width = 4 * n <= room(labels, columns) ? 4 : 2 * n <= room(labels, columns) ? 2 : 1;

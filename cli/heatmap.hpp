@@ -14,7 +14,7 @@ std::string fit(const std::string& text, int columns);
 
 // One head's weights as a map: a row for each token that attends, a column for each token attended to. Cells are
 // coloured percentages, coloured blocks or shades, as the width allows. Of many tokens the first heat_map_size have a
-// place, and a note says so. Ends with a key to the shades.
+// place, and a note says so; without a token there is no map. Ends with a key to the shades.
 std::int64_t heat_map_size(const std::vector<std::string>& labels, int columns);
 
 // `weights` has that many rows, one behind the other every `row_stride`.

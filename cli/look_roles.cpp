@@ -14,10 +14,9 @@ namespace {
 
 using lens::ScoreId;
 
-// The roles that a head is told by, the first that it has: what most of its attention goes to comes first.
-constexpr ScoreId kTold[] = {ScoreId::kFirst,    ScoreId::kSeparator,        ScoreId::kPunctuation,
-                             ScoreId::kPrevious, ScoreId::kNext,             ScoreId::kSelf,
-                             ScoreId::kDuplicateTokenMul, ScoreId::kPositional, ScoreId::kEntropy};
+// The roles that a head is told by, of which the first that it has counts: those that say where attention goes.
+constexpr ScoreId kTold[] = {ScoreId::kFirst, ScoreId::kSeparator, ScoreId::kPunctuation,       ScoreId::kPrevious,
+                             ScoreId::kNext,  ScoreId::kSelf,      ScoreId::kDuplicateTokenMul, ScoreId::kEntropy};
 
 const lens::ScoreRule* told_by(const lens::HeadReading& reading) {
   for (const ScoreId id : kTold) {
@@ -56,7 +55,6 @@ std::string told(const Findings& found, ScoreId id, bool one) {
     case ScoreId::kNext: return "look" + s + " at the next token (" + (one ? "the next-word head)" : "next-word heads)");
     case ScoreId::kSelf: return "look" + s + " at the token itself";
     case ScoreId::kDuplicateTokenMul: return "look" + s + " at earlier copies of the same token";
-    case ScoreId::kPositional: return "put" + s + " most weight at one distance, for 9 tokens in 10";
     default: return "spread" + s + " as wide as an even share over 45 tokens or more";
   }
 }
@@ -66,22 +64,23 @@ std::string told(const Findings& found, ScoreId id, bool one) {
 std::string plain_words(const Findings& found, const lens::HeadReading& reading, const lens::ScoreRule& rule) {
   const lens::Score& score = reading.scores.scores[static_cast<std::size_t>(rule.id)];
   const auto gives = [&](const std::string& to) { return base::format("gives {:.2f} to {}", *score.value, to); };
+  const std::string marks = separators(found);
+  const std::string but = marks.empty() ? "" : " (" + marks + " left out)";
   switch (rule.id) {
     case ScoreId::kSelf: return gives("the token itself");
     case ScoreId::kPrevious: return gives("the token before");
     case ScoreId::kNext: return gives("the next token");
     case ScoreId::kFirst: return gives(first_token(found) + ", the first token");
-    case ScoreId::kSeparator: return gives(separators(found));
+    case ScoreId::kSeparator: return gives(marks);
     case ScoreId::kPunctuation: return gives("punctuation");
     case ScoreId::kDuplicateTokenMul: return gives("earlier copies of the same token");
-    case ScoreId::kConfidence:
-      return gives("the token that it weighs most" + (separators(found).empty() ? "" : ", " + separators(found) + " left out"));
+    case ScoreId::kConfidence: return gives("the token that it weighs most" + but);
     case ScoreId::kPositional:
-      return base::format("weighs the token at {:+d} most, for {:.2f} of the tokens that have one", *score.place,
-                          *score.value);
+      return base::format("weighs the token at {:+d} most{}, for {:.0f} % of the tokens that have one there",
+                          *score.place, but, 100 * *score.value);
     case ScoreId::kSink: {
       const std::string token = lens::printable(found.trace.tokens[static_cast<std::size_t>(*score.place)]);
-      return gives(*score.place == 0 ? token
+      return gives(*score.place == 0 ? token + ", the first token"
                                      : base::format("{} (token {} from 0), counting that token and those behind it",
                                                     token, *score.place));
     }
@@ -99,11 +98,7 @@ std::string heads_by_role(const Findings& found, int columns, int lines) {
     for (const lens::HeadReading& reading : found.heads) {
       const lens::ScoreRule* rule = told_by(reading);
       if (rule == nullptr || rule->id != id) continue;
-      std::string name = base::format("{}.{}", reading.layer, reading.head);
-      if (id == ScoreId::kPositional) {
-        name += base::format(" ({:+d})", *reading.scores.scores[static_cast<std::size_t>(id)].place);
-      }
-      names.push_back(name + ",");
+      names.push_back(base::format("{}.{},", reading.layer, reading.head));
     }
     if (names.empty()) continue;
     grouped += names.size();
@@ -118,7 +113,7 @@ std::string heads_by_role(const Findings& found, int columns, int lines) {
     out += flow(names, columns, 2);
   }
   if (grouped > 0) {
-    out = paragraph("What does each head do? What it rests on or looks at gets more than half of its attention, on "
+    out = paragraph("What does each head do with this text? What it rests on or looks at gets more than half of its attention, on "
                     "average over the tokens; each head stands once.",
                     columns, 0) +
           out;

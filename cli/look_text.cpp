@@ -180,17 +180,24 @@ std::string how_to_read(const Findings& found, const Shown& shown, int columns) 
                              "distance. The more the first number exceeds it, the less distance alone explains the link.")
               : " In brackets would stand what it gives, from the other words, to the word at the same distance; a - "
                 "says that no other word has one.";
+  if (found.trace.text2) text += " Links within a text and links across the two are averaged apart.";
+  for (const std::string& name : found.word_names) {
+    if (name.size() < 3 || name.compare(name.size() - 2, 2, "#2") != 0) continue;
+    text += base::format(" \"{0}#2\" is the second \"{0}\".", fitted(name.substr(0, name.size() - 2), 20));
+    break;
+  }
   return paragraph(text, columns, 0) + "\n";
 }
 
 std::string links_text(const Findings& found, const Painter& paint, int columns) {
   if (found.links.empty()) {
-    std::string example = "cat,sat";
+    if (found.words.size() < 2) return "";
+    std::string example = "FIRST,SECOND";
     for (std::size_t i = 0; i + 1 < found.words.size(); ++i) {
       const std::string& query = found.word_names[i];
       const std::string& key = found.word_names[i + 1];
-      const bool long_words = lens::display_width(query) + lens::display_width(key) > 14;
-      if (long_words || (query + key).find_first_of(",\"'.!?;:()") != std::string::npos) continue;
+      const bool long_words = lens::display_width(query) + lens::display_width(key) > 20;
+      if (long_words || (query + key).find_first_of(",\"'.!?;:()$`\\") != std::string::npos) continue;
       example = query + "," + key;
       break;
     }
@@ -250,13 +257,17 @@ std::string one_head(const Findings& found, const Shown& shown, const Painter& p
     out += "\n";
   }
   if (!reading.scores.roles.empty()) out += "On average over the tokens, of the attention of each, it\n";
+  std::string said;
   for (const lens::ScoreRule* rule : reading.scores.roles) {
-    out += paragraph(plain_words(found, reading, *rule), columns, 2);
+    const std::string words = plain_words(found, reading, *rule);
+    if (words != said) out += paragraph(words, columns, 2);
+    if (rule->id == lens::ScoreId::kFirst) said = words;  // a sink that is the first token says the same
   }
   std::vector<std::string> tokens;
   for (std::int64_t t = 0; t < found.trace.key_length; ++t) {
     tokens.push_back(lens::printable(found.trace.tokens[static_cast<std::size_t>(t)]));
   }
+  if (tokens.empty()) return out + "\nThere is no token to look at.\n";
   const Tensor weights = weights_of(found, *shown.head, heat_map_size(tokens, columns), shown.threads);
   return out + "\n" + heat_map(weights.as<float>(), found.trace.num_keys(), tokens, columns, colour);
 }

@@ -5,7 +5,7 @@
 
 #include "findings.hpp"
 
-// How `look` puts words and numbers on lines.
+// Words and numbers put on lines.
 namespace manyheads::cli {
 
 // Pieces put on lines of so many columns, each line begun with `indent` spaces.

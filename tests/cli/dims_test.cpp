@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "program.hpp"
 
@@ -54,10 +56,56 @@ TEST(CliDims, SaysWhichHeadCountsDoNotDivide) {
   EXPECT_EQ(seven.at("dropped"), 1);
   EXPECT_NE(seven.at("problem").get<std::string>().find("512"), std::string::npos);
   EXPECT_EQ(all.at("heads")[1].at("divides"), true);
-  const Result text = run({"dims", "--no-time", "--heads", "7"});
+  const Result text = run({"dims", "--no-time", "--heads", "7,8"});
   EXPECT_EQ(text.code, 0);
   EXPECT_NE(text.out.find("512 // 7 = 73"), std::string::npos) << text.out;
   EXPECT_NE(text.out.find("keeps 511 numbers and silently drops 1"), std::string::npos) << text.out;
+}
+
+TEST(CliDims, NoHeadCountThatDividesIsAnError) {
+  for (const std::vector<std::string>& more : {std::vector<std::string>{}, {"--json"}, {"--no-time"}}) {
+    std::vector<std::string> arguments = {"dims", "--heads", "7,9"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Result result = run(arguments);
+    EXPECT_EQ(result.code, 1);
+    EXPECT_EQ(result.out, "");
+    EXPECT_TRUE(is_one_line(result, "512 is not divisible by 7 heads (512 = 7 * 73 + 1); 1, 2, 4"));
+    EXPECT_TRUE(is_one_line(result, "not divisible by 9 heads (512 = 9 * 56 + 8)"));
+  }
+}
+
+int count(const std::string& text, const std::string& part) {
+  int found = 0;
+  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;
+  return found;
+}
+
+TEST(CliDims, WhatNoHeadCountChangesIsSaidOnce) {
+  const std::string many = run({"dims", "--no-time", "--heads", "1,2,4,8"}).out;
+  EXPECT_EQ(count(many, "1,050,624"), 1) << many;
+  EXPECT_EQ(count(many, "\n       output "), 1) << many;
+  EXPECT_EQ(count(many, " projections "), 1) << many;
+  EXPECT_EQ(count(many, " softmax "), 4) << many;
+  const std::string one = run({"dims", "--no-time", "--heads", "8"}).out;
+  EXPECT_EQ(count(one, " projections "), 1) << one;
+  EXPECT_EQ(count(one, "\n  any "), 0) << one;
+  for (const std::string& text : {many, one, run({"dims", "--heads", "3,7,32", "--d-model", "96", "--tokens", "4"}).out}) {
+    for (std::size_t begin = 0; begin < text.size();) {
+      const std::size_t end = text.find('\n', begin);
+      EXPECT_LE(end - begin, 80u) << text.substr(begin, end - begin);
+      begin = end + 1;
+    }
+  }
+}
+
+TEST(CliDims, SpeaksOfTheTextbookOnlyWithItsNumbers) {
+  const auto speaks = [](const std::string& d_model, const std::string& heads) {
+    return run({"dims", "--no-time", "--d-model", d_model, "--heads", heads}).out.find("textbook") != std::string::npos;
+  };
+  EXPECT_TRUE(speaks("512", "8"));
+  EXPECT_TRUE(speaks("512", "7,8"));
+  EXPECT_FALSE(speaks("512", "4"));
+  EXPECT_FALSE(speaks("768", "8"));
 }
 
 TEST(CliDims, FirstLineAnswersFirst) {
