@@ -288,6 +288,9 @@ TEST_F(CliLook, MiniLmAgreesWithTheGoldenWeights) {
         most = std::max(most, weight(l, h, query, key) - means[l][h]);
       }
     }
+    if (i == 0) {
+      EXPECT_EQ(base::format("1.8 {:.2f} {:.2f}", weight(1, 8, query, key), means[1][8]), "1.8 0.39 0.69");
+    }
     const json& link = found.at("links")[i];
     EXPECT_NEAR(link.at("mean").get<double>(), sum / 72, 1e-5);
     const json& first = link.at("best")[0];
