@@ -127,11 +127,17 @@ std::string heads_by_role(const Findings& found, int columns, int lines) {
     return ranks_before(a->strongest[0], b->strongest[0]);
   });
   if (rest.empty()) return out;
+  // Two of these beside each other on 80 columns.
+  std::size_t name_columns = 0;
+  for (const lens::HeadReading* reading : rest) {
+    name_columns = std::max(name_columns, base::format("{}.{}", reading->layer, reading->head).size());
+  }
+  const int word_columns = name_columns > 4 ? 8 : 9;
   std::vector<std::string> cells;
   int width = 0;
   for (const lens::HeadReading* reading : rest) {
-    cells.push_back(base::format("{:<6}", base::format("{}.{}", reading->layer, reading->head)) +
-                    link_text(found, reading->strongest[0], 9));
+    const std::string name = base::format("{}.{}", reading->layer, reading->head);
+    cells.push_back(fit(name, static_cast<int>(name_columns) + 1) + link_text(found, reading->strongest[0], word_columns));
     width = std::max(width, lens::display_width(cells.back()));
   }
   width += 1;

@@ -50,15 +50,18 @@ std::string cut_lines(const std::string& text, int lines, const std::string& not
   return end == text.size() ? text : text.substr(0, end) + note;
 }
 
-std::string fitted(const std::string& text, int columns) {
-  std::string cut = fit(text, columns);
+std::string short_name(const Findings& found, std::size_t word, int columns) {
+  const std::string& name = found.word_names[word];
+  const std::string text = lens::printable(found.words[word].text);
+  const std::string occurrence = name.substr(text.size());
+  std::string cut = fit(text, std::max(2, columns - static_cast<int>(occurrence.size())));
   cut.erase(cut.find_last_not_of(' ') + 1);
-  return cut;
+  return cut + occurrence;
 }
 
 std::string link_text(const Findings& found, const lens::WeighedLink& link, int columns) {
-  return base::format("{} → {} {}", fitted(found.word_names[link.link.query], columns),
-                      fitted(found.word_names[link.link.key], columns), weight_text(link));
+  return base::format("{} → {} {}", short_name(found, link.link.query, columns),
+                      short_name(found, link.link.key, columns), weight_text(link));
 }
 
 std::string weight_text(const lens::WeighedLink& link) {
@@ -150,26 +153,32 @@ std::string head_line(const Findings& found, const lens::HeadReading& reading, c
   return line + "\n";
 }
 
-// How to read "0.60 (0.02)", told with the first such pair of numbers that is shown.
-std::string how_to_read(const Findings& found, const Shown& shown, int columns) {
-  const lens::WeighedLink* example = nullptr;
-  const lens::HeadReading* reader = nullptr;
+// A link that stands out, and the head that it does so in; null where no head has a link to show.
+struct Example {
+  const lens::HeadReading* head = nullptr;
+  const lens::WeighedLink* link = nullptr;
+};
+
+Example example_of(const Findings& found, const Shown& shown) {
   if (!found.links.empty() && !found.links[0].best.empty()) {
     const lens::LinkReading::Head& best = found.links[0].best[0];
-    example = &best.link;
-    reader = &find_head(found, {best.layer, best.head});
-  } else if (shown.head && !find_head(found, *shown.head).strongest.empty()) {
-    reader = &find_head(found, *shown.head);
-    example = &reader->strongest[0];
-  } else {
-    for (const lens::HeadReading& head : found.heads) {
-      if (head.strongest.empty() || (example != nullptr && !ranks_before(head.strongest[0], *example))) continue;
-      reader = &head;
-      example = &head.strongest[0];
-    }
+    return {&find_head(found, {best.layer, best.head}), &best.link};
   }
-  if (example == nullptr) return "";
-  const auto word = [&](std::size_t w) { return base::format("\"{}\"", fitted(found.word_names[w], 20)); };
+  Example example;
+  for (const lens::HeadReading& head : found.heads) {
+    if (shown.head && (head.layer != shown.head->layer || head.head != shown.head->head)) continue;
+    if (head.strongest.empty() || (example.link != nullptr && !ranks_before(head.strongest[0], *example.link))) continue;
+    example = {&head, &head.strongest[0]};
+  }
+  return example;
+}
+
+// How to read "0.60 (0.02)", told with the first such pair of numbers that is shown.
+std::string how_to_read(const Findings& found, const Example& shown, int columns) {
+  if (shown.link == nullptr) return "";
+  const lens::HeadReading* reader = shown.head;
+  const lens::WeighedLink* example = shown.link;
+  const auto word = [&](std::size_t w) { return base::format("\"{}\"", short_name(found, w, 20)); };
   std::string text = base::format(
       "How to read it: \"{}.{} {}\" says that head {} of layer {} (both counted from 0) gives {:.2f} of the attention of "
       "{} to {}.",
@@ -181,9 +190,9 @@ std::string how_to_read(const Findings& found, const Shown& shown, int columns) 
               : " In brackets would stand what it gives, from the other words, to the word at the same distance; a - "
                 "says that no other word has one.";
   if (found.trace.text2) text += " Links within a text and links across the two are averaged apart.";
-  for (const std::string& name : found.word_names) {
-    if (name.size() < 3 || name.compare(name.size() - 2, 2, "#2") != 0) continue;
-    text += base::format(" \"{0}#2\" is the second \"{0}\".", fitted(name.substr(0, name.size() - 2), 20));
+  for (std::size_t w = 0; w < found.words.size(); ++w) {
+    if (found.word_names[w] != lens::printable(found.words[w].text) + "#2") continue;
+    text += base::format(" {} is the second \"{}\".", word(w), lens::printable(found.words[w].text));
     break;
   }
   return paragraph(text, columns, 0) + "\n";
@@ -280,7 +289,8 @@ void print_findings(const Findings& found, const Shown& shown) {
   const Painter paint(colour);
   const int columns = terminal_columns();
   std::string out = tokens_text(found, shown.all, columns) + "\n";
-  out += how_to_read(found, shown, columns);
+  const Example example = example_of(found, shown);
+  out += how_to_read(found, example, columns);
   out += links_text(found, paint, columns);
   if (shown.head) {
     out += one_head(found, shown, paint, columns, colour);
@@ -295,11 +305,10 @@ void print_findings(const Findings& found, const Shown& shown) {
     out += legend(paint, columns);
   }
   if (!shown.head && !found.heads.empty()) {
-    const HeadName best =
-        found.links.empty() ? HeadName{} : HeadName{found.links[0].best[0].layer, found.links[0].best[0].head};
     out += base::format("One text is an anecdote: try others before you name a head.\n"
                         "One head as a heat map: --head {}.{}. Every head: --all. Formulas: --legend.\n",
-                        best.layer, best.head);
+                        example.head == nullptr ? 0 : example.head->layer,
+                        example.head == nullptr ? 0 : example.head->head);
   }
   print(out);
 }

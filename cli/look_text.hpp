@@ -16,6 +16,8 @@ int num_lines(const std::string& text);
 // At most so many lines of it, and the note where some are left out.
 std::string cut_lines(const std::string& text, int lines, const std::string& note);
 
+// A word's name cut to so many columns; of "embeddings#2" the word is cut.
+std::string short_name(const Findings& found, std::size_t word, int columns);
 // "black → cat 0.60 (0.02)", each word cut to so many columns; the weight and, in brackets, the mean at its offset.
 std::string link_text(const Findings& found, const lens::WeighedLink& link, int columns);
 std::string weight_text(const lens::WeighedLink& link);

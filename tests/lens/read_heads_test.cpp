@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <manyheads/error.hpp>
 #include <string>
+
+#include "attention/child.hpp"
 
 namespace manyheads::lens {
 namespace {
@@ -93,6 +96,81 @@ TEST(TokenKindsTest, SeparatorsAndPunctuation) {
   EXPECT_EQ(kinds.ids, trace.token_ids);
   trace.tokens[1] = "[SEP]";  // written by hand into the text
   EXPECT_TRUE(token_kinds(trace).separator[1]);
+}
+
+// A head of size 1 over n tokens that gives all of them the same.
+Trace even_trace(std::int64_t n, bool own_words) {
+  Trace trace;
+  trace.key_length = n;
+  for (std::int64_t t = 0; t < n; ++t) trace.tokens.push_back(std::to_string(t));
+  if (!own_words) trace.words.assign(static_cast<std::size_t>(n), 0);
+  Tensor q(DType::kF32, {1, n, 1}), k(DType::kF32, {1, n, 1}), lse(DType::kF32, {1, n});
+  for (std::int64_t t = 0; t < n; ++t) lse.as<float>()[t] = std::log(static_cast<float>(n));
+  trace.layers.push_back({q.cview(), k.cview(), lse.cview(), {}, {}, {}, {q, k, lse}});
+  return trace;
+}
+
+// Several blocks of rows: the scores are those of all rows.
+TEST(ReadHeadsTest, BlocksOfRowsAreReadAsOne) {
+  constexpr std::int64_t kTokens = 700;
+  Trace trace = even_trace(kTokens, true);
+  auto* q = trace.layers[0].storage[0].as<float>();
+  auto* k = trace.layers[0].storage[1].as<float>();
+  auto* lse = trace.layers[0].storage[2].as<float>();
+  for (std::int64_t t = 0; t < kTokens; ++t) {
+    q[t] = static_cast<float>(t % 7) / 4;
+    k[t] = static_cast<float>(t % 5) / 2;
+  }
+  for (std::int64_t i = 0; i < kTokens; ++i) {
+    double sum = 0;
+    for (std::int64_t j = 0; j < kTokens; ++j) sum += std::exp(static_cast<double>(q[i] * k[j]));
+    lse[i] = static_cast<float>(std::log(sum));
+  }
+  const TokenKinds kinds = token_kinds(trace);
+  const std::vector<Word> words = words_of(trace);
+  HeadScorer scorer(kinds);
+  LinkReader reader(words, {{699, 3}}, 3);
+  Tensor whole(DType::kF32, {kTokens, kTokens});
+  trace_weights(trace, 0, 0, whole.view(), 1);
+  for (std::int64_t i = 0; i < kTokens; ++i) {
+    scorer.add(whole.as<float>() + i * kTokens);
+    reader.add(whole.as<float>() + i * kTokens);
+  }
+  const HeadReading heads = read_heads(trace, words, {{699, 3}}, 3, 1).at(0);
+  const HeadScores expected = scorer.finish();
+  for (std::size_t i = 0; i < expected.scores.size(); ++i) {
+    EXPECT_EQ(heads.scores.scores[i].value, expected.scores[i].value) << score_rules()[i].name;
+    EXPECT_EQ(heads.scores.scores[i].place, expected.scores[i].place) << score_rules()[i].name;
+  }
+  EXPECT_EQ(heads.asked[0].weight, reader.asked()[0].weight);
+  EXPECT_EQ(heads.asked[0].offset_mean, reader.asked()[0].offset_mean);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(heads.strongest[i].weight, reader.strongest()[i].weight);
+}
+
+TEST(ReadHeadsLimits, ALongTraceTakesNoSquareOfMemory) {
+  if (test::kSanitized) GTEST_SKIP() << "a sanitizer's memory would count too";
+  for (const bool own_words : {false, true}) {
+    EXPECT_EQ(test::in_a_child([&] {
+                constexpr std::int64_t kTokens = 5000;  // 100 MB as a matrix of F32
+                const Trace trace = even_trace(kTokens, own_words);
+                const std::vector<Word> words = words_of(trace);
+                const std::size_t before = test::own_status("VmHWM");
+                read_heads(trace, words, {}, 3, 1);
+                return test::own_status("VmHWM") - before < 24 << 10 ? 0 : 1;
+              }),
+              0);
+  }
+}
+
+TEST(ReadHeadsLimits, NoNumberOfThreadsMeansAllOfThem) {
+  if (test::kSanitized) GTEST_SKIP() << "the thread sanitizer ends children that start threads";
+  EXPECT_EQ(test::in_a_child([] {
+              ::setenv("MANYHEADS_NUM_THREADS", "3", 1);
+              const Trace trace = looking_trace();  // 4 heads
+              read_heads(trace, words_of(trace), {}, 3);
+              return static_cast<int>(test::own_status("Threads"));
+            }),
+            3);
 }
 
 TEST(ReadHeadsTest, AnotherNumberOfKeysIsAnError) {
