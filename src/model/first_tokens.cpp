@@ -15,9 +15,33 @@ std::size_t text_tokens_of(const Encoding& encoding) {
       std::count_if(encoding.sequences.begin(), encoding.sequences.end(), [](std::int32_t s) { return s >= 0; }));
 }
 
+// Words of ASCII that are unknown however long they are, each cut down to as many letters as make it so.
+std::string shorten_words(std::string_view text, std::size_t unknown_from) {
+  std::string out;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const auto from = text.begin() + static_cast<std::ptrdiff_t>(begin);
+    const bool letters = is_alnum(*from);
+    const auto end = std::find_if(from, text.end(), [&](char c) { return is_alnum(c) != letters; });
+    const std::string_view run = text.substr(begin, static_cast<std::size_t>(end - from));
+    if (letters && run.size() > unknown_from) {
+      out += run.substr(0, unknown_from / 2);
+      out += run.substr(run.size() - unknown_from / 2);
+    } else {
+      out += run;
+    }
+    begin += run.size();
+  }
+  return out;
+}
+
 }  // namespace
 
 FirstTokens first_tokens(const Tokenizer& tokenizer, std::string_view text, std::size_t max_tokens) {
+  std::string shortened;
+  if (text.size() > kPart && tokenizer.breaks().unknown_from > 0) {
+    shortened = shorten_words(text, tokenizer.breaks().unknown_from);
+    text = shortened;
+  }
   FirstTokens result;
   Encoding head;                    // of the first part that has a token: it shows where special tokens stand
   std::vector<std::int64_t> others;  // of the parts after it

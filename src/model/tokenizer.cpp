@@ -1,5 +1,6 @@
 #include "model/tokenizer.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <manyheads/error.hpp>
 
@@ -44,6 +45,8 @@ std::string last_error() {
 constexpr std::string_view kBlanks = "\t\n\r ";
 constexpr std::string_view kPunctuation = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
 
+constexpr std::size_t kUnknownFrom = 512;
+
 std::string type_of(const Json& part) {
   return part.is_object() && part.contains("type") && part["type"].is_string() ? part["type"].get<std::string>() : "";
 }
@@ -67,20 +70,27 @@ TextBreaks breaks_of(const Json& file) {
   }
   for (const char c : kBlanks) breaks.before_ascii[static_cast<std::size_t>(c)] = true;
   for (const char c : kPunctuation) breaks.before_ascii[static_cast<std::size_t>(c)] = true;
+  const Json longest = model.value("max_input_chars_per_word", Json(100));
+  bool words_only = longest.is_number_integer() && longest <= kUnknownFrom / 2;
   for (const Json& token : file.value("added_tokens", Json::array())) {
     if (!token.is_object() || !token.contains("content") || !token["content"].is_string()) return breaks;
     if (token.value("single_word", Json(false)) != false) return breaks;
-    for (const char c : token["content"].get_ref<const std::string&>()) {
+    const auto& content = token["content"].get_ref<const std::string&>();
+    words_only = words_only && content.size() <= kUnknownFrom / 4 && !std::all_of(content.begin(), content.end(), is_alnum);
+    for (const char c : content) {
       if (static_cast<unsigned char>(c) >= 128 || kBlanks.find(c) != std::string_view::npos) return breaks;
       breaks.before_ascii[static_cast<std::size_t>(c)] = false;
     }
   }
   breaks.known = true;
+  if (words_only) breaks.unknown_from = kUnknownFrom;
   breaks.chinese = normalizer.value("handle_chinese_chars", Json(false)) == true;
   return breaks;
 }
 
 }  // namespace
+
+bool is_alnum(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); }
 
 std::size_t TextBreaks::find(std::string_view text, std::size_t first, std::size_t last) const {
   const auto breaks = [&](std::size_t at) {

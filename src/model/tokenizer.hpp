@@ -25,6 +25,9 @@ struct Encoding {
 
 struct JsonDocument;
 
+// A letter or digit of ASCII.
+bool is_alnum(char c);
+
 // Where a long text can be cut so that its parts, each encoded by itself, give the tokens of the whole, one after
 // another. Known for BERT's way only, which takes words at blanks, punctuation and Chinese characters: before any of
 // these a word has ended, whatever follows, unless a token that is added to the vocabulary reaches across.
@@ -32,6 +35,9 @@ struct TextBreaks {
   bool known = false;
   bool chinese = false;              // before a Chinese character too
   std::array<bool, 128> before_ascii{};  // before this character
+  // Letters and digits of ASCII that make a word unknown, however many more follow; 0: no such number. Up to a quarter
+  // of them at either end may belong to an added token.
+  std::size_t unknown_from = 0;
 
   // The last place in [first, last] where `text` can be cut, or else the next one after it, or else the text's size.
   std::size_t find(std::string_view text, std::size_t first, std::size_t last) const;

@@ -155,6 +155,135 @@ TEST_F(CliEmbed, BadLinesAreNamed) {
   EXPECT_EQ(program({"embed", path("texts"), "--truncate"}).code, 0);
 }
 
+// A line without a token has the vector of the tokens that every text gets, as in sentence-transformers.
+TEST_F(CliEmbed, LinesWithoutATokenHaveAVector) {
+  const std::vector<std::string> empty = {"",         " \t",     "\xe2\x80\x8b", "\xe3\x80\x80",
+                                          "\xcc\xb0", "\xee\x80\x80", "\x1a",         "\r"};
+  std::string texts = "the cat\n";
+  for (const std::string& text : empty) texts += text + "\n";
+  texts += "dog\n";
+  const Result result = program({"embed", write("texts", texts)});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.err, "");
+  const std::vector<json> all = lines(result.out);
+  ASSERT_EQ(all.size(), empty.size() + 2);
+  for (std::size_t i = 1; i <= empty.size(); ++i) {
+    EXPECT_EQ(all[i].at("embedding"), all[1].at("embedding")) << i;
+    EXPECT_FALSE(all[i].contains("line"));
+  }
+  EXPECT_NE(all[0].at("embedding"), all[1].at("embedding"));
+
+  const Result skipped = program({"embed", "--skip-empty", path("texts")});
+  ASSERT_EQ(skipped.code, 0);
+  EXPECT_EQ(skipped.err, "manyheads embed: 8 of 10 lines left out: they have no token\n");
+  const std::vector<json> others = lines(skipped.out);
+  ASSERT_EQ(others.size(), 2u);
+  EXPECT_EQ(others[0].at("line"), 1);
+  EXPECT_EQ(others[1].at("line"), 10);
+  EXPECT_EQ(others[0].at("embedding"), all[0].at("embedding"));
+  EXPECT_EQ(others[1].at("embedding"), all.back().at("embedding"));
+
+  const Result file = program({"embed", "--skip-empty", path("texts"), "-o", path("e"), "--json"});
+  ASSERT_EQ(file.code, 0);
+  EXPECT_EQ(json::parse(file.out).at("texts"), 2);
+  EXPECT_EQ(json::parse(file.out).at("left_out"), 8);
+  EXPECT_EQ(json::parse(file.out).at("cut"), 0);
+  const SafetensorsFile written = load_safetensors(path("e"));
+  EXPECT_EQ(written.at("embeddings").shape(), Dims({2, 32}));
+  EXPECT_EQ(written.at("lines").as<std::int64_t>()[1], 10);
+
+  // A prompt is no text of the line's own.
+  const Result prompted = program({"embed", "--skip-empty", "--prompt", "the ", path("texts")});
+  EXPECT_EQ(lines(prompted.out).size(), 2u);
+  // Nothing but such lines.
+  EXPECT_EQ(program({"embed", "--skip-empty", "-o", path("none")}, {.in = "\n\n"}).code, 0);
+  EXPECT_EQ(load_safetensors(path("none")).at("embeddings").shape(), Dims({0, 32}));
+}
+
+TEST_F(CliEmbed, SaysOnceHowManyLinesAreCut) {
+  setting("sentence_bert_config.json", R"({"max_seq_length": 6})");
+  const std::string file = write("texts", "the cat\n" + many_words(20) + "\n" + many_words(4) + "\n" + many_words(5) + "\n");
+  const std::string said =
+      "manyheads embed: 2 of 4 lines cut to 6 tokens (max_seq_length of sentence_bert_config.json)\n";
+  const Result result = program({"embed", file});
+  EXPECT_EQ(result.code, 0);
+  EXPECT_EQ(result.err, said);
+  const std::vector<json> all = lines(result.out);
+  EXPECT_EQ(all[1].at("embedding"), all[2].at("embedding"));
+  EXPECT_EQ(all[1].at("embedding"), all[3].at("embedding"));
+  EXPECT_EQ(program({"embed", file, "--truncate", "-o", path("e")}).err, said);
+  EXPECT_TRUE(is_one_line(program({"embed", file, "--no-truncate"}), "line 2 of \"" + file + "\" has 22 tokens, the model takes 6 ("));
+  // A limit beyond the model's positions is theirs.
+  setting("sentence_bert_config.json", R"({"max_seq_length": 1000})");
+  EXPECT_EQ(program({"embed"}, {.in = many_words(60)}).err,
+            "manyheads embed: 1 of 1 lines cut to 40 tokens (max_position_embeddings of config.json)\n");
+  setting("sentence_bert_config.json", R"({"max_seq_length": 1})");
+  EXPECT_TRUE(is_one_line(program({"embed"}, {.in = "cat"}), "sentence_bert_config.json is 1, too few for the 2 special tokens"));
+}
+
+TEST_F(CliEmbed, PromptsAreRefusedByName) {
+  EXPECT_TRUE(is_one_line(program({"embed", "--prompt-name", "q"}, {.in = "cat"}), "there is no prompt \"q\""));
+  EXPECT_EQ(program({"embed", "--prompt-name", "query", "--prompt", "x"}, {.in = "cat"}).code, 2);
+  EXPECT_TRUE(is_one_line(program({"embed", "--prompt", "\xff"}, {.in = "cat"}), "--prompt is not UTF-8"));
+  const std::string prompted = program({"embed", "--prompt", "the "}, {.in = "cat"}).out;
+  EXPECT_EQ(lines(prompted)[0].at("embedding"), lines(program({"embed"}, {.in = "the cat"}).out)[0].at("embedding"));
+  EXPECT_EQ(lines(prompted)[0].at("text"), "cat");
+}
+
+TEST_F(CliEmbed, AByteOrderMarkIsNoText) {
+  const std::string plain = program({"embed"}, {.in = "the cat\nsat\n"}).out;
+  EXPECT_EQ(program({"embed"}, {.in = "\xef\xbb\xbfthe cat\nsat\n"}).out, plain);
+  // Only at the start, and only once.
+  const std::vector<json> all = lines(program({"embed"}, {.in = "\xef\xbb\xbf\xef\xbb\xbfx\n\xef\xbb\xbfy\n"}).out);
+  EXPECT_EQ(all[0].at("text"), "\xef\xbb\xbfx");
+  EXPECT_EQ(all[1].at("text"), "\xef\xbb\xbfy");
+  EXPECT_TRUE(is_one_line(program({"embed"}, {.in = "\xef\xbb\xbf"}), "holds no text"));
+  EXPECT_EQ(lines(program({"embed"}, {.in = "\xef\xbb\xbf\n"}).out)[0].at("text"), "");
+}
+
+TEST_F(CliEmbed, ATokenThatTheModelHasNotNamesTheLine) {
+  const std::filesystem::path file = std::filesystem::path(model()) / "tokenizer.json";
+  json tokenizer = json::parse(std::ifstream(file));
+  tokenizer["model"]["vocab"]["zebra"] = 50;
+  std::ofstream(file) << tokenizer.dump();
+  const Result result = program({"embed"}, {.in = "cat\nthe cat sat\nthe zebra\n"});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_TRUE(is_one_line(result, "line 3 of standard input: tokenizer.json and config.json of \"" + model() +
+                                      "\" do not fit: token id 50, vocab_size is 50"));
+  EXPECT_TRUE(is_one_line(program({"look", "zebra"}), "TEXT: tokenizer.json and config.json"));
+  EXPECT_TRUE(is_one_line(program({"trace", "zebra", "-o", path("t")}), "TEXT: tokenizer.json and config.json"));
+}
+
+// look and trace see the tokens that embed sees.
+TEST_F(CliEmbed, SettingsOfTokensHoldForTheOtherVerbs) {
+  const auto tokens = [&] {
+    EXPECT_EQ(program({"trace", "The CAT", "-o", path("t")}).code, 0);
+    return json::parse(load_safetensors(path("t")).metadata.at("tokens"));
+  };
+  EXPECT_EQ(tokens(), json({"[CLS]", "the", "cat", "[SEP]"}));
+  setting("tokenizer_config.json", R"({"do_lower_case": false})");
+  EXPECT_EQ(tokens(), json({"[CLS]", "[UNK]", "[UNK]", "[SEP]"}));
+  setting("sentence_bert_config.json", R"({"do_lower_case": true, "max_seq_length": 3})");
+  EXPECT_EQ(tokens(), json({"[CLS]", "the", "cat", "[SEP]"}));
+  EXPECT_EQ(json::parse(program({"look", "The CAT", "--json"}).out).at("tokens"), tokens());
+}
+
+// A line of megabytes is read as far as it is needed; one that BERT's tokenizer has no place to cut at is refused.
+TEST_F(CliEmbed, VeryLongLines) {
+  std::string words, blanks(3 << 20, ' ');
+  while (words.size() < (3u << 20)) words += "cat sat ";
+  const Result result = program({"embed"}, {.in = words + "\n" + blanks + "cat\n" + std::string(3 << 20, 'a') + "\n"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.err, "manyheads embed: 1 of 3 lines cut to 40 tokens (max_position_embeddings of config.json)\n");
+  const std::vector<json> short_ones = lines(program({"embed"}, {.in = many_words(38) + "\ncat\nunknown\n"}).out);
+  const std::vector<json> all = lines(result.out);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(all[i].at("embedding"), short_ones[i].at("embedding")) << i;
+  EXPECT_TRUE(is_one_line(program({"embed", "--no-truncate"}, {.in = words}), "has more than 40 tokens"));
+  std::string thai;
+  while (thai.size() < (2u << 20)) thai += "\xe0\xb8\x81";
+  EXPECT_TRUE(is_one_line(program({"embed"}, {.in = "cat\n" + thai}), "line 2 of standard input: more than 1 MiB"));
+}
+
 TEST_F(CliEmbed, BadFilesGetOneLine) {
   EXPECT_TRUE(is_one_line(program({"embed", path("none")}), "No such file"));
   EXPECT_TRUE(is_one_line(program({"embed", model()}), "Is a directory"));
