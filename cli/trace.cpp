@@ -67,7 +67,7 @@ void add_trace(CLI::App& app) {
   verb->add_option("--pair", request->pair, "A second text: the model sees both, as two segments")
       ->transform(plain_text)
       ->type_name("TEXT2");
-  verb->add_flag("--truncate", request->truncate, "Cut a text that is longer than the model takes");
+  verb->add_flag("--truncate", request->truncate, "Cut a text that has more tokens than the model has positions");
   add_common(*verb, request->common);
   verb->footer(
       "Example: manyheads trace \"The black cat sat on the mat.\" --model models/all-MiniLM-L6-v2 -o cat.safetensors");
