@@ -242,7 +242,8 @@ ConstTensorView part_of(const ConstTensorView& view, int axis, std::int64_t firs
 Tensor lse_in_double(const ConstTensorView& q, const ConstTensorView& k, double scale, const TraceOptions& options) {
   Tensor lse(DType::kF32, Dims{q.size(0), q.size(1)});
   float* out = lse.as<float>();
-  base::parallel_for(q.size(0) * q.size(1), options.num_threads, options.executor, [&](std::int64_t i, int) {
+  const std::int64_t rows = q.size(0) * q.size(1);
+  base::parallel_for(rows, base::worker_count(rows, options.num_threads), options.executor, [&](std::int64_t i, int) {
     const std::int64_t head = i / q.size(1);
     const float* query = static_cast<const float*>(q.data()) + head * q.stride(0) + i % q.size(1) * q.stride(1);
     std::vector<double> scores(static_cast<std::size_t>(k.size(1)));
