@@ -373,7 +373,9 @@ void add_dims(CLI::App& app) {
   const auto sizes = whole_number(1, std::int64_t{1} << 24);
   verb->add_option("--d-model", request->d_model, "Numbers a token; default 512")->transform(sizes)->type_name("N");
   verb->add_option("--heads", request->heads, "Head counts to compare; default 1,2,4,8")->type_name("N,N");
-  verb->add_option("--tokens", request->tokens, "Length of the sequence; default 128")->transform(sizes)->type_name("N");
+  verb->add_option("--tokens", request->tokens, "Length of the sequence; default 128")
+      ->transform(sizes)
+      ->type_name("N");
   verb->add_option("--batch", request->batch, "Sequences at once; default 1")->transform(sizes)->type_name("N");
   verb->add_option("--dtype", request->dtype, "Type of weights and tokens: f32 (default), bf16 or f16")
       ->check(CLI::IsMember({"f32", "bf16", "f16"}))

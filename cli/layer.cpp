@@ -40,9 +40,9 @@ std::int64_t columns(const Layer& request, const StateDict& state, const std::st
   const Tensor& weight = need(request.weights_file, state, name);
   const bool square = name == "out_proj.weight";  // sizes that the file does not hold must not be allocated
   if (weight.rank() != 2 || weight.size(0) < 1 || (square && weight.size(0) != weight.size(1))) {
-    throw Error(ErrorCode::kInvalidArgument, name + " in " + base::path_in_quotes(request.weights_file) + " needs the axes " +
-                                                 (square ? "[d_model,d_model]" : "[out,in]") + ", has " +
-                                                 weight.shape().to_string());
+    throw Error(ErrorCode::kInvalidArgument, name + " in " + base::path_in_quotes(request.weights_file) +
+                                                 " needs the axes " + (square ? "[d_model,d_model]" : "[out,in]") +
+                                                 ", has " + weight.shape().to_string());
   }
   return weight.size(1);
 }

@@ -63,7 +63,9 @@ void add_trace(CLI::App& app) {
   verb->add_option("--model", request->model, "Folder with config.json, model.safetensors and tokenizer.json")
       ->required()
       ->type_name("DIR");
-  verb->add_option("-o,--out", request->out, "The safetensors file to write, - for standard output")->required()->type_name("FILE");
+  verb->add_option("-o,--out", request->out, "The safetensors file to write, - for standard output")
+      ->required()
+      ->type_name("FILE");
   verb->add_option("--pair", request->pair, "A second text: the model sees both, as two segments")
       ->transform(plain_text)
       ->type_name("TEXT2");

@@ -324,7 +324,8 @@ kernels::AttentionCall check(const char* function, const ConstTensorView& q, con
   if (paged) {
     const ConstTensorView& table = options.page_table;
     if (table.rank() != 2) {
-      fail(function, base::format("page_table is {}, expected I32 or I64 [B,N] with B = {}", describe(table), call.batch));
+      fail(function,
+           base::format("page_table is {}, expected I32 or I64 [B,N] with B = {}", describe(table), call.batch));
     }
     const std::int64_t columns = table.size(1);
     call.pages = integers(function, "page_table", table, Dims{call.batch, columns});

@@ -14,8 +14,8 @@ void append_utf8(std::string& out, char32_t c);
 // A file of some systems begins with a U+FEFF that is no part of its text.
 std::string_view without_byte_order_mark(std::string_view text) noexcept;
 
-// What must not reach a terminal as it is: the C0 and C1 controls, DEL, the ends of lines and paragraphs, and what turns
-// the direction of writing.
+// What must not reach a terminal as it is: the C0 and C1 controls, DEL, the ends of lines and paragraphs, and what
+// turns the direction of writing.
 bool is_control(char32_t c) noexcept;
 
 // Text fit for a line of its own: control characters as \u001b, what is not UTF-8 as the replacement character.

@@ -226,6 +226,12 @@ TEST(SequenceErrors, PackedSequences) {
   EXPECT_EQ(error({0, 2, 6}, {0, -1, 9}), "attention: cu_seqlens_k[1] is -1, less than 0 before it");
   EXPECT_EQ(error({0, 2, 6}, {0, 9}), "attention: cu_seqlens_k is I64 [2], expected I32 or I64 [3]");
   EXPECT_EQ(error({}, {0, 9}), "attention: cu_seqlens_q is empty, expected [B+1]");
+  // What has not the axes that give the batch is asked for by their names.
+  EXPECT_EQ(error_of([&] {
+              const Strided table = dense(DType::kI32, {2, 3});
+              attention(q.view(), k.view(), k.view(), out.mutable_view(), {.cu_seqlens_q = table.view()});
+            }),
+            "attention: cu_seqlens_q is I32 [2,3], expected I32 or I64 [B+1]");
   EXPECT_TRUE(contains(error({0, 2, 6}, {0, 4, 9}, causal()), "causal with 2 queries and 4 keys in entry 0"));
   const Strided bias_tensor = dense(DType::kF32, {1});
   EXPECT_EQ(error({0, 2, 6}, {0, 4, 9}, bias(bias_tensor.view())),

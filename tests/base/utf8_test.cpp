@@ -35,7 +35,8 @@ TEST(Escaped, LeavesNothingThatATerminalObeys) {
   for (char32_t c = 0; c < 0x2100; ++c) {
     std::string one;
     append_utf8(one, c);
-    const bool obeyed = c < 0x20 || (c >= 0x7f && c <= 0x9f) || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069);
+    const bool obeyed =
+        c < 0x20 || (c >= 0x7f && c <= 0x9f) || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069);
     EXPECT_EQ(escaped(one) == one, !obeyed) << static_cast<unsigned>(c);
   }
   EXPECT_EQ(escaped("\xc2\x9b" "31m\xe2\x80\xae\xe2\x81\xa9"), "\\u009b31m\\u202e\\u2069");

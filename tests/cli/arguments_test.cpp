@@ -80,10 +80,11 @@ TEST(CliArguments, NumbersAreNeverCutToFit) {
   }
   for (const std::string option : {"--scale", "--softcap"}) {
     for (const std::string value : {"1e999", "-1e999", "1e-999", "nan", "inf", "-inf", "0x10", "1,5", "half"}) {
-      expect_usage({"attend", "in", "-o", "out", option, value}, option + ": takes a number that a double holds, got \"" + value);
+      expect_usage({"attend", "in", "-o", "out", option, value},
+                   option + ": takes a number that a double holds, got \"" + value);
     }
   }
-  for (const std::string value : {"99999999999999999999,0", "0,99999999999999999999", "nan,0", "1e9,0", ",", "0,", "0,0,0"}) {
+  for (const std::string value : {"99999999999999999999.0", "0.99999999999999999999", "nan.0", "1e9.0", ".", "0.", "0"}) {
     expect_usage({"look", "the", "--model", "m", "--head", value}, "--head");
   }
 }
@@ -119,7 +120,7 @@ TEST_F(CliArgumentsOfLook, ATextThatBeginsWithADashGoesBehindTwo) {
   expect_usage({"look", "--model", model(), "--json", "--", "-a", "-b"}, "unknown argument \"-b\"");
   for (const std::string text : {"-hello", "-help", "-oh", "--hello", "-1", "-\xc3\xa9"}) {
     expect_usage({"look", text, "--model", model(), "--json"},
-                 "unknown option \"" + text + "\"; what begins with - and is no option goes behind --: manyheads look ");
+                 "unknown option \"" + text + "\"; what begins with - and is no option goes behind --: manyheads look");
   }
   // Behind -- nothing is an option: in the order they were given.
   expect_usage({"look", "--", "the", "--model", model()}, "unknown argument \"--model\"");

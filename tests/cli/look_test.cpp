@@ -199,9 +199,23 @@ TEST_F(CliLook, OneScreenUnlessMoreIsAskedFor) {
 }
 
 TEST_F(CliLook, ControlCharactersOfTheTextAreNotShown) {
-  const Result result = program({"look", "cat\x1b[31m sat"});
-  ASSERT_EQ(result.code, 0) << result.err;
-  EXPECT_EQ(result.out.find('\x1b'), std::string::npos);
+  // ESC, its one-byte form, and what turns the direction of writing: inside words, where tokens leave them out.
+  const std::string text = "ca\x1b[31mt sa\xc2\x9bt d\xe2\x80\xaeog m\xe2\x81\xa6t";
+  for (const auto& [option, code] : {std::pair{"--truncate", 0}, {"--head=0.0", 0}, {"--link=none,cat", 1}}) {
+    const Result result = program({"look", text, option});
+    EXPECT_EQ(result.code, code) << result.err;
+    for (const char* obeyed : {"\x1b", "\xc2\x9b", "\xe2\x80\xae", "\xe2\x81\xa6"}) {
+      EXPECT_EQ((result.out + result.err).find(obeyed), std::string::npos);
+    }
+  }
+}
+
+TEST_F(CliLook, AByteOrderMarkIsNoPartOfTheText) {
+  const json found = look({"\xef\xbb\xbfthe cat", "--pair", "\xef\xbb\xbfthe dog"});
+  EXPECT_EQ(found.at("text"), "the cat");
+  EXPECT_EQ(found.at("text2"), "the dog");
+  EXPECT_EQ(found.at("words")[0].at("text"), "the");
+  EXPECT_TRUE(is_one_line(program({"look", "\xef\xbb\xbf"}), "TEXT is empty"));
 }
 
 TEST_F(CliLook, ALongTextIsCutOnlyOnRequest) {

@@ -78,8 +78,12 @@ TEST(UnicodeTest, NormalFormKeepsCase) {
 }
 
 TEST(UnicodeTest, Capitals) {
-  for (const char* text : {"Cat", "ÉTÉ", "Σίσυφος", "E\u0301", "Ｃ", "ǅ", "İ"}) EXPECT_TRUE(has_capitals(text)) << text;
-  for (const char* text : {"cat", "", "1", "été", "σίσυφος", "straße", "ｃ", "漢"}) EXPECT_FALSE(has_capitals(text)) << text;
+  for (const char* text : {"Cat", "ÉTÉ", "Σίσυφος", "E\u0301", "Ｃ", "ǅ", "İ"}) {
+    EXPECT_TRUE(has_capitals(text)) << text;
+  }
+  for (const char* text : {"cat", "", "1", "été", "σίσυφος", "straße", "ｃ", "漢"}) {
+    EXPECT_FALSE(has_capitals(text)) << text;
+  }
 }
 
 }  // namespace
