@@ -229,7 +229,8 @@ TEST(SequenceErrors, PackedSequences) {
   // What has not the axes that give the batch is asked for by their names.
   EXPECT_EQ(error_of([&] {
               const Strided table = dense(DType::kI32, {2, 3});
-              attention(q.view(), k.view(), k.view(), out.mutable_view(), {.cu_seqlens_q = table.view()});
+              const Strided keys = dense(DType::kF32, {1, 1, 9, 8});
+              attention(q.view(), keys.view(), keys.view(), out.mutable_view(), {.cu_seqlens_q = table.view()});
             }),
             "attention: cu_seqlens_q is I32 [2,3], expected I32 or I64 [B+1]");
   EXPECT_TRUE(contains(error({0, 2, 6}, {0, 4, 9}, causal()), "causal with 2 queries and 4 keys in entry 0"));
