@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <cmath>
+#include <set>
 #include <string_view>
 
 #include "base/format.hpp"
@@ -59,6 +60,7 @@ Arguments read_arguments(const CLI::App& verb, const std::vector<std::string>& g
   Arguments arguments;
   std::vector<std::string> rest;
   bool behind = false;  // --
+  std::set<const CLI::Option*> seen;
   for (std::size_t i = 0; i < given.size(); ++i) {
     const std::string& word = given[i];
     if (word == "--") {
@@ -89,6 +91,8 @@ Arguments read_arguments(const CLI::App& verb, const std::vector<std::string>& g
       }
     }
     if (named.value.empty()) throw UsageError(named.name + " needs a value, got \"\"");
+    const bool once = option->get_multi_option_policy() == CLI::MultiOptionPolicy::Throw;
+    if (!seen.insert(option).second && once) throw UsageError(option->get_name() + " is given twice");
     arguments.words.push_back(named.value);
   }
   const auto most = static_cast<std::size_t>(most_positionals(verb));

@@ -20,7 +20,8 @@ struct Arguments {
 
 // Reads what stands behind the verb. An option is known by its whole name, "-o FILE", "-oFILE" or "--out=FILE"; its
 // value may begin with "-" but is no other option's name; behind "--" nothing is an option. Throws UsageError for an
-// option that there is not, a flag with a value, an option without one or with an empty one, and a word too many.
+// option that there is not or that is given twice, a flag with a value, an option without one or with an empty one, and
+// a word too many.
 Arguments read_arguments(const CLI::App& verb, const std::vector<std::string>& given);
 
 // For Option::transform: a whole number within bounds, or any finite number. CLI11 itself reads "010" as 8 and takes

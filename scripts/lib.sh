@@ -10,6 +10,16 @@ die() {
   exit 1
 }
 
+# die_of_signals: a shell's loop goes on after a script that exits on Ctrl-C, and ends after one that dies of it. What
+# EXIT is trapped with runs before.
+die_of_signals() {
+  local signal
+  for signal in INT TERM; do
+    # shellcheck disable=SC2064
+    trap "trap - $signal; kill -$signal \$\$" "$signal"
+  done
+}
+
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # The oldest Rust that builds tokenizers/, as its manifest says.

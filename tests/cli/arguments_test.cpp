@@ -99,6 +99,8 @@ TEST(CliArguments, AnUnknownOptionIsNamedAlone) {
   expect_usage({"dims", "--nothing", "--json"}, "unknown option \"--nothing\"; see manyheads dims --help");
   expect_usage({"dims", "-x", "--json"}, "unknown option \"-x\";");
   expect_usage({"dims", "--json=1"}, "--json takes no value, got \"1\"");
+  expect_usage({"dims", "--batch", "1", "--batch", "2"}, "--batch is given twice");
+  expect_usage({"attend", "in", "-o", "a", "--out=b"}, "--out is given twice");
   expect_usage({"dims", "a", "b"}, "unknown argument \"a\"");
   expect_usage({"look", "a", "b", "--model", "m"}, "unknown argument \"b\"");
   expect_usage({"look", "a", "--\x1b[31m", "--model", "m"}, "unknown option \"--\\u001b[31m\"");
