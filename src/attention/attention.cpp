@@ -206,7 +206,8 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
                               [&](std::int64_t begin, std::int64_t end, bool) { keys += end - begin; });
     if (!base::add(e.blocks, runs, &e.blocks)) e.blocks = std::numeric_limits<std::int64_t>::max();
     if (!base::add(e.skipped_blocks, runs - read, &e.skipped_blocks)) e.skipped_blocks = e.blocks;
-    e.flop += 2.0 * static_cast<double>(call.d + call.dv) * static_cast<double>(tile.rows) * static_cast<double>(keys);
+    e.flop +=
+        2.0 * static_cast<double>(call.d + call.dv) * static_cast<double>(tile.rows) * static_cast<double>(keys);
   }
   double q_rows = 0;
   double kv_rows = 0;

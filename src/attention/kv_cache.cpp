@@ -58,16 +58,20 @@ class Pool {
   enum Part { kKeys, kValues };
 
   Pool(const KVCacheOptions& options, std::int64_t page_size)
-      : heads_(options.num_kv_heads), widths_{options.head_dim, options.value_dim}, type_(options.dtype), size_(page_size) {
+      : heads_(options.num_kv_heads),
+        widths_{options.head_dim, options.value_dim},
+        type_(options.dtype),
+        size_(page_size) {
     std::int64_t end = 0;
-    const auto take = [&](std::int64_t width, std::int64_t element) {
+    const auto take = [&](std::int64_t width, std::int64_t element_bytes) {
       const std::int64_t begin = end;
-      std::int64_t bytes = element;
+      std::int64_t bytes = element_bytes;
       for (const std::int64_t factor : {heads_, size_, width}) fits_ = fits_ && base::multiply(bytes, factor, &bytes);
       fits_ = fits_ && base::add(bytes, kLine - 1, &bytes) && base::add(begin, bytes / kLine * kLine, &end);
       return begin;
     };
-    for (const Part part : {kKeys, kValues}) places_[part] = take(widths_[part], static_cast<std::int64_t>(size_of(type_)));
+    const auto element = static_cast<std::int64_t>(size_of(type_));
+    for (const Part part : {kKeys, kValues}) places_[part] = take(widths_[part], element);
     if (type_ == DType::kI8) {
       for (const Part part : {kKeys, kValues}) scale_places_[part] = take(1, sizeof(float));
     }
@@ -281,8 +285,9 @@ KVCache::KVCache(const KVCacheOptions& options) {
   KVCacheOptions checked = options;
   checked.value_dim = value_dim;
   if (options.page_size > kMostTokens || !Pool(checked, std::max(options.page_size, kFirstRoom)).can_be()) {
-    fail("KVCache", base::format("num_kv_heads {}, head_dim {}, value_dim {}, page_size {}: a page is more than memory holds",
-                                 options.num_kv_heads, options.head_dim, value_dim, options.page_size),
+    fail("KVCache",
+         base::format("num_kv_heads {}, head_dim {}, value_dim {}, page_size {}: a page is more than memory holds",
+                      options.num_kv_heads, options.head_dim, value_dim, options.page_size),
          ErrorCode::kOutOfMemory);
   }
   state_ = std::make_unique<State>(checked);
@@ -383,7 +388,8 @@ void KVCache::append(Sequence sequence, ConstTensorView k, ConstTensorView v) {
   }
   if (!replaced || replaced->pages() == 0) {
     for (ConstTensorView* view : {&k, &v}) {
-      const std::uintptr_t place = reinterpret_cast<std::uintptr_t>(view->data()) - reinterpret_cast<std::uintptr_t>(before);
+      const std::uintptr_t place =
+          reinterpret_cast<std::uintptr_t>(view->data()) - reinterpret_cast<std::uintptr_t>(before);
       if (place >= bytes_before) continue;
       *view = ConstTensorView(s.pool.memory().data() + place, view->dtype(), view->shape(), view->strides());
     }

@@ -197,7 +197,8 @@ Plan plan(const kernels::AttentionCall& call, const kernels::KernelTable& table,
   const double flop = 2.0 * static_cast<double>(call.q_heads) * pairs * width;
   const double bytes = static_cast<double>(call.kv_heads) * keys * width * static_cast<double>(size_of(call.kv_type));
   const std::int64_t chunks = (call.tk + kernels::kChunkKeys - 1) / kernels::kChunkKeys;
-  const double most = static_cast<double>(plan.tiles) * static_cast<double>(split ? std::max<std::int64_t>(chunks, 1) : 1);
+  const double most =
+      static_cast<double>(plan.tiles) * static_cast<double>(split ? std::max<std::int64_t>(chunks, 1) : 1);
   constexpr double kMany = 1e6;  // more than any machine has
   const double useful = std::min({std::max(flop / kFlopPerWorker, bytes / kBytesPerWorker), most, kMany});
   plan.workers = base::worker_count(std::max<std::int64_t>(1, static_cast<std::int64_t>(useful)), options.num_threads);

@@ -207,8 +207,8 @@ Pool& pool() {
   return *current;
 }
 
-// How the calling thread rounds and whether it flushes denormals, on whatever thread a piece of its job runs: another way
-// would give other bits. What the thread had before comes back.
+// How the calling thread rounds and whether it flushes denormals, on whatever thread a piece of its job runs: another
+// way would give other bits. What the thread had before comes back.
 class CallersArithmetic {
  public:
   CallersArithmetic(const std::fenv_t& callers, bool elsewhere) : elsewhere_(elsewhere) {

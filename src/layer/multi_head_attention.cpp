@@ -335,9 +335,8 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   const auto rows_of = [&](const ConstTensorView& all, std::int64_t first, std::int64_t count) {
     Dims shape = all.shape();
     shape[2] = count;
-    const auto* data = static_cast<const std::byte*>(all.data());
-    return TensorView(const_cast<std::byte*>(data) + first * all.stride(2) * static_cast<std::int64_t>(size_of(all.dtype())),
-                      all.dtype(), shape, all.strides());
+    const auto row = first * all.stride(2) * static_cast<std::int64_t>(size_of(all.dtype()));
+    return TensorView(static_cast<std::byte*>(const_cast<void*>(all.data())) + row, all.dtype(), shape, all.strides());
   };
   const auto mask_of = [&](std::int64_t count) {
     return merged.mask(reinterpret_cast<bool*>(memory + allowed_at), floats(bias_at), count);
