@@ -83,7 +83,7 @@ TEST_F(CliEmbedStream, EachLineIsAnsweredWhenItComes) {
   for (const bool blocking : {true, false}) {
     start({}, blocking);
     say("the cat\n");
-    EXPECT_EQ(hear(1).rfind("{\"text\":\"the cat\",", 0), 0u);
+    ASSERT_EQ(hear(1).rfind("{\"text\":\"the cat\",", 0), 0u);
     say("dog\nsat\nmat");  // the last one has not ended yet
     EXPECT_EQ(hear(1).rfind("{\"text\":\"dog\",", 0), 0u);
     EXPECT_EQ(hear(1).rfind("{\"text\":\"sat\",", 0), 0u);
