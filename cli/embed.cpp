@@ -272,7 +272,8 @@ void embed(const Embed& request) {
     const std::size_t first = reader.number() + 1;
     // Whoever waits for an answer gets it: a window ends where nothing more can be read now.
     const auto more = [&](std::size_t bytes) {
-      return texts.empty() || (texts.size() < kWindow && bytes < kWindowBytes && (!request.out.empty() || reader.ready()));
+      if (texts.empty()) return true;
+      return texts.size() < kWindow && bytes < kWindowBytes && (!request.out.empty() || reader.ready());
     };
     std::size_t bytes = 0;
     for (std::string line; more(bytes) && reader.next(&line); bytes += line.size()) texts.push_back(line);

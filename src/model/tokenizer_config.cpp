@@ -114,8 +114,11 @@ Json rebuild(const JsonDocument& tokenizer, const JsonDocument& settings, JsonDo
     refuse_json(model, "type", "\"WordPiece\", as " + settings.place + " names BERT's tokenizer; this");
   }
   JsonDocument vocab = require_object(model, "vocab");
-  const std::map<std::string, std::string> usual = {{"unk_token", "[UNK]"}, {"sep_token", "[SEP]"}, {"pad_token", "[PAD]"},
-                                                    {"cls_token", "[CLS]"}, {"mask_token", "[MASK]"}};
+  const std::map<std::string, std::string> usual = {{"unk_token", "[UNK]"},
+                                                    {"sep_token", "[SEP]"},
+                                                    {"pad_token", "[PAD]"},
+                                                    {"cls_token", "[CLS]"},
+                                                    {"mask_token", "[MASK]"}};
   for (const auto& [key, text] : usual) {
     if (!named.value.contains(key)) named.value[key] = text;
   }

@@ -16,8 +16,8 @@ struct ConfiguredTokenizer {
   std::optional<std::int64_t> model_max_length;  // of tokenizer_config.json, in tokens, special ones counted
 };
 
-// `lower_case` turns all text to small letters first, whatever the files say. Throws Error on what tokenizer_config.json
-// asks for and is not known here: cutting or padding on the left, special tokens split.
+// `lower_case` turns all text to small letters first, whatever the files say. Throws Error on what
+// tokenizer_config.json asks for and is not known here: cutting or padding on the left, special tokens split.
 ConfiguredTokenizer load_tokenizer(const std::filesystem::path& folder, bool lower_case = false);
 
 }  // namespace manyheads::model

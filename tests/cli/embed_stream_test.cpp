@@ -49,7 +49,9 @@ class CliEmbedStream : public TinyModel {
     TinyModel::TearDown();
   }
 
-  void say(const std::string& text) { ASSERT_EQ(::write(in_, text.data(), text.size()), static_cast<ssize_t>(text.size())); }
+  void say(const std::string& text) {
+    ASSERT_EQ(::write(in_, text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  }
   // What has come when `lines` of them have, or nothing more comes for `seconds`.
   std::string hear(std::size_t lines, int seconds = 20) {
     std::string text;

@@ -138,7 +138,8 @@ TEST_F(CliEmbed, BadLinesAreNamed) {
       {"\xef\xbf\n", "line 1 of \"" + path("texts") + "\" is not UTF-8"},
       {"the\n\xff\ncat\n\xff\n\n", "line 2 of"},  // the first of two
       {"", "holds no text"},
-      {"the\n" + many_words(60), "line 2 of \"" + path("texts") + "\" has 62 tokens, the model takes 40 (max_position_embeddings of config.json)"},
+      {"the\n" + many_words(60), "line 2 of \"" + path("texts") +
+                                      "\" has 62 tokens, the model takes 40 (max_position_embeddings of config.json)"},
   };
   for (const Case& test : cases) {
     const std::string file = write("texts", test.text);
@@ -202,7 +203,8 @@ TEST_F(CliEmbed, LinesWithoutATokenHaveAVector) {
 
 TEST_F(CliEmbed, SaysOnceHowManyLinesAreCut) {
   setting("sentence_bert_config.json", R"({"max_seq_length": 6})");
-  const std::string file = write("texts", "the cat\n" + many_words(20) + "\n" + many_words(4) + "\n" + many_words(5) + "\n");
+  const std::string file =
+      write("texts", "the cat\n" + many_words(20) + "\n" + many_words(4) + "\n" + many_words(5) + "\n");
   const std::string said =
       "manyheads embed: 2 of 4 lines cut to 6 tokens (max_seq_length of sentence_bert_config.json)\n";
   const Result result = program({"embed", file});
@@ -212,13 +214,15 @@ TEST_F(CliEmbed, SaysOnceHowManyLinesAreCut) {
   EXPECT_EQ(all[1].at("embedding"), all[2].at("embedding"));
   EXPECT_EQ(all[1].at("embedding"), all[3].at("embedding"));
   EXPECT_EQ(program({"embed", file, "--truncate", "-o", path("e")}).err, said);
-  EXPECT_TRUE(is_one_line(program({"embed", file, "--no-truncate"}), "line 2 of \"" + file + "\" has 22 tokens, the model takes 6 ("));
+  EXPECT_TRUE(is_one_line(program({"embed", file, "--no-truncate"}),
+                          "line 2 of \"" + file + "\" has 22 tokens, the model takes 6 ("));
   // A limit beyond the model's positions is theirs.
   setting("sentence_bert_config.json", R"({"max_seq_length": 1000})");
   EXPECT_EQ(program({"embed"}, {.in = many_words(60)}).err,
             "manyheads embed: 1 of 1 lines cut to 40 tokens (max_position_embeddings of config.json)\n");
   setting("sentence_bert_config.json", R"({"max_seq_length": 1})");
-  EXPECT_TRUE(is_one_line(program({"embed"}, {.in = "cat"}), "sentence_bert_config.json is 1, too few for the 2 special tokens"));
+  EXPECT_TRUE(is_one_line(program({"embed"}, {.in = "cat"}),
+                          "sentence_bert_config.json is 1, too few for the 2 special tokens"));
 }
 
 TEST_F(CliEmbed, PromptsAreRefusedByName) {

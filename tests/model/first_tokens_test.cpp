@@ -41,9 +41,9 @@ std::vector<std::int64_t> whole(const Tokenizer& tokenizer, const std::string& t
 // Texts that are long enough to be read in parts, of pieces that make trouble where they meet a cut.
 std::string long_text(std::mt19937& random, std::size_t bytes) {
   static const std::vector<std::string> pieces = {
-      "the", "Cat", "sat ", " ", "\t", "  ", ".", ",", ":", "-", "[", "]", "[MASK]", "[SEP]", "<x>", "<", ">", "caf\xc3\xa9",
-      "cafe\xcc\x81", "\xcc\x81", "\xe4\xb8\xad", "\xe6\x96\x87", "\xe3\x80\x80", "\xe3\x80\x82", "\xe2\x80\x8b", "\x01",
-      "\xd0\x9f\xd1\x80", "\xf0\x9f\x98\x80", "a", "b", "zz", "wine", "\xe1\x84\x92\xe1\x85\xa1", "\xe2\x84\xaa"};
+      "the", "Cat", "sat ", " ", "\t", "  ", ".", ",", ":", "-", "[", "]", "[MASK]", "[SEP]", "<x>", "<", ">",
+      "caf\xc3\xa9", "cafe\xcc\x81", "\xcc\x81", "\xe4\xb8\xad", "\xe6\x96\x87", "\xe3\x80\x80", "\xe3\x80\x82", "\xe2\x80\x8b",
+      "\x01", "\xd0\x9f\xd1\x80", "\xf0\x9f\x98\x80", "a", "b", "zz", "wine", "\xe1\x84\x92\xe1\x85\xa1", "\xe2\x84\xaa"};
   std::string text;
   while (text.size() < bytes) {
     const auto kind = random() % 400;
