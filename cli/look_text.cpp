@@ -218,7 +218,7 @@ std::string links_text(const Findings& found, const Painter& paint, int columns)
                       lens::display_width(found.word_names[reading.link.key]) + 3;
     name_columns = std::max(name_columns, std::min(width, columns - 68));
   }
-  std::string out = paint(kBold, "Which heads give a link more than its distance explains?") + " The best three;\n" +
+  std::string out = paint(kBold, "Which heads give a link most, compared with its distance?") + " The best three;\n" +
                     base::format("\"mean\" is what all {} heads give it on average, \"away\" the distance in words.\n",
                                  found.heads.size());
   out += "  " + fit("link", name_columns) + "  away  mean\n";

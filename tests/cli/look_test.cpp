@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <manyheads/safetensors.hpp>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -10,6 +11,7 @@
 
 #include "base/format.hpp"
 #include "lens/roles.hpp"
+#include "lens/trace.hpp"
 #include "tiny_model.hpp"
 
 namespace manyheads::cli_test {
@@ -195,6 +197,23 @@ TEST_F(CliLook, OneScreenUnlessMoreIsAskedFor) {
   for (int head = 0; head < 8; ++head) {
     const std::string name = "\n  " + std::to_string(head / 4) + "." + std::to_string(head % 4) + " ";
     EXPECT_NE(all.find(name), std::string::npos) << name;
+  }
+}
+
+TEST_F(CliLook, ATraceWithoutKeysHasNoMap) {
+  lens::Trace trace;
+  trace.tokens = {"a"};
+  trace.key_length = 0;
+  Tensor q(DType::kF32, {1, 1, 1}), lse(DType::kF32, {1, 1});
+  lse.as<float>()[0] = -std::numeric_limits<float>::infinity();
+  trace.layers.push_back({q.cview(), q.cview(), lse.cview(), {}, {}, {}, {q, q, lse}});
+  lens::save_trace(path("none.safetensors"), trace);
+  for (const std::vector<std::string>& more : {std::vector<std::string>{}, {"--head", "0.0"}, {"--all"}, {"--json"}}) {
+    std::vector<std::string> arguments = {"look", "--trace", path("none.safetensors")};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Result result = run(arguments);
+    EXPECT_EQ(result.code, 0) << result.err;
+    EXPECT_EQ(result.out.find("There is no token to look at") != std::string::npos, more.size() == 2) << result.out;
   }
 }
 
