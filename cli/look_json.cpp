@@ -84,10 +84,15 @@ Json heads_json(const Findings& found) {
                            {"weight", number(link.weight)},
                            {"offset_mean", number(link.offset_mean)}});
     }
+    Json links = Json::array();
+    for (const lens::WeighedLink& link : reading.asked) {
+      links.push_back({{"weight", number(link.weight)}, {"offset_mean", number(link.offset_mean)}});
+    }
     list.push_back({{"layer", reading.layer},
                     {"head", reading.head},
                     {"scores", scores_json(reading.scores)},
                     {"roles", roles},
+                    {"links", links},
                     {"strongest", strongest}});
   }
   return list;

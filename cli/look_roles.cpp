@@ -27,8 +27,11 @@ const lens::ScoreRule* told_by(const lens::HeadReading& reading) {
   return nullptr;
 }
 
+// "[CLS]", or a word of the text that nobody would know by its name alone.
 std::string first_token(const Findings& found) {
-  return found.trace.tokens.empty() ? "" : lens::printable(found.trace.tokens.front());
+  const lens::Trace& trace = found.trace;
+  const bool special = !trace.words.empty() && trace.words.front() < 0;
+  return special ? lens::printable(trace.tokens.front()) : "the first token";
 }
 
 // "[SEP]", or what the marks are where there are several kinds.
@@ -70,7 +73,7 @@ std::string plain_words(const Findings& found, const lens::HeadReading& reading,
     case ScoreId::kSelf: return gives("the token itself");
     case ScoreId::kPrevious: return gives("the token before");
     case ScoreId::kNext: return gives("the next token");
-    case ScoreId::kFirst: return gives(first_token(found) + ", the first token");
+    case ScoreId::kFirst: return gives(first_token(found));
     case ScoreId::kSeparator: return gives(marks);
     case ScoreId::kPunctuation: return gives("punctuation");
     case ScoreId::kDuplicateTokenMul: return gives("earlier copies of the same token");
@@ -80,7 +83,7 @@ std::string plain_words(const Findings& found, const lens::HeadReading& reading,
                           *score.place, but, 100 * *score.value);
     case ScoreId::kSink: {
       const std::string token = lens::printable(found.trace.tokens[static_cast<std::size_t>(*score.place)]);
-      return gives(*score.place == 0 ? token + ", the first token"
+      return gives(*score.place == 0 ? first_token(found)
                                      : base::format("{} (token {} from 0), counting that token and those behind it",
                                                     token, *score.place));
     }

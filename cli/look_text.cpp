@@ -256,15 +256,19 @@ std::string legend(const Painter& paint, int columns) {
 
 std::string one_head(const Findings& found, const Shown& shown, const Painter& paint, int columns, bool colour) {
   const lens::HeadReading& reading = find_head(found, *shown.head);
+  const auto listed = [&](const std::vector<lens::WeighedLink>& links) {
+    std::vector<std::string> pieces;
+    for (const lens::WeighedLink& link : links) pieces.push_back(link_text(found, link, 14) + ",");
+    if (!pieces.empty()) pieces.back().pop_back();
+    return flow(pieces, columns, 2);
+  };
   std::string out = paint(kBold, base::format("Head {}.{}", reading.layer, reading.head));
-  if (!reading.strongest.empty()) {
-    std::vector<std::string> links;
-    for (const lens::WeighedLink& link : reading.strongest) links.push_back(link_text(found, link, 14) + ",");
-    links.back().pop_back();
-    out += ", and the links that stand out most from their distance in it:\n" + flow(links, columns, 2);
+  if (reading.strongest.empty()) {
+    out += '\n';
   } else {
-    out += "\n";
+    out += ", and the links that stand out most from their distance in it:\n" + listed(reading.strongest);
   }
+  if (!reading.asked.empty()) out += "What it gives to the links above:\n" + listed(reading.asked);
   if (!reading.scores.roles.empty()) out += "On average over the tokens, of the attention of each, it\n";
   std::string said;
   for (const lens::ScoreRule* rule : reading.scores.roles) {

@@ -133,7 +133,8 @@ LinkReader::LinkReader(const std::vector<Word>& words, std::vector<Link> asked, 
       num_strongest_(num_strongest),
       row_(words.size()),
       weights_(links_.size()) {
-  const bool pair = !words.empty() && words.front().sequence != words.back().sequence;
+  const bool pair = std::any_of(words.begin(), words.end(),
+                                [&](const Word& word) { return word.sequence != words.front().sequence; });
   if (!words.empty()) offsets_.resize((2 * words.size() - 1) * (pair ? 2 : 1));
 }
 

@@ -324,6 +324,11 @@ TEST_F(CliLook, MiniLmAgreesWithTheGoldenWeights) {
     if (i == 0) {
       EXPECT_EQ(base::format("1.8 {:.2f} {:.2f}", weight(1, 8, query, key), means[1][8]), "1.8 0.39 0.69");
     }
+    for (const json& head : found.at("heads")) {
+      const auto l = head.at("layer").get<std::size_t>(), h = head.at("head").get<std::size_t>();
+      EXPECT_NEAR(head.at("links")[i].at("weight").get<double>(), weight(l, h, query, key), 1e-5);
+      EXPECT_NEAR(head.at("links")[i].at("offset_mean").get<double>(), means[l][h], 1e-5);
+    }
     const json& link = found.at("links")[i];
     EXPECT_NEAR(link.at("mean").get<double>(), sum / 72, 1e-5);
     const json& first = link.at("best")[0];

@@ -172,6 +172,12 @@ TEST(LinkReaderTest, LinksAcrossTwoTextsAreAmongThemselves) {
   EXPECT_EQ(links[1].offset_mean, std::nullopt);
   EXPECT_DOUBLE_EQ(links[2].offset_mean.value(), at(1, 3));
   EXPECT_DOUBLE_EQ(links[3].offset_mean.value(), at(2, 0));
+
+  // Texts that take turns, as a file of another program may have them.
+  const std::vector<Word> turns = {{"a", 0, 1, 0}, {"b", 1, 1, 1}, {"c", 2, 1, 1}, {"d", 3, 1, 0}};
+  const std::vector<WeighedLink> crossing = read(a, n, turns, {{0, 1}, {3, 0}}, 2).asked();
+  EXPECT_DOUBLE_EQ(crossing[0].offset_mean.value(), at(2, 3));
+  EXPECT_EQ(crossing[1].offset_mean, std::nullopt);
 }
 
 TEST(LinkReaderTest, TheStrongestStandOutFromTheirOffset) {
