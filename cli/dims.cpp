@@ -210,10 +210,11 @@ bool same_work(const Step& a, const Step& b) { return a.flop == b.flop && a.byte
 std::string work_text(const DimsRequest& request, const std::vector<Cut>& cuts,
                       const std::optional<MachineLimits>& limits) {
   std::string text =
-      "\n" + paragraph(base::format("Work for batch {}, {} tokens, {}; each step reads its inputs and writes its outputs "
-                                    "once.",
-                                    request.batch, request.tokens, request.dtype),
-                       kColumns, 0);
+      "\n" +
+      paragraph(base::format("Work for batch {}, {} tokens, {}; each step reads its inputs and writes its outputs "
+                             "once.",
+                             request.batch, request.tokens, request.dtype),
+                kColumns, 0);
   if (limits) {
     text += paragraph(
         base::format("This machine, measured now ({}, threads: {}): {:.0f} GFLOP/s of FMA, {:.1f} GB/s from memory. "
@@ -261,10 +262,11 @@ std::string to_text(const DimsRequest& request, const std::vector<Cut>& cuts,
   const std::int64_t e = request.d_model;
   std::string text = paragraph(base::format("{} numbers a token, cut into {}.", e, list), kColumns, 0);
   text += paragraph(
-      base::format("Each head attends on its own slice; the slices are put side by side again and mixed by W_o. More heads "
-                   "are more patterns, each seen through fewer numbers. For any number of heads W_q, W_k, W_v and W_o are "
-                   "{} each, {} parameters with the biases.",
-                   Dims{e, e}.to_string(), grouped(static_cast<std::int64_t>(parameters(static_cast<double>(e))))),
+      base::format(
+          "Each head attends on its own slice; the slices are put side by side again and mixed by W_o. More heads "
+          "are more patterns, each seen through fewer numbers. For any number of heads W_q, W_k, W_v and W_o are "
+          "{} each, {} parameters with the biases.",
+          Dims{e, e}.to_string(), grouped(static_cast<std::int64_t>(parameters(static_cast<double>(e))))),
       kColumns, 0);
   text += "\n" + shapes_text(request, whole) + work_text(request, whole, limits);
   for (const Cut& cut : cuts) {
@@ -273,9 +275,10 @@ std::string to_text(const DimsRequest& request, const std::vector<Cut>& cuts,
   const bool textbook =
       e == 512 && std::any_of(cuts.begin(), cuts.end(), [](const Cut& cut) { return cut.heads == 8; });
   if (textbook) {
-    text += "\n" + paragraph("A known textbook example with these numbers computes d_model // num_heads without a check, "
-                             "and its comment counts 4 subspaces where its code makes 8.",
-                             kColumns, 0);
+    text += "\n" + paragraph(
+                       "A known textbook example with these numbers computes d_model // num_heads without a check, "
+                       "and its comment counts 4 subspaces where its code makes 8.",
+                       kColumns, 0);
   }
   return text;
 }

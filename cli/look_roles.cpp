@@ -50,15 +50,22 @@ std::string separators(const Findings& found) {
 std::string told(const Findings& found, ScoreId id, bool one) {
   const std::string s = one ? "s" : "";
   switch (id) {
-    case ScoreId::kFirst: return "rest" + s + " on " + first_token(found);
-    case ScoreId::kSeparator: return "rest" + s + " on " + separators(found);
-    case ScoreId::kPunctuation: return "rest" + s + " on punctuation";
+    case ScoreId::kFirst:
+      return "rest" + s + " on " + first_token(found);
+    case ScoreId::kSeparator:
+      return "rest" + s + " on " + separators(found);
+    case ScoreId::kPunctuation:
+      return "rest" + s + " on punctuation";
     case ScoreId::kPrevious:
       return "look" + s + " at the token before (" + (one ? "the previous-word head)" : "previous-word heads)");
-    case ScoreId::kNext: return "look" + s + " at the next token (" + (one ? "the next-word head)" : "next-word heads)");
-    case ScoreId::kSelf: return "look" + s + " at the token itself";
-    case ScoreId::kDuplicateTokenMul: return "look" + s + " at earlier copies of the same token";
-    default: return "spread" + s + " as wide as an even share over 45 tokens or more";
+    case ScoreId::kNext:
+      return "look" + s + " at the next token (" + (one ? "the next-word head)" : "next-word heads)");
+    case ScoreId::kSelf:
+      return "look" + s + " at the token itself";
+    case ScoreId::kDuplicateTokenMul:
+      return "look" + s + " at earlier copies of the same token";
+    default:
+      return "spread" + s + " as wide as an even share over 45 tokens or more";
   }
 }
 
@@ -70,14 +77,22 @@ std::string plain_words(const Findings& found, const lens::HeadReading& reading,
   const std::string marks = separators(found);
   const std::string but = marks.empty() ? "" : " (" + marks + " left out)";
   switch (rule.id) {
-    case ScoreId::kSelf: return gives("the token itself");
-    case ScoreId::kPrevious: return gives("the token before");
-    case ScoreId::kNext: return gives("the next token");
-    case ScoreId::kFirst: return gives(first_token(found));
-    case ScoreId::kSeparator: return gives(marks);
-    case ScoreId::kPunctuation: return gives("punctuation");
-    case ScoreId::kDuplicateTokenMul: return gives("earlier copies of the same token");
-    case ScoreId::kConfidence: return gives("the token that it weighs most" + but);
+    case ScoreId::kSelf:
+      return gives("the token itself");
+    case ScoreId::kPrevious:
+      return gives("the token before");
+    case ScoreId::kNext:
+      return gives("the next token");
+    case ScoreId::kFirst:
+      return gives(first_token(found));
+    case ScoreId::kSeparator:
+      return gives(marks);
+    case ScoreId::kPunctuation:
+      return gives("punctuation");
+    case ScoreId::kDuplicateTokenMul:
+      return gives("earlier copies of the same token");
+    case ScoreId::kConfidence:
+      return gives("the token that it weighs most" + but);
     case ScoreId::kPositional:
       return base::format("weighs the token at {:+d} most{}, for {:.0f} % of the tokens that have one there",
                           *score.place, but, 100 * *score.value);
@@ -87,7 +102,8 @@ std::string plain_words(const Findings& found, const lens::HeadReading& reading,
                                      : base::format("{} (token {} from 0), counting that token and those behind it",
                                                     token, *score.place));
     }
-    default: return base::format("spreads as wide as an even share over {:.0f} tokens", std::exp(*score.value));
+    default:
+      return base::format("spreads as wide as an even share over {:.0f} tokens", std::exp(*score.value));
   }
 }
 
@@ -116,9 +132,11 @@ std::string heads_by_role(const Findings& found, int columns, int lines) {
     out += flow(names, columns, 2);
   }
   if (grouped > 0) {
-    out = paragraph("What does each head do with this text? What it rests on or looks at gets more than half of its attention, on "
-                    "average over the tokens; each head stands once.",
-                    columns, 0) +
+    out = paragraph(
+              "What does each head do with this text? What it rests on or looks at gets more than half of its "
+              "attention, on "
+              "average over the tokens; each head stands once.",
+              columns, 0) +
           out;
   }
 
@@ -140,17 +158,17 @@ std::string heads_by_role(const Findings& found, int columns, int lines) {
   int width = 0;
   for (const lens::HeadReading* reading : rest) {
     const std::string name = base::format("{}.{}", reading->layer, reading->head);
-    cells.push_back(fit(name, static_cast<int>(name_columns) + 1) + link_text(found, reading->strongest[0], word_columns));
+    cells.push_back(fit(name, static_cast<int>(name_columns) + 1) +
+                    link_text(found, reading->strongest[0], word_columns));
     width = std::max(width, lens::display_width(cells.back()));
   }
   width += 1;
   const auto across = static_cast<std::size_t>(std::max(1, (columns - 1) / width));
   const auto room = static_cast<std::size_t>(std::max(kFewestLines, lines - num_lines(out) - 3));
   const std::size_t shown = std::min(rest.size(), room * across);
-  out += paragraph(
-      base::format("The {}{} head{}, each with the link that stands out most from its distance:",
-                   grouped > 0 ? "other " : "", rest.size(), rest.size() == 1 ? "" : "s"),
-      columns, 0);
+  out += paragraph(base::format("The {}{} head{}, each with the link that stands out most from its distance:",
+                                grouped > 0 ? "other " : "", rest.size(), rest.size() == 1 ? "" : "s"),
+                   columns, 0);
   for (std::size_t i = 0; i < shown; ++i) {
     out += (i % across == 0 ? "  " : "") + fit(cells[i], width);
     if (i % across + 1 == across || i + 1 == shown) {

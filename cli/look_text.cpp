@@ -91,8 +91,9 @@ std::string token_notes(const lens::Trace& trace, int columns) {
   const auto occurs = [&](const char* token) {
     return std::find(trace.tokens.begin(), trace.tokens.end(), token) != trace.tokens.end();
   };
-  const bool pieces = std::any_of(trace.tokens.begin(), trace.tokens.end(),
-                                  [](const std::string& token) { return token.size() > 2 && token.rfind("##", 0) == 0; });
+  const bool pieces = std::any_of(trace.tokens.begin(), trace.tokens.end(), [](const std::string& token) {
+    return token.size() > 2 && token.rfind("##", 0) == 0;
+  });
   std::string text;
   if (occurs("[CLS]")) text += "[CLS]: the model's mark before all text. ";
   if (occurs("[SEP]")) text += "[SEP]: its mark at the end of a text. ";
@@ -167,7 +168,8 @@ Example example_of(const Findings& found, const Shown& shown) {
   Example example;
   for (const lens::HeadReading& head : found.heads) {
     if (shown.head && (head.layer != shown.head->layer || head.head != shown.head->head)) continue;
-    if (head.strongest.empty() || (example.link != nullptr && !ranks_before(head.strongest[0], *example.link))) continue;
+    if (head.strongest.empty() || (example.link != nullptr && !ranks_before(head.strongest[0], *example.link)))
+      continue;
     example = {&head, &head.strongest[0]};
   }
   return example;
@@ -180,13 +182,15 @@ std::string how_to_read(const Findings& found, const Example& shown, int columns
   const lens::WeighedLink* example = shown.link;
   const auto word = [&](std::size_t w) { return base::format("\"{}\"", short_name(found, w, 20)); };
   std::string text = base::format(
-      "How to read it: \"{}.{} {}\" says that head {} of layer {} (both counted from 0) gives {:.2f} of the attention of "
+      "How to read it: \"{}.{} {}\" says that head {} of layer {} (both counted from 0) gives {:.2f} of the attention "
+      "of "
       "{} to {}.",
       reader->layer, reader->head, link_text(found, *example, 20), reader->head, reader->layer, example->weight,
       word(example->link.query), word(example->link.key));
   text += example->offset_mean
-              ? base::format(" In brackets: what it gives on average, from the other words, to the word at the same "
-                             "distance. The more the first number exceeds it, the less distance alone explains the link.")
+              ? base::format(
+                    " In brackets: what it gives on average, from the other words, to the word at the same "
+                    "distance. The more the first number exceeds it, the less distance alone explains the link.")
               : " In brackets would stand what it gives, from the other words, to the word at the same distance; a - "
                 "says that no other word has one.";
   if (found.trace.text2) text += " Links within a text and links across the two are averaged apart.";
@@ -309,10 +313,10 @@ void print_findings(const Findings& found, const Shown& shown) {
     out += legend(paint, columns);
   }
   if (!shown.head && !found.heads.empty()) {
-    out += base::format("One text is an anecdote: try others before you name a head.\n"
-                        "One head as a heat map: --head {}.{}. Every head: --all. Formulas: --legend.\n",
-                        example.head == nullptr ? 0 : example.head->layer,
-                        example.head == nullptr ? 0 : example.head->head);
+    out += base::format(
+        "One text is an anecdote: try others before you name a head.\n"
+        "One head as a heat map: --head {}.{}. Every head: --all. Formulas: --legend.\n",
+        example.head == nullptr ? 0 : example.head->layer, example.head == nullptr ? 0 : example.head->head);
   }
   print(out);
 }

@@ -83,10 +83,10 @@ class LinkReader {
   std::vector<Link> links_;
   std::size_t num_strongest_;
   std::int64_t token_ = 0;
-  std::size_t word_ = 0;            // whose rows come now, or next
-  std::vector<double> row_;         // what that word gives to each word
-  std::vector<double> weights_;     // of links_
-  std::vector<Offset> offsets_;     // of links in one text, then of those across, by key - query + words - 1
+  std::size_t word_ = 0;         // whose rows come now, or next
+  std::vector<double> row_;      // what that word gives to each word
+  std::vector<double> weights_;  // of links_
+  std::vector<Offset> offsets_;  // of links in one text, then of those across, by key - query + words - 1
 };
 
 }  // namespace manyheads::lens

@@ -404,9 +404,9 @@ void trace_rows(const Trace& trace, std::size_t layer_index, std::int64_t head, 
   const TraceLayer& layer = trace.layers[layer_index];
   const bool fits = weights.rank() == 2 && weights.size(1) == trace.num_keys();
   if (!fits || first_query < 0 || first_query > trace.num_queries() - weights.size(0)) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "trace_rows: weights is " + weights.shape().to_string() + " from query " + std::to_string(first_query) +
-                    " on, [queries,keys] is " + Dims({trace.num_queries(), trace.num_keys()}).to_string());
+    throw Error(ErrorCode::kInvalidArgument, "trace_rows: weights is " + weights.shape().to_string() + " from query " +
+                                                 std::to_string(first_query) + " on, [queries,keys] is " +
+                                                 Dims({trace.num_queries(), trace.num_keys()}).to_string());
   }
   const std::int64_t rows = weights.size(0);
   AttentionOptions options;

@@ -89,7 +89,8 @@ TEST(CliDims, WhatNoHeadCountChangesIsSaidOnce) {
   const std::string one = run({"dims", "--no-time", "--heads", "8"}).out;
   EXPECT_EQ(count(one, " projections "), 1) << one;
   EXPECT_EQ(count(one, "\n  any "), 0) << one;
-  for (const std::string& text : {many, one, run({"dims", "--heads", "3,7,32", "--d-model", "96", "--tokens", "4"}).out}) {
+  for (const std::string& text :
+       {many, one, run({"dims", "--heads", "3,7,32", "--d-model", "96", "--tokens", "4"}).out}) {
     for (std::size_t begin = 0; begin < text.size();) {
       const std::size_t end = text.find('\n', begin);
       EXPECT_LE(end - begin, 80u) << text.substr(begin, end - begin);
