@@ -62,8 +62,9 @@ void attention(ConstTensorView q, ConstTensorView k, ConstTensorView v, TensorVi
                const AttentionOptions& options = {});
 
 // weights[B,Hq,Tq,Tk] (F32) = exp(score - lse), recomputed from q, k and the lse that attention() gave for the same
-// options. Each row is divided by its own sum with the sink's mass, which takes out the rounding of lse. Forbidden rows
-// are 0. Costs one product more; options.lse is not used. Packed and paged calls are not taken: they have no one Tq and Tk.
+// options. Each row is divided by its own sum with the sink's mass, which takes out the rounding of lse; so an lse that is
+// not the row's own, whatever it holds, gives the weights over these keys all the same. Forbidden rows are 0. Costs one
+// product more; options.lse is not used. Packed and paged calls are not taken: they have no one Tq and Tk.
 void attention_weights(ConstTensorView q, ConstTensorView k, ConstTensorView lse, TensorView weights,
                        const AttentionOptions& options = {});
 

@@ -5,6 +5,7 @@
 
 #include "attention/check.hpp"
 #include "attention/plan.hpp"
+#include "attention/weights.hpp"
 #include "base/aligned_buffer.hpp"
 #include "base/checked.hpp"
 #include "base/format.hpp"
@@ -132,12 +133,18 @@ void attention(ConstTensorView q, ConstTensorView k, ConstTensorView v, TensorVi
 
 void attention_weights(ConstTensorView q, ConstTensorView k, ConstTensorView lse, TensorView weights,
                        const AttentionOptions& options) {
+  attention_detail::weights(q, k, lse, weights, options, nullptr);
+}
+
+void attention_detail::weights(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& lse,
+                               const TensorView& weights, const AttentionOptions& options, float* row_lse) {
   static constexpr const char* kName = "attention_weights";
   kernels::AttentionCall call = check(kName, q, k, nullptr, nullptr, options);
-  attention_detail::check_lse(kName, lse, call);
-  attention_detail::check_weights(kName, weights, call);
-  attention_detail::check_overlap(kName, "weights", weights, "lse", lse);
-  attention_detail::check_inputs(kName, "weights", weights, q, k, nullptr, options);
+  check_lse(kName, lse, call);
+  check_weights(kName, weights, call);
+  check_overlap(kName, "weights", weights, "lse", lse);
+  check_inputs(kName, "weights", weights, q, k, nullptr, options);
+  call.row_lse = row_lse;
   const kernels::KernelTable& table = kernels::active_table();
   const Plan p = plan(call, table, options, false);
   const Memory memory(p, options.workspace);

@@ -39,7 +39,8 @@ struct AttentionCall {
   const void* v = nullptr;
   void* out = nullptr;
   float* lse = nullptr;      // may be null; read by the weights kernel
-  float* weights = nullptr;  // for the weights kernel
+  float* weights = nullptr;  // for the weights kernel, as is
+  float* row_lse = nullptr;  // [B,Hq,Tq]: the lse that it finds; may be null
   DType type = DType::kF32;     // of q
   DType kv_type = DType::kF32;  // of k and v: q's, or I8 with a scale for each key and head
   DType out_type = DType::kF32;

@@ -10,7 +10,9 @@
 #include <map>
 #include <utility>
 
+#include "attention/weights.hpp"
 #include "base/file.hpp"
+#include "base/format.hpp"
 #include "base/parallel.hpp"
 #include "model/json.hpp"
 
@@ -121,9 +123,17 @@ void check_trace(const Trace& trace, const Checker& check) {
                   "offsets of token " + std::to_string(i) + " are " + std::to_string(begin) + " to " +
                       std::to_string(end) + ", its text has " + std::to_string(own.size()) + " bytes");
   }
+  // One character may stand for several tokens; a text that each token has anew would take their product of memory.
+  std::int64_t covered = 0;
+  const auto bytes = static_cast<std::int64_t>(trace.text.size() + (trace.text2 ? trace.text2->size() : 0));
+  for (const auto& [begin, end] : trace.offsets) covered += end - begin;
+  check.require(covered <= 64 * bytes, "offsets give " + std::to_string(covered) + " bytes to tokens of texts of " +
+                                           std::to_string(bytes));
   check.require(std::isfinite(trace.scale), "scale is not finite");
   check.require(std::isfinite(trace.softcap) && trace.softcap >= 0, "softcap must be finite and not negative");
   check.require(trace.window[0] >= -1 && trace.window[1] >= -1, "window needs two numbers of -1 or more");
+  check.require(!trace.causal || trace.alignment != Alignment::kUnspecified || trace.num_queries() == trace.num_keys(),
+                "causal with " + std::to_string(trace.num_queries()) + " queries needs alignment" + keys);
   check.require(trace.key_length >= 0 && trace.key_length <= trace.num_keys(),
                 "key_length is " + std::to_string(trace.key_length) + keys);
 }
@@ -238,6 +248,49 @@ ConstTensorView part_of(const ConstTensorView& view, int axis, std::int64_t firs
   return {static_cast<const float*>(view.data()) + first * view.stride(axis), shape, view.strides()};
 }
 
+double length_of(const float* row, std::int64_t count, std::int64_t stride) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double value = static_cast<double>(row[i * stride]);
+    sum += value * value;
+  }
+  return std::sqrt(sum);
+}
+
+// Throws where a row's lse is not the one, `own`, that q and k give. Each of the two may come of sums in F32 in any
+// order: a score then errs by a rounding of |q| |k| (which no sum of products exceeds) for each of D and some more, the
+// sum over the keys by one for each of them, and what is added and taken to base 2 by a few of lse.
+void check_lse(const Trace& trace, std::size_t layer_index, std::int64_t head, std::int64_t first_query,
+               const std::vector<float>& own) {
+  const TraceLayer& layer = trace.layers[layer_index];
+  const ConstTensorView q = one_head(layer.q, head), k = one_head(layer.k, head / (layer.q.size(0) / layer.k.size(0)));
+  const ConstTensorView lse = one_head(layer.lse, head);
+  const auto row = [](const ConstTensorView& rows, std::int64_t i) {
+    return static_cast<const float*>(rows.data()) + i * rows.stride(2);
+  };
+  const std::int64_t depth = q.size(3);
+  double longest = 0;
+  for (std::int64_t j = 0; j < trace.key_length; ++j) {
+    longest = std::max(longest, length_of(row(k, j), depth, k.stride(3)));
+  }
+  for (std::size_t r = 0; r < own.size(); ++r) {
+    const std::int64_t i = first_query + static_cast<std::int64_t>(r);
+    const double there = static_cast<double>(*row(lse, i)), right = static_cast<double>(own[r]);
+    const double scores = std::fabs(trace.scale) * length_of(row(q, i), depth, q.stride(3)) * longest;
+    const double roundings = static_cast<double>(depth + 16) * scores + 4 * std::fabs(right) +
+                             static_cast<double>(trace.key_length) + 64;
+    const bool same = std::isfinite(right)
+                          ? !(std::fabs(there - right) > 2 * 0x1p-24 * roundings) && !std::isnan(there)
+                          : !std::isfinite(there) && (there < 0) == (right < 0);
+    if (same) continue;
+    throw Error(trace.place.empty() ? ErrorCode::kInvalidArgument : ErrorCode::kMalformedFile,
+                base::format("{}: {} of head {}, row {} is {:.9g}; q and k give {:.9g}, so that the row's weights "
+                             "would add up to {:.9g}",
+                             trace.place.empty() ? "trace_weights" : trace.place, tensor_name(layer_index, "lse"), head,
+                             i, there, right, std::exp(right - there)));
+  }
+}
+
 // log of the sum over all keys of exp(scale q k), [H,T].
 Tensor lse_in_double(const ConstTensorView& q, const ConstTensorView& k, double scale, const TraceOptions& options) {
   Tensor lse(DType::kF32, Dims{q.size(0), q.size(1)});
@@ -335,6 +388,7 @@ Trace load_trace(const std::filesystem::path& path) {
   if (metadata.text("manyheads_trace") != "1") metadata.refuse("manyheads_trace", "1");
 
   Trace trace;
+  trace.place = base::path_in_quotes(file.path);
   trace.tokens = metadata.strings("tokens");
   trace.scale = metadata.number("scale");
   if (metadata.has("model")) trace.model = metadata.text("model");
@@ -380,14 +434,16 @@ Trace load_trace(const std::filesystem::path& path) {
     if (has_tensor(tensor_name(i, "sinks"))) take("sinks", &layer.sinks);
     trace.layers.push_back(std::move(layer));
   }
-  for (const auto& [name, tensor] : file.tensors) {
-    if (name.rfind("layers.", 0) != 0) continue;
+  const auto check_name = [&](const std::string& name) {
+    if (name.rfind("layers.", 0) != 0) return;
     std::size_t index = 0;
     const auto [end, status] = std::from_chars(name.data() + 7, name.data() + name.size(), index);
     check.require(
-        status == std::errc() && index < trace.layers.size(),
+        status == std::errc() && index < trace.layers.size() && name.rfind(tensor_name(index, ""), 0) == 0,
         "tensor " + base::in_quotes(name, 80) + " belongs to no layer: layers.{i}.q counts from 0 without a gap");
-  }
+  };
+  for (const auto& [name, tensor] : file.tensors) check_name(name);
+  for (const auto& [name, type] : file.unsupported) check_name(name);
   trace.key_length =
       metadata.has("key_length") ? metadata.integer("key_length") : static_cast<std::int64_t>(trace.tokens.size());
   check_trace(trace, check);
@@ -440,8 +496,10 @@ void trace_rows(const Trace& trace, std::size_t layer_index, std::int64_t head, 
   const std::int64_t group = layer.q.size(0) / layer.k.size(0);
   const TensorView out(weights.data(), DType::kF32, Dims{1, 1, rows, weights.size(1)},
                        Dims{0, 0, weights.stride(0), weights.stride(1)});
-  attention_weights(part_of(one_head(layer.q, head), 2, first_query, rows), one_head(layer.k, head / group),
-                    part_of(one_head(layer.lse, head), 2, first_query, rows), out, options);
+  std::vector<float> own_lse(static_cast<std::size_t>(rows));
+  attention_detail::weights(part_of(one_head(layer.q, head), 2, first_query, rows), one_head(layer.k, head / group),
+                            part_of(one_head(layer.lse, head), 2, first_query, rows), out, options, own_lse.data());
+  check_lse(trace, layer_index, head, first_query, own_lse);
 }
 
 void trace_weights(const Trace& trace, std::size_t layer, std::int64_t head, TensorView weights, int num_threads) {

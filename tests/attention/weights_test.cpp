@@ -103,6 +103,42 @@ TEST_P(Weights, RowsSumToOneWhateverTheLse) {
   }
 }
 
+TEST_P(Weights, AreThoseOfTheKeysWhateverTheLseHolds) {
+  for (const double sink : {-kInf, 3.0, 500.0, 5000.0}) {
+    for (const std::int64_t tq : {1, 40}) {
+      Call call({.q_heads = 2, .kv_heads = 2, .tq = tq, .tk = 130, .d = 16, .dv = 1});
+      const Strided logits = filled(DType::kF32, {2}, [&](const Index&) { return sink; });
+      call.options.sinks = logits.view();
+      const Strided own = weights_of(call);
+      Strided weights = own;
+      for (const double lse : {0.0, 70.0, -70.0, 1000.0, -1000.0, 1e5, -1e5, 3e38, -3e38, kInf, -kInf, kNaN}) {
+        const Strided foreign = filled(DType::kF32, {1, 2, tq}, [&](const Index&) { return lse; });
+        weights.fill([](const Index&) { return 777.0; });
+        attention_weights(call.q.view(), call.k.view(), foreign.view(), weights.mutable_view(), call.options);
+        for (std::int64_t j = 0; j < 130; ++j) {
+          const double want = element(own.view(), {0, 1, tq - 1, j});
+          EXPECT_NEAR(element(weights.view(), {0, 1, tq - 1, j}), want, 1e-6 * want + 1e-37) << lse << " " << sink;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Weights, ANaNScoreGivesNaN) {
+  for (const std::int64_t from : {0, 1, 79}) {  // all keys, all but one, one
+    Call call({.tq = 3, .tk = 80, .d = 8, .dv = 2});
+    call.k.fill([&](const Index& at) { return at[2] >= from ? kNaN : 0.5; });
+    const Strided weights = weights_of(call);
+    const Strided foreign = filled(DType::kF32, {1, 1, 3}, [&](const Index&) { return 1.0; });
+    Strided other = weights;
+    attention_weights(call.q.view(), call.k.view(), foreign.view(), other.mutable_view(), call.options);
+    for (std::int64_t j = 0; j < 80; ++j) {
+      EXPECT_TRUE(std::isnan(element(weights.view(), {0, 0, 1, j}))) << j;
+      EXPECT_TRUE(std::isnan(element(other.view(), {0, 0, 1, j}))) << j;
+    }
+  }
+}
+
 TEST_P(Weights, WithASinkRowsSumToTheKeysShare) {
   for (const double sink : {-kInf, -50.0, 0.0, 4.0, 90.0}) {
     Call call({.q_heads = 2, .kv_heads = 2, .tq = 20, .tk = 130, .d = 16, .dv = 1});

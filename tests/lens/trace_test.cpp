@@ -59,12 +59,14 @@ std::vector<double> row_scores(const Trace& trace, std::size_t l, std::int64_t h
   return scores;
 }
 
-double row_lse(const Trace& trace, std::size_t l, std::int64_t h, const std::vector<double>& scores) {
-  double sum = 0;
-  for (const double s : scores) sum += std::exp(s);
+double row_lse(const Trace& trace, std::size_t l, std::int64_t h, std::vector<double> scores) {
   const ConstTensorView& sinks = trace.layers[l].sinks;
-  if (sinks.defined()) sum += std::exp(static_cast<double>(static_cast<const float*>(sinks.data())[h]));
-  return std::log(sum);
+  if (sinks.defined()) scores.push_back(static_cast<double>(static_cast<const float*>(sinks.data())[h]));
+  const double largest = scores.empty() ? -kInf : *std::max_element(scores.begin(), scores.end());
+  if (largest == -kInf) return -kInf;
+  double sum = 0;
+  for (const double s : scores) sum += std::exp(s - largest);
+  return largest + std::log(sum);
 }
 
 // `change` sets the mask; lse follows from it.
@@ -166,6 +168,64 @@ TEST(TraceWeightsTest, BiasAndSinks) {
       }
     }));
   }
+}
+
+// What trace_weights says of a head, empty where it gives weights.
+std::string weights_error(const Trace& trace, std::size_t layer = 0, std::int64_t head = 0) {
+  Tensor weights(DType::kF32, {trace.num_queries(), trace.num_keys()});
+  try {
+    trace_weights(trace, layer, head, weights.view(), 1);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), trace.place.empty() ? ErrorCode::kInvalidArgument : ErrorCode::kMalformedFile);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(TraceWeightsTest, AForeignLseIsAnError) {
+  const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  const auto with = [](float lse, const std::function<void(Trace&)>& change = {}) {
+    Trace trace = random_trace({}, change);
+    trace.layers[1].storage[2].as<float>()[1 * 5 + 3] = lse;
+    return trace;
+  };
+  const Trace right = random_trace({});
+  const float own = right.layers[1].storage[2].as<float>()[8];
+  for (const float lse : {0.0f, own - 0.001f, own + 0.001f, own - 90, own + 90, -4100.0f, 4100.0f, 3e38f, -3e38f, inf,
+                          -inf, nan}) {
+    const Trace trace = with(lse);
+    EXPECT_NE(weights_error(trace, 1, 1).find("trace_weights: layers.1.lse of head 1, row 3 is "), std::string::npos)
+        << lse << weights_error(trace, 1, 1);
+    EXPECT_EQ(weights_error(trace, 1, 0), "");
+  }
+  for (const float lse : {0.0f, inf, nan, 3e38f}) {  // rows without a key
+    EXPECT_NE(weights_error(with(lse, [](Trace& trace) { trace.key_length = 0; }), 1, 1), "") << lse;
+  }
+  // The same of another scale, softcap, mask, bias or sink than those that the file tells.
+  for (const std::function<void(Trace&)>& change : std::vector<std::function<void(Trace&)>>{
+           [](Trace& t) { t.scale = 0.51; }, [](Trace& t) { t.softcap = 1; }, [](Trace& t) { t.causal = true; },
+           [](Trace& t) { t.key_length = 4; }, [](Trace& t) { t.window = {0, 0}; },
+           [](Trace& t) { add(t.layers[0], &TraceLayer::sinks, Tensor(DType::kF32, {2})); }}) {
+    Trace trace = random_trace({});
+    EXPECT_EQ(weights_error(trace), "");
+    change(trace);
+    EXPECT_NE(weights_error(trace), "");
+  }
+}
+
+// Large scores round coarsely: the bound follows them.
+TEST(TraceWeightsTest, ItsOwnLseIsNone) {
+  for (const double size : {1e-3, 1.0, 30.0, 1e3, 1e6, 1e12}) {
+    for (const std::int64_t depth : {1, 4, 64, 300}) {
+      const Trace trace = random_trace({4, 2, 9, 9, depth}, [&](Trace& t) { t.scale = size; });
+      for (std::int64_t h = 0; h < 4; ++h) EXPECT_EQ(weights_error(trace, 1, h), "") << size << " " << depth;
+    }
+  }
+  // Scores beyond F32 give NaN, and an lse that is none.
+  Trace trace = random_trace({}, [&](Trace& t) {
+    for (TraceLayer& layer : t.layers) std::fill_n(layer.storage[0].as<float>(), 40, std::nanf(""));
+  });
+  EXPECT_EQ(weights_error(trace), "");
 }
 
 TEST(TraceWeightsTest, NoSuchHeadOrShapeIsAnError) {
@@ -288,6 +348,15 @@ TEST_F(TraceFileTest, OnlyTokensAndScaleAreNeeded) {
   EXPECT_TRUE(kinds.punctuation[3]);
 }
 
+TEST_F(TraceFileTest, AForeignLseNamesTheFile) {
+  Trace trace = random_trace({});
+  trace.layers[0].storage[2].as<float>()[6] = 0;
+  save_trace(path(), trace);
+  const std::string error = weights_error(load_trace(path()), 0, 1);
+  EXPECT_EQ(error.find("\"" + path().string() + "\": layers.0.lse of head 1, row 1 is 0; q and k give "), 0u) << error;
+  EXPECT_NE(error.find("would add up to "), std::string::npos) << error;
+}
+
 TEST_F(TraceFileTest, EachMalformationIsItsOwnError) {
   save_trace(path(), random_trace({}));
   const SafetensorsFile good = load_safetensors(path());
@@ -334,6 +403,29 @@ TEST_F(TraceFileTest, EachMalformationIsItsOwnError) {
       {"belongs to no layer", [](Tensors& t, Metadata&) { t.erase("layers.0.q"); }},
       {"belongs to no layer", [](Tensors& t, Metadata&) { t["layers.x.q"] = t.at("layers.0.q"); }},
       {"belongs to no layer", [](Tensors& t, Metadata&) { t["layers.3.q"] = t.at("layers.0.q"); }},
+      {"belongs to no layer", [](Tensors& t, Metadata&) { t["layers.00.q"] = t.at("layers.0.q"); }},
+      {"belongs to no layer", [](Tensors& t, Metadata&) { t["layers.0x.q"] = t.at("layers.0.q"); }},
+      {"needs alignment",
+       [](Tensors& t, Metadata& m) {
+         m["causal"] = "true";
+         for (const char* layer : {"layers.0.", "layers.1."}) {
+           t[layer + std::string("q")] = Tensor(DType::kF32, {2, 3, 4});
+           t[layer + std::string("lse")] = Tensor(DType::kF32, {2, 3});
+         }
+       }},
+      {"offsets give 2500 bytes to tokens of texts of 25",
+       [](Tensors& t, Metadata& m) {
+         std::string tokens = "[\"a\"", offsets = "[[0,25]";
+         for (int i = 1; i < 100; ++i) tokens += ",\"a\"", offsets += ",[0,25]";
+         m = {{"manyheads_trace", "1"},
+              {"text", std::string(25, 'x')},
+              {"tokens", tokens + "]"},
+              {"offsets", offsets + "]"},
+              {"scale", "1"}};
+         t = {{"layers.0.q", Tensor(DType::kF32, {1, 100, 1})},
+              {"layers.0.k", Tensor(DType::kF32, {1, 100, 1})},
+              {"layers.0.lse", Tensor(DType::kF32, {1, 100})}};
+       }},
       {"layers.0.q is F64",
        [](Tensors& t, Metadata&) {
          t["layers.0.q"] = Tensor(DType::kF64, {2, 5, 4});

@@ -20,25 +20,21 @@ HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Turns a row of base-2 scores into weights that, with the sink, sum to 1. False where their sum is no positive number:
-// scores or lse left F32's range.
-HWY_INLINE bool FinishWeights(float* row, std::int64_t step, std::int64_t count, float lse, float sink) {
+// Turns a row of base-2 scores, the largest of which is `top`, into weights that, with the sink, sum to 1. `lse` is only
+// a guess at what they are shifted by: the row is divided by its own sum. Returns its own lse; NaN where the sum is no
+// number, since scores left F32's range.
+HWY_INLINE float FinishWeights(float* row, std::int64_t step, std::int64_t count, float lse, float sink, float top) {
   const DF d;
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
   const auto at = [&](std::int64_t j) -> float& { return row[j * step]; };
-  if (lse == -std::numeric_limits<float>::infinity()) {
-    for (std::int64_t j = 0; j < count; ++j) at(j) = 0.0f;
-    return true;
-  }
-  // The row's own largest score where lse is so large that its rounding would show.
+  // The row's own largest score where lse is so large that its rounding would show, or so far from the scores that
+  // their exponentials would leave the range: then it is another's.
   double shift = static_cast<double>(lse) * 1.44269504088896340736;
-  if (std::fabs(lse) > 4096.0f) {
-    float largest = kForbidden;
-    for (std::int64_t j = 0; j < count; ++j) largest = at(j) > largest ? at(j) : largest;
-    if (largest > kForbidden) shift = static_cast<double>(largest);
-  }
+  const double sink_score = static_cast<double>(sink) * 1.44269504088896340736;
+  const double above = std::max(static_cast<double>(top), sink_score) - shift;
+  if (std::fabs(lse) > 4096.0f || !(above <= 2 && above >= -64)) shift = static_cast<double>(top);
   const float by = static_cast<float>(shift);
-  double sum = std::exp2(static_cast<double>(sink) * 1.44269504088896340736 - static_cast<double>(by));
+  double sum = std::exp2(sink_score - static_cast<double>(by));
   if (step == 1) {
     HWY_ALIGN float part[HWY_MAX_BYTES / sizeof(float)];
     std::int64_t j = 0;
@@ -64,13 +60,17 @@ HWY_INLINE bool FinishWeights(float* row, std::int64_t step, std::int64_t count,
   }
   const float inverse = static_cast<float>(1.0 / sum);
   for (std::int64_t j = 0; j < count; ++j) at(j) *= inverse;
-  return sum > 0 && sum < std::numeric_limits<double>::infinity();
+  if (!(sum < std::numeric_limits<double>::infinity())) return std::numeric_limits<float>::quiet_NaN();
+  return static_cast<float>((static_cast<double>(by) + std::log2(sum)) * 0.69314718055994530942);
 }
 
-// A row of weights in float64, whatever its lse.
+// A row of weights in float64, and its own lse where it is asked for.
 HWY_INLINE void WeightsInDouble(const AttentionCall& call, std::int64_t b, std::int64_t h, std::int64_t i) {
   AttentionCall row = call;
-  row.lse = nullptr;  // an input here
+  row.lse = call.row_lse;  // lse itself is an input here
+  row.lse_stride[0] = call.q_heads * call.tq;
+  row.lse_stride[1] = call.tq;
+  row.lse_stride[2] = 1;
   reference_row(row, b, h, i);
 }
 
@@ -91,10 +91,17 @@ HWY_NOINLINE void WeightsTile(const AttentionCall& call, const Tile& tile, float
   for (std::int64_t r = 0; r < tile.rows; ++r) {
     for (std::int64_t j = 0; j < call.tk; ++j) row_of(r)[j * step] = kForbidden;
   }
+  const DF d;
+  HWY_ALIGN float tops[NV * kMaxLanes];
+  std::fill_n(tops, lanes, kForbidden);
   for_each_run(call, tile, state.range, [&](std::int64_t begin, std::int64_t end, bool some) HWY_ATTR {
     VF top[NV];
     ScoreRun<Floats, NV>(call, tile, state, lanes, 0, KeyRows<Floats>(call, tile, begin, end, scratch + at.keys), begin,
                          end, some, scores, top, [](std::size_t, std::size_t) {});
+    for (int v = 0; v < NV; ++v) {
+      float* const to = tops + static_cast<std::size_t>(v) * hn::Lanes(d);
+      hn::Store(hn::Max(top[v], hn::Load(d, to)), d, to);
+    }
     for (std::int64_t r = 0; r < tile.rows; ++r) {
       float* row = row_of(r) + begin * step;
       for (std::int64_t j = 0; j < end - begin; ++j) {
@@ -109,10 +116,23 @@ HWY_NOINLINE void WeightsTile(const AttentionCall& call, const Tile& tile, float
     const float sink = call.sinks != nullptr ? call.sinks[state.head[lane] * call.sinks_stride] : kForbidden;
     const std::int64_t h = state.head[lane];
     const std::int64_t i = state.query[lane];
-    const bool far = std::fabs(lse) >= kFarthestScore / kLog2e && lse != kForbidden;
-    const bool padding = far && lse < 0 && !state.extreme && one_bias(call, tile.batch, h, i);
-    const bool sound = FinishWeights(row_of(r), step, call.tk, lse, sink);
-    if (!sound || (far && !padding)) WeightsInDouble(call, tile.batch, h, i);
+    float own = sink;
+    bool sound = true;
+    if (tops[lane] == kForbidden) {  // sees no key, or its scores are -inf or NaN
+      for (std::int64_t j = 0; j < call.tk; ++j) row_of(r)[j * step] = 0.0f;
+      sound = state.begin[lane] >= state.end[lane] || !sees_a_key(call, tile.batch, h, i);
+    } else {
+      own = FinishWeights(row_of(r), step, call.tk, lse, sink, tops[lane]);
+      sound = std::fabs(own) < kFarthestScore / kLog2e;
+      if (!sound && own < 0 && !state.extreme) {  // padding: its bias is all there is to see
+        if (const auto bias = one_bias(call, tile.batch, h, i)) {
+          own = static_cast<float>(*bias);
+          sound = true;
+        }
+      }
+    }
+    if (call.row_lse != nullptr) call.row_lse[(tile.batch * call.q_heads + h) * call.tq + i] = own;
+    if (!sound) WeightsInDouble(call, tile.batch, h, i);
   }
 }
 
