@@ -40,10 +40,9 @@ class Cursor {
 };
 
 // Builds the value from the parser's events. An event that returns false ends the parse with `problem` set.
-class Builder final : public nlohmann::json_sax<Json> {
+class Builder final : public JsonEvents {
  public:
   Builder(Json& root, int max_depth) : root_(root), max_depth_(max_depth) {}
-  const std::string& problem() const { return problem_; }
 
   bool null() override { return put(nullptr); }
   bool boolean(bool value) override { return put(value); }
@@ -59,28 +58,12 @@ class Builder final : public nlohmann::json_sax<Json> {
 
   bool key(string_t& name) override {
     const auto [slot, fresh] = open_.back()->get_ref<Json::object_t&>().try_emplace(name);
-    if (!fresh) return refuse("the key " + base::in_quotes(name) + " is there twice");
+    if (!fresh) return refuse_twice(name);
     slot_ = &slot->second;
     return true;
   }
 
-  // The parser's text is "[id] parse error at line 1, column 2: syntax error while parsing value - what; last read:
-  // '...'". The last part may be as long as the file, so it is left out.
-  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception& error) override {
-    if (error.id == 406) return refuse("a number is too large");
-    const std::string text = error.what();
-    const std::size_t dash = text.find(" - ");
-    if (dash == std::string::npos) return refuse("not JSON");
-    const std::string what = text.substr(dash + 3);
-    return refuse("not JSON: " + what.substr(0, std::min<std::size_t>(what.find("; last read"), 200)));
-  }
-
  private:
-  bool refuse(std::string problem) {
-    problem_ = std::move(problem);
-    return false;
-  }
-
   template <class T>
   Json* place(T&& value) {
     if (open_.empty()) {
@@ -118,7 +101,6 @@ class Builder final : public nlohmann::json_sax<Json> {
   Json* slot_ = nullptr;  // where the value of the last key goes
   std::vector<Json*> open_;
   int max_depth_;
-  std::string problem_;
 };
 
 const Json* find(const JsonDocument& object, const std::string& key) {
@@ -152,25 +134,49 @@ std::string range(const std::string& what, const std::string& min, const std::st
 
 }  // namespace
 
+// The parser's text is "[id] parse error at line 1, column 2: syntax error while parsing value - what; last read: '...'".
+// The last part may be as long as the file, so it is left out.
+bool JsonEvents::parse_error(std::size_t, const std::string&, const nlohmann::detail::exception& error) {
+  if (error.id == 406) return refuse("a number is too large");
+  const std::string text = error.what();
+  const std::size_t dash = text.find(" - ");
+  if (dash == std::string::npos) return refuse("not JSON");
+  const std::string what = text.substr(dash + 3);
+  return refuse("not JSON: " + what.substr(0, std::min<std::size_t>(what.find("; last read"), 200)));
+}
+
+bool JsonEvents::refuse(std::string problem) {
+  problem_ = std::move(problem);
+  return false;
+}
+
+bool JsonEvents::refuse_twice(const std::string& key) {
+  return refuse("the key " + base::in_quotes(key) + " is there twice");
+}
+
 void refuse_json(const JsonDocument& object, const std::string& key, const std::string& needed) {
   throw Error(ErrorCode::kMalformedFile, object.place + ": " + base::in_quotes(key) + " is " +
                                              shown(find(object, key)) + "; " + needed + " is needed");
 }
 
-JsonDocument parse_json(std::string_view text, std::string place, int max_depth) {
-  JsonDocument document{Json(), std::move(place)};
-  if (text.empty()) throw Error(ErrorCode::kMalformedFile, document.place + ": empty; JSON is needed");
-  Builder builder(document.value, max_depth);
+void stream_json(std::string_view text, const std::string& place, JsonEvents& events) {
+  if (text.empty()) throw Error(ErrorCode::kMalformedFile, place + ": empty; JSON is needed");
   const char* reached = text.data();
   const Cursor first(text.data(), &reached), last(text.data() + text.size(), &reached);
   const auto refuse = [&](const std::string& problem, std::ptrdiff_t byte) {
-    throw Error(ErrorCode::kMalformedFile, document.place + ": " + problem + " (byte " + std::to_string(byte) + ")");
+    throw Error(ErrorCode::kMalformedFile, place + ": " + problem + " (byte " + std::to_string(byte) + ")");
   };
-  if (!Json::sax_parse(first, last, &builder)) refuse(builder.problem(), reached - text.data());
+  if (!Json::sax_parse(first, last, &events)) refuse(events.problem(), reached - text.data());
   // The parser takes a zero byte for the end and would not see what follows.
   if (const std::size_t zero = text.find('\0'); zero != text.npos) {
     refuse("not JSON: a zero byte", static_cast<std::ptrdiff_t>(zero));
   }
+}
+
+JsonDocument parse_json(std::string_view text, std::string place, int max_depth) {
+  JsonDocument document{Json(), std::move(place)};
+  Builder builder(document.value, max_depth);
+  stream_json(text, document.place, builder);
   return document;
 }
 
@@ -211,16 +217,22 @@ std::string require_string(const JsonDocument& object, const std::string& key) {
 }
 
 JsonDocument require_object(const JsonDocument& object, const std::string& key) {
-  const Json& value = require(
+  return {view_object(object, key), object.place + ": " + base::in_quotes(key)};
+}
+
+const Json& view_object(const JsonDocument& object, const std::string& key) {
+  return require(
       object, key, [](const Json& v) { return v.is_object(); }, "an object");
-  return {value, object.place + ": " + base::in_quotes(key)};
+}
+
+const Json& view_array(const JsonDocument& object, const std::string& key) {
+  return require(
+      object, key, [](const Json& v) { return v.is_array(); }, "an array");
 }
 
 std::vector<JsonDocument> require_array(const JsonDocument& object, const std::string& key) {
-  const Json& value = require(
-      object, key, [](const Json& v) { return v.is_array(); }, "an array");
   std::vector<JsonDocument> items;
-  for (const Json& item : value) {
+  for (const Json& item : view_array(object, key)) {
     items.push_back({item, object.place + ": " + base::in_quotes(key) + " [" + std::to_string(items.size()) + "]"});
   }
   return items;

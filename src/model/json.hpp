@@ -29,6 +29,24 @@ struct JsonDocument {
 JsonDocument parse_json(std::string_view text, std::string place, int max_depth = kMaxJsonDepth);
 JsonDocument read_json(const std::filesystem::path& path, int max_depth = kMaxJsonDepth);
 
+// For a reader that keeps only what it needs of a long text: gets the parser's events, and ends the parse with
+// `return refuse("why")`. Repeated keys and depth are for it to see.
+class JsonEvents : public nlohmann::json_sax<Json> {
+ public:
+  const std::string& problem() const { return problem_; }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception& error) override;
+
+ protected:
+  bool refuse(std::string problem);
+  bool refuse_twice(const std::string& key);
+
+ private:
+  std::string problem_;
+};
+
+// Reads text that comes from anyone, and throws as parse_json does.
+void stream_json(std::string_view text, const std::string& place, JsonEvents& events);
+
 // The value of a key of an object. Each throws Error (kMalformedFile) that names the file, the key, what is there and
 // what should be: when the key is missing or null, of another type, or outside [min, max].
 constexpr std::int64_t kMaxInt = std::numeric_limits<std::int64_t>::max();
@@ -41,6 +59,9 @@ bool require_bool(const JsonDocument& object, const std::string& key);
 std::string require_string(const JsonDocument& object, const std::string& key);
 JsonDocument require_object(const JsonDocument& object, const std::string& key);
 std::vector<JsonDocument> require_array(const JsonDocument& object, const std::string& key);
+// The value itself, where it is long: a copy with each item's place takes many times its text.
+const Json& view_object(const JsonDocument& object, const std::string& key);
+const Json& view_array(const JsonDocument& object, const std::string& key);
 
 // True when the key is there and not null; throws when `object` is no object.
 //   int heads = has(config, "num_key_value_heads") ? require_int(config, "num_key_value_heads", 1, heads) : heads;

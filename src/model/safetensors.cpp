@@ -6,8 +6,10 @@
 #include <cstdint>
 #include <cstring>
 #include <manyheads/error.hpp>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -66,106 +68,268 @@ constexpr std::array<FileType, 22> kFileTypes = {{
   throw Error(ErrorCode::kMalformedFile, place + ": " + problem);
 }
 
+// The first sizes of a shape, as many as a message shows, and how many there are.
+struct Shape {
+  static constexpr std::size_t kMostShown = 16;
+  std::vector<std::int64_t> first;
+  std::size_t rank = 0;
+
+  std::string text() const {
+    std::string text = "[";
+    for (std::size_t i = 0; i < std::min(rank, kMostShown); ++i) {
+      text += (i > 0 ? "," : "") + std::to_string(first[i]);
+    }
+    return text + (rank > kMostShown ? ",...]" : "]");
+  }
+};
+
 // A tensor as the header describes it.
 struct Entry {
-  std::string name;
-  std::string place;  // file and tensor, for messages
   const FileType* type = nullptr;
-  std::vector<std::int64_t> shape;
+  Shape shape;
   std::int64_t begin = 0;
   std::int64_t end = 0;
 };
 
-std::string shape_text(const std::vector<std::int64_t>& shape) {
-  constexpr std::size_t kMostShown = 16;
-  std::string text = "[";
-  for (std::size_t i = 0; i < std::min(shape.size(), kMostShown); ++i) {
-    text += (i > 0 ? "," : "") + std::to_string(shape[i]);
-  }
-  return text + (shape.size() > kMostShown ? ",...]" : "]");
+using Entries = std::map<std::string, Entry>;
+
+std::string tensor_place(const std::string& place, const std::string& name) {
+  return place + ": tensor " + in_quotes(name);
 }
 
-std::int64_t whole_number(const Json& value, const std::string& place, const std::string& what) {
-  if (!value.is_number_unsigned()) {
-    const std::string found = value.is_string() ? "a string" : value.dump();
-    refuse(place, what + " must hold whole numbers from 0 on, not " + found);
+// Reads the header's table as it goes by: no more is kept than the names and what they stand for. What JSON forbids
+// ends the parse; what is wrong with an entry is told once the whole header is known to be JSON.
+class HeaderReader final : public model::JsonEvents {
+ public:
+  explicit HeaderReader(std::string place) : place_(std::move(place)) {}
+
+  Entries entries;
+  std::map<std::string, std::string> metadata;
+
+  // Empty where nothing is wrong.
+  const std::string& malformation() const { return malformation_; }
+
+  bool null() override {
+    if (depth_ == 1 && name_ == kMetadata) return true;  // as if it were not there
+    return scalar(nullptr);
   }
-  if (value.get<std::uint64_t>() > std::uint64_t{model::kMaxInt}) refuse(place, what + " holds a number above 2^63");
-  return value.get<std::int64_t>();
-}
-
-const Json& member(const JsonDocument& info, const char* key, Json::value_t type, const char* needed) {
-  const auto found = info.value.find(key);
-  if (found == info.value.end()) refuse(info.place, std::string(key) + " is missing");
-  if (found->type() != type) refuse(info.place, std::string(key) + " must be " + needed);
-  return *found;
-}
-
-Entry parse_entry(const std::string& name, const JsonDocument& info) {
-  if (!info.value.is_object()) refuse(info.place, "must be an object with dtype, shape and data_offsets");
-  Entry entry{name, info.place, nullptr, {}, 0, 0};
-
-  const std::string dtype = member(info, "dtype", Json::value_t::string, "a string").get<std::string>();
-  for (const FileType& type : kFileTypes) {
-    if (dtype == type.name) entry.type = &type;
+  bool boolean(bool value) override { return scalar(value); }
+  bool number_integer(number_integer_t value) override { return scalar(value); }
+  bool number_unsigned(number_unsigned_t value) override { return scalar(value); }
+  bool number_float(number_float_t value, const string_t&) override { return scalar(value); }
+  bool binary(binary_t&) override { return scalar(nullptr); }
+  bool string(string_t& value) override {
+    if (depth_ == 2 && in_metadata_) {
+      metadata[key_] = std::move(value);
+      return true;
+    }
+    if (depth_ == 2 && field_ == &dtype_) {
+      field_->kind = Field::kRight;
+      dtype_name_ = value.substr(0, 80);
+      return true;
+    }
+    return scalar("");
   }
-  if (entry.type == nullptr) refuse(info.place, "unknown dtype " + in_quotes(dtype, 40));
 
-  // The product is of sizes above 0: a 0 must not hide sizes that no stride can count.
-  std::int64_t bits = entry.type->bits;
-  bool empty = false;
-  for (const Json& item : member(info, "shape", Json::value_t::array, "an array")) {
-    const std::int64_t size = whole_number(item, info.place, "shape");
-    entry.shape.push_back(size);
-    empty = empty || size == 0;
-    if (size > 0 && !base::multiply(bits, size, &bits)) refuse(info.place, "shape is larger than any file");
+  bool start_object(std::size_t) override {
+    if (depth_ == kMaxDepth) return refuse_depth();
+    if (depth_ == 1) begin_member();
+    if (depth_ >= 2) other_value();
+    if (depth_ > 0) keys_[depth_ - 1].clear();
+    ++depth_;
+    return true;
   }
-  if (empty) bits = 0;
-  if (bits % 8 != 0) refuse(info.place, dtype + " " + shape_text(entry.shape) + " does not fill whole bytes");
+  bool end_object() override {
+    if (--depth_ == 1 && !in_metadata_) end_entry();
+    return true;
+  }
+  bool start_array(std::size_t) override {
+    if (depth_ == kMaxDepth) return refuse_depth();
+    if (depth_ == 2 && (field_ == &shape_ || field_ == &offsets_)) {
+      field_->kind = Field::kRight;
+    } else {
+      other_value();
+    }
+    ++depth_;
+    return true;
+  }
+  bool end_array() override {
+    if (--depth_ == 2) field_ = nullptr;
+    return true;
+  }
 
-  const Json& offsets = member(info, "data_offsets", Json::value_t::array, "an array");
-  if (offsets.size() != 2)
-    refuse(info.place, "data_offsets must hold 2 numbers, not " + std::to_string(offsets.size()));
-  entry.begin = whole_number(offsets[0], info.place, "data_offsets");
-  entry.end = whole_number(offsets[1], info.place, "data_offsets");
-  if (entry.begin > entry.end) refuse(info.place, "data_offsets " + offsets.dump() + " end before they begin");
-  if (entry.end - entry.begin != bits / 8) {
-    refuse(info.place, "data_offsets " + offsets.dump() + " hold " + std::to_string(entry.end - entry.begin) +
-                           " bytes, " + dtype + " " + shape_text(entry.shape) + " takes " + std::to_string(bits / 8));
+  bool key(string_t& name) override {
+    if (depth_ == 1) {
+      name_ = std::move(name);
+      if (name_ == kMetadata) return !std::exchange(has_metadata_, true) || refuse_twice(name_);
+      return entries.try_emplace(name_).second || refuse_twice(name_);
+    }
+    if (depth_ == 2 && in_metadata_) {
+      key_ = std::move(name);
+      return metadata.try_emplace(key_).second || refuse_twice(key_);
+    }
+    if (!keys_[depth_ - 2].insert(name).second) return refuse_twice(name);
+    if (depth_ == 2) {
+      field_ = name == "dtype" ? &dtype_ : name == "shape" ? &shape_ : name == "data_offsets" ? &offsets_ : nullptr;
+    }
+    return true;
   }
-  return entry;
-}
+
+ private:
+  static constexpr int kMaxDepth = 3;
+
+  // A member of an entry: for a list, its first numbers, and the first item that is none.
+  struct Field {
+    enum Kind { kMissing, kOther, kRight };
+    Kind kind = kMissing;
+    std::vector<std::int64_t> numbers;
+    std::size_t count = 0;
+    std::string problem;
+  };
+
+  bool refuse_depth() { return refuse("nested deeper than " + std::to_string(kMaxDepth)); }
+
+  void malformed(const std::string& place, const std::string& problem) {
+    if (malformation_.empty()) malformation_ = place + ": " + problem;
+  }
+  void malformed(const std::string& problem) { malformed(tensor_place(place_, name_), problem); }
+
+  void begin_member() {
+    in_metadata_ = name_ == kMetadata;
+    dtype_ = shape_ = offsets_ = Field();
+    field_ = nullptr;
+    elements_ = 1;
+    too_large_ = empty_ = false;
+  }
+
+  // A value that may not stand where it does, or that nobody asks for.
+  void other_value() {
+    const std::string header = place_ + ": header";
+    if (depth_ == 0) return malformed(header, "must be a JSON object");
+    if (depth_ == 1 && name_ == kMetadata) return malformed(header + ": " + kMetadata, "must be an object of strings");
+    if (depth_ == 1) return malformed("must be an object with dtype, shape and data_offsets");
+    if (depth_ == 2 && in_metadata_) {
+      return malformed(header + ": " + kMetadata, "the value of " + in_quotes(key_) + " must be a string");
+    }
+    if (depth_ == 2 && field_ != nullptr) field_->kind = Field::kOther;
+    field_ = nullptr;
+  }
+
+  bool scalar(const Json& value) {
+    if (depth_ == 3 && (field_ == &shape_ || field_ == &offsets_)) {
+      item(value, field_ == &shape_ ? "shape" : "data_offsets");
+    } else if (depth_ < 3) {
+      other_value();
+    }
+    return true;
+  }
+
+  void item(const Json& value, const std::string& what) {
+    ++field_->count;
+    if (!field_->problem.empty()) return;
+    if (!value.is_number_unsigned()) {
+      const std::string found = value.is_string() ? "a string" : value.dump();
+      field_->problem = what + " must hold whole numbers from 0 on, not " + found;
+    } else if (value.get<std::uint64_t>() > std::uint64_t{model::kMaxInt}) {
+      field_->problem = what + " holds a number above 2^63";
+    } else {
+      const auto number = value.get<std::int64_t>();
+      if (field_->numbers.size() < Shape::kMostShown) field_->numbers.push_back(number);
+      if (field_ != &shape_) return;
+      // The product is of sizes above 0: a 0 must not hide sizes that no stride can count.
+      empty_ = empty_ || number == 0;
+      too_large_ = too_large_ || (number > 0 && !base::multiply(elements_, number, &elements_));
+    }
+  }
+
+  void end_entry() {
+    Entry& entry = entries[name_];
+    if (dtype_.kind != Field::kRight) return missing(dtype_, "dtype", "a string");
+    for (const FileType& type : kFileTypes) {
+      if (dtype_name_ == type.name) entry.type = &type;
+    }
+    if (entry.type == nullptr) return malformed("unknown dtype " + in_quotes(dtype_name_, 40));
+
+    if (shape_.kind != Field::kRight) return missing(shape_, "shape", "an array");
+    if (!shape_.problem.empty()) return malformed(shape_.problem);
+    entry.shape = {std::move(shape_.numbers), shape_.count};
+    std::int64_t bits = entry.type->bits;
+    if (too_large_ || !base::multiply(bits, elements_, &bits)) return malformed("shape is larger than any file");
+    if (empty_) bits = 0;
+    const std::string described = entry.type->name + (" " + entry.shape.text());
+    if (bits % 8 != 0) return malformed(described + " does not fill whole bytes");
+
+    if (offsets_.kind != Field::kRight) return missing(offsets_, "data_offsets", "an array");
+    if (offsets_.count != 2) {
+      return malformed("data_offsets must hold 2 numbers, not " + std::to_string(offsets_.count));
+    }
+    if (!offsets_.problem.empty()) return malformed(offsets_.problem);
+    entry.begin = offsets_.numbers[0];
+    entry.end = offsets_.numbers[1];
+    const std::string offsets =
+        "data_offsets [" + std::to_string(entry.begin) + "," + std::to_string(entry.end) + "]";
+    if (entry.begin > entry.end) return malformed(offsets + " end before they begin");
+    if (entry.end - entry.begin != bits / 8) {
+      malformed(offsets + " hold " + std::to_string(entry.end - entry.begin) + " bytes, " + described + " takes " +
+                std::to_string(bits / 8));
+    }
+  }
+
+  void missing(const Field& field, const std::string& name, const std::string& needed) {
+    malformed(name + (field.kind == Field::kMissing ? " is missing" : " must be " + needed));
+  }
+
+  std::string place_;  // the file
+  std::string malformation_;
+  int depth_ = 0;
+  bool has_metadata_ = false;
+
+  // The member of the header that is being read.
+  std::string name_;
+  bool in_metadata_ = false;
+  std::string key_;                // of the metadata
+  std::set<std::string> keys_[2];  // of an entry, and of an object in it
+  Field* field_ = nullptr;      // whose value comes, or whose list is open
+  Field dtype_, shape_, offsets_;
+  std::string dtype_name_;
+  std::int64_t elements_ = 1;
+  bool too_large_ = false, empty_ = false;
+};
 
 // The tensors must fill the data from its first byte to its last.
-void check_layout(std::vector<Entry>& entries, std::int64_t data_size, const std::string& place) {
-  std::sort(entries.begin(), entries.end(),
-            [](const Entry& a, const Entry& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
+void check_layout(const Entries& entries, std::int64_t data_size, const std::string& place) {
+  std::vector<const Entries::value_type*> order;
+  order.reserve(entries.size());
+  for (const Entries::value_type& item : entries) order.push_back(&item);
+  std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
+    return std::pair(a->second.begin, a->second.end) < std::pair(b->second.begin, b->second.end);
+  });
   std::int64_t filled = 0;
-  for (const Entry& entry : entries) {
-    const std::string from = "data from byte " + std::to_string(entry.begin);
-    if (entry.begin < filled)
-      refuse(entry.place, from + " overlaps another tensor, which ends at " + std::to_string(filled));
-    if (entry.begin > filled)
-      refuse(entry.place, from + " leaves a gap: the tensor before ends at " + std::to_string(filled));
-    if (entry.end > data_size) {
-      refuse(entry.place,
-             "data ends at byte " + std::to_string(entry.end) + ", the file's data at " + std::to_string(data_size));
+  for (const auto* item : order) {
+    const auto refuse_entry = [&](const std::string& problem) { refuse(tensor_place(place, item->first), problem); };
+    const auto& [begin, end] = std::pair(item->second.begin, item->second.end);
+    const auto from = [begin = begin] { return "data from byte " + std::to_string(begin); };
+    if (begin < filled) refuse_entry(from() + " overlaps another tensor, which ends at " + std::to_string(filled));
+    if (begin > filled) refuse_entry(from() + " leaves a gap: the tensor before ends at " + std::to_string(filled));
+    if (end > data_size) {
+      refuse_entry("data ends at byte " + std::to_string(end) + ", the file's data at " + std::to_string(data_size));
     }
-    filled = entry.end;
+    filled = end;
   }
   if (filled != data_size) {
     refuse(place, std::to_string(data_size - filled) + " bytes after the last tensor belong to none");
   }
 }
 
-Tensor make_tensor(const Entry& entry, const std::shared_ptr<const std::byte>& map, const std::byte* data) {
+Tensor make_tensor(const Entry& entry, const std::string& place, const std::string& name,
+                   const std::shared_ptr<const std::byte>& map, const std::byte* data) {
   const DType type = *entry.type->type;
-  const Dims shape(entry.shape);
+  const Dims shape(entry.shape.first);
   const auto size = static_cast<std::size_t>(entry.end - entry.begin);
   if (type == DType::kBool) {
     const std::byte* bad = std::find_if(data, data + size, [](std::byte b) { return b > std::byte{1}; });
     if (bad != data + size) {
-      refuse(entry.place,
+      refuse(tensor_place(place, name),
              "BOOL holds the byte " + std::to_string(std::to_integer<int>(*bad)) + "; only 0 and 1 may be");
     }
   }
@@ -173,16 +337,6 @@ Tensor make_tensor(const Entry& entry, const std::shared_ptr<const std::byte>& m
   Tensor copy(type, shape);
   if (size > 0) std::memcpy(copy.view().data(), data, size);
   return copy;
-}
-
-std::map<std::string, std::string> parse_metadata(const JsonDocument& metadata) {
-  if (!metadata.value.is_object()) refuse(metadata.place, "must be an object of strings");
-  std::map<std::string, std::string> out;
-  for (const auto& [key, value] : metadata.value.items()) {
-    if (!value.is_string()) refuse(metadata.place, "the value of " + in_quotes(key) + " must be a string");
-    out[key] = value.get<std::string>();
-  }
-  return out;
 }
 
 }  // namespace
@@ -214,30 +368,30 @@ SafetensorsFile load_safetensors(const std::filesystem::path& path) {
     refuse(place, "truncated: the header claims " + std::to_string(header_size) + " bytes, " +
                       std::to_string(after_size) + " follow");
   }
-  const JsonDocument header =
-      model::parse_json(file.text().substr(sizeof header_size, header_size), place + ": header", 3);
-  if (!header.value.is_object()) refuse(header.place, "must be a JSON object");
+  const std::string_view text = file.text().substr(sizeof header_size, header_size);
+  if (text.substr(0, 3) == "\xef\xbb\xbf") refuse(place, "header: must begin with {, not with a byte order mark");
+  HeaderReader header(place);
+  model::stream_json(text, place + ": header", header);
+  if (!header.malformation().empty()) throw Error(ErrorCode::kMalformedFile, header.malformation());
+  Entries& entries = header.entries;
+  check_layout(entries, static_cast<std::int64_t>(after_size - header_size), place);
 
   SafetensorsFile out;
   out.path = path;
-  std::vector<Entry> entries;
-  for (const auto& [name, value] : header.value.items()) {
-    if (name == kMetadata) {
-      out.metadata = parse_metadata({value, header.place + ": " + kMetadata});
-    } else {
-      entries.push_back(parse_entry(name, {value, place + ": tensor " + in_quotes(name)}));
-    }
-  }
-  check_layout(entries, static_cast<std::int64_t>(after_size - header_size), place);
-
+  out.metadata = std::move(header.metadata);
   const std::byte* data = file.bytes.get() + sizeof header_size + header_size;
-  for (const Entry& entry : entries) {
+  while (!entries.empty()) {  // one table shrinks while the other grows
+    const auto item = entries.extract(entries.begin());
+    std::string& name = item.key();
+    const Entry& entry = item.mapped();
     if (!entry.type->type.has_value()) {
-      out.unsupported[entry.name] = entry.type->name;
-    } else if (entry.shape.size() > kMaxRank) {
-      out.unsupported[entry.name] = entry.type->name + (" of rank " + std::to_string(entry.shape.size()));
+      out.unsupported.emplace_hint(out.unsupported.end(), std::move(name), entry.type->name);
+    } else if (entry.shape.rank > kMaxRank) {
+      std::string described = entry.type->name + (" of rank " + std::to_string(entry.shape.rank));
+      out.unsupported.emplace_hint(out.unsupported.end(), std::move(name), std::move(described));
     } else {
-      out.tensors.emplace(entry.name, make_tensor(entry, file.bytes, data + entry.begin));
+      Tensor tensor = make_tensor(entry, place, name, file.bytes, data + entry.begin);
+      out.tensors.emplace_hint(out.tensors.end(), std::move(name), std::move(tensor));
     }
   }
   return out;

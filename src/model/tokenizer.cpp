@@ -120,10 +120,19 @@ struct Tokenizer::Handle {
 };
 
 void Tokenizer::check(const JsonDocument& file) {
-  const JsonDocument model = require_object(file, "model");
+  const Json& whole = view_object(file, "model");
+  if (has(file, "added_tokens")) view_array(file, "added_tokens");
+  // What is long is only looked at.
+  JsonDocument model{Json::object(), file.place + ": " + base::in_quotes("model")};
+  for (const char* key : {"type", "vocab"}) {
+    const auto found = whole.find(key);
+    if (found != whole.end() && !found->is_structured()) model.value[key] = *found;
+  }
+  if (const auto type = whole.find("type"); type != whole.end() && type->is_structured()) {
+    model.value["type"] = type->is_array() ? Json::array() : Json::object();
+  }
   if (has(model, "type")) require_string(model, "type");
-  if (has(model, "vocab") && !model.value["vocab"].is_array()) require_object(model, "vocab");
-  if (has(file, "added_tokens")) require_array(file, "added_tokens");
+  if (has(model, "vocab")) require_object(model, "vocab");
 }
 
 Tokenizer::Tokenizer(const std::filesystem::path& path) : place_(base::path_in_quotes(path)) {

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "allocations.hpp"
 #include "model/malformed.hpp"
 #include "support.hpp"
 
@@ -186,8 +187,16 @@ std::vector<Malformed> malformed_files() {
   with_entry("{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"data_offsets\":[0,8]}",
              "\"data_offsets\" is there twice");
   with_header("{\"__metadata__\":{},\"__metadata__\":{},\"a\":" + good + "}", "\"__metadata__\" is there twice");
+  with_header("{\"__metadata__\":null,\"__metadata__\":null,\"a\":" + good + "}", "\"__metadata__\" is there twice");
+  with_header("\xef\xbb\xbf{\"a\":" + good + "}", "must begin with {");
+  with_header("\xef\xbb\xbf", "must begin with {");
+  with_header("{\"a\":{\"x\":{\"y\":1,\"y\":2},\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
+              "\"y\" is there twice");
+  with_header("{\"a\":{\"x\":{},\"x\":[],\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
+              "\"x\" is there twice");
+  with_header("{\"a\":{\"dtype\":[\"F32\"],\"dtype\":\"F32\"}}", "\"dtype\" is there twice");
   with_header("{\"__metadata__\":{\"k\":\"1\",\"k\":\"2\"},\"a\":" + good + "}", "\"k\" is there twice");
-  for (const char* value : {"null", "[]", "1", "\"x\"", "false"}) {
+  for (const char* value : {"[]", "1", "\"x\"", "false"}) {
     with_header("{\"__metadata__\":" + std::string(value) + ",\"a\":" + good + "}", "must be an object of strings");
   }
   for (const char* value : {"null", "1", "[]", "{}", "true", "1.5"}) {
@@ -266,6 +275,54 @@ TEST(Safetensors, TakesLeadingAndTrailingWhiteSpaceAndUnknownKeys) {
   const std::string header = " \n\t{\"a\": {\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"more\":1}}  ";
   const SafetensorsFile file = load_safetensors(folder.write("a", file_of(header, std::string(4, '\0'))));
   EXPECT_EQ(file.at("a").as<float>()[0], 0);
+}
+
+// As Hugging Face's library reads it.
+TEST(Safetensors, MetadataMayBeNull) {
+  const TemporaryFolder folder;
+  for (const char* header : {"{\"__metadata__\":null,", "{\"__metadata__\" : null ,"}) {
+    const std::string whole = header + ("\"a\":" + entry("F32", "[1]", "[0,4]")) + "}";
+    const SafetensorsFile file = load_safetensors(folder.write("a", file_of(whole, std::string(4, '\0'))));
+    EXPECT_TRUE(file.metadata.empty());
+    EXPECT_EQ(file.tensors.size(), 1u);
+  }
+}
+
+// Values that nobody asks for, of every kind and in any order, leave those beside them alone.
+TEST(Safetensors, UnknownKeysOfAnyKind) {
+  const TemporaryFolder folder;
+  const std::string header =
+      "{\"a\":{\"n\":null,\"t\":true,\"i\":-1,\"f\":1.5,\"s\":\"F16\",\"l\":[1,\"F16\",null],\"o\":{\"dtype\":\"F16\","
+      "\"shape\":7},\"data_offsets\":[0,8],\"x\":[9],\"shape\":[2],\"y\":[],\"dtype\":\"F32\",\"z\":{}},\"b\":" +
+      entry("U8", "[0]", "[8,8]") + "}";
+  const SafetensorsFile file = load_safetensors(folder.write("a", file_of(header, std::string(8, '\0'))));
+  EXPECT_EQ(file.at("a").shape(), Dims({2}));
+  EXPECT_EQ(file.at("a").dtype(), DType::kF32);
+  EXPECT_EQ(file.at("b").shape(), Dims({0}));
+}
+
+TEST(Safetensors, AHeaderTakesTheMemoryOfItsNames) {
+  const TemporaryFolder folder;
+  const auto factor = [&](const std::string& header, const std::string& expected) {
+    const fs::path path = folder.write("a", file_of(header, ""));
+    const std::int64_t bytes = test::most_bytes([&] {
+      const std::string error = error_of([&] { load_safetensors(path); });
+      EXPECT_NE(error.find(expected), std::string::npos) << error;
+    });
+    return static_cast<double>(bytes) / static_cast<double>(header.size());
+  };
+  std::string names = "{", texts = "{\"__metadata__\":{", list = "1";
+  for (int i = 0; i < 100'000; ++i) {
+    const std::string name = (i > 0 ? ",\"" : "\"") + std::to_string(i) + "\":";
+    names += name + entry("U8", "[0]", "[0,0]");
+    texts += name + "\"\"";
+    list += ",1,1";
+  }
+  EXPECT_LT(factor(names + "}", "no error"), 8);
+  EXPECT_LT(factor(texts + "}}", "no error"), 16);  // two strings and a node of the map for ten characters
+  EXPECT_LT(factor("{\"a\":{\"dtype\":[" + list + "]}}", "dtype must be a string"), 1);
+  EXPECT_LT(factor("{\"a\":" + entry("U8", "[" + list + "]", "[0,1]") + "}", "data ends at byte 1"), 1);
+  EXPECT_LT(factor("{\"a\":" + entry("U8", "[0]", "[" + list + "]") + "}", "must hold 2 numbers"), 1);
 }
 
 TEST(Safetensors, CopiesWhatIsNotAligned) {
