@@ -32,7 +32,7 @@ add_custom_command(
   COMMAND ${CMAKE_COMMAND} -E env CARGO_TARGET_DIR=${_target_dir}
           ${_cargo} build --release --locked --quiet --manifest-path ${_crate}/Cargo.toml
   COMMAND ${CMAKE_COMMAND} -E touch ${_library}
-  DEPENDS ${_crate}/Cargo.toml ${_crate}/Cargo.lock ${_crate}/src/lib.rs
+  DEPENDS ${_crate}/Cargo.toml ${_crate}/Cargo.lock ${_crate}/src/lib.rs ${_crate}/src/bounds.rs
   COMMENT "Building the tokenizers with cargo (about two minutes, the first time)"
   USES_TERMINAL VERBATIM)
 add_custom_target(manyheads_tokenizers_build DEPENDS ${_library})

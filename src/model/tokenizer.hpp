@@ -45,6 +45,16 @@ struct TextBreaks {
 
 // A tokenizer.json, run by Hugging Face's own library. Padding and truncation that the file asks for are off.
 // const calls are safe from many threads.
+//
+// A file may come from anyone, so what it can cost is bounded; real ones stay far below:
+//   the file        64 MiB; 2048 parts of normalizer, pre-tokenizer, post-processor and decoder, 64 patterns in them
+//   a text          64 MiB
+//   normalizer      256 steps; a text becomes at most 16 times as long (64 KiB are always taken), all added tokens 64 MiB
+//   pre-tokenizer   a text becomes at most 64 times as long
+//   post-processor  64 pieces a template, 4 copies of a text, 1024 ids and 64 KiB of tokens in all
+//   model           WordPiece's max_input_chars_per_word 512; unk_token, prefix and suffix 256 bytes
+// Reading a file takes some hundred times its size at most, a text about 1 KB a token. A bound of a text is an Error of
+// encode (kInvalidArgument), the others are of the file.
 class Tokenizer {
  public:
   // Throws Error: kIo, or kMalformedFile with the file and what is wrong.

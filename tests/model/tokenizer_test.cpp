@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "model/malformed.hpp"
+#include "support.hpp"
 
 namespace manyheads::model {
 namespace {
@@ -179,6 +180,122 @@ TEST(Tokenizer, ManyThreadsAtOnce) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(wrong, 0);
+}
+
+Json template_of(Json pieces, Json special_tokens) {
+  return {{"type", "TemplateProcessing"},
+          {"single", std::move(pieces)},
+          {"pair", {{{"Sequence", {{"id", "A"}, {"type_id", 0}}}}, {{"Sequence", {{"id", "B"}, {"type_id", 1}}}}}},
+          {"special_tokens", std::move(special_tokens)}};
+}
+
+// Some hundred bytes that ask for gigabytes, or for hours.
+TEST(Tokenizer, AFileThatAsksForTooMuchIsRefused) {
+  std::vector<Malformed> cases;
+  const auto with = [&](const std::string& pointer, const Json& value, const std::string& expected) {
+    Json json = small_tokenizer();
+    json[Json::json_pointer(pointer)] = value;
+    cases.push_back({json.dump(), expected + ": too much for a tokenizer"});
+  };
+  const auto repeated = [](std::size_t count, const Json& value) { return Json(count, value); };
+  const auto sequence = [](const char* key, const Json& parts) { return Json{{"type", "Sequence"}, {key, parts}}; };
+  const Json text = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+  const Json special = {{"SpecialToken", {{"id", "X"}, {"type_id", 0}}}};
+  const auto tokens = [](const Json& ids, const Json& names) {
+    return Json{{"X", {{"id", "X"}, {"ids", ids}, {"tokens", names}}}};
+  };
+  const Json many = repeated(1025, 1), names = repeated(1025, "x");
+  with("/post_processor", template_of({special, text}, tokens(many, names)), "1025 ids in templates, at most 1024 are taken");
+  with("/post_processor", template_of(repeated(60, special), tokens(repeated(20, 1), repeated(20, "x"))),
+       "1200 ids in templates, at most 1024 are taken");
+  with("/post_processor", template_of({special, special}, tokens({1}, {std::string(40'000, 'x')})),
+       "80000 bytes of tokens in templates, at most 65536 are taken");
+  with("/post_processor", template_of(repeated(65, special), tokens({1}, {"x"})),
+       "65 pieces of a template, at most 64 are taken");
+  with("/post_processor", template_of(repeated(5, text), tokens({1}, {"x"})),
+       "5 copies of a text in templates, at most 4 are taken");
+  with("/post_processor",
+       sequence("processors", repeated(3, template_of(repeated(2, text), tokens({1}, {"x"})))),
+       "8 copies of a text in templates, at most 4 are taken");
+
+  with("/model/max_input_chars_per_word", std::int64_t{1} << 40,
+       "1099511627776 characters (max_input_chars_per_word), at most 512 are taken");
+  with("/model/max_input_chars_per_word", 513, "513 characters (max_input_chars_per_word), at most 512 are taken");
+  with("/model/unk_token", std::string(257, 'x'), "257 bytes of unk_token, at most 256 are taken");
+  with("/model/continuing_subword_prefix", std::string(257, 'x'),
+       "257 bytes of continuing_subword_prefix, at most 256 are taken");
+  const Json bpe = {{"type", "BPE"}, {"vocab", {{"a", 0}}}, {"merges", Json::array()}};
+  for (const char* name : {"unk_token", "continuing_subword_prefix", "end_of_word_suffix"}) {
+    Json model = bpe;
+    model[name] = std::string(300, 'x');
+    with("/model", model, std::string("300 bytes of ") + name + ", at most 256 are taken");
+  }
+  with("/model", {{"type", "WordLevel"}, {"vocab", {{"a", 0}}}, {"unk_token", std::string(300, 'x')}},
+       "300 bytes of unk_token, at most 256 are taken");
+
+  const Json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}};
+  with("/pre_tokenizer", sequence("pretokenizers", repeated(4, byte_level)),
+       "pre-tokenizers that may make a text 64 times as long and more");
+  const Json nested = sequence("pretokenizers", repeated(2, byte_level));
+  with("/pre_tokenizer", sequence("pretokenizers", {nested, nested}),
+       "pre-tokenizers that may make a text 64 times as long and more");
+  with("/normalizer", sequence("normalizers", repeated(257, {{"type", "Lowercase"}})),
+       "257 steps of the normalizer, at most 256 are taken");
+  with("/normalizer", sequence("normalizers", repeated(3000, {{"type", "Lowercase"}})),
+       "3023 parts, at most 2048 are taken");
+  const Json replace = {{"type", "Replace"}, {"pattern", {{"Regex", "\\w{50}"}}}, {"content", "a"}};
+  with("/normalizer", sequence("normalizers", repeated(65, replace)), "65 patterns, at most 64 are taken");
+  const Json split = {{"type", "Split"}, {"pattern", {{"Regex", "\\w{50}"}}}, {"behavior", "Isolated"}, {"invert", false}};
+  with("/pre_tokenizer", sequence("pretokenizers", repeated(65, split)), "65 patterns, at most 64 are taken");
+
+  // The added tokens are normalized as the file is read.
+  Json growing = small_tokenizer();
+  Json grow = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(16, 'a')}};
+  growing["normalizer"] = sequence("normalizers", repeated(6, grow));
+  growing["added_tokens"].push_back({{"id", 5},
+                                     {"content", std::string(31, 'a')},
+                                     {"single_word", false},
+                                     {"lstrip", false},
+                                     {"rstrip", false},
+                                     {"normalized", true},
+                                     {"special", false}});
+  cases.push_back({growing.dump(), "31 bytes of added tokens, which the normalizer may make 1.678e7 times as long"});
+  expect_refused(cases, "tokenizer.json", cases.size(), [](const fs::path& path) { Tokenizer tokenizer(path); });
+}
+
+TEST(Tokenizer, ATextThatTheNormalizerMakesTooLongIsRefused) {
+  const auto replace = [](const char* pattern, const char* kind, const std::string& content) {
+    return Json{{"type", "Replace"}, {"pattern", {{kind, pattern}}}, {"content", content}};
+  };
+  const auto encode = [](const Json& steps, const std::string& text) {
+    Json json = small_tokenizer();
+    json["normalizer"] = {{"type", "Sequence"}, {"normalizers", steps}};
+    const Tokenizer tokenizer = load(json);
+    std::size_t tokens = 0;
+    const std::string error = test::error_of([&] { tokens = tokenizer.encode(text, false).size(); });
+    const std::string of_second = test::error_of([&] { tokenizer.encode_pair("the", text, false); });
+    EXPECT_EQ(of_second == "no error", error == "no error") << of_second;
+    return error == "no error" ? std::to_string(tokens) : error;
+  };
+  const auto prepend = [](std::size_t size) { return Json{{"type", "Prepend"}, {"prepend", std::string(size, 'a')}}; };
+  const std::string letters(31, 'a'), many(6000, 'a');
+  const Json doubled = replace("a", "String", std::string(16, 'a'));
+  const std::string too_long = "cannot encode the text: the normalizer makes ";
+  EXPECT_NE(encode(Json(5, doubled), letters).find(too_long + "31 bytes of text more than 65536"), std::string::npos);
+  EXPECT_NE(encode(Json(40, doubled), letters).find(too_long), std::string::npos);
+  EXPECT_NE(encode(Json(1, replace("", "Regex", std::string(100, 'a'))), many).find(too_long + "6000 bytes of text more than 96000"),
+            std::string::npos);
+  EXPECT_NE(encode(Json(1, replace("", "String", std::string(100, 'a'))), many).find(too_long), std::string::npos);
+  EXPECT_NE(encode(Json(1, prepend(100)), many).find(too_long), std::string::npos);
+  EXPECT_NE(encode(Json(1, prepend(100'000)), "a").find(too_long), std::string::npos);
+
+  // What grows little, or is short, or does not grow at all though it could, goes through.
+  EXPECT_EQ(encode(Json(3, doubled), "a"), "1");
+  EXPECT_EQ(encode(Json(1, replace("a", "String", "cat ")), many), "6000");
+  EXPECT_EQ(encode(Json(5, doubled), "cct " + std::string(70'000, 'x')), "2");
+  std::string words;
+  for (int i = 0; i < 20'000; ++i) words += "cat ";
+  EXPECT_EQ(encode({{{"type", "NFKC"}}, {{"type", "Lowercase"}}, {{"type", "NFKD"}}}, words), "20000");
 }
 
 TEST(Tokenizer, SaysWhyAFileCannotBeOpened) {

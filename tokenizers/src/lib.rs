@@ -10,7 +10,9 @@ use std::sync::Once;
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::{EncodeInput, Tokenizer};
+use tokenizers::{EncodeInput, NormalizerWrapper, Tokenizer};
+
+mod bounds;
 
 const OK: c_int = 0;
 const NOT_UTF8: c_int = 1;
@@ -112,10 +114,11 @@ struct Parts {
     normalizer: Option<Value>,
     pre_tokenizer: Option<Value>,
     post_processor: Option<Value>,
+    decoder: Option<Value>,
+    added_tokens: Option<Value>,
 }
 
-fn check_parts(json: &[u8], tokenizer: &Tokenizer) -> Result<(), Failure> {
-    let file: Parts = serde_json::from_slice(json).map_err(Failure::new)?;
+fn check_parts(file: Parts, tokenizer: &Tokenizer) -> Result<(), Failure> {
     let parts = [
         (
             "normalizer",
@@ -140,16 +143,35 @@ fn check_parts(json: &[u8], tokenizer: &Tokenizer) -> Result<(), Failure> {
     Ok(())
 }
 
-fn load(json: &[u8]) -> Result<Tokenizer, Failure> {
+/// A tokenizer and what is known of its cost.
+pub struct Handle {
+    tokenizer: Tokenizer,
+    bounds: bounds::NormalizerBounds,
+}
+
+fn load(json: &[u8]) -> Result<Handle, Failure> {
+    bounds::check_file(json)?;
+    let parts: Parts = serde_json::from_slice(json).map_err(Failure::new)?;
+    bounds::check_parts(&[
+        &parts.normalizer,
+        &parts.pre_tokenizer,
+        &parts.post_processor,
+        &parts.decoder,
+    ])?;
+    // The library normalizes the added tokens as it reads the file.
+    let normalizer = Option::<NormalizerWrapper>::deserialize(parts.normalizer.as_ref().unwrap_or(&Value::Null));
+    let bounds = bounds::NormalizerBounds::of(normalizer.unwrap_or(None).as_ref())?;
+    bounds.check_added_tokens(&parts.added_tokens)?;
     let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| {
         let text = error.to_string();
         Failure::new(text.replace("data did not match any variant of untagged enum ", "no kind fits for "))
     })?;
-    check_parts(json, &tokenizer)?;
+    bounds::check_built(&tokenizer)?;
+    check_parts(parts, &tokenizer)?;
     // A model's sentence settings must not cut or lengthen the text: that is for the caller to decide.
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(Failure::new)?;
-    Ok(tokenizer)
+    Ok(Handle { tokenizer, bounds })
 }
 
 fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, Failure> {
@@ -157,10 +179,17 @@ fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, Failure> {
         .map_err(|e| Failure(NOT_UTF8, format!("{what} is not UTF-8 at byte {}", e.valid_up_to())))
 }
 
-fn encode(tokenizer: &Tokenizer, text: &[u8], pair: Option<&[u8]>, add_special: bool) -> Result<Arrays, Failure> {
+fn encode(handle: &Handle, text: &[u8], pair: Option<&[u8]>, add_special: bool) -> Result<Arrays, Failure> {
+    let tokenizer = &handle.tokenizer;
+    let check = |text| handle.bounds.check_text(tokenizer.get_normalizer(), text);
     let text = utf8(text, "the text")?;
+    check(text)?;
     let input: EncodeInput = match pair {
-        Some(pair) => (text, utf8(pair, "the second text")?).into(),
+        Some(pair) => {
+            let pair = utf8(pair, "the second text")?;
+            check(pair)?;
+            (text, pair).into()
+        }
         None => text.into(),
     };
     let encoding = tokenizer.encode(input, add_special).map_err(Failure::new)?;
@@ -203,7 +232,7 @@ unsafe fn bytes<'a>(data: *const u8, size: usize) -> &'a [u8] {
 /// # Safety
 /// `json` points to `size` bytes; `out` can be written.
 #[no_mangle]
-pub unsafe extern "C" fn manyheads_tokenizer_load(json: *const u8, size: usize, out: *mut *mut Tokenizer) -> c_int {
+pub unsafe extern "C" fn manyheads_tokenizer_load(json: *const u8, size: usize, out: *mut *mut Handle) -> c_int {
     guard(|| {
         *out = Box::into_raw(Box::new(load(bytes(json, size))?));
         Ok(())
@@ -213,7 +242,7 @@ pub unsafe extern "C" fn manyheads_tokenizer_load(json: *const u8, size: usize, 
 /// # Safety
 /// `tokenizer` came from `manyheads_tokenizer_load` and is not used again.
 #[no_mangle]
-pub unsafe extern "C" fn manyheads_tokenizer_free(tokenizer: *mut Tokenizer) {
+pub unsafe extern "C" fn manyheads_tokenizer_free(tokenizer: *mut Handle) {
     guard(|| {
         drop(Box::from_raw(tokenizer));
         Ok(())
@@ -226,7 +255,7 @@ pub unsafe extern "C" fn manyheads_tokenizer_free(tokenizer: *mut Tokenizer) {
 /// `tokenizer` is a live tokenizer; the texts have their sizes; `out` can be written.
 #[no_mangle]
 pub unsafe extern "C" fn manyheads_tokenizer_encode(
-    tokenizer: *const Tokenizer,
+    tokenizer: *const Handle,
     text: *const u8,
     text_size: usize,
     pair: *const u8,
