@@ -1,5 +1,5 @@
-// Attention against an evaluation in float64 that shares no code with it. The input: the instruction set (a byte), and the
-// seed of a random call with its shapes, types, strides, masks and edge values (eight bytes).
+// Attention against an evaluation in float64 that shares no code with it. The input: the instruction set (a byte), and
+// the seed of a random call with its shapes, types, strides, masks and edge values (eight bytes).
 #include <cmath>
 #include <cstring>
 #include <manyheads/cpu.hpp>

@@ -1,5 +1,5 @@
-// KVCache against sequences in plain vectors. The input: the cache's options, and what is done to it step by step. A step
-// that is refused must leave the cache as it was, and each must do what it does to a cache that never saw those.
+// KVCache against sequences in plain vectors. The input: the cache's options, and what is done to it step by step. A
+// step that is refused must leave the cache as it was, and each must do what it does to a cache that never saw those.
 #include <cmath>
 #include <cstring>
 #include <manyheads/half.hpp>

@@ -11,13 +11,15 @@ using namespace manyheads;
 namespace {
 
 constexpr const char* kSmall = R"({"version":"1.0","truncation":null,"padding":null,"added_tokens":[],
-  "normalizer":{"type":"BertNormalizer","clean_text":true,"handle_chinese_chars":true,"strip_accents":null,"lowercase":true},
+  "normalizer":{"type":"BertNormalizer","clean_text":true,"handle_chinese_chars":true,"strip_accents":null,
+    "lowercase":true},
   "pre_tokenizer":{"type":"BertPreTokenizer"},"post_processor":null,"decoder":null,
   "model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":100,
     "vocab":{"[UNK]":0,"the":1,"cat":2,"##s":3,"a":4,"##a":5,".":6}}})";
 
 model::Tokenizer load() {
-  const std::filesystem::path own = std::filesystem::path(MANYHEADS_SOURCE_DIR) / "models/all-MiniLM-L6-v2/tokenizer.json";
+  const std::filesystem::path root = MANYHEADS_SOURCE_DIR;
+  const std::filesystem::path own = root / "models/all-MiniLM-L6-v2/tokenizer.json";
   if (std::filesystem::exists(own)) return model::Tokenizer(own);
   const fuzz::Folder folder;
   return model::Tokenizer(folder.write("tokenizer.json", kSmall));

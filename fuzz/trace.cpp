@@ -1,5 +1,5 @@
-// Traces. The input: lines of text. "key=value" is metadata, "@name dtype sizes" a tensor, "!word" a word to look for; the
-// first byte says what the tensors hold, and whether each lse is made the right one.
+// Traces. The input: lines of text. "key=value" is metadata, "@name dtype sizes" a tensor, "!word" a word to look for;
+// the first byte says what the tensors hold, and whether each lse is made the right one.
 #include "lens/trace.hpp"
 
 #include <cmath>
@@ -119,9 +119,8 @@ void check_weights(const lens::Trace& trace, std::size_t layer, std::int64_t hea
       fuzz::require(nan || (w >= 0 && w <= 1.00001f), "a weight that is no share");
       sum += static_cast<double>(w);
     }
-    const double lse =
-        static_cast<double>(static_cast<const float*>(trace.layers[layer].lse.data())[head * trace.layers[layer].lse.stride(0) +
-                                                                                      q * trace.layers[layer].lse.stride(1)]);
+    const ConstTensorView& all = trace.layers[layer].lse;
+    const float lse = static_cast<const float*>(all.data())[head * all.stride(0) + q * all.stride(1)];
     if (nan) {
       fuzz::require(!std::isfinite(lse), "NaN from a finite lse");
     } else if (trace.layers[layer].sinks.defined()) {

@@ -76,8 +76,8 @@ void save_trace(const std::filesystem::path& path, const Trace& trace);
 // Throws Error (kMalformedFile) naming the file and the field or tensor.
 Trace load_trace(const std::filesystem::path& path);
 
-// The weights [Tq,Tk] F32 of one head, by the engine from q, k and lse. Throws Error naming the file, the layer, the head
-// and the row where lse is not the one that q, k, bias, sinks and mask give, within the roundings of sums in F32.
+// The weights [Tq,Tk] F32 of one head, by the engine from q, k and lse. Throws Error naming the file, the layer, the
+// head and the row where lse is not the one that q, k, bias, sinks and mask give, within the roundings of sums in F32.
 void trace_weights(const Trace& trace, std::size_t layer, std::int64_t head, TensorView weights, int num_threads = 0);
 
 // The same for some queries alone, the first being `first_query`: weights [rows,Tk], the same bits as in the whole

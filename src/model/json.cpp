@@ -134,8 +134,8 @@ std::string range(const std::string& what, const std::string& min, const std::st
 
 }  // namespace
 
-// The parser's text is "[id] parse error at line 1, column 2: syntax error while parsing value - what; last read: '...'".
-// The last part may be as long as the file, so it is left out.
+// The parser's text is "[id] parse error at line 1, column 2: syntax error while parsing value - what; last read:
+// '...'". The last part may be as long as the file, so it is left out.
 bool JsonEvents::parse_error(std::size_t, const std::string&, const nlohmann::detail::exception& error) {
   if (error.id == 406) return refuse("a number is too large");
   const std::string text = error.what();

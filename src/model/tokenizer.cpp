@@ -124,12 +124,11 @@ void Tokenizer::check(const JsonDocument& file) {
   if (has(file, "added_tokens")) view_array(file, "added_tokens");
   // What is long is only looked at.
   JsonDocument model{Json::object(), file.place + ": " + base::in_quotes("model")};
-  for (const char* key : {"type", "vocab"}) {
-    const auto found = whole.find(key);
-    if (found != whole.end() && !found->is_structured()) model.value[key] = *found;
+  if (const auto type = whole.find("type"); type != whole.end()) {
+    model.value["type"] = type->is_array() ? Json::array() : type->is_object() ? Json::object() : *type;
   }
-  if (const auto type = whole.find("type"); type != whole.end() && type->is_structured()) {
-    model.value["type"] = type->is_array() ? Json::array() : Json::object();
+  if (const auto vocab = whole.find("vocab"); vocab != whole.end() && !vocab->is_structured()) {
+    model.value["vocab"] = *vocab;
   }
   if (has(model, "type")) require_string(model, "type");
   if (has(model, "vocab")) require_object(model, "vocab");

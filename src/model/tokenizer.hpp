@@ -49,7 +49,8 @@ struct TextBreaks {
 // A file may come from anyone, so what it can cost is bounded; real ones stay far below:
 //   the file        64 MiB; 2048 parts of normalizer, pre-tokenizer, post-processor and decoder, 64 patterns in them
 //   a text          64 MiB
-//   normalizer      256 steps; a text becomes at most 16 times as long (64 KiB are always taken), all added tokens 64 MiB
+//   normalizer      256 steps; a text becomes at most 16 times as long (64 KiB are always taken), all added tokens
+//                   64 MiB
 //   pre-tokenizer   a text becomes at most 64 times as long
 //   post-processor  64 pieces a template, 4 copies of a text, 1024 ids and 64 KiB of tokens in all
 //   model           WordPiece's max_input_chars_per_word 512; unk_token, prefix and suffix 256 bytes

@@ -205,7 +205,8 @@ TEST(Tokenizer, AFileThatAsksForTooMuchIsRefused) {
     return Json{{"X", {{"id", "X"}, {"ids", ids}, {"tokens", names}}}};
   };
   const Json many = repeated(1025, 1), names = repeated(1025, "x");
-  with("/post_processor", template_of({special, text}, tokens(many, names)), "1025 ids in templates, at most 1024 are taken");
+  with("/post_processor", template_of({special, text}, tokens(many, names)),
+       "1025 ids in templates, at most 1024 are taken");
   with("/post_processor", template_of(repeated(60, special), tokens(repeated(20, 1), repeated(20, "x"))),
        "1200 ids in templates, at most 1024 are taken");
   with("/post_processor", template_of({special, special}, tokens({1}, {std::string(40'000, 'x')})),
@@ -245,7 +246,7 @@ TEST(Tokenizer, AFileThatAsksForTooMuchIsRefused) {
        "3023 parts, at most 2048 are taken");
   const Json replace = {{"type", "Replace"}, {"pattern", {{"Regex", "\\w{50}"}}}, {"content", "a"}};
   with("/normalizer", sequence("normalizers", repeated(65, replace)), "65 patterns, at most 64 are taken");
-  const Json split = {{"type", "Split"}, {"pattern", {{"Regex", "\\w{50}"}}}, {"behavior", "Isolated"}, {"invert", false}};
+  Json split = {{"type", "Split"}, {"pattern", replace["pattern"]}, {"behavior", "Isolated"}, {"invert", false}};
   with("/pre_tokenizer", sequence("pretokenizers", repeated(65, split)), "65 patterns, at most 64 are taken");
 
   // The added tokens are normalized as the file is read.

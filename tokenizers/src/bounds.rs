@@ -180,7 +180,11 @@ impl NormalizerBounds {
         // What could be too long is tried, piece by piece, so that no step makes much of it.
         let mut list = vec![];
         steps(normalizer, &mut list);
-        let grows = || Failure::new(format!("the normalizer makes {size} bytes of text more than {allowed:.0}"));
+        let grows = || {
+            Failure::new(format!(
+                "the normalizer makes {size} bytes of text more than {allowed:.0}"
+            ))
+        };
         let (mut rest, mut total) = (text, 0.0);
         while !rest.is_empty() {
             let mut end = rest.len().min(CHUNK_BYTES);
@@ -195,7 +199,11 @@ impl NormalizerBounds {
                 match step {
                     // Added tokens cut the text anywhere, and each piece gets it.
                     NormalizerWrapper::Prepend(p) => {
-                        let all: String = chunk.get().chars().flat_map(|c| [p.prepend.clone(), c.to_string()]).collect();
+                        let all: String = chunk
+                            .get()
+                            .chars()
+                            .flat_map(|c| [p.prepend.clone(), c.to_string()])
+                            .collect();
                         chunk = NormalizedString::from(all);
                     }
                     step => step.normalize(&mut chunk).map_err(Failure::new)?,
@@ -213,7 +221,9 @@ impl NormalizerBounds {
 
 fn check_pre_tokenizers(part: &Value) -> Result<f64, Failure> {
     let growth = match text_of(part, "type") {
-        Some("Sequence") => items(part.get("pretokenizers")).map(check_pre_tokenizers).product::<Result<f64, _>>()?,
+        Some("Sequence") => items(part.get("pretokenizers"))
+            .map(check_pre_tokenizers)
+            .product::<Result<f64, _>>()?,
         Some("ByteLevel") => 3.0,
         Some("Metaspace") => 5.0,
         _ => 1.0,
@@ -264,7 +274,11 @@ fn check_name(name: &str, what: &str) -> Result<(), Failure> {
 fn check_model(model: &ModelWrapper) -> Result<(), Failure> {
     let names = match model {
         ModelWrapper::WordPiece(m) => {
-            limit(m.max_input_chars_per_word, MOST_WORD_CHARS, "characters (max_input_chars_per_word)")?;
+            limit(
+                m.max_input_chars_per_word,
+                MOST_WORD_CHARS,
+                "characters (max_input_chars_per_word)",
+            )?;
             [Some(&m.unk_token), Some(&m.continuing_subword_prefix), None]
         }
         ModelWrapper::BPE(m) => [
