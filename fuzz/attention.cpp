@@ -38,8 +38,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
       const double factor = 2 + std::sqrt(static_cast<double>(c.d)) / 4 + (softcap ? 8 : 0);
       const double bound = (10 + 2 * factor * oracle.kappa[row]) * 0x1p-24 * oracle.weights[at] + 0x1p-126;
       if (!(std::fabs(got - oracle.weights[at]) <= bound)) {
-        fuzz::fail("weight " + std::to_string(at) + " is " + std::to_string(got) + ", expected " +
-                   std::to_string(oracle.weights[at]) + ", " + c.describe());
+        char text[128];
+        std::snprintf(text, sizeof text, "weight %zu is %.9g, expected %.9g%s, ", at, got, oracle.weights[at],
+                      foreign ? ", by a foreign lse" : "");
+        fuzz::fail(text + c.describe());
       }
       ++at;
       return got;

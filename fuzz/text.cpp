@@ -64,7 +64,7 @@ void check_unicode(const std::string& text) {
   fuzz::require(utf8 == (at >= text.size()), "is_utf8 and next_code_point disagree");
   if (!utf8) return;
   fuzz::require(lens::display_width(text) == width, "the width is not that of the characters");
-  fuzz::require(lens::is_utf8(lens::lower_case(text)), "small letters that are not UTF-8");
+  fuzz::require(lens::is_utf8(lens::fold_case(text)), "small letters that are not UTF-8");
   const std::string shown = lens::printable(text);
   fuzz::require(lens::is_utf8(shown), "a printable text that is not UTF-8");
   for (const char byte : shown) fuzz::require(static_cast<unsigned char>(byte) >= 0x20 && byte != 0x7f, "a control");

@@ -27,12 +27,13 @@ HWY_INLINE float FinishWeights(float* row, std::int64_t step, std::int64_t count
   const DF d;
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
   const auto at = [&](std::int64_t j) -> float& { return row[j * step]; };
-  // The row's own largest score where lse is so large that its rounding would show, or so far from the scores that
-  // their exponentials would leave the range: then it is another's.
+  // The row's own largest score where lse is so large that its rounding would show, or farther from the scores than the
+  // log of their number: then it is another's, and exponentials would leave the range.
   double shift = static_cast<double>(lse) * 1.44269504088896340736;
   const double sink_score = static_cast<double>(sink) * 1.44269504088896340736;
   const double above = std::max(static_cast<double>(top), sink_score) - shift;
-  if (std::fabs(lse) > 4096.0f || !(above <= 2 && above >= -64)) shift = static_cast<double>(top);
+  const double farthest = 2 + std::log2(static_cast<double>(count) + 1);
+  if (std::fabs(lse) > 4096.0f || !(above <= 2 && above >= -farthest)) shift = static_cast<double>(top);
   const float by = static_cast<float>(shift);
   double sum = std::exp2(sink_score - static_cast<double>(by));
   if (step == 1) {
