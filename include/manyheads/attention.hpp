@@ -48,9 +48,9 @@ struct AttentionOptions {
 //
 // Rows whose keys are all forbidden give out 0 and lse -inf (the sink's logit where there is one).
 // A row whose scores or sums of values leave F32's range on the way (biases of the largest float, scores of 1e40, values
-// that add up to more than 3.4e38) is computed again in float64: slower, by tens of times, and for itself alone, with
-// memory of its own, O(Tk + D + Dv). Its lse stays within F32's finite range. So is a row with NaN or infinity in it. An
-// infinite score is a number and no mask: a row of nothing but -inf scores is NaN.
+// that add up to more than 3.4e38) is computed again in float64. That is tens of times slower, for this row alone, and
+// allocates O(Tk + D + Dv). Its lse stays within F32's finite range. A row with NaN or infinity in its inputs takes the same
+// way. An infinite score is a number and no mask: a row of nothing but -inf scores is NaN.
 // The bits of a row depend on that row's query, its keys, values and mask and on the instruction set; not on threads,
 // batch, strides or alignment.
 // Allocates a workspace unless given one: O(D * log(Tk)) a thread, up to eight times that where a head's keys and values
