@@ -1,5 +1,5 @@
 // The JSON files of a model folder. The input: which, and its text.
-#include "model/json.hpp"
+#include "io/json.hpp"
 
 #include "harness.hpp"
 #include "model/bert_config.hpp"
@@ -13,9 +13,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   const std::string text(reinterpret_cast<const char*>(bytes) + 1, size - 1);
   switch (bytes[0] % 3) {
     case 0: {
-      model::Json value;
-      if (!fuzz::taken([&] { value = model::parse_json(text, "text").value; })) break;
-      fuzz::require(model::Json::parse(text) == value, "another value than the library's own parser gives");
+      io::Json value;
+      if (!fuzz::taken([&] { value = io::parse_json(text, "text").value; })) break;
+      fuzz::require(io::Json::parse(text) == value, "another value than the library's own parser gives");
       break;
     }
     case 1: {

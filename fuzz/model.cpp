@@ -3,8 +3,8 @@
 #include <manyheads/safetensors.hpp>
 
 #include "harness.hpp"
+#include "io/json.hpp"
 #include "model/bert.hpp"
-#include "model/json.hpp"
 
 using namespace manyheads;
 
@@ -14,11 +14,11 @@ namespace {
 std::size_t data_size(const std::string& header) {
   constexpr std::uint64_t kMost = 1 << 20;
   std::uint64_t largest = 0;
-  const model::Json value = model::Json::parse(header, nullptr, false);
+  const io::Json value = io::Json::parse(header, nullptr, false);
   if (!value.is_object()) return 0;
   for (const auto& [name, entry] : value.items()) {
     if (!entry.is_object() || !entry.contains("data_offsets") || !entry["data_offsets"].is_array()) continue;
-    for (const model::Json& end : entry["data_offsets"]) {
+    for (const io::Json& end : entry["data_offsets"]) {
       if (end.is_number_unsigned()) largest = std::max(largest, end.get<std::uint64_t>());
     }
   }

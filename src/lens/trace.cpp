@@ -14,14 +14,13 @@
 #include "base/file.hpp"
 #include "base/format.hpp"
 #include "base/parallel.hpp"
-#include "model/json.hpp"
+#include "io/json.hpp"
 
 namespace manyheads::lens {
 
 namespace {
 
-using model::Json;
-using model::JsonDocument;
+using io::Json;
 
 std::string tensor_name(std::size_t layer, const char* part) { return "layers." + std::to_string(layer) + "." + part; }
 
@@ -150,7 +149,7 @@ class Metadata {
     return it->second;
   }
   Json json(const char* key) const {
-    return model::parse_json(text(key), base::path_in_quotes(file_.path) + ": metadata " + key).value;
+    return io::parse_json(text(key), base::path_in_quotes(file_.path) + ": metadata " + key).value;
   }
   [[noreturn]] void refuse(const char* key, const char* needed) const {
     check_.fail(std::string("metadata ") + key + " is " + base::in_quotes(text(key), 60) + "; " + needed +

@@ -13,7 +13,7 @@
 #include "layer/carver.hpp"
 #include "layer/heads.hpp"
 #include "model/bert_weights.hpp"
-#include "model/safetensors.hpp"
+#include "model/checkpoint.hpp"
 
 namespace manyheads::model {
 namespace {

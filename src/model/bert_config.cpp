@@ -4,10 +4,12 @@
 #include <manyheads/multi_head_attention.hpp>
 #include <string>
 
-#include "model/json.hpp"
+#include "io/json.hpp"
 
 namespace manyheads::model {
 namespace {
+
+using io::JsonDocument;
 
 constexpr std::int64_t kMostWidth = 1 << 20;  // of hidden and intermediate states
 constexpr std::int64_t kMostLayers = 1 << 12;
@@ -25,7 +27,7 @@ layer::Activation activation(const JsonDocument& config) {
 }  // namespace
 
 BertConfig load_bert_config(const std::filesystem::path& folder) {
-  const JsonDocument json = read_json(folder / "config.json");
+  const JsonDocument json = io::read_json(folder / "config.json");
   if (require_string(json, "model_type") != "bert") refuse_json(json, "model_type", "\"bert\"");
   BertConfig config;
   config.hidden_size = require_int(json, "hidden_size", 1, kMostWidth);

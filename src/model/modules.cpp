@@ -10,6 +10,8 @@ namespace manyheads::model {
 namespace {
 
 namespace fs = std::filesystem;
+using io::Json;
+using io::JsonDocument;
 
 bool is_there(const fs::path& path) {
   std::error_code none;
@@ -76,7 +78,7 @@ void check_transformer(const JsonDocument& config) {
 std::vector<Module> load_modules(const fs::path& folder) {
   std::vector<Module> modules;
   if (!is_there(folder / "modules.json")) return modules;
-  const JsonDocument list = read_json(folder / "modules.json");
+  const JsonDocument list = io::read_json(folder / "modules.json");
   if (!list.value.is_array() || list.value.empty()) {
     throw Error(ErrorCode::kMalformedFile, list.place + ": a list of modules is needed");
   }
@@ -102,7 +104,7 @@ TransformerModule load_transformer_module(const fs::path& folder) {
   for (const char* kind : {"bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"}) {
     const fs::path path = module.folder / ("sentence_" + std::string(kind) + "_config.json");
     if (!is_there(path)) continue;
-    const JsonDocument config = read_json(path);
+    const JsonDocument config = io::read_json(path);
     if (config.value == Json::object()) continue;
     if (has(config, "max_seq_length")) module.max_seq_length = require_int(config, "max_seq_length", 1);
     if (has(config, "do_lower_case")) module.do_lower_case = require_bool(config, "do_lower_case");
@@ -120,7 +122,7 @@ SentenceSettings load_sentence_settings(const fs::path& folder) {
   // Every such model has these two; by themselves they are empty.
   settings.prompts = {{"query", ""}, {"document", ""}};
   if (!is_there(folder / "modules.json") || !is_there(path)) return settings;
-  const JsonDocument config = read_json(path);
+  const JsonDocument config = io::read_json(path);
   if (has(config, "model_type") && require_string(config, "model_type") != "SentenceTransformer") {
     refuse_json(config, "model_type", "\"SentenceTransformer\"");
   }

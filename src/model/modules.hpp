@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "model/json.hpp"
+#include "io/json.hpp"
 
 namespace manyheads::model {
 
@@ -15,7 +15,7 @@ namespace manyheads::model {
 struct Module {
   std::string type;             // the last part of the class's name
   std::filesystem::path path;   // inside the model's folder; empty: the folder itself
-  JsonDocument entry;           // for messages
+  io::JsonDocument entry;           // for messages
 };
 
 // The modules of a folder, in order. None without modules.json. Throws Error on a path that leads out of the folder.

@@ -8,13 +8,15 @@
 #include <string>
 
 #include "base/file.hpp"
-#include "model/json.hpp"
+#include "io/json.hpp"
 #include "model/modules.hpp"
 
 namespace manyheads::model {
 namespace {
 
 namespace fs = std::filesystem;
+using io::Json;
+using io::JsonDocument;
 
 using Mode = PoolingConfig::Mode;
 
@@ -78,7 +80,7 @@ void check_normalize(const fs::path& folder, const Module& module) {
   std::error_code none;
   const fs::path path = folder / module.path / "config.json";
   if (module.path.empty() || !fs::exists(path, none)) return;
-  const JsonDocument config = read_json(path);
+  const JsonDocument config = io::read_json(path);
   for (const char* key : {"module_input_name", "module_output_name"}) {
     if (has(config, key) && require_string(config, key) != "sentence_embedding") {
       refuse_json(config, key, "\"sentence_embedding\"");
@@ -123,7 +125,7 @@ PoolingConfig load_pooling(const fs::path& folder) {
   for (std::size_t i = 1; i < modules.size(); ++i) {
     const Module& module = modules[i];
     if (module.type == "Pooling" && !pools) {
-      const JsonDocument file = read_json(folder / module.path / "config.json");
+      const JsonDocument file = io::read_json(folder / module.path / "config.json");
       config.modes = read_modes(file);
       if (has(file, "include_prompt")) config.include_prompt = require_bool(file, "include_prompt");
       pools = true;

@@ -5,7 +5,7 @@
 #include <manyheads/error.hpp>
 
 #include "base/file.hpp"
-#include "model/json.hpp"
+#include "io/json.hpp"
 
 // The C door of tokenizers/src/lib.rs.
 extern "C" {
@@ -31,6 +31,9 @@ const char* manyheads_tokenizer_error(std::size_t* size);
 
 namespace manyheads::model {
 namespace {
+
+using io::Json;
+using io::JsonDocument;
 
 constexpr int kNotUtf8 = 1;
 
@@ -137,7 +140,7 @@ void Tokenizer::check(const JsonDocument& file) {
 Tokenizer::Tokenizer(const std::filesystem::path& path) : place_(base::path_in_quotes(path)) {
   const base::MappedFile file = base::map_file(path);
   // Our own reading comes first: it names the byte, where the library may only say that nothing matched.
-  const JsonDocument document = parse_json(file.text(), place_);
+  const JsonDocument document = io::parse_json(file.text(), place_);
   load(file.text(), document);
 }
 

@@ -8,6 +8,10 @@
 #include <string_view>
 #include <vector>
 
+namespace manyheads::io {
+struct JsonDocument;
+}
+
 namespace manyheads::model {
 
 // The tokens of a text, or of two. One entry a token in every list.
@@ -22,8 +26,6 @@ struct Encoding {
 
   std::size_t size() const noexcept { return ids.size(); }
 };
-
-struct JsonDocument;
 
 // A letter or digit of ASCII.
 bool is_alnum(char c);
@@ -60,10 +62,10 @@ class Tokenizer {
  public:
   // Throws Error: kIo, or kMalformedFile with the file and what is wrong.
   explicit Tokenizer(const std::filesystem::path& path);
-  explicit Tokenizer(const JsonDocument& file);  // its content
+  explicit Tokenizer(const io::JsonDocument& file);  // its content
 
   // Throws Error (kMalformedFile) where `file` has not the parts of a tokenizer.json.
-  static void check(const JsonDocument& file);
+  static void check(const io::JsonDocument& file);
 
   // Throws Error (kInvalidArgument) when a text is not UTF-8, with the byte.
   Encoding encode(std::string_view text, bool add_special_tokens = true) const;
@@ -73,7 +75,7 @@ class Tokenizer {
 
  private:
   struct Handle;
-  void load(std::string_view json, const JsonDocument& file);
+  void load(std::string_view json, const io::JsonDocument& file);
   Encoding run(std::string_view text, const std::string_view* pair, bool add_special_tokens) const;
 
   std::shared_ptr<const Handle> handle_;

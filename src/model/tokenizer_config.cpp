@@ -8,18 +8,20 @@
 #include <vector>
 
 #include "base/file.hpp"
-#include "model/json.hpp"
+#include "io/json.hpp"
 
 namespace manyheads::model {
 namespace {
 
 namespace fs = std::filesystem;
+using io::Json;
+using io::JsonDocument;
 
 // The file, or an empty object where it is not there.
 JsonDocument read_if_there(const fs::path& path) {
   std::error_code none;
   if (!fs::exists(path, none)) return {Json::object(), base::path_in_quotes(path)};
-  JsonDocument document = read_json(path);
+  JsonDocument document = io::read_json(path);
   has(document, "");  // throws where it is no object
   return document;
 }
@@ -215,7 +217,7 @@ std::optional<std::int64_t> max_length(const JsonDocument& settings) {
 }  // namespace
 
 ConfiguredTokenizer load_tokenizer(const fs::path& folder, bool lower_case) {
-  JsonDocument tokenizer = read_json(folder / "tokenizer.json");
+  JsonDocument tokenizer = io::read_json(folder / "tokenizer.json");
   Tokenizer::check(tokenizer);
   const JsonDocument settings = read_if_there(folder / "tokenizer_config.json");
   check_sides(tokenizer, settings);

@@ -21,8 +21,8 @@
 #include "allocations.hpp"
 #include "kernels/dispatch.hpp"
 #include "layer/convert.hpp"
+#include "model/checkpoint.hpp"
 #include "model/pooling.hpp"
-#include "model/safetensors.hpp"
 #include "support.hpp"
 
 namespace manyheads::model {

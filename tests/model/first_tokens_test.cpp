@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "model/json.hpp"
+#include "io/json.hpp"
 
 namespace manyheads::model {
 namespace {
@@ -20,8 +20,8 @@ using Json = nlohmann::json;
 
 fs::path tiny() { return fs::path(MANYHEADS_SOURCE_DIR) / "tests/golden/embed/tiny"; }
 
-Json tokenizer_json() { return read_json(tiny() / "tokenizer.json").value; }
-Tokenizer load(const Json& json) { return Tokenizer(JsonDocument{json, "tokenizer.json"}); }
+Json tokenizer_json() { return io::read_json(tiny() / "tokenizer.json").value; }
+Tokenizer load(const Json& json) { return Tokenizer(io::JsonDocument{json, "tokenizer.json"}); }
 
 Json added_token(const std::string& content, bool special, bool single_word = false) {
   return {{"id", 0},         {"content", content}, {"single_word", single_word}, {"lstrip", true},

@@ -6,13 +6,14 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "model/malformed.hpp"
+#include "io/malformed.hpp"
 
 namespace manyheads::model {
 namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
+using test::TemporaryFolder;
 
 class ModuleFiles : public testing::Test {
  protected:

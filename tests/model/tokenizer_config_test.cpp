@@ -6,13 +6,14 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "model/malformed.hpp"
+#include "io/malformed.hpp"
 
 namespace manyheads::model {
 namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
+using test::TemporaryFolder;
 using Tokens = std::vector<std::string>;
 
 // The golden files have what each setting does to a vector; here is what is refused, and each by its name.

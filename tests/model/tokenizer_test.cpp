@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "model/malformed.hpp"
+#include "io/malformed.hpp"
 #include "support.hpp"
 
 namespace manyheads::model {
@@ -14,6 +14,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
+using test::Malformed;
+using test::TemporaryFolder;
 
 // A WordPiece tokenizer as BERT has it, of a few words, that asks for padding and truncation to 6 tokens.
 Json small_tokenizer() {
@@ -261,7 +263,7 @@ TEST(Tokenizer, AFileThatAsksForTooMuchIsRefused) {
                                      {"normalized", true},
                                      {"special", false}});
   cases.push_back({growing.dump(), "31 bytes of added tokens, which the normalizer may make 1.678e7 times as long"});
-  expect_refused(cases, "tokenizer.json", cases.size(), [](const fs::path& path) { Tokenizer tokenizer(path); });
+  test::expect_refused(cases, "tokenizer.json", cases.size(), [](const fs::path& path) { Tokenizer tokenizer(path); });
 }
 
 TEST(Tokenizer, ATextThatTheNormalizerMakesTooLongIsRefused) {
@@ -313,7 +315,7 @@ TEST(Tokenizer, SaysWhyAFileCannotBeOpened) {
 }
 
 TEST(Tokenizer, MalformedFilesAreRefusedEachInItsOwnWords) {
-  std::vector<Malformed> cases = not_json("{\"model\":", "}");
+  std::vector<Malformed> cases = test::not_json("{\"model\":", "}");
   cases.push_back({"", "empty"});
   const std::string whole = small_tokenizer().dump();
   for (std::size_t size = 1; size < whole.size(); size += 40) cases.push_back({whole.substr(0, size), "not JSON"});
@@ -376,7 +378,7 @@ TEST(Tokenizer, MalformedFilesAreRefusedEachInItsOwnWords) {
   without("", "model", "\"model\" is missing");
   without("/added_tokens/0", "content", "not a tokenizer");
   without("/post_processor", "single", "not a tokenizer");
-  expect_refused(cases, "tokenizer.json", 150, [](const fs::path& path) { Tokenizer tokenizer(path); });
+  test::expect_refused(cases, "tokenizer.json", 150, [](const fs::path& path) { Tokenizer tokenizer(path); });
 }
 
 }  // namespace

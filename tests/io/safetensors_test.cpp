@@ -1,19 +1,20 @@
-#include "model/safetensors.hpp"
-
 #include <gtest/gtest.h>
 
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <manyheads/safetensors.hpp>
 
 #include "allocations.hpp"
-#include "model/malformed.hpp"
+#include "io/malformed.hpp"
 #include "support.hpp"
 
-namespace manyheads::model {
+namespace manyheads::io {
 namespace {
 
 namespace fs = std::filesystem;
+using test::Malformed;
+using test::TemporaryFolder;
 
 std::string little_endian(std::uint64_t value) {
   std::string bytes(8, '\0');
@@ -204,7 +205,7 @@ std::vector<Malformed> malformed_files() {
                 "the value of \"k\" must be a string");
   }
 
-  for (const Malformed& json : not_json("{\"a\":", "}")) with_header(json.bytes, json.expected);
+  for (const Malformed& json : test::not_json("{\"a\":", "}")) with_header(json.bytes, json.expected);
   with_header("{\"\xff\":" + good + "}", "ill-formed UTF-8");
   with_header("{\"__metadata__\":{\"k\":\"\xc3(\"},\"a\":" + good + "}", "ill-formed UTF-8");
   with_header("{\"__metadata__\":{\"\xfe\":\"\"},\"a\":" + good + "}", "ill-formed UTF-8");
@@ -217,7 +218,7 @@ std::vector<Malformed> malformed_files() {
 }
 
 TEST(Safetensors, MalformedFilesAreRefusedEachInItsOwnWords) {
-  expect_refused(malformed_files(), "bad.safetensors", 300, [](const fs::path& path) { load_safetensors(path); });
+  test::expect_refused(malformed_files(), "bad.safetensors", 300, [](const fs::path& path) { load_safetensors(path); });
 }
 
 TEST(Safetensors, WritesAndReadsBackEveryTypeAndShape) {
@@ -380,63 +381,5 @@ TEST(Safetensors, RefusesWhatItCannotWrite) {
   EXPECT_TRUE(fs::is_empty(folder.path()));
 }
 
-class Checkpoint : public testing::Test {
- protected:
-  void shard(const std::string& name, const std::string& tensor, float value) {
-    save_safetensors(folder_.path() / name, {{tensor, tensor_of<float>({1}, {value})}});
-  }
-  void index(const std::string& weight_map) {
-    folder_.write("model.safetensors.index.json", "{\"metadata\":{},\"weight_map\":" + weight_map + "}");
-  }
-  std::string error() {
-    return error_of([&] { load_checkpoint(folder_.path()); });
-  }
-  TemporaryFolder folder_;
-};
-
-TEST_F(Checkpoint, ReadsShards) {
-  shard("model-00001-of-00002.safetensors", "a", 1);
-  shard("model-00002-of-00002.safetensors", "b", 2);
-  index(R"({"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"})");
-  const SafetensorsFile file = load_checkpoint(folder_.path());
-  EXPECT_EQ(file.tensors.size(), 2u);
-  EXPECT_EQ(file.at("b").as<float>()[0], 2);
-  shard("model.safetensors", "c", 3);  // the single file comes first
-  EXPECT_EQ(load_checkpoint(folder_.path()).at("c").as<float>()[0], 3);
-}
-
-TEST_F(Checkpoint, KeepsToTheFolder) {
-  const TemporaryFolder other;
-  save_safetensors(other.path() / "a.safetensors", {{"a", tensor_of<float>({1}, {1})}});
-  shard("good.safetensors", "a", 1);
-  const std::string outside = (other.path() / "a.safetensors").string();
-  for (const std::string& name :
-       {outside, "../" + other.path().filename().string() + "/a.safetensors", std::string(".."), std::string("."),
-        std::string(""), std::string("./good.safetensors"), std::string("x/../good.safetensors"),
-        std::string("..\\\\good.safetensors"), std::string("good.safetensors\\u0000x")}) {
-    index("{\"a\":\"" + name + "\"}");
-    EXPECT_NE(error().find("the name of a file in the same folder is needed"), std::string::npos) << name << error();
-  }
-}
-
-TEST_F(Checkpoint, SaysWhatIsWrong) {
-  EXPECT_NE(error().find("holds neither model.safetensors nor model.safetensors.index.json"), std::string::npos);
-  EXPECT_NE(error_of([&] { load_checkpoint(folder_.path() / "none"); }).find("is not a folder"), std::string::npos);
-  folder_.write("model.safetensors.index.json", "{}");
-  EXPECT_NE(error().find("\"weight_map\" is missing"), std::string::npos);
-  index("[]");
-  EXPECT_NE(error().find("\"weight_map\" is an array; an object is needed"), std::string::npos);
-  index("{\"a\":1}");
-  EXPECT_NE(error().find("\"a\" is 1; a string is needed"), std::string::npos);
-  index(R"({"a":"x.safetensors","a":"x.safetensors"})");
-  EXPECT_NE(error().find("\"a\" is there twice"), std::string::npos);
-  index(R"({"a":"x.safetensors"})");
-  EXPECT_NE(error().find("x.safetensors\": No such file"), std::string::npos);
-  shard("x.safetensors", "b", 1);
-  EXPECT_NE(error().find("tensor \"a\" is missing"), std::string::npos);
-  folder_.write("x.safetensors", "short");
-  EXPECT_NE(error().find("too short"), std::string::npos);
-}
-
 }  // namespace
-}  // namespace manyheads::model
+}  // namespace manyheads::io

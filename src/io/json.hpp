@@ -11,7 +11,7 @@
 
 #include <nlohmann/json.hpp>
 
-namespace manyheads::model {
+namespace manyheads::io {
 
 using Json = nlohmann::json;
 
@@ -70,4 +70,4 @@ bool has(const JsonDocument& object, const std::string& key);
 // Throws what the getters throw: "config.json: "hidden_size" is "big"; an integer from 1 to 100 is needed".
 [[noreturn]] void refuse_json(const JsonDocument& object, const std::string& key, const std::string& needed);
 
-}  // namespace manyheads::model
+}  // namespace manyheads::io

@@ -1,21 +1,22 @@
-#include "model/json.hpp"
+#include "io/json.hpp"
 
 #include <gtest/gtest.h>
 
 #include <functional>
 
-#include "model/malformed.hpp"
+#include "io/malformed.hpp"
 #include "support.hpp"
 
-namespace manyheads::model {
+namespace manyheads::io {
 namespace {
 
 namespace fs = std::filesystem;
+using test::Malformed;
 
 std::string error_of(const std::function<void()>& work) { return test::error_of(work, ErrorCode::kMalformedFile); }
 
 TEST(Json, MalformedFilesAreRefusedEachInItsOwnWords) {
-  std::vector<Malformed> cases = not_json("{\"hidden_size\":", "}");
+  std::vector<Malformed> cases = test::not_json("{\"hidden_size\":", "}");
   cases.push_back({"", "empty; JSON is needed"});
   cases.push_back({" \n", "not JSON"});
   cases.push_back({"hidden_size: 384", "not JSON"});
@@ -23,7 +24,7 @@ TEST(Json, MalformedFilesAreRefusedEachInItsOwnWords) {
   cases.push_back({"\xff\xfe{\0}\0", "not JSON"});
   const std::string whole = R"({"hidden_size":384,"list":[1,2.5,null],"name":"x","deep":{"a":true}})";
   for (std::size_t size = 1; size < whole.size(); ++size) cases.push_back({whole.substr(0, size), "not JSON"});
-  expect_refused(cases, "config.json", 100, [](const fs::path& path) { read_json(path); });
+  test::expect_refused(cases, "config.json", 100, [](const fs::path& path) { read_json(path); });
 }
 
 TEST(Json, ErrorsNameTheByte) {
@@ -107,4 +108,4 @@ TEST(Json, GettersNameTheKeyTheValueAndTheNeed) {
 }
 
 }  // namespace
-}  // namespace manyheads::model
+}  // namespace manyheads::io

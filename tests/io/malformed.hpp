@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace manyheads::model {
+namespace manyheads::test {
 
 // A folder that is gone when the test ends.
 class TemporaryFolder {
@@ -120,4 +120,4 @@ inline std::vector<Malformed> not_json(const std::string& before, const std::str
   return cases;
 }
 
-}  // namespace manyheads::model
+}  // namespace manyheads::test

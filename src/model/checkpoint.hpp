@@ -1,13 +1,9 @@
 #pragma once
 
-#include <cstddef>
 #include <filesystem>
-
 #include <manyheads/safetensors.hpp>
 
 namespace manyheads::model {
-
-constexpr std::size_t kMaxSafetensorsHeader = 100'000'000;
 
 // The tensors of a model folder as the hub lays it out: model.safetensors, or the shards that
 // model.safetensors.index.json names, which must lie in the folder itself. `metadata` is that of the single file, and

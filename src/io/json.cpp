@@ -1,4 +1,4 @@
-#include "model/json.hpp"
+#include "io/json.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -8,7 +8,7 @@
 
 #include "base/file.hpp"
 
-namespace manyheads::model {
+namespace manyheads::io {
 namespace {
 
 // Reads characters and tells the parser's caller where it stands: the parser's events carry no place.
@@ -243,4 +243,4 @@ bool has(const JsonDocument& object, const std::string& key) {
   return value != nullptr && !value->is_null();
 }
 
-}  // namespace manyheads::model
+}  // namespace manyheads::io
