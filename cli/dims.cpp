@@ -14,11 +14,11 @@
 
 #include "arguments.hpp"
 #include "base/format.hpp"
+#include "bench/cases/roofline.hpp"
+#include "bench/cases/sampling.hpp"
 #include "cli.hpp"
 #include "kernels/dispatch.hpp"
-#include "limits.hpp"
 #include "look_text.hpp"
-#include "sampling.hpp"
 #include "tensors.hpp"
 
 namespace manyheads::cli {
@@ -96,7 +96,7 @@ class Layer {
  public:
   Layer(const DimsRequest& request, std::int64_t heads)
       : layer_({.d_model = request.d_model, .num_heads = heads, .dtype = parse_dtype(request.dtype)}),
-        x_(normal(parse_dtype(request.dtype), {request.batch, request.tokens, request.d_model}, 1)),
+        x_(bench::normal(parse_dtype(request.dtype), {request.batch, request.tokens, request.d_model}, 1)),
         y_(parse_dtype(request.dtype), {request.batch, request.tokens, request.d_model}) {
     options_.num_threads = request.common.threads;
     options_.workspace = &workspace_;
@@ -130,13 +130,13 @@ void measure(const DimsRequest& request, std::vector<Cut>& cuts) {
   for (Cut& cut : cuts) {
     if (!cut.problem.empty()) continue;
     if (cut.heads == 1) {
-      cut.seconds = medians_in_turn(kRounds, {timed([&] { single.run(); })})[0];
+      cut.seconds = bench::medians_in_turn(kRounds, {bench::timed([&] { single.run(); })})[0];
       cut.ratio = 1;
       continue;
     }
     Layer many(request, cut.heads);
     const std::vector<double> seconds =
-        medians_in_turn(kRounds, {timed([&] { single.run(); }), timed([&] { many.run(); })});
+        bench::medians_in_turn(kRounds, {bench::timed([&] { single.run(); }), bench::timed([&] { many.run(); })});
     cut.seconds = seconds[1];
     cut.ratio = seconds[1] / seconds[0];
   }
@@ -354,9 +354,9 @@ void run(DimsRequest request) {
   if (!request.no_time) {
     check_memory(request);
     const kernels::KernelTable& table = kernels::active_table();
-    Limits machine;
+    bench::Roofline machine;
     const std::vector<double> rates =
-        medians_in_turn(7, {[&] { return machine.arithmetic(table.fma_work, request.common.threads); },
+        bench::medians_in_turn(7, {[&] { return machine.arithmetic(table.fma_work, request.common.threads); },
                             [&] { return machine.memory(table, request.common.threads); }});
     limits = MachineLimits{rates[0], rates[1]};
     measure(request, cuts);

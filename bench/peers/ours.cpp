@@ -26,8 +26,8 @@
 #include <sstream>
 #include <string>
 
-#include "cli/limits.hpp"
-#include "cli/sampling.hpp"
+#include "bench/cases/roofline.hpp"
+#include "bench/cases/sampling.hpp"
 #include "kernels/dispatch.hpp"
 #include "model/bert.hpp"
 
@@ -202,7 +202,7 @@ Run prepare(std::istream& words, int threads) {
 // Of memory what it reads; else the rate of F32 multiply-adds and, for bf16, of its dot product or of tiles where one
 // is faster: which it is depends on the machine. Taken for as long as what it is compared to: both see the same share
 // of a busy machine.
-double limit(manyheads::cli::Limits& limits, const std::string& type, int threads) {
+double limit(manyheads::bench::Roofline& limits, const std::string& type, int threads) {
   const manyheads::kernels::KernelTable& table = manyheads::kernels::active_table();
   if (type == "memory") return limits.memory(table, threads);
   double most = limits.arithmetic(table.fma_work, threads, 0.02);
@@ -215,9 +215,9 @@ double limit(manyheads::cli::Limits& limits, const std::string& type, int thread
 
 double seconds_a_run(const Run& run, double least) {
   const auto sample = [&](int runs) {
-    const double begin = manyheads::cli::seconds_now();
+    const double begin = manyheads::bench::seconds_now();
     for (int i = 0; i < runs; ++i) run();
-    return (manyheads::cli::seconds_now() - begin) / runs;
+    return (manyheads::bench::seconds_now() - begin) / runs;
   };
   const double one = sample(1);
   return sample(static_cast<int>(std::clamp(least / std::max(one, 1e-7), 1.0, 1e6)));
@@ -231,7 +231,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: peers_ours THREADS\n");
     return 2;
   }
-  manyheads::cli::Limits limits;
+  manyheads::bench::Roofline limits;
   Run run;
   std::string line;
   while (std::getline(std::cin, line)) {

@@ -155,10 +155,11 @@ class HeaderReader final : public JsonEvents {
   void other_value() {
     const std::string header = place_ + ": header";
     if (depth_ == 0) return malformed(header, "must be a JSON object");
-    if (depth_ == 1 && name_ == kSafetensorsMetadata) return malformed(header + ": " + kSafetensorsMetadata, "must be an object of strings");
+    const std::string metadata_place = header + ": " + kSafetensorsMetadata;
+    if (depth_ == 1 && name_ == kSafetensorsMetadata) return malformed(metadata_place, "must be an object of strings");
     if (depth_ == 1) return malformed("must be an object with dtype, shape and data_offsets");
     if (depth_ == 2 && in_metadata_) {
-      return malformed(header + ": " + kSafetensorsMetadata, "the value of " + in_quotes(key_) + " must be a string");
+      return malformed(metadata_place, "the value of " + in_quotes(key_) + " must be a string");
     }
     if (depth_ == 2 && field_ != nullptr) field_->kind = Field::kOther;
     field_ = nullptr;

@@ -6,7 +6,7 @@
 #include <manyheads/tensor.hpp>
 #include <vector>
 
-namespace manyheads::cli {
+namespace manyheads::bench {
 
 double seconds_now();
 
@@ -25,4 +25,4 @@ std::function<double()> timed(std::function<void()> work, double least = 4e-3);
 // Random normal numbers times `scale`, from a fixed seed. F32, BF16 or F16.
 Tensor normal(DType type, const Dims& shape, std::uint64_t seed, float scale = 1);
 
-}  // namespace manyheads::cli
+}  // namespace manyheads::bench

@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-namespace manyheads::cli {
+namespace manyheads::bench {
 
 // One line of the result. The limits of the machine are lines too.
-struct BenchRow {
+struct Row {
   std::string name{};
   std::string dtype = "f32";  // of keys and values
   std::optional<std::int64_t> heads{};
@@ -47,25 +47,25 @@ struct PreparedCase {
 };
 
 // What a row measures.
-struct BenchCase {
-  BenchRow row;
+struct Case {
+  Row row;
   double flop = 0;
   double bytes = 0;       // read from memory; not 0: memory is the limit
   double base_share = 1;  // the ratio is over this part of the base's time
   std::function<PreparedCase()> prepare;
 };
 
-struct BenchSize {
+struct Size {
   bool quick = false;
   int threads = 1;  // the most
 };
 
-std::vector<BenchCase> attention_cases(const BenchSize& size);
-std::vector<BenchCase> decode_cases(const BenchSize& size);
-std::vector<BenchCase> layer_cases(const BenchSize& size);
+std::vector<Case> attention_cases(const Size& size);
+std::vector<Case> decode_cases(const Size& size);
+std::vector<Case> layer_cases(const Size& size);
 
 // 1, and the most where that is another.
-std::vector<int> thread_counts(const BenchSize& size);
+std::vector<int> thread_counts(const Size& size);
 
 // Rows to compare with float64: the first, the last and some between.
 std::vector<std::int64_t> probe_rows(std::int64_t count);
@@ -75,4 +75,4 @@ float element(const ConstTensorView& view, std::int64_t at);  // of dense memory
 // Between dense tensors of as many elements.
 double largest_difference(const ConstTensorView& a, const ConstTensorView& b);
 
-}  // namespace manyheads::cli
+}  // namespace manyheads::bench

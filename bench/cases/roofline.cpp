@@ -1,4 +1,4 @@
-#include "limits.hpp"
+#include "bench/cases/roofline.hpp"
 
 #include <unistd.h>
 
@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "base/parallel.hpp"
-#include "sampling.hpp"
+#include "bench/cases/sampling.hpp"
 
-namespace manyheads::cli {
+namespace manyheads::bench {
 
 namespace {
 
@@ -31,7 +31,7 @@ std::size_t beyond_caches() {
   return static_cast<std::size_t>(std::min(wanted, physical / 8));
 }
 
-double Limits::arithmetic(Work work, int threads, double least) {
+double Roofline::arithmetic(Work work, int threads, double least) {
   std::atomic<double> flop{0};
   std::atomic<float> sink{0};
   const double begin = seconds_now();
@@ -47,7 +47,7 @@ double Limits::arithmetic(Work work, int threads, double least) {
   return flop.load() / seconds / 1e9;
 }
 
-const float* Limits::memory_to_read() {
+const float* Roofline::memory_to_read() {
   if (memory_.size() == 0) {
     memory_ = base::AlignedBuffer<float>(beyond_caches() / sizeof(float));
     std::memset(memory_.data(), 0, memory_.size() * sizeof(float));  // pages not yet touched would all be one
@@ -56,7 +56,7 @@ const float* Limits::memory_to_read() {
 }
 
 template <class Read>
-double Limits::reading(std::int64_t count, int threads, const Read& read) {
+double Roofline::reading(std::int64_t count, int threads, const Read& read) {
   const std::int64_t tasks = threads * kTasksPerThread;
   std::atomic<float> sink{0};
   const double begin = seconds_now();
@@ -65,7 +65,7 @@ double Limits::reading(std::int64_t count, int threads, const Read& read) {
   return static_cast<double>(memory_.size() * sizeof(float)) / (seconds_now() - begin) / 1e9;
 }
 
-double Limits::memory(const kernels::KernelTable& table, int threads, int multiplies) {
+double Roofline::memory(const kernels::KernelTable& table, int threads, int multiplies) {
   const float* from = memory_to_read();
   const auto lines = static_cast<std::int64_t>(memory_.size() / 16);
   constexpr std::int64_t kAhead = 4096;  // floats: farther or nearer is no faster
@@ -75,7 +75,7 @@ double Limits::memory(const kernels::KernelTable& table, int threads, int multip
   });
 }
 
-double Limits::memory_in_pieces(const kernels::KernelTable& table, int threads, std::size_t bytes) {
+double Roofline::memory_in_pieces(const kernels::KernelTable& table, int threads, std::size_t bytes) {
   const float* from = memory_to_read();
   const std::size_t size = bytes / sizeof(float);
   std::vector<std::size_t> order(memory_.size() / size);
@@ -92,4 +92,4 @@ double Limits::memory_in_pieces(const kernels::KernelTable& table, int threads, 
   });
 }
 
-}  // namespace manyheads::cli
+}  // namespace manyheads::bench

@@ -5,11 +5,11 @@
 #include <utility>
 
 #include "base/format.hpp"
-#include "bench_case.hpp"
+#include "bench/cases/case.hpp"
 #include "layer/linear.hpp"
-#include "sampling.hpp"
+#include "bench/cases/sampling.hpp"
 
-namespace manyheads::cli {
+namespace manyheads::bench {
 
 namespace {
 
@@ -24,8 +24,8 @@ struct LinearWork {
   layer::Linear linear;
 };
 
-BenchCase linear_case(std::int64_t size, std::int64_t rows, int threads) {
-  BenchCase c;
+Case linear_case(std::int64_t size, std::int64_t rows, int threads) {
+  Case c;
   c.row = {.name = base::format("linear {}x{}", size, size), .tokens = rows, .threads = threads};
   c.flop = 2.0 * static_cast<double>(rows) * static_cast<double>(size * size);
   if (threads > 1) c.row.over = "one thread";
@@ -107,8 +107,8 @@ std::vector<double> layer_row(const LayerWork& work, const std::vector<double>& 
   return y;
 }
 
-BenchCase layer_case(std::int64_t d_model, std::int64_t heads, std::int64_t batch, std::int64_t tokens, int threads) {
-  BenchCase c;
+Case layer_case(std::int64_t d_model, std::int64_t heads, std::int64_t batch, std::int64_t tokens, int threads) {
+  Case c;
   c.row = {.name = base::format("layer {}, {} head{}", d_model, heads, heads == 1 ? "" : "s"),
            .heads = heads,
            .head_dim = d_model / heads,
@@ -159,8 +159,8 @@ BenchCase layer_case(std::int64_t d_model, std::int64_t heads, std::int64_t batc
 
 }  // namespace
 
-std::vector<BenchCase> layer_cases(const BenchSize& size) {
-  std::vector<BenchCase> cases;
+std::vector<Case> layer_cases(const Size& size) {
+  std::vector<Case> cases;
   for (const int threads : thread_counts(size)) {
     for (const std::int64_t rows : {7, 64, 512, 4096}) cases.push_back(linear_case(512, rows, threads));
     cases.push_back(layer_case(512, 8, 1, 7, threads));
@@ -171,4 +171,4 @@ std::vector<BenchCase> layer_cases(const BenchSize& size) {
   return cases;
 }
 
-}  // namespace manyheads::cli
+}  // namespace manyheads::bench

@@ -7,10 +7,10 @@
 #include <utility>
 
 #include "base/format.hpp"
-#include "bench_case.hpp"
-#include "sampling.hpp"
+#include "bench/cases/case.hpp"
+#include "bench/cases/sampling.hpp"
 
-namespace manyheads::cli {
+namespace manyheads::bench {
 
 namespace {
 
@@ -162,8 +162,8 @@ double row_error(const Call& call, std::int64_t head, std::int64_t i, std::int64
   return largest_difference({at(call.out, head, i), type, {d}}, expected.cview());
 }
 
-BenchCase attention_case(const Prefill& p, const std::optional<Prefill>& base = {}, const std::string& over = {}) {
-  BenchCase c;
+Case attention_case(const Prefill& p, const std::optional<Prefill>& base = {}, const std::string& over = {}) {
+  Case c;
   c.row = {.name = p.name,
            .dtype = dtype_name(p.type),
            .heads = p.heads,
@@ -196,7 +196,7 @@ BenchCase attention_case(const Prefill& p, const std::optional<Prefill>& base = 
 }
 
 // The same on one thread is the base.
-BenchCase on_threads(Prefill p, int threads) {
+Case on_threads(Prefill p, int threads) {
   if (threads == 1) return attention_case(p);
   const Prefill one = p;
   p.threads = threads;
@@ -204,13 +204,13 @@ BenchCase on_threads(Prefill p, int threads) {
 }
 
 // Sequences that begin and sequences that go on by one token, in one packed call; over a call for each of them.
-BenchCase packed_case(DType type, std::int64_t heads, std::int64_t d, int threads) {
+Case packed_case(DType type, std::int64_t heads, std::int64_t d, int threads) {
   struct Sequence {
     std::int64_t queries, keys;
   };
   static constexpr Sequence kSequences[] = {{512, 512},  {1, 1500}, {1, 700}, {384, 384}, {1, 2048},
                                             {256, 1024}, {1, 1000}, {1, 300}, {640, 640}, {1, 1200}};
-  BenchCase c;
+  Case c;
   std::int64_t queries = 0, keys = 0;
   double pairs = 0;
   for (const Sequence& s : kSequences) {
@@ -294,7 +294,7 @@ Prefill prefill(DType type, std::int64_t d, std::int64_t tokens) {
   return {.type = type, .heads = heads_at(tokens), .d = d, .tokens = tokens};
 }
 
-void add_plain(std::vector<BenchCase>& cases, const BenchSize& size) {
+void add_plain(std::vector<Case>& cases, const Size& size) {
   const auto add = [&](DType type, std::int64_t d, std::int64_t tokens, int threads) {
     Prefill p = prefill(type, d, tokens);
     cases.push_back(on_threads(p, threads));
@@ -322,7 +322,7 @@ void add_plain(std::vector<BenchCase>& cases, const BenchSize& size) {
   }
 }
 
-void add_sharp(std::vector<BenchCase>& cases, bool quick) {
+void add_sharp(std::vector<Case>& cases, bool quick) {
   const std::int64_t tokens = quick ? 1024 : 4096;
   for (const DType type : kFloats) {
     for (const std::int64_t d : {64, 128}) {
@@ -338,7 +338,7 @@ void add_sharp(std::vector<BenchCase>& cases, bool quick) {
   }
 }
 
-void add_masked(std::vector<BenchCase>& cases, bool quick) {
+void add_masked(std::vector<Case>& cases, bool quick) {
   const std::int64_t tokens = quick ? 1024 : 4096;
   const auto add = [&](const Prefill& base, const std::string& name, const Part& part, const char* over) {
     Prefill p = base;
@@ -363,7 +363,7 @@ void add_masked(std::vector<BenchCase>& cases, bool quick) {
   }
 }
 
-void add_layouts(std::vector<BenchCase>& cases, const BenchSize& size) {
+void add_layouts(std::vector<Case>& cases, const Size& size) {
   for (const DType type : kTwoFloats) {
     for (const std::int64_t d : {64, 128}) {
       if (size.quick && (type != DType::kF32 || d != 64)) continue;
@@ -380,8 +380,8 @@ void add_layouts(std::vector<BenchCase>& cases, const BenchSize& size) {
 
 }  // namespace
 
-std::vector<BenchCase> attention_cases(const BenchSize& size) {
-  std::vector<BenchCase> cases;
+std::vector<Case> attention_cases(const Size& size) {
+  std::vector<Case> cases;
   add_plain(cases, size);
   add_sharp(cases, size.quick);
   add_masked(cases, size.quick);
@@ -389,4 +389,4 @@ std::vector<BenchCase> attention_cases(const BenchSize& size) {
   return cases;
 }
 
-}  // namespace manyheads::cli
+}  // namespace manyheads::bench

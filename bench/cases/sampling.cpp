@@ -1,4 +1,4 @@
-#include "sampling.hpp"
+#include "bench/cases/sampling.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -6,7 +6,7 @@
 #include <random>
 #include <utility>
 
-namespace manyheads::cli {
+namespace manyheads::bench {
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -68,4 +68,4 @@ Tensor normal(DType type, const Dims& shape, std::uint64_t seed, float scale) {
   return tensor;
 }
 
-}  // namespace manyheads::cli
+}  // namespace manyheads::bench

@@ -7,11 +7,11 @@
 #include <random>
 
 #include "base/format.hpp"
-#include "bench_case.hpp"
-#include "limits.hpp"
-#include "sampling.hpp"
+#include "bench/cases/case.hpp"
+#include "bench/cases/roofline.hpp"
+#include "bench/cases/sampling.hpp"
 
-namespace manyheads::cli {
+namespace manyheads::bench {
 
 namespace {
 
@@ -186,8 +186,8 @@ Tensor in_pages(const Tensor& cache, std::int64_t size, const std::vector<std::i
   return pages;
 }
 
-BenchCase decode_case(const Decode& decode, std::int64_t page_size = 0) {
-  BenchCase c;
+Case decode_case(const Decode& decode, std::int64_t page_size = 0) {
+  Case c;
   const bool narrow = decode.type == DType::kI8;
   c.row = {.name = decode.int8_products  ? "decode, I8 products"
                    : decode.wide_queries ? "decode, F32 queries"
@@ -235,8 +235,8 @@ BenchCase decode_case(const Decode& decode, std::int64_t page_size = 0) {
 
 }  // namespace
 
-std::vector<BenchCase> decode_cases(const BenchSize& size) {
-  std::vector<BenchCase> cases;
+std::vector<Case> decode_cases(const Size& size) {
+  std::vector<Case> cases;
   if (size.quick) {
     for (const DType type : {DType::kF32, DType::kI8}) {
       cases.push_back(decode_case({.type = type, .threads = size.threads}));
@@ -270,4 +270,4 @@ std::vector<BenchCase> decode_cases(const BenchSize& size) {
   return cases;
 }
 
-}  // namespace manyheads::cli
+}  // namespace manyheads::bench

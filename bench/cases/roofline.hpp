@@ -6,14 +6,14 @@
 #include "base/aligned_buffer.hpp"
 #include "kernels/kernel_table.hpp"
 
-namespace manyheads::cli {
+namespace manyheads::bench {
 
 // Bytes that no cache holds: twice the last one, and never much of the memory.
 std::size_t beyond_caches();
 
 // Samples of the most that this machine can do. Each takes some milliseconds. Machines drift: take samples in turn with
 // what they are compared to, and use the median or the best.
-class Limits {
+class Roofline {
  public:
   // GFLOP/s of work that only arithmetic limits: a table's fma_work, or kernels::bf16_dot_work(). Runs for at least
   // `least` seconds: as long as what it is compared to, so that both see the same share of a busy machine.
@@ -33,4 +33,4 @@ class Limits {
   base::AlignedBuffer<float> memory_;
 };
 
-}  // namespace manyheads::cli
+}  // namespace manyheads::bench
