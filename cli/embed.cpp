@@ -15,7 +15,6 @@
 #include "base/parallel.hpp"
 #include "cli.hpp"
 #include "line_reader.hpp"
-#include "model/bert.hpp"
 #include "model/first_tokens.hpp"
 #include "model/modules.hpp"
 #include "model/pooling.hpp"
@@ -76,7 +75,7 @@ class Embedder {
     check_utf8("--prompt", prompt_);
     set_limit();
     const auto modes = static_cast<std::int64_t>(pooling_.modes.size());
-    size_ = modes * model_.encoder.config().hidden_size;
+    size_ = modes * model_.encoder->config().hidden_size;
     if (settings.truncate_dim) size_ = std::min(size_, *settings.truncate_dim);
     if (!pooling_.include_prompt && !prompt_.empty()) skip_ = prompt_tokens();
   }
@@ -133,11 +132,11 @@ class Embedder {
         ids.push_back(tokens(order[i]).ids);
         type_ids.push_back(tokens(order[i]).type_ids);
       }
-      const model::BertInput input = model::BertInput::from_rows(ids, type_ids);
-      model::BertOptions options;
+      const model::TokenBatch input = model::TokenBatch::from_rows(ids, type_ids);
+      model::EncoderOptions options;
       options.num_threads = request_.common.threads;
       options.workspace = &workspace_;
-      const Tensor hidden = model_.encoder.run(input, options);
+      const Tensor hidden = model_.encoder->run(input, options);
       const Tensor pooled = model::pool(hidden.view(), input.lengths, pooling_, skip_);
       const auto stride = static_cast<std::size_t>(pooled.size(1));
       for (std::size_t i = begin; i < end; ++i) {
@@ -151,7 +150,7 @@ class Embedder {
  private:
   // The tokens that sentence-transformers cuts a text to, and no more than the model has positions for.
   void set_limit() {
-    limit_ = model_.encoder.config().max_position_embeddings;
+    limit_ = model_.encoder->config().max_position_embeddings;
     limit_source_ = "max_position_embeddings of config.json";
     const auto lower = [&](const std::optional<std::int64_t>& to, const std::string& source) {
       if (!to || *to > limit_) return;

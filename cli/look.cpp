@@ -101,7 +101,7 @@ lens::Trace run_model(const Look& request, std::size_t* full_size) {
   lens::TraceOptions options;
   options.text2 = request.pair;
   options.num_threads = request.common.threads;
-  return lens::make_trace(model.encoder, encoded.encoding, model_name(request.model), *request.text, options);
+  return lens::make_trace(*model.encoder, encoded.encoding, model_name(request.model), *request.text, options);
 }
 
 Findings find(const Look& request) {

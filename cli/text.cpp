@@ -22,7 +22,7 @@ std::string model_name(const std::string& folder) {
 TextModel load_text_model(const std::string& folder, DType weights) {
   model::TransformerModule module = model::load_transformer_module(folder);
   model::ConfiguredTokenizer configured = model::load_tokenizer(module.folder, module.do_lower_case);
-  model::BertEncoder encoder = model::BertEncoder::load(module.folder, weights);
+  std::unique_ptr<const model::Encoder> encoder = model::load_encoder(module.folder, weights);
   return {std::move(module), std::move(configured.tokenizer), configured.model_max_length, std::move(encoder)};
 }
 
@@ -38,8 +38,8 @@ void check_ids(const std::string& subject, const std::vector<std::int64_t>& ids,
                       std::to_string(count));
     }
   };
-  check(ids, "token id", "vocab_size", model.encoder.config().vocab_size);
-  check(type_ids, "segment", "type_vocab_size", model.encoder.config().type_vocab_size);
+  check(ids, "token id", "vocab_size", model.encoder->config().vocab_size);
+  check(type_ids, "segment", "type_vocab_size", model.encoder->config().type_vocab_size);
 }
 
 void check_utf8(const std::string& subject, const std::string& text) {
@@ -72,7 +72,7 @@ EncodedText encode_text(const TextModel& model, const std::string& subject, cons
       throw Error(ErrorCode::kInvalidArgument, (sequence == 0 ? subject : "--pair") + " is empty: it has no tokens");
     }
   }
-  const std::int64_t max_tokens = model.encoder.config().max_position_embeddings;
+  const std::int64_t max_tokens = model.encoder->config().max_position_embeddings;
   if (static_cast<std::int64_t>(result.full_size) > max_tokens) {
     if (!truncate) {
       throw Error(ErrorCode::kInvalidArgument, subject + (pair ? " and --pair have " : " has ") +

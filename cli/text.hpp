@@ -1,10 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <manyheads/model/encoder.hpp>
+#include <memory>
 #include <optional>
 #include <string>
 
-#include "model/bert.hpp"
 #include "model/modules.hpp"
 #include "model/tokenizer.hpp"
 
@@ -18,7 +19,7 @@ struct TextModel {
   model::TransformerModule module;
   model::Tokenizer tokenizer;
   std::optional<std::int64_t> model_max_length;  // of tokenizer_config.json
-  model::BertEncoder encoder;
+  std::unique_ptr<const model::Encoder> encoder;
 };
 TextModel load_text_model(const std::string& folder, DType weights = DType::kF32);
 

@@ -36,7 +36,7 @@ void trace(const TraceRequest& request) {
   options.lse_in_double = true;
   options.num_threads = request.common.threads;
   const lens::Trace result =
-      lens::make_trace(model.encoder, encoded.encoding, model_name(request.model), request.text, options);
+      lens::make_trace(*model.encoder, encoded.encoding, model_name(request.model), request.text, options);
   file.save([&](const std::string& path) { lens::save_trace(path, result); });
   if (request.common.json) {
     print_json({{"out", request.out},

@@ -1,10 +1,10 @@
 // Model folders. The input: config.json, and behind a zero byte the header of model.safetensors. The weights are small
 // numbers, as many as the header asks for within a bound.
+#include <manyheads/model/encoder.hpp>
 #include <manyheads/safetensors.hpp>
 
 #include "harness.hpp"
 #include "io/json.hpp"
-#include "model/bert.hpp"
 
 using namespace manyheads;
 
@@ -36,12 +36,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   folder.write("config.json", parts[0]);
   folder.write("model.safetensors", fuzz::safetensors_file(parts[1], data));
   fuzz::taken([&] {
-    const model::BertEncoder encoder = model::BertEncoder::load(folder.path());
-    const model::BertConfig& config = encoder.config();
+    const auto encoder = model::load_encoder(folder.path());
+    const model::EncoderConfig& config = encoder->config();
     fuzz::require(config.hidden_size > 0, "no hidden size");
-    model::BertOptions options;
+    model::EncoderOptions options;
     options.num_threads = 1;
-    const Tensor hidden = encoder.run(model::BertInput::from_rows({{0, 1, 2}, {0}}), options);
+    const Tensor hidden = encoder->run(model::TokenBatch::from_rows({{0, 1, 2}, {0}}), options);
     fuzz::require(hidden.shape() == Dims({2, 3, config.hidden_size}), "another shape");
   });
   return 0;

@@ -21,6 +21,7 @@
 #include <manyheads/attention.hpp>
 #include <manyheads/cpu.hpp>
 #include <manyheads/error.hpp>
+#include <manyheads/model/encoder.hpp>
 #include <manyheads/multi_head_attention.hpp>
 #include <memory>
 #include <sstream>
@@ -29,7 +30,6 @@
 #include "bench/cases/roofline.hpp"
 #include "bench/cases/sampling.hpp"
 #include "kernels/dispatch.hpp"
-#include "model/bert.hpp"
 
 namespace {
 
@@ -162,18 +162,17 @@ Run prepare_layer(std::istream& words, const std::string& folder, int threads) {
 
 Run prepare_bert(std::istream& words, const std::string& folder, int threads) {
   const DType weights = next_type(words);
-  manyheads::model::BertInput input;
+  manyheads::model::TokenBatch input;
   input.batch = next<std::int64_t>(words);
   input.tokens = next<std::int64_t>(words);
   std::string model;
   std::getline(words >> std::ws, model);  // a path may hold spaces
   const Tensor ids = read(folder + "/ids", DType::kI64, {input.batch, input.tokens});
   input.ids.assign(ids.as<std::int64_t>(), ids.as<std::int64_t>() + ids.elements());
-  const auto encoder =
-      std::make_shared<const manyheads::model::BertEncoder>(manyheads::model::BertEncoder::load(model, weights));
+  const std::shared_ptr<const manyheads::model::Encoder> encoder = manyheads::model::load_encoder(model, weights);
   const auto workspace = std::make_shared<manyheads::Workspace>();
   return [=] {
-    manyheads::model::BertOptions options;
+    manyheads::model::EncoderOptions options;
     options.num_threads = threads;
     options.workspace = workspace.get();
     return encoder->run(input, options);

@@ -290,17 +290,19 @@ void check_lse(const Trace& trace, std::size_t layer_index, std::int64_t head, s
   }
 }
 
-// log of the sum over all keys of exp(scale q k), [H,T].
-Tensor lse_in_double(const ConstTensorView& q, const ConstTensorView& k, double scale, const TraceOptions& options) {
+// log of the sum of exp(scale q k) over the keys that a query sees, [Hq,T].
+Tensor lse_in_double(const ConstTensorView& q, const ConstTensorView& k, double scale, bool causal,
+                     const TraceOptions& options) {
   Tensor lse(DType::kF32, Dims{q.size(0), q.size(1)});
   float* out = lse.as<float>();
   const std::int64_t rows = q.size(0) * q.size(1);
   base::parallel_for(rows, base::worker_count(rows, options.num_threads), options.executor, [&](std::int64_t i, int) {
-    const std::int64_t head = i / q.size(1);
-    const float* query = static_cast<const float*>(q.data()) + head * q.stride(0) + i % q.size(1) * q.stride(1);
-    std::vector<double> scores(static_cast<std::size_t>(k.size(1)));
-    for (std::int64_t j = 0; j < k.size(1); ++j) {
-      const float* key = static_cast<const float*>(k.data()) + head * k.stride(0) + j * k.stride(1);
+    const std::int64_t head = i / q.size(1), row = i % q.size(1), kv_head = head / (q.size(0) / k.size(0));
+    const float* query = static_cast<const float*>(q.data()) + head * q.stride(0) + row * q.stride(1);
+    const std::int64_t keys = causal ? row + 1 : k.size(1);
+    std::vector<double> scores(static_cast<std::size_t>(keys));
+    for (std::int64_t j = 0; j < keys; ++j) {
+      const float* key = static_cast<const float*>(k.data()) + kv_head * k.stride(0) + j * k.stride(1);
       double sum = 0;
       for (std::int64_t d = 0; d < k.size(2); ++d) {
         sum += static_cast<double>(query[d * q.stride(2)]) * static_cast<double>(key[d * k.stride(2)]);
@@ -317,14 +319,14 @@ Tensor lse_in_double(const ConstTensorView& q, const ConstTensorView& k, double 
 
 }  // namespace
 
-Trace make_trace(const model::BertEncoder& encoder, const model::Encoding& encoding, const std::string& model,
+Trace make_trace(const model::Encoder& encoder, const model::Encoding& encoding, const std::string& model,
                  const std::string& text, const TraceOptions& options) {
-  model::BertTaps taps;
-  model::BertOptions run;
-  run.taps = &taps;
+  std::vector<model::LayerHeads> layers;
+  model::EncoderOptions run;
+  run.layers = &layers;
   run.num_threads = options.num_threads;
   run.executor = options.executor;
-  encoder.run(model::BertInput::from_rows({encoding.ids}, {encoding.type_ids}), run);
+  encoder.run(model::TokenBatch::from_rows({encoding.ids}, {encoding.type_ids}), run);
 
   Trace trace;
   trace.model = model;
@@ -335,13 +337,15 @@ Trace make_trace(const model::BertEncoder& encoder, const model::Encoding& encod
   trace.offsets = encoding.offsets;
   trace.words = encoding.words;
   trace.sequences.assign(encoding.sequences.begin(), encoding.sequences.end());
-  trace.scale = 1.0 / std::sqrt(static_cast<double>(encoder.config().head_size()));
+  trace.scale = encoder.config().scale;
+  trace.causal = encoder.config().causal;
   trace.key_length = static_cast<std::int64_t>(encoding.size());
-  for (const model::BertLayerTap& tap : taps.layers) {
-    trace.layers.push_back({tap.q(), tap.k(), tap.row_lse(), {}, {}, {}, {tap.qkv, tap.lse}});
+  for (model::LayerHeads& of : layers) {
+    const model::EntryHeads heads = of.entry();
+    trace.layers.push_back({heads.q, heads.k, heads.lse, {}, {}, {}, std::move(of.storage)});
     if (!options.lse_in_double) continue;
     TraceLayer& layer = trace.layers.back();
-    layer.storage.back() = lse_in_double(layer.q, layer.k, trace.scale, options);
+    layer.storage.push_back(lse_in_double(heads.q, heads.k, trace.scale, trace.causal, options));
     layer.lse = layer.storage.back().cview();
   }
   return trace;

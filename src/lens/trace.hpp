@@ -4,13 +4,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <manyheads/mask.hpp>
+#include <manyheads/model/encoder.hpp>
 #include <manyheads/parallel.hpp>
 #include <manyheads/tensor.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "model/bert.hpp"
 #include "model/tokenizer.hpp"
 
 namespace manyheads::lens {
@@ -67,7 +67,7 @@ struct TraceOptions {
 
 // Runs the encoder on the tokens of `text` (and options.text2) and keeps q, k and lse of every head. q and k are not
 // copied: the views stand on what the projections wrote.
-Trace make_trace(const model::BertEncoder& encoder, const model::Encoding& encoding, const std::string& model,
+Trace make_trace(const model::Encoder& encoder, const model::Encoding& encoding, const std::string& model,
                  const std::string& text, const TraceOptions& options = {});
 
 // Written beside and renamed. Throws Error (kInvalidArgument) when the fields and tensors do not belong together.

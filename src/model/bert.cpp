@@ -1,11 +1,11 @@
 #include "model/bert.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <manyheads/attention.hpp>
-#include <manyheads/error.hpp>
 #include <optional>
-#include <string>
 #include <utility>
+#include <vector>
 
 #include "base/aligned_buffer.hpp"
 #include "base/file.hpp"
@@ -18,57 +18,6 @@
 namespace manyheads::model {
 namespace {
 
-[[noreturn]] void fail(const std::string& what) {
-  throw Error(ErrorCode::kInvalidArgument, "BertEncoder::run: " + what);
-}
-
-std::int64_t length_of(const BertInput& input, std::int64_t b) {
-  return input.lengths.empty() ? input.tokens : input.lengths[static_cast<std::size_t>(b)];
-}
-
-// Returns the number of tokens that count.
-std::int64_t check(const BertInput& input, const BertConfig& config) {
-  const auto shape = [&] { return Dims{input.batch, input.tokens}.to_string(); };
-  const std::int64_t count = element_count({input.batch, input.tokens});
-  const auto size_of_list = [](const std::vector<std::int64_t>& list) {
-    return static_cast<std::int64_t>(list.size());
-  };
-  if (size_of_list(input.ids) != count) {
-    fail(std::to_string(input.ids.size()) + " ids for [B,T] = " + shape());
-  }
-  if (!input.type_ids.empty() && size_of_list(input.type_ids) != count) {
-    fail(std::to_string(input.type_ids.size()) + " type_ids for [B,T] = " + shape());
-  }
-  if (!input.lengths.empty() && size_of_list(input.lengths) != input.batch) {
-    fail(std::to_string(input.lengths.size()) + " lengths for [B,T] = " + shape());
-  }
-  std::int64_t rows = 0;
-  for (std::int64_t b = 0; b < input.batch; ++b) {
-    const std::int64_t length = length_of(input, b);
-    const auto entry = [&] { return " of batch entry " + std::to_string(b); };
-    if (length < 0 || length > input.tokens) {
-      fail("length " + std::to_string(length) + entry() + ", expected 0 to " + std::to_string(input.tokens));
-    }
-    if (length > config.max_position_embeddings) {
-      fail(std::to_string(length) + " tokens, more than the " + std::to_string(config.max_position_embeddings) +
-           " that the model takes");
-    }
-    for (std::int64_t t = 0; t < length; ++t) {
-      const auto at = static_cast<std::size_t>(b * input.tokens + t);
-      const std::int64_t type = input.type_ids.empty() ? 0 : input.type_ids[at];
-      if (input.ids[at] < 0 || input.ids[at] >= config.vocab_size) {
-        fail("token id " + std::to_string(input.ids[at]) + entry() + ", the vocabulary has " +
-             std::to_string(config.vocab_size));
-      }
-      if (type < 0 || type >= config.type_vocab_size) {
-        fail("type id " + std::to_string(type) + entry() + ", the model has " + std::to_string(config.type_vocab_size));
-      }
-    }
-    rows += length;
-  }
-  return rows;
-}
-
 // How the rows of a run are shared out. Between two products over all tokens (attention) a row needs no other: a worker
 // takes a block of rows through all that lies between, while they are in its cache. Few rows are one block, whose
 // projections the workers share.
@@ -78,8 +27,8 @@ struct Blocks {
   int inner = 1;    // threads of a projection within a block
 
   Blocks(std::int64_t all_rows, int threads) : rows(all_rows) {
-    constexpr std::int64_t kMostRows =
-        144;  // whole register tiles of every kernel, in the second cache with their wide form
+    // Whole register tiles of every kernel; with their wide form they fit L2.
+    constexpr std::int64_t kMostRows = 144;
     constexpr std::int64_t kLeastRows = 36;
     count = std::max<std::int64_t>(1, (rows + kMostRows - 1) / kMostRows);
     if (threads > 1 && rows >= threads * kLeastRows) count = (count + threads - 1) / threads * threads;
@@ -92,68 +41,63 @@ struct Blocks {
 
 }  // namespace
 
-BertInput BertInput::from_rows(const std::vector<std::vector<std::int64_t>>& ids,
-                               const std::vector<std::vector<std::int64_t>>& type_ids) {
-  BertInput input;
-  input.batch = static_cast<std::int64_t>(ids.size());
-  if (!type_ids.empty() && type_ids.size() != ids.size()) {
-    throw Error(ErrorCode::kInvalidArgument, "BertInput::from_rows: " + std::to_string(ids.size()) + " rows of ids, " +
-                                                 std::to_string(type_ids.size()) + " of type_ids");
-  }
-  std::size_t tokens = 0;
-  for (const auto& row : ids) tokens = std::max(tokens, row.size());
-  input.tokens = static_cast<std::int64_t>(tokens);
-  input.ids.resize(ids.size() * tokens);
-  if (!type_ids.empty()) input.type_ids.resize(input.ids.size());
-  for (std::size_t b = 0; b < ids.size(); ++b) {
-    input.lengths.push_back(static_cast<std::int64_t>(ids[b].size()));
-    std::copy(ids[b].begin(), ids[b].end(), input.ids.begin() + static_cast<std::ptrdiff_t>(b * tokens));
-    if (type_ids.empty()) continue;
-    if (type_ids[b].size() != ids[b].size()) {
-      throw Error(ErrorCode::kInvalidArgument, "BertInput::from_rows: row " + std::to_string(b) + " has " +
-                                                   std::to_string(ids[b].size()) + " ids and " +
-                                                   std::to_string(type_ids[b].size()) + " type_ids");
-    }
-    std::copy(type_ids[b].begin(), type_ids[b].end(), input.type_ids.begin() + static_cast<std::ptrdiff_t>(b * tokens));
-  }
-  return input;
-}
-
-ConstTensorView BertLayerTap::part(int which, std::int64_t batch) const {
-  const std::int64_t begin = row_starts.at(static_cast<std::size_t>(batch));
-  const std::int64_t tokens = row_starts.at(static_cast<std::size_t>(batch) + 1) - begin;
-  const std::int64_t width = qkv.size(1), hidden = width / 3, head_size = hidden / num_heads;
-  return ConstTensorView(qkv.as<float>() + begin * width + which * hidden, {num_heads, tokens, head_size},
-                         {head_size, width, 1});
-}
-
-ConstTensorView BertLayerTap::row_lse(std::int64_t batch) const {
-  const std::int64_t begin = row_starts.at(static_cast<std::size_t>(batch));
-  const std::int64_t tokens = row_starts.at(static_cast<std::size_t>(batch) + 1) - begin;
-  return ConstTensorView(lse.as<float>() + begin, {num_heads, tokens}, {lse.size(1), 1});
-}
-
 struct BertEncoder::Impl {
+  Impl(const BertConfig& c, BertWeights w) : config(c), weights(std::move(w)) {
+    encoder_config = {.hidden_size = c.hidden_size,
+                      .num_layers = c.num_hidden_layers,
+                      .num_heads = c.num_attention_heads,
+                      .num_kv_heads = c.num_attention_heads,
+                      .head_dim = c.head_size(),
+                      .scale = 1.0 / std::sqrt(static_cast<double>(c.head_size())),
+                      .vocab_size = c.vocab_size,
+                      .type_vocab_size = c.type_vocab_size,
+                      .max_position_embeddings = c.max_position_embeddings};
+  }
+
   BertConfig config;
   BertWeights weights;
-
-  void check_options(const BertOptions& options) const;
+  EncoderConfig encoder_config;
 };
 
 namespace {
 
-// One call of run: its memory, carved from the workspace, and its steps.
+std::int64_t count_rows(const TokenBatch& input) {
+  std::int64_t rows = 0;
+  for (std::int64_t b = 0; b < input.batch; ++b) rows += input.length(b);
+  return rows;
+}
+
+// Whether attention takes all entries as one packed call. Longer entries are quicker in calls of one length, which copy
+// a head's keys and values dense.
+bool packs(const TokenBatch& input) {
+  constexpr std::int64_t kLongest = 256;
+  bool one_length = true, all_short = true;
+  for (std::int64_t b = 0; b < input.batch; ++b) {
+    one_length = one_length && input.length(b) == input.length(0);
+    all_short = all_short && input.length(b) <= kLongest;
+  }
+  return all_short && !one_length;
+}
+
+// Where a layer's heads are kept for the caller; null pointers: nowhere.
+struct Kept {
+  float* qkv = nullptr;  // [rows,3 E]
+  float* lse = nullptr;  // [H,rows]
+};
+
+// One call of forward: its memory, carved from the workspace, and its steps.
 class Pass {
  public:
   // `block`: any of the model's, which are alike; null where it has none.
-  Pass(const BertConfig& config, const BertInput& input, const BertOptions& options, Workspace& workspace,
+  Pass(const BertConfig& config, const TokenBatch& input, const EncoderOptions& options, Workspace& workspace,
        const BertBlock* block)
       : config_(config),
         input_(input),
         options_(options),
         workspace_(workspace),
         rounds_(block != nullptr && block->qkv.rounds_rows()),
-        rows_(check(input, config)),
+        packed_(packs(input)),
+        rows_(count_rows(input)),
         threads_(options.num_threads > 0 ? options.num_threads : default_num_threads()),
         blocks_(rows_, threads_) {
     if (rounds_) {
@@ -163,10 +107,8 @@ class Pass {
     }
     place(0);
     std::size_t attention = 0;
-    for_each_length([&](std::int64_t b, std::int64_t count) {
-      const AttentionViews views = heads_of(b, count, nullptr);
-      attention =
-          std::max(attention, attention_workspace_size(views.q, views.k, views.v, views.out, attention_options()));
+    for_each_call({}, [&](const Call& call) {
+      attention = std::max(attention, attention_workspace_size(call.q, call.k, call.v, call.out, call.options));
     });
     // attention asks for the workspace's beginning.
     place((attention + base::kAlignment - 1) / base::kAlignment * base::kAlignment);
@@ -196,32 +138,24 @@ class Pass {
     from.embedding_norm.run(x_ + begin * e, nullptr, x_ + begin * e, count, config_.layer_norm_eps);
   }
 
-  // Into the memory that attention reads: a layer's tap, or the pass's own. Where rows are rounded, what attention
-  // reads is too, and a tap takes a copy.
-  void project(const BertBlock& block, Tensor* tap, std::int64_t begin, std::int64_t count, int worker) const {
+  // Writes where attention reads: what is kept for the caller, or the pass's own memory. Where rows are rounded,
+  // attention reads them rounded, and the caller gets a copy.
+  void project(const BertBlock& block, const Kept& kept, std::int64_t begin, std::int64_t count, int worker) const {
     const std::int64_t e = config_.hidden_size, width = 3 * e;
-    if (!rounds_) return linear(block.qkv, x_ + begin * e, count, qkv(tap) + begin * width, worker);
+    if (!rounds_) return linear(block.qkv, x_ + begin * e, count, qkv(kept) + begin * width, worker);
     bfloat16* const to = rounded_qkv_ + begin * width;
     block.qkv.run_rounded(x_ + begin * e, count, e, wide_of(worker), width, to, width, blocks_.inner,
                           options_.executor, scratch_of(worker));
-    for (std::int64_t i = 0; tap != nullptr && i < count * width; ++i) {
-      tap->as<float>()[begin * width + i] = static_cast<float>(to[i]);
+    for (std::int64_t i = 0; kept.qkv != nullptr && i < count * width; ++i) {
+      kept.qkv[begin * width + i] = static_cast<float>(to[i]);
     }
   }
 
-  void attend(Tensor* tap, Tensor* lse) const {
-    for_each_length([&](std::int64_t b, std::int64_t count) {
-      AttentionOptions how = attention_options();
-      how.workspace = &workspace_;
-      TensorView lse_rows;
-      if (lse != nullptr) {
-        lse_rows =
-            TensorView(lse->as<float>() + row_starts_[b], {count, config_.num_attention_heads, length_of(input_, b)},
-                       {length_of(input_, b), rows_, 1});
-        how.lse = &lse_rows;
-      }
-      const AttentionViews views = heads_of(b, count, tap);
-      attention(views.q, views.k, views.v, views.out, how);
+  void attend(const Kept& kept) const {
+    for_each_call(kept, [&](Call& call) {
+      call.options.workspace = &workspace_;
+      if (call.lse.defined()) call.options.lse = &call.lse;
+      attention(call.q, call.k, call.v, call.out, call.options);
     });
   }
 
@@ -252,9 +186,11 @@ class Pass {
   }
 
  private:
-  struct AttentionViews {
+  // A call of attention.
+  struct Call {
     ConstTensorView q, k, v;
-    TensorView out;
+    TensorView out, lse;
+    AttentionOptions options;
   };
 
   // Lays the arrays out behind the first `offset` bytes of the workspace.
@@ -280,17 +216,10 @@ class Pass {
     wide_ = floats(wide);
     scratch_ = floats(scratch);
     row_starts_[0] = 0;
-    for (std::int64_t b = 0; b < input_.batch; ++b) row_starts_[b + 1] = row_starts_[b] + length_of(input_, b);
+    for (std::int64_t b = 0; b < input_.batch; ++b) row_starts_[b + 1] = row_starts_[b] + input_.length(b);
   }
 
-  AttentionOptions attention_options() const {
-    AttentionOptions how;
-    how.num_threads = threads_;
-    how.executor = options_.executor;
-    return how;
-  }
-
-  float* qkv(Tensor* tap) const { return tap != nullptr ? tap->as<float>() : qkv_; }
+  float* qkv(const Kept& kept) const { return kept.qkv != nullptr ? kept.qkv : qkv_; }
 
   // A block's rows at their widest; where they are rounded, their projections under way too.
   std::int64_t widest() const { return std::max(config_.intermediate_size, rounds_ ? 3 * config_.hidden_size : 0); }
@@ -298,27 +227,39 @@ class Pass {
   // What the projections of a block of rows work in.
   float* scratch_of(int worker) const { return scratch_ + static_cast<std::size_t>(worker) * scratch_floats_; }
 
-  // The heads of `count` entries of one length from b on.
-  AttentionViews heads_of(std::int64_t b, std::int64_t count, Tensor* tap) const {
-    const std::int64_t e = config_.hidden_size, h = config_.num_attention_heads, d = config_.head_size();
-    const std::int64_t length = length_of(input_, b), start = row_starts_[b];
-    const auto part = [&](int which) {
-      const auto view = [&](auto* rows) {
-        return layer::heads_view(rows + start * 3 * e + which * e, count, h, length, d, length * 3 * e, 3 * e);
-      };
-      return rounds_ ? view(rounded_qkv_) : view(qkv(tap));
-    };
-    return {part(0), part(1), part(2), layer::heads_view(heads_ + start * e, count, h, length, d, length * e, e)};
-  }
-
-  // Calls body(first entry, entries): neighbours of one length are one call of attention. None of them has padding, so
-  // none needs a mask.
+  // Calls body(call) for the calls of attention over all entries: one packed call, or one for each row of neighbours of
+  // one length. None has padding, so none needs a mask.
   template <class Body>
-  void for_each_length(Body&& body) const {
+  void for_each_call(const Kept& kept, Body&& body) const {
+    const std::int64_t e = config_.hidden_size, h = config_.num_attention_heads, d = config_.head_size();
+    const auto begin = [&](const Kept& from, std::int64_t first, auto&& view_of) {
+      const auto part = [&](std::int64_t which) {
+        const std::int64_t at = first * 3 * e + which * e;
+        return rounds_ ? view_of(rounded_qkv_ + at, 3 * e) : view_of(qkv(from) + at, 3 * e);
+      };
+      Call call{part(0), part(1), part(2), view_of(heads_ + first * e, e), {}, {}};
+      call.options.num_threads = threads_;
+      call.options.executor = options_.executor;
+      return call;
+    };
+    if (packed_) {
+      Call call = begin(kept, 0, [&](auto* rows, std::int64_t stride) {
+        return TensorView(rows, {rows_, h, d}, {stride, d, 1});
+      });
+      call.options.cu_seqlens_q = call.options.cu_seqlens_k = ConstTensorView(row_starts_, {input_.batch + 1});
+      if (kept.lse != nullptr) call.lse = TensorView(kept.lse, {h, rows_});
+      return body(call);
+    }
     for (std::int64_t b = 0, end = 0; b < input_.batch; b = end) {
+      const std::int64_t length = input_.length(b);
       end = b + 1;
-      while (end < input_.batch && length_of(input_, end) == length_of(input_, b)) ++end;
-      if (length_of(input_, b) > 0) body(b, end - b);
+      while (end < input_.batch && input_.length(end) == length) ++end;
+      if (length == 0) continue;
+      Call call = begin(kept, row_starts_[b], [&](auto* rows, std::int64_t stride) {
+        return layer::heads_view(rows, end - b, h, length, d, length * stride, stride);
+      });
+      if (kept.lse != nullptr) call.lse = TensorView(kept.lse + row_starts_[b], {end - b, h, length}, {length, rows_, 1});
+      body(call);
     }
   }
 
@@ -339,10 +280,11 @@ class Pass {
   }
 
   const BertConfig& config_;
-  const BertInput& input_;
-  const BertOptions& options_;
+  const TokenBatch& input_;
+  const EncoderOptions& options_;
   Workspace& workspace_;
   bool rounds_;
+  bool packed_;
   std::int64_t rows_;
   int threads_;
   Blocks blocks_;
@@ -358,13 +300,13 @@ class Pass {
 }  // namespace
 
 BertEncoder::BertEncoder(const BertConfig& config, const StateDict& tensors, DType weights)
-    : impl_(std::make_unique<const Impl>(Impl{config, BertWeights(config, tensors, {}, "BertEncoder", weights)})) {}
+    : impl_(std::make_unique<const Impl>(config, BertWeights(config, tensors, {}, "BertEncoder", weights))) {}
 
 BertEncoder BertEncoder::load(const std::filesystem::path& folder, DType weights) {
   const BertConfig config = load_bert_config(folder);
   const SafetensorsFile file = load_checkpoint(folder);
   return BertEncoder(std::make_unique<const Impl>(
-      Impl{config, BertWeights(config, file.tensors, file.unsupported, base::path_in_quotes(file.path), weights)}));
+      config, BertWeights(config, file.tensors, file.unsupported, base::path_in_quotes(file.path), weights)));
 }
 
 BertEncoder::BertEncoder(std::unique_ptr<const Impl> impl) : impl_(std::move(impl)) {}
@@ -372,23 +314,16 @@ BertEncoder::~BertEncoder() = default;
 BertEncoder::BertEncoder(BertEncoder&&) noexcept = default;
 BertEncoder& BertEncoder::operator=(BertEncoder&&) noexcept = default;
 
-const BertConfig& BertEncoder::config() const noexcept { return impl_->config; }
+const EncoderConfig& BertEncoder::config() const noexcept { return impl_->encoder_config; }
 
-void BertEncoder::Impl::check_options(const BertOptions& options) const {
-  if (options.num_threads < 0) fail("num_threads is " + std::to_string(options.num_threads) + ", expected 0 or more");
-  const ConstTensorView& scale = options.head_scale;
-  const Dims expected{config.num_hidden_layers, config.num_attention_heads};
-  if (scale.defined() && (scale.dtype() != DType::kF32 || !(scale.shape() == expected))) {
-    fail(std::string("head_scale is ") + name_of(scale.dtype()) + " " + scale.shape().to_string() +
-         ", expected F32 [layers,heads] = " + expected.to_string());
-  }
+std::unique_ptr<const Encoder> load_bert(const std::filesystem::path& folder, DType weights) {
+  return std::make_unique<const BertEncoder>(BertEncoder::load(folder, weights));
 }
 
-Tensor BertEncoder::run(const BertInput& input, const BertOptions& options) const {
+Tensor BertEncoder::forward(const TokenBatch& input, const EncoderOptions& options) const {
   const BertWeights& m = impl_->weights;
   const BertConfig& config = impl_->config;
-  const std::int64_t e = config.hidden_size, h = config.num_attention_heads;
-  impl_->check_options(options);
+  const std::int64_t e = config.hidden_size, h = config.num_attention_heads, d = config.head_size();
   std::optional<Workspace> own;
   const Pass pass(config, input, options, options.workspace != nullptr ? *options.workspace : own.emplace(),
                   m.blocks.empty() ? nullptr : &m.blocks.front());
@@ -401,25 +336,32 @@ Tensor BertEncoder::run(const BertInput& input, const BertOptions& options) cons
     for (std::size_t i = 0; i < m.blocks.size(); ++i) hidden->emplace_back(DType::kF32, shape);
     hidden->push_back(last);
   }
-  std::vector<BertLayerTap>* taps = options.taps != nullptr ? &options.taps->layers : nullptr;
-  if (taps != nullptr) {
-    taps->assign(m.blocks.size(), {});
-    for (BertLayerTap& tap : *taps) {
-      tap.qkv = Tensor(DType::kF32, {pass.rows(), 3 * e});
-      tap.lse = Tensor(DType::kF32, {h, pass.rows()});
-      tap.row_starts.assign(pass.row_starts(), pass.row_starts() + input.batch + 1);
-      tap.num_heads = h;
+  if (options.layers != nullptr) {
+    options.layers->assign(m.blocks.size(), {});
+    for (LayerHeads& layer : *options.layers) {
+      const std::int64_t rows = pass.rows();
+      const Tensor qkv(DType::kF32, {rows, 3 * e}), lse(DType::kF32, {h, rows});
+      const auto part = [&](std::int64_t which) {
+        return ConstTensorView(qkv.as<float>() + which * e, {rows, h, d}, {3 * e, d, 1});
+      };
+      layer = {part(0),     part(1),
+               part(2),     lse.cview(),
+               {pass.row_starts(), pass.row_starts() + input.batch + 1},
+               {qkv, lse}};
     }
   }
-  const auto qkv_tap = [&](std::size_t i) { return taps != nullptr ? &(*taps)[i].qkv : nullptr; };
-  const auto lse_tap = [&](std::size_t i) { return taps != nullptr ? &(*taps)[i].lse : nullptr; };
+  const auto kept = [&](std::size_t i) {
+    if (options.layers == nullptr) return Kept();
+    std::vector<Tensor>& storage = (*options.layers)[i].storage;
+    return Kept{storage[0].as<float>(), storage[1].as<float>()};
+  };
   // What becomes of rows that have passed `layers` layers.
   const auto go_on = [&](std::size_t layers, std::int64_t begin, std::int64_t count, int worker) {
     if (layers == m.blocks.size()) {
       pass.unpack(last.as<float>(), begin, count);
     } else {
       if (hidden != nullptr) pass.unpack((*hidden)[layers].as<float>(), begin, count);
-      pass.project(m.blocks[layers], qkv_tap(layers), begin, count, worker);
+      pass.project(m.blocks[layers], kept(layers), begin, count, worker);
     }
   };
 
@@ -428,7 +370,7 @@ Tensor BertEncoder::run(const BertInput& input, const BertOptions& options) cons
     go_on(0, begin, count, worker);
   });
   for (std::size_t i = 0; i < m.blocks.size(); ++i) {
-    pass.attend(qkv_tap(i), lse_tap(i));
+    pass.attend(kept(i));
     ConstTensorView scale;
     if (const ConstTensorView& all = options.head_scale; all.defined()) {
       scale = ConstTensorView(static_cast<const float*>(all.data()) + static_cast<std::int64_t>(i) * all.stride(0), {h},
