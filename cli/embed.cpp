@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <exception>
 #include <manyheads/error.hpp>
+#include <manyheads/model/encoder.hpp>
+#include <manyheads/model/pooling.hpp>
 #include <manyheads/safetensors.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -17,7 +19,7 @@
 #include "line_reader.hpp"
 #include "model/first_tokens.hpp"
 #include "model/modules.hpp"
-#include "model/pooling.hpp"
+#include "model/text_model.hpp"
 #include "out_file.hpp"
 #include "tensors.hpp"
 #include "text.hpp"
@@ -68,14 +70,14 @@ class Embedder {
  public:
   explicit Embedder(const Embed& request)
       : request_(request),
-        model_(load_text_model(request.model, parse_dtype(request.weights_dtype))),
+        model_(request.model, parse_dtype(request.weights_dtype)),
         pooling_(model::load_pooling(request.model)) {
     const model::SentenceSettings settings = model::load_sentence_settings(request.model);
     prompt_ = request.prompt ? *request.prompt : request.no_prompt ? "" : settings.prompt(request.prompt_name);
     check_utf8("--prompt", prompt_);
     set_limit();
     const auto modes = static_cast<std::int64_t>(pooling_.modes.size());
-    size_ = modes * model_.encoder->config().hidden_size;
+    size_ = modes * model_.encoder().config().hidden_size;
     if (settings.truncate_dim) size_ = std::min(size_, *settings.truncate_dim);
     if (!pooling_.include_prompt && !prompt_.empty()) skip_ = prompt_tokens();
   }
@@ -136,7 +138,7 @@ class Embedder {
       model::EncoderOptions options;
       options.num_threads = request_.common.threads;
       options.workspace = &workspace_;
-      const Tensor hidden = model_.encoder->run(input, options);
+      const Tensor hidden = model_.encoder().run(input, options);
       const Tensor pooled = model::pool(hidden.view(), input.lengths, pooling_, skip_);
       const auto stride = static_cast<std::size_t>(pooled.size(1));
       for (std::size_t i = begin; i < end; ++i) {
@@ -150,22 +152,22 @@ class Embedder {
  private:
   // The tokens that sentence-transformers cuts a text to, and no more than the model has positions for.
   void set_limit() {
-    limit_ = model_.encoder->config().max_position_embeddings;
+    limit_ = model_.encoder().config().max_position_embeddings;
     limit_source_ = "max_position_embeddings of config.json";
     const auto lower = [&](const std::optional<std::int64_t>& to, const std::string& source) {
       if (!to || *to > limit_) return;
       limit_ = *to;
       limit_source_ = source;
     };
-    if (model_.module.max_seq_length) {
-      lower(model_.module.max_seq_length, "max_seq_length of " + model_.module.max_seq_length_file);
+    if (model_.parts().module.max_seq_length) {
+      lower(model_.parts().module.max_seq_length, "max_seq_length of " + model_.parts().module.max_seq_length_file);
     } else {
-      lower(model_.model_max_length, "model_max_length of tokenizer_config.json");
+      lower(model_.parts().configured.model_max_length, "model_max_length of tokenizer_config.json");
     }
-    special_ = model_.tokenizer.encode("").size();
+    special_ = model_.parts().configured.tokenizer.encode("").size();
     if (static_cast<std::int64_t>(special_) > limit_) {
       throw Error(ErrorCode::kMalformedFile,
-                  base::path_in_quotes(model_.module.folder) + ": " + limit_source_ +
+                  base::path_in_quotes(model_.parts().module.folder) + ": " + limit_source_ +
                       base::format(" is {}, too few for the {} special tokens", limit_, special_));
     }
   }
@@ -174,7 +176,7 @@ class Embedder {
     check_utf8(subject, text);
     model::FirstTokens tokens;
     try {
-      tokens = model::first_tokens(model_.tokenizer, prompt_ + text, static_cast<std::size_t>(limit_));
+      tokens = model::first_tokens(model_.parts().configured.tokenizer, prompt_ + text, static_cast<std::size_t>(limit_));
       if (request_.skip_empty) *empty = is_empty(tokens, text) ? 1 : 0;
     } catch (const Error& error) {
       throw Error(error.code(), subject + ": " + error.what());
@@ -185,26 +187,26 @@ class Embedder {
       throw Error(ErrorCode::kInvalidArgument,
                   subject + base::format(" has {} tokens, the model takes {} ({})", count, limit_, limit_source_));
     }
-    check_ids(subject, tokens.ids, tokens.type_ids, model_);
+    model::check_ids(subject, tokens.ids, tokens.type_ids, model_);
     return tokens;
   }
 
   // A prompt does not count: it is the same in every line.
   bool is_empty(const model::FirstTokens& tokens, const std::string& text) const {
     if (prompt_.empty()) return tokens.text_tokens == 0;
-    return model::first_tokens(model_.tokenizer, text, static_cast<std::size_t>(limit_)).text_tokens == 0;
+    return model::first_tokens(model_.parts().configured.tokenizer, text, static_cast<std::size_t>(limit_)).text_tokens == 0;
   }
 
   // The tokens that stand before a text, as sentence-transformers counts them: those of the prompt alone without the
   // special one at the end.
   std::int64_t prompt_tokens() const {
-    const model::Encoding encoding = model_.tokenizer.encode(prompt_);
+    const model::Encoding encoding = model_.parts().configured.tokenizer.encode(prompt_);
     const std::int64_t size = std::min(static_cast<std::int64_t>(encoding.size()), limit_);
     return size - (size > 0 && encoding.special.back() ? 1 : 0);
   }
 
   const Embed& request_;
-  TextModel model_;
+  model::TextModel model_;
   model::PoolingConfig pooling_;
   std::string prompt_;
   std::int64_t limit_ = 0;

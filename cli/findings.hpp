@@ -2,12 +2,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <manyheads/lens/read_heads.hpp>
 #include <manyheads/tensor.hpp>
 #include <optional>
 #include <string>
 #include <vector>
-
-#include "lens/read_heads.hpp"
 
 // What `look` found, and the two ways to print it.
 namespace manyheads::cli {

@@ -10,7 +10,6 @@
 #include "base/format.hpp"
 #include "cli.hpp"
 #include "findings.hpp"
-#include "lens/read_heads.hpp"
 #include "lens/unicode.hpp"
 #include "text.hpp"
 
@@ -95,13 +94,13 @@ lens::Trace run_model(const Look& request, std::size_t* full_size) {
   check_text("TEXT", *request.text);
   if (request.pair) check_text("--pair", *request.pair);
   check_model(request.model);
-  const TextModel model = load_text_model(request.model);
+  const model::TextModel model(request.model);
   const EncodedText encoded = encode_text(model, "TEXT", *request.text, request.pair, request.truncate);
   *full_size = encoded.full_size;
   lens::TraceOptions options;
   options.text2 = request.pair;
   options.num_threads = request.common.threads;
-  return lens::make_trace(*model.encoder, encoded.encoding, model_name(request.model), *request.text, options);
+  return lens::make_trace(model.encoder(), encoded.encoding, model_name(request.model), *request.text, options);
 }
 
 Findings find(const Look& request) {

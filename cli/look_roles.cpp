@@ -6,6 +6,7 @@
 #include "base/format.hpp"
 #include "findings.hpp"
 #include "heatmap.hpp"
+#include "lens/token_kinds.hpp"
 #include "lens/unicode.hpp"
 #include "look_text.hpp"
 

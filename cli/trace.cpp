@@ -1,7 +1,6 @@
-#include "lens/trace.hpp"
-
 #include <CLI/CLI.hpp>
 #include <manyheads/error.hpp>
+#include <manyheads/lens/trace.hpp>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -29,14 +28,14 @@ void trace(const TraceRequest& request) {
   if (request.pair) check_text("--pair", *request.pair);
   check_model(request.model);
   const OutFile file(request.out, request.common.json);
-  const TextModel model = load_text_model(request.model);
+  const model::TextModel model(request.model);
   const EncodedText encoded = encode_text(model, "TEXT", request.text, request.pair, request.truncate);
   lens::TraceOptions options;
   options.text2 = request.pair;
   options.lse_in_double = true;
   options.num_threads = request.common.threads;
   const lens::Trace result =
-      lens::make_trace(*model.encoder, encoded.encoding, model_name(request.model), request.text, options);
+      lens::make_trace(model.encoder(), encoded.encoding, model_name(request.model), request.text, options);
   file.save([&](const std::string& path) { lens::save_trace(path, result); });
   if (request.common.json) {
     print_json({{"out", request.out},

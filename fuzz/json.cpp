@@ -1,9 +1,10 @@
 // The JSON files of a model folder. The input: which, and its text.
 #include "io/json.hpp"
 
+#include <manyheads/model/pooling.hpp>
+
 #include "harness.hpp"
 #include "model/bert_config.hpp"
-#include "model/pooling.hpp"
 
 using namespace manyheads;
 

@@ -1,7 +1,8 @@
 // Texts, through the tokenizer of the model in models/ where it is there, else a small one. The input: the most tokens
 // (a byte), a text and, behind a zero byte, a second one.
+#include <manyheads/lens/links.hpp>
+
 #include "harness.hpp"
-#include "lens/links.hpp"
 #include "lens/truncate.hpp"
 #include "lens/unicode.hpp"
 #include "model/tokenizer.hpp"

@@ -1,15 +1,14 @@
 // Traces. The input: lines of text. "key=value" is metadata, "@name dtype sizes" a tensor, "!word" a word to look for;
 // the first byte says what the tensors hold, and whether each lse is made the right one.
-#include "lens/trace.hpp"
-
 #include <cmath>
 #include <cstring>
 #include <manyheads/attention.hpp>
+#include <manyheads/lens/links.hpp>
+#include <manyheads/lens/trace.hpp>
 #include <manyheads/safetensors.hpp>
 #include <random>
 
 #include "harness.hpp"
-#include "lens/links.hpp"
 
 using namespace manyheads;
 

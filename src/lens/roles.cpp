@@ -1,12 +1,6 @@
-#include "lens/roles.hpp"
-
-#include <algorithm>
-#include <cmath>
-#include <cstdlib>
-#include <manyheads/error.hpp>
+#include <manyheads/lens/roles.hpp>
 
 namespace manyheads::lens {
-
 namespace {
 
 constexpr const char* kClark = "Clark et al. 2019, What Does BERT Look At";
@@ -38,144 +32,8 @@ constexpr ScoreRule kRules[] = {
     {ScoreId::kSink, "sink", "sink", 0.3, false, "max over k of the mean over q >= k of A[q,k]", kSinks},
 };
 
-bool any_of(const std::vector<bool>& kind) { return std::find(kind.begin(), kind.end(), true) != kind.end(); }
-
 }  // namespace
 
 std::span<const ScoreRule> score_rules() { return kRules; }
-
-HeadScorer::HeadScorer(const TokenKinds& tokens)
-    : tokens_(tokens),
-      n_(static_cast<std::int64_t>(tokens.ids.size())),
-      any_separator_(any_of(tokens.separator)),
-      any_punctuation_(any_of(tokens.punctuation)),
-      hits_(n_ == 0 ? 0 : static_cast<std::size_t>(2 * n_ - 1)),
-      from_itself_(static_cast<std::size_t>(n_)) {
-  if (tokens.separator.size() != tokens.ids.size() || tokens.punctuation.size() != tokens.ids.size()) {
-    throw Error(ErrorCode::kInvalidArgument, "HeadScorer: tokens describes " + std::to_string(tokens.ids.size()) +
-                                                 " ids, " + std::to_string(tokens.separator.size()) +
-                                                 " separators and " + std::to_string(tokens.punctuation.size()) +
-                                                 " punctuation marks");
-  }
-}
-
-double HeadScorer::mass_on(const float* row, const std::vector<bool>& kind) const {
-  double mass = 0;
-  for (std::int64_t k = 0; k < n_; ++k) {
-    if (kind[static_cast<std::size_t>(k)]) mass += static_cast<double>(row[k]);
-  }
-  return mass;
-}
-
-void HeadScorer::add_duplicates(const float* row) {
-  const auto id = [&](std::int64_t t) { return tokens_.ids[static_cast<std::size_t>(t)]; };
-  for (std::int64_t k = 0; k < n_; ++k) {
-    const double weight = static_cast<double>(row[k]);
-    const bool p = k < query_ && id(k) == id(query_);
-    if (p) on_pattern_ += weight;
-    total_ += weight;
-    distance_ += std::abs(weight - (p ? 1.0 : 0.0));
-  }
-}
-
-void HeadScorer::add_maximum(const float* row) {
-  const std::vector<bool>& left_out = tokens_.separator;
-  if (left_out[static_cast<std::size_t>(query_)]) return;
-  double largest = 0;
-  std::int64_t argmax = -1;
-  for (std::int64_t k = 0; k < n_; ++k) {
-    if (left_out[static_cast<std::size_t>(k)]) continue;
-    const double weight = static_cast<double>(row[k]);
-    // A NaN must reach the mean, not hide behind a comparison.
-    if (argmax < 0 || weight > largest || std::isnan(weight)) {
-      largest = weight;
-      argmax = k;
-    }
-  }
-  confidence_.add(largest);
-  ++hits_[static_cast<std::size_t>(argmax - query_ + n_ - 1)];
-}
-
-void HeadScorer::add(const float* row) {
-  const std::int64_t q = query_;
-  const auto at = [&](std::int64_t k) { return static_cast<double>(row[k]); };
-  self_.add(at(q));
-  if (q > 0) previous_.add(at(q - 1));
-  if (q + 1 < n_) next_.add(at(q + 1));
-  first_.add(at(0));
-  // None where no token is of the kind.
-  if (any_separator_) separator_.add(mass_on(row, tokens_.separator));
-  if (any_punctuation_) punctuation_.add(mass_on(row, tokens_.punctuation));
-  double entropy = 0;
-  for (std::int64_t k = 0; k < n_; ++k) {
-    const double p = 0.9999 * at(k) + 0.0001 / static_cast<double>(n_);
-    entropy -= p * std::log(p);
-  }
-  entropy_.add(entropy);
-  add_duplicates(row);
-  add_maximum(row);
-  for (std::int64_t k = 0; k <= q; ++k) from_itself_[static_cast<std::size_t>(k)] += at(k);
-  ++query_;
-}
-
-Score HeadScorer::positional() const {
-  const std::optional<double> confidence = confidence_.value();
-  if (!confidence || std::isnan(*confidence)) return {};
-  const auto hits = [&](std::int64_t o) { return hits_[static_cast<std::size_t>(o + n_ - 1)]; };
-  // Of equally frequent offsets, the nearest; of those, the one to the left.
-  std::int64_t offset = 0;
-  for (std::int64_t distance = 1; distance < n_; ++distance) {
-    for (const std::int64_t o : {-distance, distance}) {
-      if (hits(o) > hits(offset)) offset = o;
-    }
-  }
-  std::int64_t have_place = 0;
-  for (std::int64_t q = std::max<std::int64_t>(0, -offset); q < std::min(n_, n_ - offset); ++q) {
-    const auto at = static_cast<std::size_t>(q);
-    if (!tokens_.separator[at] && !tokens_.separator[static_cast<std::size_t>(q + offset)]) ++have_place;
-  }
-  return {static_cast<double>(hits(offset)) / static_cast<double>(have_place), offset};
-}
-
-Score HeadScorer::sink() const {
-  Score best;
-  for (std::int64_t k = 0; k < n_; ++k) {
-    const double value = from_itself_[static_cast<std::size_t>(k)] / static_cast<double>(n_ - k);
-    if (!best.value || value > *best.value) best = {value, k};
-  }
-  return best;
-}
-
-HeadScores HeadScorer::finish() const {
-  HeadScores result;
-  if (n_ == 0) {
-    result.scores.resize(std::size(kRules));
-    return result;
-  }
-  Score duplicate_mul, duplicate_abs;
-  if (total_ != 0) duplicate_mul.value = on_pattern_ / total_;
-  // n mean|A - P| over n * n places is the sum over n.
-  duplicate_abs.value = 1.0 - distance_ / static_cast<double>(n_);
-  result.scores = {{self_.value(), {}},
-                   {previous_.value(), {}},
-                   {next_.value(), {}},
-                   {first_.value(), {}},
-                   {separator_.value(), {}},
-                   {punctuation_.value(), {}},
-                   {entropy_.value(), {}},
-                   duplicate_mul,
-                   duplicate_abs,
-                   {confidence_.value(), {}},
-                   positional(),
-                   sink()};
-  for (const ScoreRule& rule : kRules) {
-    const Score& score = result.scores[static_cast<std::size_t>(rule.id)];
-    if (rule.role == nullptr || !score.value) continue;
-    const bool passes =
-        rule.id == ScoreId::kPositional ? *score.value >= rule.threshold : *score.value > rule.threshold;
-    if (passes) result.roles.push_back(&rule);
-  }
-  return result;
-}
 
 }  // namespace manyheads::lens

@@ -1,8 +1,7 @@
 #pragma once
 
 #include <cstddef>
-
-#include "model/tokenizer.hpp"
+#include <manyheads/model/encoding.hpp>
 
 namespace manyheads::lens {
 

@@ -1,10 +1,9 @@
-#include "model/pooling.hpp"
-
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
 #include <manyheads/error.hpp>
+#include <manyheads/model/pooling.hpp>
 #include <string>
 
 #include "base/file.hpp"

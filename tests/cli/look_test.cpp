@@ -4,14 +4,14 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <manyheads/lens/roles.hpp>
+#include <manyheads/lens/trace.hpp>
 #include <manyheads/safetensors.hpp>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "base/format.hpp"
-#include "lens/roles.hpp"
-#include "lens/trace.hpp"
 #include "tiny_model.hpp"
 
 namespace manyheads::cli_test {

@@ -1,14 +1,15 @@
-#include "lens/read_heads.hpp"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstdlib>
 #include <limits>
 #include <manyheads/error.hpp>
+#include <manyheads/lens/read_heads.hpp>
 #include <string>
 
 #include "attention/child.hpp"
+#include "lens/head_scorer.hpp"
+#include "lens/link_reader.hpp"
 
 namespace manyheads::lens {
 namespace {

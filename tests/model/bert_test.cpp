@@ -11,6 +11,7 @@
 #include <manyheads/attention.hpp>
 #include <manyheads/cpu.hpp>
 #include <manyheads/error.hpp>
+#include <manyheads/model/pooling.hpp>
 #include <manyheads/safetensors.hpp>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -22,7 +23,6 @@
 #include "kernels/dispatch.hpp"
 #include "layer/convert.hpp"
 #include "model/checkpoint.hpp"
-#include "model/pooling.hpp"
 #include "support.hpp"
 
 namespace manyheads::model {
@@ -231,8 +231,8 @@ TEST_P(BertBits, LongEntriesOfDifferentLengthsAreThoseOfOneText) {
   const Tensor all = long_encoder.run(input, {.num_threads = 2});
   for (std::size_t b = 0; b < lengths.size(); ++b) {
     const auto at = static_cast<std::ptrdiff_t>(b * 300);
-    const TokenBatch one = TokenBatch::from_rows({{input.ids.begin() + at, input.ids.begin() + at + lengths[b]}},
-                                                 {{input.type_ids.begin() + at, input.type_ids.begin() + at + lengths[b]}});
+    const auto ids = input.ids.begin() + at, types = input.type_ids.begin() + at;
+    const TokenBatch one = TokenBatch::from_rows({{ids, ids + lengths[b]}}, {{types, types + lengths[b]}});
     const Tensor alone = long_encoder.run(one);
     EXPECT_TRUE(same_bits(all.as<float>() + at * 32, alone.as<float>(), lengths[b] * 32)) << b;
   }

@@ -1,5 +1,3 @@
-#include "model/pooling.hpp"
-
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -9,6 +7,7 @@
 #include <fstream>
 #include <limits>
 #include <manyheads/error.hpp>
+#include <manyheads/model/pooling.hpp>
 #include <string>
 #include <utility>
 #include <vector>

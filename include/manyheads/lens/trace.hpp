@@ -5,13 +5,12 @@
 #include <filesystem>
 #include <manyheads/mask.hpp>
 #include <manyheads/model/encoder.hpp>
+#include <manyheads/model/encoding.hpp>
 #include <manyheads/parallel.hpp>
 #include <manyheads/tensor.hpp>
 #include <optional>
 #include <string>
 #include <vector>
-
-#include "model/tokenizer.hpp"
 
 namespace manyheads::lens {
 

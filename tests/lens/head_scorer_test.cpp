@@ -1,4 +1,4 @@
-#include "lens/roles.hpp"
+#include "lens/head_scorer.hpp"
 
 #include <gtest/gtest.h>
 

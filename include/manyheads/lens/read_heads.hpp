@@ -2,11 +2,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <manyheads/lens/links.hpp>
+#include <manyheads/lens/roles.hpp>
+#include <manyheads/lens/trace.hpp>
 #include <vector>
-
-#include "lens/links.hpp"
-#include "lens/roles.hpp"
-#include "lens/trace.hpp"
 
 namespace manyheads::lens {
 
@@ -30,10 +29,6 @@ struct LinkReading {
   std::vector<Head> best;  // all heads, as ranks_before has them
   double mean = 0;         // the mean weight over all heads
 };
-
-// Separators are the special tokens behind the first token, and what is spelled like one of them; punctuation is judged
-// by the text of the token.
-TokenKinds token_kinds(const Trace& trace);
 
 // Reads every head of a trace of a text with itself (as many queries as keys). Each thread holds some rows of weights,
 // some hundred KiB or 16 rows, and sums that grow with the number of tokens. Throws Error for a trace of two different

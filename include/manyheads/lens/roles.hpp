@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace manyheads::lens {
+
+enum class ScoreId {
+  kSelf,
+  kPrevious,
+  kNext,
+  kFirst,
+  kSeparator,
+  kPunctuation,
+  kEntropy,
+  kDuplicateTokenMul,
+  kDuplicateTokenAbs,
+  kConfidence,
+  kPositional,
+  kSink,
+};
+
+// How a score is worked out and read. A head has the role when its value is above the threshold (kPositional: at or
+// above). Where the source gives no threshold, `threshold_is_ours` says so.
+struct ScoreRule {
+  ScoreId id;
+  const char* name;  // "previous"
+  const char* role;  // the badge: "previous"; null for a score that gives none
+  double threshold;
+  bool threshold_is_ours;
+  const char* formula;
+  const char* source;
+};
+
+// All rules, in the order of ScoreId.
+std::span<const ScoreRule> score_rules();
+
+struct Score {
+  std::optional<double> value;        // none where the tokens leave nothing to take a mean over
+  std::optional<std::int64_t> place;  // kPositional: the offset k - q; kSink: the key
+};
+
+// The scores of a head, in the order of ScoreId, and the rules it passes.
+struct HeadScores {
+  std::vector<Score> scores;
+  std::vector<const ScoreRule*> roles;
+};
+
+}  // namespace manyheads::lens
