@@ -1,18 +1,25 @@
-# cmake --install puts the library, its headers, its CMake package and its pkg-config file in place; the program too
-# where it was built.
+# cmake --install puts the library, its headers, its CMake package and its pkg-config file in place. Where the program was
+# built it installs that too, and the model and the lens as the package's component `lens`.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 install(TARGETS manyheads EXPORT manyheads-targets)
-install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/manyheads DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/manyheads DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+        PATTERN model EXCLUDE PATTERN lens EXCLUDE)
 install(EXPORT manyheads-targets NAMESPACE manyheads:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/manyheads)
 if(TARGET manyheads_program)
   install(TARGETS manyheads_program)
+  install(TARGETS manyheads_lens EXPORT manyheads-lens-targets)
+  install(FILES $<TARGET_FILE:manyheads_tokenizers> DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/manyheads/model ${PROJECT_SOURCE_DIR}/include/manyheads/lens
+          DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/manyheads)
+  install(EXPORT manyheads-lens-targets NAMESPACE manyheads:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/manyheads)
 endif()
 
 configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/manyheads-config.cmake.in
                               ${PROJECT_BINARY_DIR}/manyheads-config.cmake
-                              INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/manyheads)
+                              INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/manyheads
+                              PATH_VARS CMAKE_INSTALL_LIBDIR)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/manyheads-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/manyheads-config.cmake ${PROJECT_BINARY_DIR}/manyheads-config-version.cmake
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/manyheads)
