@@ -1,4 +1,4 @@
-# manyheads_tokenizers: the Rust crate in tokenizers/ as a static library, built by cargo.
+# manyheads_tokenizers: the Rust crate in tokenizers/ as a static library, built by cargo, and its C header.
 # Every preset shares one cargo folder: what it holds does not depend on how the C++ side is built.
 
 find_package(Threads REQUIRED)
@@ -40,5 +40,6 @@ add_custom_target(manyheads_tokenizers_build DEPENDS ${_library})
 add_library(manyheads_tokenizers STATIC IMPORTED GLOBAL)
 set_target_properties(manyheads_tokenizers PROPERTIES
   IMPORTED_LOCATION ${_library}
+  INTERFACE_INCLUDE_DIRECTORIES ${_crate}/include
   INTERFACE_LINK_LIBRARIES "Threads::Threads;${CMAKE_DL_LIBS};m")
 add_dependencies(manyheads_tokenizers manyheads_tokenizers_build)

@@ -1,5 +1,7 @@
 #include "model/tokenizer.hpp"
 
+#include <manyheads_tokenizers.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <manyheads/error.hpp>
@@ -7,35 +9,11 @@
 #include "base/file.hpp"
 #include "io/json.hpp"
 
-// The C door of tokenizers/src/lib.rs.
-extern "C" {
-struct manyheads_encoding_view {
-  std::size_t size;
-  const std::int64_t* ids;
-  const std::int64_t* type_ids;
-  const std::int64_t (*offsets)[2];
-  const std::int64_t* words;
-  const std::int32_t* sequences;
-  const std::uint8_t* special;
-  const char* tokens;
-  const std::size_t* token_ends;
-  void* owner;
-};
-int manyheads_tokenizer_load(const char* json, std::size_t size, void** out);
-void manyheads_tokenizer_free(void* tokenizer);
-int manyheads_tokenizer_encode(const void* tokenizer, const char* text, std::size_t text_size, const char* pair,
-                               std::size_t pair_size, int add_special, manyheads_encoding_view* out);
-void manyheads_encoding_free(void* owner);
-const char* manyheads_tokenizer_error(std::size_t* size);
-}
-
 namespace manyheads::model {
 namespace {
 
 using io::Json;
 using io::JsonDocument;
-
-constexpr int kNotUtf8 = 1;
 
 // One line: the library's texts may hold pieces of the file.
 std::string last_error() {
@@ -115,11 +93,11 @@ std::size_t TextBreaks::find(std::string_view text, std::size_t first, std::size
 }
 
 struct Tokenizer::Handle {
-  explicit Handle(void* handle) : tokenizer(handle) {}
+  explicit Handle(manyheads_tokenizer* handle) : tokenizer(handle) {}
   ~Handle() { manyheads_tokenizer_free(tokenizer); }
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
-  void* tokenizer;
+  manyheads_tokenizer* tokenizer;
 };
 
 void Tokenizer::check(const JsonDocument& file) {
@@ -148,8 +126,8 @@ Tokenizer::Tokenizer(const JsonDocument& file) : place_(file.place) { load(file.
 
 void Tokenizer::load(std::string_view json, const JsonDocument& file) {
   check(file);
-  void* tokenizer = nullptr;
-  if (manyheads_tokenizer_load(json.data(), json.size(), &tokenizer) != 0) {
+  manyheads_tokenizer* tokenizer = nullptr;
+  if (manyheads_tokenizer_load(json.data(), json.size(), &tokenizer) != MANYHEADS_OK) {
     throw Error(ErrorCode::kMalformedFile, place_ + ": not a tokenizer: " + last_error());
   }
   handle_ = std::make_shared<const Handle>(tokenizer);
@@ -170,9 +148,9 @@ Encoding Tokenizer::run(std::string_view text, const std::string_view* pair, boo
   const char* pair_data = pair == nullptr ? nullptr : pair->empty() ? "" : pair->data();
   const int status = manyheads_tokenizer_encode(handle_->tokenizer, text.data(), text.size(), pair_data,
                                                 pair == nullptr ? 0 : pair->size(), add_special_tokens ? 1 : 0, &view);
-  if (status == kNotUtf8) throw Error(ErrorCode::kInvalidArgument, "tokenizer: " + last_error());
-  if (status != 0) throw Error(ErrorCode::kInvalidArgument, place_ + ": cannot encode the text: " + last_error());
-  const std::unique_ptr<void, void (*)(void*)> owner(view.owner, manyheads_encoding_free);
+  if (status == MANYHEADS_NOT_UTF8) throw Error(ErrorCode::kInvalidArgument, "tokenizer: " + last_error());
+  if (status != MANYHEADS_OK) throw Error(ErrorCode::kInvalidArgument, place_ + ": cannot encode the text: " + last_error());
+  const std::unique_ptr<manyheads_encoding, void (*)(manyheads_encoding*)> owner(view.owner, manyheads_encoding_free);
 
   Encoding encoding;
   const std::size_t size = view.size;

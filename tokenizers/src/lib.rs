@@ -1,9 +1,10 @@
 //! Five C functions over Hugging Face's tokenizers. Text goes in as UTF-8 and every offset comes out in bytes of it.
 //! No panic leaves this crate: each call answers with a status, and `manyheads_tokenizer_error` tells the rest.
+//! C sees them through include/manyheads_tokenizers.h, which cbindgen writes (scripts/tokenizers-header).
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::ffi::c_int;
+use std::ffi::{c_char, c_int};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr::null;
 use std::sync::Once;
@@ -14,15 +15,16 @@ use tokenizers::{EncodeInput, NormalizerWrapper, Tokenizer};
 
 mod bounds;
 
-const OK: c_int = 0;
-const NOT_UTF8: c_int = 1;
-const FAILED: c_int = 2;
+/// What a call answers.
+pub const MANYHEADS_OK: c_int = 0;
+pub const MANYHEADS_NOT_UTF8: c_int = 1;
+pub const MANYHEADS_FAILED: c_int = 2;
 
 struct Failure(c_int, String);
 
 impl Failure {
     fn new(message: impl ToString) -> Self {
-        Failure(FAILED, message.to_string())
+        Failure(MANYHEADS_FAILED, message.to_string())
     }
 }
 
@@ -37,10 +39,14 @@ pub struct View {
     ids: *const i64,
     type_ids: *const i64,
     offsets: *const [i64; 2],
-    words: *const i64,     // counted through both texts; -1 for a token that stands in no text
-    sequences: *const i32, // 0 or 1: the text a token stands in; -1 for none
-    special: *const u8,    // 1 for a token that the tokenizer added
-    tokens: *const u8,     // the tokens' strings, one after the other
+    /// Counted through both texts; -1 for a token that stands in no text.
+    words: *const i64,
+    /// The text that a token stands in, 0 or 1; -1 for none.
+    sequences: *const i32,
+    /// 1 for a token that the tokenizer added.
+    special: *const u8,
+    /// The tokens' strings, one after the other, and where each ends.
+    tokens: *const c_char,
     token_ends: *const usize,
     owner: *mut Arrays,
 }
@@ -176,7 +182,7 @@ fn load(json: &[u8]) -> Result<Handle, Failure> {
 
 fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, Failure> {
     std::str::from_utf8(bytes)
-        .map_err(|e| Failure(NOT_UTF8, format!("{what} is not UTF-8 at byte {}", e.valid_up_to())))
+        .map_err(|e| Failure(MANYHEADS_NOT_UTF8, format!("{what} is not UTF-8 at byte {}", e.valid_up_to())))
 }
 
 fn encode(handle: &Handle, text: &[u8], pair: Option<&[u8]>, add_special: bool) -> Result<Arrays, Failure> {
@@ -211,7 +217,7 @@ fn guard(work: impl FnOnce() -> Result<(), Failure>) -> c_int {
     QUIET.call_once(|| std::panic::set_hook(Box::new(|_| {})));
     let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Failure::new(panic_text(&*panic))));
     match result {
-        Ok(()) => OK,
+        Ok(()) => MANYHEADS_OK,
         Err(Failure(status, message)) => {
             LAST_ERROR.with(|last| *last.borrow_mut() = message);
             status
@@ -219,11 +225,11 @@ fn guard(work: impl FnOnce() -> Result<(), Failure>) -> c_int {
     }
 }
 
-unsafe fn bytes<'a>(data: *const u8, size: usize) -> &'a [u8] {
+unsafe fn bytes<'a>(data: *const c_char, size: usize) -> &'a [u8] {
     if size == 0 {
         &[]
     } else {
-        std::slice::from_raw_parts(data, size)
+        std::slice::from_raw_parts(data.cast(), size)
     }
 }
 
@@ -232,7 +238,7 @@ unsafe fn bytes<'a>(data: *const u8, size: usize) -> &'a [u8] {
 /// # Safety
 /// `json` points to `size` bytes; `out` can be written.
 #[no_mangle]
-pub unsafe extern "C" fn manyheads_tokenizer_load(json: *const u8, size: usize, out: *mut *mut Handle) -> c_int {
+pub unsafe extern "C" fn manyheads_tokenizer_load(json: *const c_char, size: usize, out: *mut *mut Handle) -> c_int {
     guard(|| {
         *out = Box::into_raw(Box::new(load(bytes(json, size))?));
         Ok(())
@@ -256,9 +262,9 @@ pub unsafe extern "C" fn manyheads_tokenizer_free(tokenizer: *mut Handle) {
 #[no_mangle]
 pub unsafe extern "C" fn manyheads_tokenizer_encode(
     tokenizer: *const Handle,
-    text: *const u8,
+    text: *const c_char,
     text_size: usize,
-    pair: *const u8,
+    pair: *const c_char,
     pair_size: usize,
     add_special: c_int,
     out: *mut View,
@@ -278,7 +284,7 @@ pub unsafe extern "C" fn manyheads_tokenizer_encode(
             words: arrays.words.as_ptr(),
             sequences: arrays.sequences.as_ptr(),
             special: arrays.special.as_ptr(),
-            tokens: arrays.tokens.as_ptr(),
+            tokens: arrays.tokens.as_ptr().cast(),
             token_ends: arrays.token_ends.as_ptr(),
             owner: Box::into_raw(arrays),
         };
@@ -287,7 +293,7 @@ pub unsafe extern "C" fn manyheads_tokenizer_encode(
 }
 
 /// # Safety
-/// `owner` came with a `View` and is not used again.
+/// `owner` came with a `manyheads_encoding_view` and is not used again.
 #[no_mangle]
 pub unsafe extern "C" fn manyheads_encoding_free(owner: *mut Arrays) {
     guard(|| {
@@ -301,10 +307,10 @@ pub unsafe extern "C" fn manyheads_encoding_free(owner: *mut Arrays) {
 /// # Safety
 /// `size` can be written.
 #[no_mangle]
-pub unsafe extern "C" fn manyheads_tokenizer_error(size: *mut usize) -> *const u8 {
+pub unsafe extern "C" fn manyheads_tokenizer_error(size: *mut usize) -> *const c_char {
     LAST_ERROR.with(|last| {
         let last = last.borrow();
         *size = last.len();
-        last.as_ptr()
+        last.as_ptr().cast()
     })
 }
