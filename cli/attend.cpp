@@ -73,14 +73,14 @@ Mask make_mask(const Attend& request, const StateDict& tensors) {
   const Alignment alignment = corner.empty()         ? Alignment::kUnspecified
                               : corner == "top-left" ? Alignment::kTopLeft
                                                      : Alignment::kBottomRight;
-  Mask mask = align(alignment);
-  if (!request.causal.empty()) mask = mask | causal(alignment);
+  Mask mask = mask::align(alignment);
+  if (!request.causal.empty()) mask = mask | mask::causal(alignment);
   if (!request.window.empty()) {
     const std::vector<std::int64_t> sides = parse_integers("--window", request.window);
     if (sides.size() != 2 || sides[0] < -1 || sides[1] < -1) {
       throw UsageError("--window takes L,R, each a count of keys or -1 for no bound, got \"" + request.window + "\"");
     }
-    mask = mask | window(sides[0], sides[1], alignment);
+    mask = mask | mask::window(sides[0], sides[1], alignment);
   }
   mask.offsets = view_of(tensors, "offsets");
   mask.key_lengths = view_of(tensors, "key_lengths");
@@ -120,7 +120,7 @@ void run(const Attend& request) {
   options.scale = request.scale;
   options.softcap = request.softcap;
   options.sinks = view_of(tensors, "sinks");
-  options.num_threads = request.common.threads;
+  options.threads.num_threads = request.common.threads;
   options.int8_products = request.int8_products;
 
   const bool bthd = request.layout == "bthd" && !request.cu_seqlens;
@@ -136,11 +136,12 @@ void run(const Attend& request) {
     if (request.weights && !paged) weights = Tensor(DType::kF32, {batch, heads, queries, k.size(2)});
   }
   if (request.weights && !weights.defined()) {
-    throw Error(ErrorCode::kInvalidArgument, "--weights takes plain tensors: packed and paged ones have no one Tq and Tk");
+    throw Error(ErrorCode::kInvalidArgument,
+                "--weights takes plain tensors: packed and paged ones have no one Tq and Tk");
   }
   const TensorView out_view = bthd ? swap_heads(out.view()) : out.view();
   const TensorView lse_view = lse.view();
-  options.lse = &lse_view;
+  options.lse = lse_view;
 
   std::optional<Explanation> explanation;
   if (request.reference) {
@@ -162,15 +163,16 @@ void run(const Attend& request) {
       const Explanation& e = *explanation;
       summary["isa"] = e.isa;
       summary["threads"] = e.threads;
-      summary["tile_queries"] = e.tile_queries;
+      summary["query_block_rows"] = e.query_block_rows;
       summary["run_keys"] = e.run_keys;
       summary["chunk_keys"] = e.chunk_keys;
       summary["tasks"] = e.tasks;
-      summary["tiles_together"] = e.tiles_together;
-      summary["part_keys"] = e.part_keys;
-      summary["key_blocks"] = e.key_blocks;
-      summary["blocks"] = e.blocks;
-      summary["skipped_blocks"] = e.skipped_blocks;
+      summary["query_blocks_together"] = e.query_blocks_together;
+      summary["keys_together"] = e.keys_together;
+      summary["kv_splits"] = e.kv_splits;
+      summary["runs"] = e.runs;
+      summary["skipped_runs"] = e.skipped_runs;
+      summary["tuning"] = e.tuning;
       summary["flop"] = e.flop;
       summary["bytes"] = e.bytes;
       summary["workspace_bytes"] = e.workspace_bytes;
@@ -189,11 +191,13 @@ void run(const Attend& request) {
 void add_attend(CLI::App& app) {
   auto request = std::make_shared<Attend>();
   CLI::App* verb = app.add_subcommand("attend", "Attention on the tensors of a safetensors file");
-  verb->add_option("IN", request->in,
-                   "safetensors with q [B,Hq,Tq,D], k [B,Hkv,Tk,D], v [B,Hkv,Tk,Dv] of F32, BF16 or F16 (k and v also I8 "
-                   "with k_scales and v_scales [B,Hkv,Tk]); and where present page_table [B,N] (k and v then are "
-                   "[pages,Hkv,page size,D]), mask (BOOL, true = attend), bias, key_lengths [B], offsets [B], q_documents [B,Tq] with "
-                   "k_documents [B,Tk], alibi_slopes [Hq], sinks [Hq]")
+  verb->add_option(
+          "IN", request->in,
+          "safetensors with q [B,Hq,Tq,D], k [B,Hkv,Tk,D], v [B,Hkv,Tk,Dv] of F32, BF16 or F16 (k and v also I8 "
+          "with k_scales and v_scales [B,Hkv,Tk]); and where present page_table [B,N] (k and v then are "
+          "[pages,Hkv,page size,D]), mask (BOOL, true = attend), bias, key_lengths [B], offsets [B], q_documents "
+          "[B,Tq] with "
+          "k_documents [B,Tk], alibi_slopes [Hq], sinks [Hq]")
       ->required();
   verb->add_option("-o,--out", request->out,
                    "safetensors to write, - for standard output: out, and lse [B,Hq,Tq] (F32)")

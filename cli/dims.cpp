@@ -98,7 +98,7 @@ class Layer {
       : layer_({.d_model = request.d_model, .num_heads = heads, .dtype = parse_dtype(request.dtype)}),
         x_(bench::normal(parse_dtype(request.dtype), {request.batch, request.tokens, request.d_model}, 1)),
         y_(parse_dtype(request.dtype), {request.batch, request.tokens, request.d_model}) {
-    options_.num_threads = request.common.threads;
+    options_.threads.num_threads = request.common.threads;
     options_.workspace = &workspace_;
   }
   void run() { layer_.forward(x_.cview(), y_.view(), options_); }
@@ -356,8 +356,8 @@ void run(DimsRequest request) {
     const kernels::KernelTable& table = kernels::active_table();
     bench::Roofline machine;
     const std::vector<double> rates =
-        bench::medians_in_turn(7, {[&] { return machine.arithmetic(table.fma_work, request.common.threads); },
-                            [&] { return machine.memory(table, request.common.threads); }});
+        bench::medians_in_turn(7, {[&] { return machine.arithmetic(table.probes.fma, request.common.threads); },
+                                   [&] { return machine.memory(table, request.common.threads); }});
     limits = MachineLimits{rates[0], rates[1]};
     measure(request, cuts);
   }

@@ -97,15 +97,15 @@ class Embedder {
     std::vector<char> empty(texts.size());
     std::vector<std::exception_ptr> problems(texts.size());
     const auto count = static_cast<std::int64_t>(texts.size());
-    base::parallel_for(
-        count, base::worker_count(count, request_.common.threads), nullptr, [&](std::int64_t i, int) {
-          const auto t = static_cast<std::size_t>(i);
-          try {
-            encoded[t] = encode(base::format("line {} of {}", first + t, source), texts[t], &empty[t]);
-          } catch (...) {
-            problems[t] = std::current_exception();
-          }
-        });
+    base::parallel_for(count, base::worker_count(count, {.num_threads = request_.common.threads}), nullptr,
+                       [&](std::int64_t i, int) {
+                         const auto t = static_cast<std::size_t>(i);
+                         try {
+                           encoded[t] = encode(base::format("line {} of {}", first + t, source), texts[t], &empty[t]);
+                         } catch (...) {
+                           problems[t] = std::current_exception();
+                         }
+                       });
     // Of several bad lines the first is named, whichever thread was faster.
     for (const std::exception_ptr& problem : problems) {
       if (problem) std::rethrow_exception(problem);
@@ -120,9 +120,8 @@ class Embedder {
     std::vector<std::size_t> order(result.kept.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     const auto tokens = [&](std::size_t i) -> const model::FirstTokens& { return encoded[result.kept[i]]; };
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-      return tokens(a).ids.size() > tokens(b).ids.size();
-    });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return tokens(a).ids.size() > tokens(b).ids.size(); });
     const auto width = static_cast<std::size_t>(size());
     result.vectors.resize(order.size() * width);
     for (std::size_t begin = 0; begin < order.size();) {
@@ -136,7 +135,7 @@ class Embedder {
       }
       const model::TokenBatch input = model::TokenBatch::from_rows(ids, type_ids);
       model::EncoderOptions options;
-      options.num_threads = request_.common.threads;
+      options.threads.num_threads = request_.common.threads;
       options.workspace = &workspace_;
       const Tensor hidden = model_.encoder().run(input, options);
       const Tensor pooled = model::pool(hidden.view(), input.lengths, pooling_, skip_);
@@ -182,8 +181,8 @@ class Embedder {
       throw Error(error.code(), subject + ": " + error.what());
     }
     if (tokens.cut && !request_.truncate) {
-      const std::string count = tokens.read_whole ? base::format("{}", tokens.text_tokens + special_)
-                                                  : base::format("more than {}", limit_);
+      const std::string count =
+          tokens.read_whole ? base::format("{}", tokens.text_tokens + special_) : base::format("more than {}", limit_);
       throw Error(ErrorCode::kInvalidArgument,
                   subject + base::format(" has {} tokens, the model takes {} ({})", count, limit_, limit_source_));
     }
@@ -235,7 +234,8 @@ struct Collected {
   std::vector<std::int64_t> lines;
 };
 
-void save(const Embed& request, const OutFile& file, const Collected& all, std::int64_t width, std::size_t cut, std::size_t left_out) {
+void save(const Embed& request, const OutFile& file, const Collected& all, std::int64_t width, std::size_t cut,
+          std::size_t left_out) {
   const auto count = static_cast<std::int64_t>(all.lines.size());
   Tensor embeddings(DType::kF32, Dims{count, width});
   std::copy(all.vectors.begin(), all.vectors.end(), embeddings.as<float>());
@@ -245,9 +245,7 @@ void save(const Embed& request, const OutFile& file, const Collected& all, std::
     std::copy(all.lines.begin(), all.lines.end(), lines.as<std::int64_t>());
     tensors.emplace("lines", lines);
   }
-  file.save([&](const std::string& path) {
-    save_safetensors(path, tensors, {{"model", model_name(request.model)}});
-  });
+  file.save([&](const std::string& path) { save_safetensors(path, tensors, {{"model", model_name(request.model)}}); });
   if (request.common.json) {
     print_json({{"out", request.out}, {"texts", count}, {"dimensions", width}, {"cut", cut}, {"left_out", left_out}});
   } else {
@@ -316,7 +314,8 @@ void add_embed(CLI::App& app) {
                    "are obeyed (docs/embeddings.md)")
       ->required()
       ->type_name("DIR");
-  verb->add_option("-o,--out", request->out, "Write a safetensors file (embeddings [N,E]) instead of JSON lines; - is standard output")
+  verb->add_option("-o,--out", request->out,
+                   "Write a safetensors file (embeddings [N,E]) instead of JSON lines; - is standard output")
       ->type_name("FILE");
   verb->add_option("--weights-dtype", request->weights_dtype,
                    "What the model's weights are kept as: f32, or bf16 for half the memory and less reading")
@@ -325,8 +324,7 @@ void add_embed(CLI::App& app) {
   verb->add_option("--prompt-name", request->prompt_name,
                    "Put this prompt of the model's before each text, instead of its default one")
       ->type_name("NAME");
-  verb->add_option("--prompt", request->prompt, "Put these words before each text")
-      ->type_name("TEXT");
+  verb->add_option("--prompt", request->prompt, "Put these words before each text")->type_name("TEXT");
   verb->add_flag("--no-prompt", request->no_prompt, "Put nothing before a text, not the model's default prompt either");
   verb->add_flag("--truncate,!--no-truncate", request->truncate,
                  "Cut a text that is longer than the model takes (the default), or refuse it");

@@ -15,7 +15,7 @@ const lens::HeadReading& find_head(const Findings& found, const HeadName& name) 
 
 Tensor weights_of(const Findings& found, const HeadName& name, std::int64_t rows, int threads) {
   Tensor weights(DType::kF32, Dims{rows, found.trace.num_keys()});
-  lens::trace_rows(found.trace, name.layer, name.head, 0, weights.view(), threads);
+  lens::trace_rows(found.trace, name.layer, name.head, 0, weights.view(), {.num_threads = threads});
   return weights;
 }
 

@@ -95,8 +95,8 @@ void run(const Layer& request) {
   MultiHeadAttentionOptions options;
   options.key_padding_mask = view_of(tensors, "key_padding_mask");
   options.attn_mask = view_of(tensors, "attn_mask");
-  if (request.causal) options.mask = causal(Alignment::kTopLeft);  // as torch's tril
-  options.num_threads = request.common.threads;
+  if (request.causal) options.mask = mask::causal(Alignment::kTopLeft);  // as torch's tril
+  options.threads.num_threads = request.common.threads;
 
   StateDict results;
   Tensor output(query.dtype(), query.shape());
@@ -106,7 +106,7 @@ void run(const Layer& request) {
     const std::int64_t added = (layer.config().add_bias_kv ? 1 : 0) + (layer.config().add_zero_attn ? 1 : 0);
     Tensor weights(DType::kF32, {query.size(0), request.heads, query.size(1), key.size(1) + added});
     weights_view = weights.view();
-    options.weights = &weights_view;
+    options.weights = weights_view;
     results.emplace("weights", weights);
   }
   layer.forward(query, key, value, output.view(), options);

@@ -99,7 +99,7 @@ lens::Trace run_model(const Look& request, std::size_t* full_size) {
   *full_size = encoded.full_size;
   lens::TraceOptions options;
   options.text2 = request.pair;
-  options.num_threads = request.common.threads;
+  options.threads.num_threads = request.common.threads;
   return lens::make_trace(model.encoder(), encoded.encoding, model_name(request.model), *request.text, options);
 }
 
@@ -115,7 +115,7 @@ Findings find(const Look& request) {
   found.words = lens::words_of(found.trace);
   found.word_names = name_words(found.words);
   const std::vector<lens::Link> links = choose_links(request.links, found.words);
-  found.heads = lens::read_heads(found.trace, found.words, links, kStrongest, request.common.threads);
+  found.heads = lens::read_heads(found.trace, found.words, links, kStrongest, {.num_threads = request.common.threads});
   found.links = lens::rank_heads(found.heads, links);
   return found;
 }

@@ -6,6 +6,7 @@
 #include <csignal>
 #include <exception>
 #include <manyheads/error.hpp>
+#include <manyheads/version.hpp>
 #include <new>
 #include <string>
 #include <utility>
@@ -84,7 +85,7 @@ std::string verb_names(const CLI::App& app) {
 int run(int argc, char** argv) {
   CLI::App app("Exact multi-head attention, and what each head looks at.", "manyheads");
   app.set_help_flag("-h,--help", "Print this help");
-  app.set_version_flag("--version", "manyheads " MANYHEADS_VERSION);
+  app.set_version_flag("--version", std::string("manyheads ") + version());
   app.get_option("--version")->description("Print the version");
   app.require_subcommand(1);
   app.get_formatter()->label("SUBCOMMAND", "VERB");

@@ -33,7 +33,7 @@ void trace(const TraceRequest& request) {
   lens::TraceOptions options;
   options.text2 = request.pair;
   options.lse_in_double = true;
-  options.num_threads = request.common.threads;
+  options.threads.num_threads = request.common.threads;
   const lens::Trace result =
       lens::make_trace(model.encoder(), encoded.encoding, model_name(request.model), request.text, options);
   file.save([&](const std::string& path) { lens::save_trace(path, result); });

@@ -10,6 +10,9 @@ install(EXPORT manyheads-targets NAMESPACE manyheads:: DESTINATION ${CMAKE_INSTA
 if(TARGET manyheads_program)
   install(TARGETS manyheads_program)
   install(TARGETS manyheads_lens EXPORT manyheads-lens-targets)
+  if(BUILD_SHARED_LIBS)
+    install(TARGETS manyheads_engine EXPORT manyheads-lens-targets)
+  endif()
   install(FILES $<TARGET_FILE:manyheads_tokenizers> DESTINATION ${CMAKE_INSTALL_LIBDIR})
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/manyheads/model ${PROJECT_SOURCE_DIR}/include/manyheads/lens
           DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/manyheads)

@@ -40,7 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
     const model::EncoderConfig& config = encoder->config();
     fuzz::require(config.hidden_size > 0, "no hidden size");
     model::EncoderOptions options;
-    options.num_threads = 1;
+    options.threads.num_threads = 1;
     const Tensor hidden = encoder->run(model::TokenBatch::from_rows({{0, 1, 2}, {0}}), options);
     fuzz::require(hidden.shape() == Dims({2, 3, config.hidden_size}), "another shape");
   });

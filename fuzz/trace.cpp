@@ -82,7 +82,7 @@ bool set_lse(lens::Trace& trace) {
     AttentionOptions options;
     options.scale = trace.scale;
     options.softcap = trace.softcap;
-    options.num_threads = 1;
+    options.threads.num_threads = 1;
     options.mask.causal = trace.causal;
     options.mask.window_left = trace.window[0];
     options.mask.window_right = trace.window[1];
@@ -95,7 +95,7 @@ bool set_lse(lens::Trace& trace) {
     Tensor lse(DType::kF32, Dims{1, layer.q.size(0), layer.q.size(1)});
     Tensor out(DType::kF32, Dims{1, layer.q.size(0), layer.q.size(1), layer.k.size(2)});
     const TensorView lse_view = lse.view();
-    options.lse = &lse_view;
+    options.lse = lse_view;
     attention(batch(layer.q), batch(layer.k), batch(layer.k), out.view(), options);
     layer.lse = ConstTensorView(static_cast<const float*>(lse.bytes()), Dims{layer.q.size(0), layer.q.size(1)});
     layer.storage.push_back(lse);

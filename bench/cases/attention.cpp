@@ -54,7 +54,7 @@ float forbid_unless(bool seen) { return seen ? 0.0f : kForbidden; }
 Part causal_part(std::int64_t tokens) {
   const auto t = static_cast<double>(tokens);
   return {.share = (t + 1) / (2 * t),
-          .set = [](Call& call) { call.options.mask = causal(); },
+          .set = [](Call& call) { call.options.mask = mask::causal(); },
           .added = [](std::int64_t i, std::int64_t j) { return forbid_unless(j <= i); },
           .causal = true};
 }
@@ -65,7 +65,7 @@ Part window_part(std::int64_t tokens, double share) {
   double pairs = 0;
   for (std::int64_t i = 0; i < tokens; ++i) pairs += static_cast<double>(std::min(i, left) + 1);
   return {.share = pairs / (t * t),
-          .set = [left](Call& call) { call.options.mask = window(left, 0); },
+          .set = [left](Call& call) { call.options.mask = mask::window(left, 0); },
           .added = [left](std::int64_t i, std::int64_t j) { return forbid_unless(j <= i && i - j <= left); }};
 }
 
@@ -84,7 +84,7 @@ Part documents_part(std::int64_t tokens, double share) {
                 for (std::int64_t i = 0; i < tokens; ++i) {
                   ids.as<std::int32_t>()[i] = static_cast<std::int32_t>(document(i));
                 }
-                call.options.mask = documents(ids.cview(), ids.cview());
+                call.options.mask = mask::documents(ids.cview(), ids.cview());
               },
           .added = [=](std::int64_t i, std::int64_t j) { return forbid_unless(document(i) == document(j)); }};
 }
@@ -96,7 +96,7 @@ Part lengths_part(std::int64_t tokens, double share) {
               [length](Call& call) {
                 Tensor lengths = call.hold(Tensor(DType::kI64, {1}));
                 lengths.as<std::int64_t>()[0] = length;
-                call.options.mask = key_lengths(lengths.cview());
+                call.options.mask = mask::key_lengths(lengths.cview());
               },
           .added = [length](std::int64_t, std::int64_t j) { return forbid_unless(j < length); }};
 }
@@ -109,7 +109,7 @@ Part bool_part(std::int64_t tokens) {
               [=](Call& call) {
                 std::mt19937_64 random(4);
                 for (std::int64_t i = 0; i < tokens * tokens; ++i) seen->as<bool>()[i] = (random() & 1) != 0;
-                call.options.mask = allowed(seen->cview());
+                call.options.mask = mask::allowed(seen->cview());
               },
           .added = [=](std::int64_t i,
                        std::int64_t j) { return forbid_unless(std::as_const(*seen).as<bool>()[i * tokens + j]); }};
@@ -121,7 +121,7 @@ Part bias_part(std::int64_t tokens) {
           .set =
               [=](Call& call) {
                 *added = normal(DType::kF32, {tokens, tokens}, 5);
-                call.options.mask = bias(added->cview());
+                call.options.mask = mask::bias(added->cview());
               },
           .added = [=](std::int64_t i, std::int64_t j) { return std::as_const(*added).as<float>()[i * tokens + j]; }};
 }
@@ -136,7 +136,7 @@ std::shared_ptr<Call> make_call(const Prefill& p) {
   call->k = view(call->hold(normal(p.type, shape, 2, p.key_scale)));
   call->v = view(call->hold(normal(p.type, shape, 3)));
   call->out = TensorView(call->hold(Tensor(p.type, shape)).view().data(), p.type, shape, strides);
-  call->options.num_threads = p.threads;
+  call->options.threads.num_threads = p.threads;
   call->options.workspace = &call->workspace;
   if (p.part.set) p.part.set(*call);
   return call;
@@ -156,7 +156,7 @@ double row_error(const Call& call, std::int64_t head, std::int64_t i, std::int64
   };
   Tensor expected(DType::kF32, {1, 1, 1, d});
   AttentionOptions options;
-  if (added.defined()) options.mask = bias(added);
+  if (added.defined()) options.mask = mask::bias(added);
   attention_reference({at(call.q, head, i), type, {1, 1, 1, d}}, head_of(call.k), head_of(call.v), expected.view(),
                       options);
   return largest_difference({at(call.out, head, i), type, {d}}, expected.cview());
@@ -240,8 +240,8 @@ Case packed_case(DType type, std::int64_t heads, std::int64_t d, int threads) {
     call->k = k.cview();
     call->v = v.cview();
     call->out = out.view();
-    call->options = {.mask = causal(Alignment::kBottomRight),
-                     .num_threads = threads,
+    call->options = {.mask = mask::causal(Alignment::kBottomRight),
+                     .threads = {.num_threads = threads},
                      .workspace = &call->workspace,
                      .cu_seqlens_q = q_starts.cview(),
                      .cu_seqlens_k = k_starts.cview()};
@@ -263,7 +263,7 @@ Case packed_case(DType type, std::int64_t heads, std::int64_t d, int threads) {
       single.v = piece(v, k_from, s.keys);
       const ConstTensorView y = piece(out, q_from, s.queries);
       single.out = TensorView(const_cast<void*>(y.data()), type, y.shape(), y.strides());
-      single.options = {.mask = call->options.mask, .num_threads = threads, .workspace = &call->workspace};
+      single.options = {.mask = call->options.mask, .threads = {.num_threads = threads}, .workspace = &call->workspace};
       singles->push_back(std::move(single));
     }
     PreparedCase prepared;

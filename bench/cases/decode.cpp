@@ -96,7 +96,7 @@ class Step {
       k_scales_ = repeated(k_scales, copies_);
       v_scales_ = repeated(v_scales, copies_);
     }
-    options_.num_threads = decode.threads;
+    options_.threads.num_threads = decode.threads;
     options_.int8_products = decode.int8_products;
     options_.workspace = &workspace_;
   }

@@ -39,7 +39,7 @@ Case linear_case(std::int64_t size, std::int64_t rows, int threads) {
     const auto on = [=](int count) {
       return [=] {
         work->linear.run(std::as_const(work->x).as<float>(), rows, size, work->y.as<float>(), size,
-                         layer::Activation::kNone, count);
+                         layer::Activation::kNone, {.num_threads = count});
       };
     };
     PreparedCase prepared{.work = on(threads), .base = {}, .error = {}};
@@ -125,7 +125,8 @@ Case layer_case(std::int64_t d_model, std::int64_t heads, std::int64_t batch, st
     work->y = Tensor(DType::kF32, {batch, tokens, d_model});
     const auto on = [=](int count) {
       return [=] {
-        work->layer.forward(work->x.cview(), work->y.view(), {.num_threads = count, .workspace = &work->workspace});
+        work->layer.forward(work->x.cview(), work->y.view(),
+                            {.threads = {.num_threads = count}, .workspace = &work->workspace});
       };
     };
     PreparedCase prepared{.work = on(threads), .base = {}, .error = {}};

@@ -8,6 +8,7 @@
 #include "base/format.hpp"
 #include "bench/cases/sampling.hpp"
 #include "kernels/dispatch.hpp"
+#include "kernels/isa/processor.hpp"
 
 namespace manyheads::bench {
 namespace {
@@ -32,12 +33,12 @@ Row measure(const Case& of, const std::string& isa, Roofline& machine, bool quic
   };
   std::vector<const char*> limits{memory ? "memory" : "fma"};
   if (memory) samples.push_back([&] { return machine.memory(table, of.row.threads); });
-  if (!memory) samples.push_back(rate(table.fma_work));
+  if (!memory) samples.push_back(rate(table.probes.fma));
   if (!memory && of.row.dtype == "bf16") {
     const bool tiles = isa.starts_with("amx");
     const std::pair<const char*, Roofline::Work> others[] = {
-        {"dot", tiles || isa.starts_with("avx512") ? kernels::bf16_dot_work() : nullptr},
-        {"tile", tiles ? kernels::amx_tile_work() : nullptr}};
+        {"dot", tiles || isa.starts_with("avx512") ? kernels::bf16_dot_probe() : nullptr},
+        {"tile", tiles ? kernels::amx_tile_probe() : nullptr}};
     for (const auto& [name, work] : others) {
       if (work == nullptr) continue;
       limits.push_back(name);
@@ -79,12 +80,12 @@ void measure_limits(int threads, Roofline& machine, bool quick, const std::funct
   for (const std::string& isa : available) {
     set_isa(isa);
     measure_one("limit fma", "f32", isa,
-                [&] { return machine.arithmetic(kernels::active_table().fma_work, threads); });
+                [&] { return machine.arithmetic(kernels::active_table().probes.fma, threads); });
   }
-  if (const Roofline::Work dot_work = kernels::bf16_dot_work(); dot_work != nullptr) {
+  if (const Roofline::Work dot_work = kernels::bf16_dot_probe(); dot_work != nullptr) {
     measure_one("limit dot", "bf16", "avx512_bf16", [&] { return machine.arithmetic(dot_work, threads); });
   }
-  if (const Roofline::Work tile_work = kernels::amx_tile_work(); tile_work != nullptr) {
+  if (const Roofline::Work tile_work = kernels::amx_tile_probe(); tile_work != nullptr) {
     measure_one("limit tile", "bf16", "amx_bf16", [&] { return machine.arithmetic(tile_work, threads); });
   }
   set_isa(available.front());

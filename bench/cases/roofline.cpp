@@ -71,7 +71,7 @@ double Roofline::memory(const kernels::KernelTable& table, int threads, int mult
   constexpr std::int64_t kAhead = 4096;  // floats: farther or nearer is no faster
   return reading(lines, threads, [&](std::int64_t begin, std::int64_t end) {
     const float* first = from + begin * 16;
-    return table.read_work(first, (end - begin) * 16, multiplies, multiplies > 0 ? first + kAhead : nullptr);
+    return table.probes.read(first, (end - begin) * 16, multiplies, multiplies > 0 ? first + kAhead : nullptr);
   });
 }
 
@@ -86,7 +86,7 @@ double Roofline::memory_in_pieces(const kernels::KernelTable& table, int threads
     const auto piece = [&](std::int64_t i) { return from + order[static_cast<std::size_t>(i)] * size; };
     float sum = 0;
     for (std::int64_t i = begin; i < end; ++i) {
-      sum += table.read_work(piece(i), static_cast<std::int64_t>(size), 0, piece(std::min(i + kAhead, end - 1)));
+      sum += table.probes.read(piece(i), static_cast<std::int64_t>(size), 0, piece(std::min(i + kAhead, end - 1)));
     }
     return sum;
   });

@@ -15,7 +15,7 @@ std::size_t beyond_caches();
 // what they are compared to, and use the median or the best.
 class Roofline {
  public:
-  // GFLOP/s of work that only arithmetic limits: a table's fma_work, or kernels::bf16_dot_work(). Runs for at least
+  // GFLOP/s of work that only arithmetic limits: a table's fma_probe, or kernels::bf16_dot_probe(). Runs for at least
   // `least` seconds: as long as what it is compared to, so that both see the same share of a busy machine.
   using Work = double (*)(std::int64_t rounds, float* value);
   double arithmetic(Work work, int threads, double least = 4e-3);

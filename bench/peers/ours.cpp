@@ -30,6 +30,7 @@
 #include "bench/cases/roofline.hpp"
 #include "bench/cases/sampling.hpp"
 #include "kernels/dispatch.hpp"
+#include "kernels/isa/processor.hpp"
 
 namespace {
 
@@ -93,9 +94,9 @@ Run prepare_attention(std::istream& words, const std::string& folder, int thread
   Tensor out(type, shape);
   return [=, causal = mode == "causal"]() mutable {
     manyheads::AttentionOptions options;
-    if (causal) options.mask = manyheads::causal();
-    if (window > 0) options.mask = options.mask | manyheads::window(window - 1, 0);
-    options.num_threads = threads;
+    if (causal) options.mask = manyheads::mask::causal();
+    if (window > 0) options.mask = options.mask | manyheads::mask::window(window - 1, 0);
+    options.threads.num_threads = threads;
     options.workspace = workspace.get();
     manyheads::attention(q.view(), k.view(), v.view(), out.view(), options);
     return out;
@@ -125,7 +126,7 @@ Run prepare_decode(std::istream& words, const std::string& folder, int threads) 
       return manyheads::ConstTensorView(static_cast<const char*>(all.bytes()) + at, type, one);
     };
     manyheads::AttentionOptions options;
-    options.num_threads = threads;
+    options.threads.num_threads = threads;
     options.workspace = workspace.get();
     manyheads::attention(q.view(), copy(k), copy(v), out.view(), options);
     return out;
@@ -153,7 +154,7 @@ Run prepare_layer(std::istream& words, const std::string& folder, int threads) {
   Tensor y(DType::kF32, x.shape());
   return [=]() mutable {
     manyheads::MultiHeadAttentionOptions options;
-    options.num_threads = threads;
+    options.threads.num_threads = threads;
     options.workspace = workspace.get();
     layer->forward(x.view(), y.view(), options);
     return y;
@@ -173,7 +174,7 @@ Run prepare_bert(std::istream& words, const std::string& folder, int threads) {
   const auto workspace = std::make_shared<manyheads::Workspace>();
   return [=] {
     manyheads::model::EncoderOptions options;
-    options.num_threads = threads;
+    options.threads.num_threads = threads;
     options.workspace = workspace.get();
     return encoder->run(input, options);
   };
@@ -204,9 +205,9 @@ Run prepare(std::istream& words, int threads) {
 double limit(manyheads::bench::Roofline& limits, const std::string& type, int threads) {
   const manyheads::kernels::KernelTable& table = manyheads::kernels::active_table();
   if (type == "memory") return limits.memory(table, threads);
-  double most = limits.arithmetic(table.fma_work, threads, 0.02);
+  double most = limits.arithmetic(table.probes.fma, threads, 0.02);
   if (type != "bf16") return most;
-  for (const auto work : {manyheads::kernels::bf16_dot_work(), manyheads::kernels::amx_tile_work()}) {
+  for (const auto work : {manyheads::kernels::bf16_dot_probe(), manyheads::kernels::amx_tile_probe()}) {
     if (work != nullptr) most = std::max(most, limits.arithmetic(work, threads, 0.02));
   }
   return most;

@@ -3,6 +3,8 @@
 #include <stdexcept>
 #include <string>
 
+#include <manyheads/export.hpp>
+
 namespace manyheads {
 
 enum class ErrorCode {
@@ -16,7 +18,7 @@ enum class ErrorCode {
 // The only exception the library throws, but for std::bad_alloc where not even a message's memory can be had. The message
 // names the function, the argument and the shapes:
 //   "attention: k has head size 32, q has 64 (q [1,8,7,64], k [1,8,7,32])"
-class Error : public std::runtime_error {
+class MANYHEADS_API Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
   ErrorCode code() const noexcept { return code_; }

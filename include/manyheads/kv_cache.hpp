@@ -6,6 +6,7 @@
 
 #include <manyheads/attention.hpp>
 #include <manyheads/tensor.hpp>
+#include <manyheads/export.hpp>
 
 namespace manyheads {
 
@@ -19,7 +20,7 @@ struct KVCacheOptions {
 };
 
 // Some sequences of a cache, as attention() takes them. Valid until the cache changes.
-struct KVBatch {
+struct MANYHEADS_API KVBatch {
   ConstTensorView k, v, k_scales, v_scales;
   Tensor page_table;   // [B,N] I64
   Tensor key_lengths;  // [B] I64
@@ -38,7 +39,7 @@ struct KVBatch {
 // longest doubles: each of them about once, all in all. With max_tokens, the room is what that leaves each sequence, in
 // sixteens.
 // Not thread-safe while it changes; const calls may run side by side.
-class KVCache {
+class MANYHEADS_API KVCache {
  public:
   using Sequence = std::int64_t;
 
@@ -57,7 +58,7 @@ class KVCache {
   // Appends T tokens: k [Hkv,T,D], v [Hkv,T,Dv], F32, BF16 or F16 of any strides, rounded once to the cache's type. They
   // may be views of a KVBatch of this cache. Throws Error and changes nothing where shapes do not fit or memory
   // (max_tokens) does not reach.
-  void append(Sequence sequence, ConstTensorView k, ConstTensorView v);
+  void append(Sequence sequence, ConstTensorView k, ConstTensorView v, const Threads& threads = {});
 
   // The sequences as one batch, in the order given. Reuses the batch's tensors where they fit.
   void gather(std::span<const Sequence> sequences, KVBatch& batch) const;
@@ -72,7 +73,7 @@ class KVCache {
 
 // attention() of q [B,Hq,Tq,D] (or packed, with options.cu_seqlens_q) over the cache's sequences; options that gather()
 // sets are overwritten. Allocates the batch; a caller that decodes in a loop keeps a KVBatch of its own.
-void attention(ConstTensorView q, const KVCache& cache, std::span<const KVCache::Sequence> sequences, TensorView out,
+MANYHEADS_API void attention(ConstTensorView q, const KVCache& cache, std::span<const KVCache::Sequence> sequences, TensorView out,
                AttentionOptions options = {});
 
 }  // namespace manyheads

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include <manyheads/tensor.hpp>
+#include <manyheads/export.hpp>
 
 namespace manyheads {
 
@@ -23,23 +24,32 @@ struct Mask {
   std::int64_t window_right = -1;  // allows j <= i + o + right; -1 is unbounded; causal caps it at 0
   ConstTensorView offsets{};       // [B] I32 or I64: o for each batch entry, instead of the alignment's
   ConstTensorView key_lengths{};   // [B] I32 or I64, 0 to Tk: only keys below it exist
+  ConstTensorView
+      key_starts{};  // [B] I32 or I64, 0 to key_lengths[b]: keys before it do not exist (padding on the left)
   ConstTensorView q_documents{};   // [B,Tq] I32 or I64 } a query attends to keys of equal id
   ConstTensorView k_documents{};   // [B,Tk] I32 or I64 }
   ConstTensorView allowed{};       // BOOL, true = attend; broadcasts from the right to [B,Hq,Tq,Tk]
+  ConstTensorView ignored{};       // BOOL, true = ignore; broadcasts the same. Not beside `allowed`
   ConstTensorView bias{};          // F32 or q's type, added to the scaled scores; broadcasts the same; -inf forbids
   ConstTensorView alibi_slopes{};  // [Hq] F32: adds -slope * |j - i - o|
 };
 
-Mask operator|(const Mask& a, const Mask& b);
+MANYHEADS_API Mask operator|(const Mask& a, const Mask& b);
 
-Mask causal(Alignment alignment = Alignment::kUnspecified);
-Mask window(std::int64_t left, std::int64_t right, Alignment alignment = Alignment::kUnspecified);
-Mask align(Alignment alignment);
-Mask offsets(ConstTensorView per_batch);
-Mask key_lengths(ConstTensorView per_batch);
-Mask documents(ConstTensorView query_ids, ConstTensorView key_ids);
-Mask allowed(ConstTensorView mask);
-Mask bias(ConstTensorView added);
-Mask alibi(ConstTensorView slopes);
+namespace mask {
+
+MANYHEADS_API Mask causal(Alignment alignment = Alignment::kUnspecified);
+MANYHEADS_API Mask window(std::int64_t left, std::int64_t right, Alignment alignment = Alignment::kUnspecified);
+MANYHEADS_API Mask align(Alignment alignment);
+MANYHEADS_API Mask offsets(ConstTensorView per_batch);
+MANYHEADS_API Mask key_lengths(ConstTensorView per_batch);
+MANYHEADS_API Mask key_starts(ConstTensorView per_batch);
+MANYHEADS_API Mask documents(ConstTensorView query_ids, ConstTensorView key_ids);
+MANYHEADS_API Mask allowed(ConstTensorView mask);
+MANYHEADS_API Mask ignored(ConstTensorView mask);
+MANYHEADS_API Mask bias(ConstTensorView added);
+MANYHEADS_API Mask alibi(ConstTensorView slopes);
+
+}  // namespace mask
 
 }  // namespace manyheads

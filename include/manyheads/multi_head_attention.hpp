@@ -5,6 +5,7 @@
 
 #include <manyheads/attention.hpp>
 #include <manyheads/tensor.hpp>
+#include <manyheads/export.hpp>
 
 namespace manyheads {
 
@@ -25,17 +26,17 @@ struct MultiHeadAttentionConfig {
   DType dtype = DType::kF32;
 };
 
-// The masks follow torch.nn.MultiheadAttention: a BOOL true means ignore, a float is added to the scores. Several floats
-// that add up to more than F32 holds (two of the lowest) count as in float64: a key of one lowest beats a key of two.
+// The masks follow torch.nn.MultiheadAttention: a BOOL true means ignore, a float is added to the scores. Several
+// floats that add up to more than F32 holds (two of the lowest) count as in float64: a key of one lowest beats a key of
+// two.
 struct MultiHeadAttentionOptions {
-  ConstTensorView key_padding_mask{};   // [B,S] BOOL or float
-  ConstTensorView attn_mask{};          // [T,S] or [B*num_heads,T,S], BOOL or float
-  Mask mask{};                          // any further parts, in attention's own meaning (true = attend), [B,H,T,S]
-  const TensorView* weights = nullptr;  // [B,num_heads,T,S] F32, out: the weights of each head, from the fused path.
-                                        // S counts the added keys of add_bias_kv and add_zero_attn
+  ConstTensorView key_padding_mask{};  // [B,S] BOOL or float
+  ConstTensorView attn_mask{};         // [T,S] or [B*num_heads,T,S], BOOL or float
+  Mask mask{};                         // any further parts, in attention's own meaning (true = attend), [B,H,T,S]
+  TensorView weights{};  // [B,num_heads,T,S] F32, out: the weights of each head, from the fused path. S counts the
+                         // added keys of add_bias_kv and add_zero_attn
   ConstTensorView head_scale{};  // [num_heads] F32: each head's output is multiplied by it; 0 switches a head off
-  int num_threads = 0;
-  Executor* executor = nullptr;
+  Threads threads{};
   Workspace* workspace = nullptr;
 };
 
@@ -50,10 +51,12 @@ struct MultiHeadAttentionOptions {
 // forward is const and thread-safe for disjoint outputs and workspaces. With a workspace that has grown to the call it
 // allocates nothing for F32, BF16 or F16 inputs without key_padding_mask, attn_mask, mask.allowed and mask.bias. Beside
 // the added keys, masks are written out for some queries at a time: never T x S of them for causal or a window.
-class MultiHeadAttention {
+class MANYHEADS_API MultiHeadAttention {
  public:
   explicit MultiHeadAttention(
       const MultiHeadAttentionConfig& config);  // Xavier-uniform weights, fixed seed; zero biases
+  // The tensors of a torch.nn.MultiheadAttention of these sizes, as load_state_dict() takes them; no others are made.
+  MultiHeadAttention(const MultiHeadAttentionConfig& config, const StateDict& tensors);
   ~MultiHeadAttention();
   MultiHeadAttention(MultiHeadAttention&&) noexcept;
   MultiHeadAttention& operator=(MultiHeadAttention&&) noexcept;
@@ -82,6 +85,6 @@ class MultiHeadAttention {
 
 // The error text for a head count that does not divide, with those that do; empty when it divides.
 // "d_model 512 is not divisible by 7 heads (512 = 7 * 73 + 1); 1, 2, 4, 8, 16, ... would divide"
-std::string head_count_problem(std::int64_t d_model, std::int64_t num_heads);
+MANYHEADS_API std::string head_count_problem(std::int64_t d_model, std::int64_t num_heads);
 
 }  // namespace manyheads

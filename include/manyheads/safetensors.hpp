@@ -5,11 +5,12 @@
 #include <string>
 
 #include <manyheads/tensor.hpp>
+#include <manyheads/export.hpp>
 
 namespace manyheads {
 
 // What a safetensors file holds.
-struct SafetensorsFile {
+struct MANYHEADS_API SafetensorsFile {
   std::filesystem::path path;  // where it was read from, for messages
   StateDict tensors;           // read-only: views on the mapped file, which they keep alive
   std::map<std::string, std::string> metadata;
@@ -23,11 +24,11 @@ struct SafetensorsFile {
 // of its element's size. A file may come from anyone: each way in which it breaks the format is an Error
 // (kMalformedFile) that names the file and the tensor; what the system refuses is kIo. The file must not be changed in
 // place while a tensor lives; replacing it by rename, as save_safetensors does, is fine.
-SafetensorsFile load_safetensors(const std::filesystem::path& path);
+MANYHEADS_API SafetensorsFile load_safetensors(const std::filesystem::path& path);
 
 // Writes the tensors, and replaces `path` only when all is written: on an error an older file stays as it was. The same
 // tensors give the same bytes: larger elements first, then by name. Names and metadata are UTF-8.
-void save_safetensors(const std::filesystem::path& path, const StateDict& tensors,
+MANYHEADS_API void save_safetensors(const std::filesystem::path& path, const StateDict& tensors,
                       const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace manyheads

@@ -10,14 +10,15 @@
 #include <string>
 
 #include <manyheads/half.hpp>
+#include <manyheads/export.hpp>
 
 namespace manyheads {
 
 // Element types. Attention computes on kF32, kBF16 and kF16; the others carry masks, lengths and ids.
 enum class DType : std::uint8_t { kF32, kBF16, kF16, kF64, kBool, kU8, kI8, kI32, kI64 };
 
-std::size_t size_of(DType type) noexcept;
-const char* name_of(DType type) noexcept;  // as safetensors spells it: "F32", "BF16", "BOOL", ...
+MANYHEADS_API std::size_t size_of(DType type) noexcept;
+MANYHEADS_API const char* name_of(DType type) noexcept;  // as safetensors spells it: "F32", "BF16", "BOOL", ...
 
 template <class T>
 struct dtype_of;
@@ -61,7 +62,7 @@ struct dtype_of<std::int64_t> {
 constexpr int kMaxRank = 8;
 
 // A list of up to kMaxRank sizes or strides. Throws Error when longer.
-class Dims {
+class MANYHEADS_API Dims {
  public:
   Dims() = default;
   Dims(std::initializer_list<std::int64_t> values);
@@ -71,7 +72,7 @@ class Dims {
   std::int64_t& operator[](int i) noexcept { return values_[static_cast<std::size_t>(i)]; }
   const std::int64_t* begin() const noexcept { return values_.data(); }
   const std::int64_t* end() const noexcept { return values_.data() + rank_; }
-  friend bool operator==(const Dims& a, const Dims& b) noexcept;
+  MANYHEADS_API friend bool operator==(const Dims& a, const Dims& b) noexcept;
   std::string to_string() const;  // "[1,8,7,64]"
 
  private:
@@ -79,14 +80,14 @@ class Dims {
   int rank_ = 0;
 };
 
-Dims contiguous_strides(const Dims& shape);     // row-major, in elements
-std::int64_t element_count(const Dims& shape);  // throws Error when the product leaves 63 bits or a size is negative
+MANYHEADS_API Dims contiguous_strides(const Dims& shape);     // row-major, in elements
+MANYHEADS_API std::int64_t element_count(const Dims& shape);  // throws Error when the product leaves 63 bits or a size is negative
 
 // A view on the caller's memory: it owns nothing and costs nothing to copy. Strides count elements, are signed, and
 // may be anything within the address space; nothing steps along an axis of one element or in an empty view, and a stride
 // there that is no distance in memory is kept as 0. data points at the element with every index 0. A view of const memory is ConstTensorView; a
 // TensorView turns into one by itself.
-class ConstTensorView {
+class MANYHEADS_API ConstTensorView {
  public:
   ConstTensorView() = default;
   ConstTensorView(const void* data, DType type, Dims shape);
@@ -115,7 +116,7 @@ class ConstTensorView {
   Dims strides_;
 };
 
-class TensorView : public ConstTensorView {
+class MANYHEADS_API TensorView : public ConstTensorView {
  public:
   TensorView() = default;
   TensorView(void* data, DType type, Dims shape) : ConstTensorView(data, type, shape) {}
@@ -128,9 +129,13 @@ class TensorView : public ConstTensorView {
   void* data() const noexcept { return const_cast<void*>(data_); }
 };
 
+// A tensor of rows [B,T,H,D] as [B,H,T,D], the order that attention takes: nothing moves. Throws Error for another rank.
+MANYHEADS_API ConstTensorView from_bthd(const ConstTensorView& view);
+MANYHEADS_API TensorView from_bthd(const TensorView& view);
+
 // A dense row-major tensor that owns its memory (64-byte aligned), or keeps alive the file it is mapped from.
 // Copies share the memory.
-class Tensor {
+class MANYHEADS_API Tensor {
  public:
   Tensor() = default;
   Tensor(DType type, Dims shape);  // zero-filled; throws Error (kOutOfMemory)
@@ -147,16 +152,24 @@ class Tensor {
   std::int64_t elements() const { return element_count(shape_); }
   bool defined() const noexcept { return owner_ != nullptr; }
   const void* bytes() const noexcept { return data_; }
+  // The elements. Throws Error where T is not the tensor's own type, and for a read-only tensor that is to be written.
   template <class T>
   T* as() {
+    check_type(dtype_of<T>::value);
     return static_cast<T*>(view().data());
   }
   template <class T>
-  const T* as() const noexcept {
+  const T* as() const {
+    check_type(dtype_of<T>::value);
     return static_cast<const T*>(data_);
   }
 
  private:
+  void check_type(DType type) const {
+    if (defined() && type != dtype_) refuse_type(type);
+  }
+  [[noreturn]] void refuse_type(DType type) const;
+
   std::shared_ptr<const void> owner_;
   const void* data_ = nullptr;
   DType dtype_ = DType::kF32;

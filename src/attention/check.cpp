@@ -1,42 +1,31 @@
 #include "attention/check.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
-#include <numeric>
-#include <span>
 #include <string>
 #include <tuple>
 #include <utility>
 
 #include <manyheads/error.hpp>
 
+#include "attention/overlap.hpp"
 #include "base/checked.hpp"
-#include "base/format.hpp"
+#include "base/fail.hpp"
 
 namespace manyheads::attention_detail {
 namespace {
 
-using kernels::AttentionCall;
+using base::describe;
+using base::fail;
+using kernels::ForwardParams;
+using kernels::ProbsParams;
+using kernels::QkvMask;
 
-// Places and windows stay far from where their sums would wrap.
-constexpr std::int64_t kFar = std::int64_t{1} << 60;
-// Of a row: no product of it with a tile's sizes wraps. Views of stride 0 take no memory, however wide.
+// Of a row: no product of it with a query block's sizes wraps. Views of stride 0 take no memory, however wide.
 constexpr std::int64_t kWidest = std::int64_t{1} << 32;
 // Values in a row of bytes whose products still add up within 32 bits.
 constexpr std::int64_t kMostBytes = 131072;
-
-[[noreturn]] void fail(const char* function, const std::string& what) {
-  throw Error(ErrorCode::kInvalidArgument, base::format("{}: {}", function, what));
-}
-
-bool floating(DType type) { return type == DType::kF32 || type == DType::kBF16 || type == DType::kF16; }
-bool integer(DType type) { return type == DType::kI32 || type == DType::kI64; }
-
-std::string describe(const ConstTensorView& view) {
-  return view.defined() ? base::format("{} {}", name_of(view.dtype()), view.shape().to_string()) : "undefined";
-}
 
 // A tensor of rows, seen as batch, heads, rows, width whatever its layout.
 struct Heads {
@@ -50,7 +39,7 @@ Heads expect_heads(const char* function, const char* name, const ConstTensorView
   if (view.rank() != (packed ? 3 : 4)) {
     fail(function, base::format("{} is {}, expected {}", name, describe(view), layout));
   }
-  if (!floating(view.dtype()) && !(quantised && view.dtype() == DType::kI8)) {
+  if (!base::is_float(view.dtype()) && !(quantised && view.dtype() == DType::kI8)) {
     fail(function,
          base::format("{} is {}, expected F32, BF16 {}", name, describe(view), quantised ? ", F16 or I8" : "or F16"));
   }
@@ -68,48 +57,10 @@ void copy_strides(const ConstTensorView& view, std::int64_t* to) {
   for (int i = 0; i < view.rank(); ++i) to[i] = view.size(i) > 1 ? view.stride(i) : 0;
 }
 
-// An integer tensor [B] or [B,T], dense in any stride.
-kernels::IntegerView integers(const char* function, const char* name, const ConstTensorView& view, const Dims& shape) {
-  if (!integer(view.dtype()) || !(view.shape() == shape)) {
-    fail(function, base::format("{} is {}, expected I32 or I64 {}", name, describe(view), shape.to_string()));
-  }
-  kernels::IntegerView integers;
-  integers.data = view.data();
-  integers.wide = view.dtype() == DType::kI64;
-  for (int i = 0; i < view.rank(); ++i) integers.stride[i] = view.stride(i);
-  // An empty tensor may lie on a null pointer; there is then nothing to read.
-  return integers;
-}
-
-const float* per_head(const char* function, const char* name, const ConstTensorView& view, std::int64_t heads,
-                      std::int64_t* stride) {
-  if (view.dtype() != DType::kF32 || !(view.shape() == Dims{heads})) {
-    fail(function, base::format("{} is {}, expected F32 {}", name, describe(view), Dims{heads}.to_string()));
-  }
-  *stride = view.stride(0);
-  return static_cast<const float*>(view.data());
-}
-
-// Strides of a tensor that broadcasts from the right to [B,Hq,Tq,Tk].
-void broadcast(const char* function, const char* name, const ConstTensorView& view, const AttentionCall& call,
-               std::int64_t* stride) {
-  const Dims target{call.batch, call.q_heads, call.tq, call.tk};
-  bool fits = view.rank() <= 4;
-  for (int i = 0; fits && i < view.rank(); ++i) {
-    const int axis = 4 - view.rank() + i;
-    fits = view.size(i) == 1 || view.size(i) == target[axis];
-    stride[axis] = view.size(i) == 1 ? 0 : view.stride(i);
-  }
-  if (!fits) {
-    fail(function, base::format("{} is {}, which does not broadcast to [B,Hq,Tq,Tk] = {}", name, describe(view),
-                                target.to_string()));
-  }
-}
-
 // Where packed sequences begin and end; the longest of them.
 kernels::IntegerView starts(const char* function, const char* name, const ConstTensorView& view, std::int64_t batch,
                             const char* rows_name, std::int64_t rows, std::int64_t* longest) {
-  const kernels::IntegerView begins = integers(function, name, view, Dims{batch + 1});
+  const kernels::IntegerView begins = check_integers(function, name, view, Dims{batch + 1});
   *longest = 0;
   for (std::int64_t b = 0; b <= batch; ++b) {
     const std::int64_t here = begins.at(b, 0);
@@ -143,98 +94,164 @@ const float* scales(const char* function, const char* name, const ConstTensorVie
   return static_cast<const float*>(view.data());
 }
 
-std::int64_t window_side(const char* function, const char* side, std::int64_t value) {
-  if (value < -1) fail(function, base::format("window {} is {}, expected -1 (unbounded) or more", side, value));
-  return std::min(value, kFar);
-}
-
-// A view's axes of more than one element by ascending stride, with those that continue each other made one: a block of
-// bytes that repeats at the remaining strides.
-struct Layout {
-  std::intptr_t begin = 0, end = 0;  // bytes
-  std::int64_t block = 0;
-  std::array<std::pair<std::int64_t, std::int64_t>, kMaxRank> axis{};  // stride in bytes, size
-  int count = 0;
-
-  std::span<const std::pair<std::int64_t, std::int64_t>> axes() const {
-    return {axis.data(), static_cast<std::size_t>(count)};
-  }
+// Whether the packed or paged rows of a call have no one Tq or Tk.
+struct Layouts {
+  explicit Layouts(const AttentionOptions& options)
+      : packed_q(options.cu_seqlens_q.defined()),
+        packed_k(options.cu_seqlens_k.defined()),
+        paged(options.page_table.defined()) {}
+  bool packed_q, packed_k, paged;
 };
 
-Layout layout_of(const ConstTensorView& view) {
-  Layout layout;
-  const std::int64_t element = static_cast<std::int64_t>(size_of(view.dtype()));
-  layout.begin = layout.end = reinterpret_cast<std::intptr_t>(view.data());
-  layout.block = element;
-  auto& axes = layout.axis;
-  int found = 0;
-  for (int i = 0; i < view.rank(); ++i) {
-    if (view.size(i) == 1) continue;
-    const std::int64_t bytes = view.stride(i) * element;
-    (bytes < 0 ? layout.begin : layout.end) += bytes * (view.size(i) - 1);
-    axes[static_cast<std::size_t>(found++)] = {bytes < 0 ? -bytes : bytes, view.size(i)};
+// Everything but the outputs. Without v for the probabilities alone.
+void check_qkv(const char* function, const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView* v,
+               const AttentionOptions& options, QkvMask& params) {
+  const auto [packed_q, packed_k, paged] = Layouts(options);
+  if (packed_k && paged) fail(function, "cu_seqlens_k and page_table: keys are packed or paged, not both");
+  if (v == nullptr && (packed_q || packed_k || paged)) {
+    fail(function, "packed and paged calls have no one Tq and Tk; call it for each sequence");
   }
-  layout.end += element;
-  std::sort(axes.begin(), axes.begin() + found);
-  for (int i = 0; i < found; ++i) {
-    const auto one = axes[static_cast<std::size_t>(i)];
-    if (layout.count == 0 && one.first == layout.block) {
-      layout.block *= one.second;
-    } else {
-      axes[static_cast<std::size_t>(layout.count++)] = one;
+  const Heads queries = expect_heads(function, "q", q, packed_q, packed_q ? "[Tq,Hq,D]" : "[B,Hq,Tq,D]", false);
+  const char* layout = packed_k ? "[Tk,Hkv,D]" : paged ? "[pages,Hkv,page size,D]" : "[B,Hkv,Tk,D]";
+  const Heads keys = expect_heads(function, "k", k, packed_k, layout, v != nullptr);
+  const CallShapes shapes{&q, &k, v};
+  if (k.dtype() != q.dtype() && k.dtype() != DType::kI8) fail(function, "k must have q's type " + shapes());
+  if (packed_q && options.cu_seqlens_q.rank() != 1) {
+    fail(function, base::format("cu_seqlens_q is {}, expected I32 or I64 [B+1]", describe(options.cu_seqlens_q)));
+  }
+  params.batch = packed_q ? options.cu_seqlens_q.size(0) - 1 : queries.batch;
+  if (params.batch < 0) fail(function, "cu_seqlens_q is empty, expected [B+1]");
+  if (params.batch > kFar) fail(function, "more than 2^60 batch entries " + shapes());
+  if (!packed_k && !paged && keys.batch != params.batch) {
+    fail(function, base::format("k has batch {}, q has {} {}", keys.batch, params.batch, shapes()));
+  }
+  if (keys.width != queries.width) {
+    fail(function, base::format("k has head size {}, q has {} {}", keys.width, queries.width, shapes()));
+  }
+  params.type = q.dtype();
+  params.kv_type = k.dtype();
+  params.q_heads = queries.heads;
+  params.tq = queries.rows;
+  params.d = queries.width;
+  params.kv_heads = keys.heads;
+  params.tk = keys.rows;
+  if (params.d == 0) fail(function, "head size D is 0 " + shapes());
+  if (params.q_heads > 0 && (params.kv_heads == 0 || params.q_heads % params.kv_heads != 0)) {
+    fail(function,
+         base::format("q has {} heads, not a multiple of k's {} {}", params.q_heads, params.kv_heads, shapes()));
+  }
+  if (packed_q) {
+    params.q_starts =
+        starts(function, "cu_seqlens_q", options.cu_seqlens_q, params.batch, "q", queries.rows, &params.tq);
+  }
+  if (packed_k) {
+    params.k_starts = starts(function, "cu_seqlens_k", options.cu_seqlens_k, params.batch, "k", keys.rows, &params.tk);
+  }
+  if (paged) {
+    const ConstTensorView& table = options.page_table;
+    if (table.rank() != 2) {
+      fail(function,
+           base::format("page_table is {}, expected I32 or I64 [B,N] with B = {}", describe(table), params.batch));
+    }
+    const std::int64_t columns = table.size(1);
+    params.pages = check_integers(function, "page_table", table, Dims{params.batch, columns});
+    params.page_size = keys.rows;
+    if (params.page_size < 16 || params.page_size % 16 != 0) {
+      fail(function, base::format("k has pages of {} keys, expected a multiple of 16 {}", params.page_size, shapes()));
+    }
+    if (!base::multiply(columns, params.page_size, &params.tk)) params.tk = kFar + 1;
+  }
+  if (params.tk > kFar) fail(function, "more than 2^60 keys " + shapes());
+  if (params.tq > kFar) fail(function, "more than 2^60 queries " + shapes());
+  if (params.d > kWidest) fail(function, "head size D is more than 2^32 " + shapes());
+  std::copy_n(queries.stride, 4, params.q_stride);
+  std::copy_n(keys.stride, 4, params.k_stride);
+  if (v != nullptr) {
+    const Heads values = expect_heads(function, "v", *v, packed_k,
+                                      packed_k ? "[Tk,Hkv,Dv]"
+                                      : paged  ? "[pages,Hkv,page size,Dv]"
+                                               : "[B,Hkv,Tk,Dv]",
+                                      true);
+    if (v->dtype() != k.dtype())
+      fail(function, base::format("v must have {}'s type {}", k.dtype() == q.dtype() ? "q" : "k", shapes()));
+    for (const auto& [axis, of_v, of_k] :
+         {std::tuple{paged ? "pages" : "batch", values.batch, keys.batch},
+          std::tuple{"heads", values.heads, keys.heads}, std::tuple{"keys", values.rows, keys.rows}}) {
+      if (of_v != of_k) fail(function, base::format("v has {} {}, k has {} {}", of_v, axis, of_k, shapes()));
+    }
+    params.dv = values.width;
+    if (params.dv > kWidest) fail(function, "head size Dv is more than 2^32 " + shapes());
+    std::copy_n(values.stride, 4, params.v_stride);
+    params.v = v->data();
+    params.k_scales = scales(function, "k_scales", options.k_scales, "k", k, packed_k, params.k_scales_stride);
+    params.v_scales = scales(function, "v_scales", options.v_scales, "v", *v, packed_k, params.v_scales_stride);
+    params.int8_products = options.int8_products;
+    if (params.int8_products && k.dtype() != DType::kI8)
+      fail(function, "int8_products takes I8 keys and values " + shapes());
+    if (params.int8_products && params.d > kMostBytes) {
+      fail(function, base::format("int8_products takes head sizes up to {} {}", kMostBytes, shapes()));
     }
   }
-  return layout;
-}
-
-bool overlaps_itself(const ConstTensorView& view) {
-  const Layout layout = layout_of(view);
-  std::int64_t extent = layout.block;
-  for (const auto& [stride, size] : layout.axes()) {
-    if (stride < extent) return true;
-    extent = stride * (size - 1) + extent;
+  params.q = q.data();
+  params.k = k.data();
+  const double scale = options.scale.value_or(1.0 / std::sqrt(static_cast<double>(params.d)));
+  if (!std::isfinite(scale)) fail(function, base::format("scale is {}, expected a finite number", scale));
+  if (!std::isfinite(options.softcap) || options.softcap < 0) {
+    fail(function, base::format("softcap is {}, expected 0 (none) or a finite positive number", options.softcap));
   }
-  return false;
-}
+  params.scale = scale;
+  params.softcap = options.softcap;
+  if (options.threads.num_threads < 0)
+    fail(function, base::format("num_threads is {}, expected 0 or more", options.threads.num_threads));
 
-bool may_share(const ConstTensorView& a, const ConstTensorView& b) {
-  if (!a.defined() || !b.defined() || element_count(a.shape()) == 0 || element_count(b.shape()) == 0) return false;
-  const Layout x = layout_of(a);
-  const Layout y = layout_of(b);
-  if (x.end <= y.begin || y.end <= x.begin) return false;
-  // Interleaved views: every block starts at its view's begin plus a multiple of the strides' common divisor.
-  std::int64_t step = 0;
-  for (const auto& axis : x.axes()) step = std::gcd(step, axis.first);
-  for (const auto& axis : y.axes()) step = std::gcd(step, axis.first);
-  if (step == 0) return true;
-  const std::int64_t apart = ((y.begin - x.begin) % step + step) % step;
-  return !(apart >= x.block && step - apart >= y.block);
-}
-
-}  // namespace
-
-void check_itself(const char* function, const char* name, const ConstTensorView& output) {
-  if (element_count(output.shape()) > 0 && overlaps_itself(output)) {
-    fail(function,
-         base::format("{} {} with strides {} overlaps itself", name, describe(output), output.strides().to_string()));
+  check_mask(function, options.mask, params, &shapes);
+  for (std::int64_t b = 0; paged && b < params.batch; ++b) {
+    for (std::int64_t i = 0; i * params.page_size < params.key_end(b); ++i) {
+      const std::int64_t page = params.pages.at(b, i);
+      if (page < 0 || page >= keys.batch) {
+        fail(function, base::format("page_table[{}, {}] is {}, k has {} pages", b, i, page, keys.batch));
+      }
+    }
+  }
+  if (options.sinks.defined()) {
+    params.sinks = check_per_head(function, "sinks", options.sinks, params.q_heads, &params.sinks_stride);
   }
 }
 
-void check_overlap(const char* function, const char* name, const ConstTensorView& output, const char* other_name,
-                   const ConstTensorView& other) {
-  if (may_share(output, other)) {
-    fail(function, base::format("{} {} overlaps {} {}", name, describe(output), other_name, describe(other)));
+// The states of a call that is a part of a longer one.
+void check_row_states(const char* function, RowStates& states, ForwardParams& params) {
+  if (params.q_starts.defined() || params.k_starts.defined()) {
+    fail(function, "row_states with cu_seqlens: packed sequences have no one Tq and Tk");
   }
+  const Dims rows{RowStates::branches(states.keys_before, states.keys), params.batch, params.q_heads, params.tq};
+  const Dims output{rows[0], rows[1], rows[2], rows[3], params.dv};
+  if (states.keys != params.tk) {
+    fail(function, base::format("row_states are of {} keys, the call has {}", states.keys, params.tk));
+  }
+  for (const auto& [name, tensor, shape] : {std::tuple{"max", &states.max, &rows}, std::tuple{"sum", &states.sum, &rows},
+                                            std::tuple{"output", &states.output, &output}}) {
+    if (!tensor->defined() || tensor->dtype() != DType::kF32 || !(tensor->shape() == *shape)) {
+      fail(function, base::format("row_states.{} is {}, expected F32 {}", name, describe(tensor->cview()),
+                                  shape->to_string()));
+    }
+  }
+  params.first_chunk = states.keys_before / kernels::kChunkKeys;
+  params.row_max = states.max.as<float>();
+  params.row_sum = states.sum.as<float>();
+  params.row_output = states.output.as<float>();
 }
 
+// An output against every input of a call.
 void check_inputs(const char* function, const char* name, const ConstTensorView& output, const ConstTensorView& q,
                   const ConstTensorView& k, const ConstTensorView* v, const AttentionOptions& options) {
   const Mask& mask = options.mask;
   const std::pair<const char*, const ConstTensorView*> inputs[] = {{"q", &q},
                                                                    {"k", &k},
                                                                    {"v", v},
-                                                                   {"mask", &mask.allowed},
+                                                                   {"allowed", &mask.allowed},
+                                                                   {"ignored", &mask.ignored},
                                                                    {"bias", &mask.bias},
+                                                                   {"key_starts", &mask.key_starts},
                                                                    {"key_lengths", &mask.key_lengths},
                                                                    {"offsets", &mask.offsets},
                                                                    {"q_documents", &mask.q_documents},
@@ -251,241 +268,66 @@ void check_inputs(const char* function, const char* name, const ConstTensorView&
   }
 }
 
-void check_lse(const char* function, const ConstTensorView& lse, AttentionCall& call) {
-  const bool packed = call.q_starts.data != nullptr;
+}  // namespace
+
+ForwardParams check_forward(const char* function, const ConstTensorView& q, const ConstTensorView& k,
+                            const ConstTensorView& v, const TensorView& out, const AttentionOptions& options) {
+  ForwardParams params;
+  check_qkv(function, q, k, &v, options, params);
+
+  const bool packed = options.cu_seqlens_q.defined();
+  const char* layout = packed ? "[Tq,Hq,Dv]" : "[B,Hq,Tq,Dv]";
+  const Heads rows = expect_heads(function, "out", out, packed, layout, false);
   const Dims expected =
-      packed ? Dims{call.q_heads, call.q_starts.at(call.batch, 0)} : Dims{call.batch, call.q_heads, call.tq};
-  if (!lse.defined() || lse.dtype() != DType::kF32 || !(lse.shape() == expected)) {
-    fail(function, base::format("lse is {}, expected F32 {} = {}", describe(lse), packed ? "[Hq,Tq]" : "[B,Hq,Tq]",
-                                expected.to_string()));
+      packed ? Dims{q.size(0), params.q_heads, params.dv} : Dims{params.batch, params.q_heads, params.tq, params.dv};
+  if (!(out.shape() == expected)) {
+    fail(function, base::format("out is {}, expected {} = {} (q {}, k {}, v {})", describe(out), layout,
+                                expected.to_string(), describe(q), describe(k), describe(v)));
   }
-  call.lse = static_cast<float*>(const_cast<void*>(lse.data()));
-  copy_strides(lse, call.lse_stride + (packed ? 1 : 0));
+  check_itself(function, "out", out);
+  params.out = out.data();
+  params.out_type = out.dtype();
+  std::copy_n(rows.stride, 4, params.out_stride);
+  check_inputs(function, "out", out, q, k, &v, options);
+
+  if (const TensorView& lse = options.lse; lse.defined()) {
+    const Dims shape = packed ? Dims{params.q_heads, q.size(0)} : Dims{params.batch, params.q_heads, params.tq};
+    if (lse.dtype() != DType::kF32 || !(lse.shape() == shape)) {
+      fail(function, base::format("lse is {}, expected F32 {} = {}", describe(lse), packed ? "[Hq,Tq]" : "[B,Hq,Tq]",
+                                  shape.to_string()));
+    }
+    check_itself(function, "lse", lse);
+    check_inputs(function, "lse", lse, q, k, &v, options);
+    check_overlap(function, "out", out, "lse", lse);
+    put_lse(lse, params);
+  }
+  if (options.row_states != nullptr) check_row_states(function, *options.row_states, params);
+  return params;
 }
 
-void check_weights(const char* function, const TensorView& weights, AttentionCall& call) {
-  const Dims expected{call.batch, call.q_heads, call.tq, call.tk};
+ProbsParams check_probs(const char* function, const ConstTensorView& q, const ConstTensorView& k,
+                        const ConstTensorView* lse, const TensorView& weights, const AttentionOptions& options) {
+  ProbsParams params;
+  check_qkv(function, q, k, nullptr, options, params);
+  if (lse != nullptr) {
+    const Dims shape{params.batch, params.q_heads, params.tq};
+    if (!lse->defined() || lse->dtype() != DType::kF32 || !(lse->shape() == shape)) {
+      fail(function, base::format("lse is {}, expected F32 [B,Hq,Tq] = {}", describe(*lse), shape.to_string()));
+    }
+    params.lse = static_cast<const float*>(lse->data());
+    copy_strides(*lse, params.lse_stride);
+  }
+  const Dims expected{params.batch, params.q_heads, params.tq, params.tk};
   if (!weights.defined() || weights.dtype() != DType::kF32 || !(weights.shape() == expected)) {
     fail(function,
          base::format("weights is {}, expected F32 [B,Hq,Tq,Tk] = {}", describe(weights), expected.to_string()));
   }
   check_itself(function, "weights", weights);
-  call.weights = static_cast<float*>(weights.data());
-  copy_strides(weights, call.weights_stride);
-}
-
-kernels::AttentionCall check(const char* function, const ConstTensorView& q, const ConstTensorView& k,
-                             const ConstTensorView* v, const TensorView* out, const AttentionOptions& options) {
-  AttentionCall call;
-  const bool packed_q = options.cu_seqlens_q.defined();
-  const bool packed_k = options.cu_seqlens_k.defined();
-  const bool paged = options.page_table.defined();
-  if (packed_k && paged) fail(function, "cu_seqlens_k and page_table: keys are packed or paged, not both");
-  if (v == nullptr && (packed_q || packed_k || paged)) {
-    fail(function, "packed and paged calls have no one Tq and Tk; call it for each sequence");
-  }
-  const Heads queries = expect_heads(function, "q", q, packed_q, packed_q ? "[Tq,Hq,D]" : "[B,Hq,Tq,D]", false);
-  const char* layout = packed_k ? "[Tk,Hkv,D]" : paged ? "[pages,Hkv,page size,D]" : "[B,Hkv,Tk,D]";
-  const Heads keys = expect_heads(function, "k", k, packed_k, layout, v != nullptr);
-  const auto shapes = [&] {
-    return v != nullptr ? base::format("(q {}, k {}, v {})", describe(q), describe(k), describe(*v))
-                        : base::format("(q {}, k {})", describe(q), describe(k));
-  };
-  if (k.dtype() != q.dtype() && k.dtype() != DType::kI8) fail(function, "k must have q's type " + shapes());
-  if (packed_q && options.cu_seqlens_q.rank() != 1) {
-    fail(function, base::format("cu_seqlens_q is {}, expected I32 or I64 [B+1]", describe(options.cu_seqlens_q)));
-  }
-  call.batch = packed_q ? options.cu_seqlens_q.size(0) - 1 : queries.batch;
-  if (call.batch < 0) fail(function, "cu_seqlens_q is empty, expected [B+1]");
-  if (call.batch > kFar) fail(function, "more than 2^60 batch entries " + shapes());
-  if (!packed_k && !paged && keys.batch != call.batch) {
-    fail(function, base::format("k has batch {}, q has {} {}", keys.batch, call.batch, shapes()));
-  }
-  if (keys.width != queries.width) {
-    fail(function, base::format("k has head size {}, q has {} {}", keys.width, queries.width, shapes()));
-  }
-  call.type = q.dtype();
-  call.kv_type = k.dtype();
-  call.q_heads = queries.heads;
-  call.tq = queries.rows;
-  call.d = queries.width;
-  call.kv_heads = keys.heads;
-  call.tk = keys.rows;
-  if (call.d == 0) fail(function, "head size D is 0 " + shapes());
-  if (call.q_heads > 0 && (call.kv_heads == 0 || call.q_heads % call.kv_heads != 0)) {
-    fail(function, base::format("q has {} heads, not a multiple of k's {} {}", call.q_heads, call.kv_heads, shapes()));
-  }
-  if (packed_q) {
-    call.q_starts = starts(function, "cu_seqlens_q", options.cu_seqlens_q, call.batch, "q", queries.rows, &call.tq);
-  }
-  if (packed_k) {
-    call.k_starts = starts(function, "cu_seqlens_k", options.cu_seqlens_k, call.batch, "k", keys.rows, &call.tk);
-  }
-  if (paged) {
-    const ConstTensorView& table = options.page_table;
-    if (table.rank() != 2) {
-      fail(function,
-           base::format("page_table is {}, expected I32 or I64 [B,N] with B = {}", describe(table), call.batch));
-    }
-    const std::int64_t columns = table.size(1);
-    call.pages = integers(function, "page_table", table, Dims{call.batch, columns});
-    call.page_size = keys.rows;
-    if (call.page_size < 16 || call.page_size % 16 != 0) {
-      fail(function, base::format("k has pages of {} keys, expected a multiple of 16 {}", call.page_size, shapes()));
-    }
-    if (!base::multiply(columns, call.page_size, &call.tk)) call.tk = kFar + 1;
-  }
-  if (call.tk > kFar) fail(function, "more than 2^60 keys " + shapes());
-  if (call.tq > kFar) fail(function, "more than 2^60 queries " + shapes());
-  if (call.d > kWidest) fail(function, "head size D is more than 2^32 " + shapes());
-  std::copy_n(queries.stride, 4, call.q_stride);
-  std::copy_n(keys.stride, 4, call.k_stride);
-  if (v != nullptr) {
-    const Heads values = expect_heads(function, "v", *v, packed_k,
-                                      packed_k ? "[Tk,Hkv,Dv]"
-                                      : paged  ? "[pages,Hkv,page size,Dv]"
-                                               : "[B,Hkv,Tk,Dv]",
-                                      true);
-    if (v->dtype() != k.dtype())
-      fail(function, base::format("v must have {}'s type {}", k.dtype() == q.dtype() ? "q" : "k", shapes()));
-    for (const auto& [axis, of_v, of_k] :
-         {std::tuple{paged ? "pages" : "batch", values.batch, keys.batch},
-          std::tuple{"heads", values.heads, keys.heads}, std::tuple{"keys", values.rows, keys.rows}}) {
-      if (of_v != of_k) fail(function, base::format("v has {} {}, k has {} {}", of_v, axis, of_k, shapes()));
-    }
-    call.dv = values.width;
-    if (call.dv > kWidest) fail(function, "head size Dv is more than 2^32 " + shapes());
-    std::copy_n(values.stride, 4, call.v_stride);
-    call.v = v->data();
-    call.k_scales = scales(function, "k_scales", options.k_scales, "k", k, packed_k, call.k_scales_stride);
-    call.v_scales = scales(function, "v_scales", options.v_scales, "v", *v, packed_k, call.v_scales_stride);
-    call.int8_products = options.int8_products;
-    if (call.int8_products && k.dtype() != DType::kI8)
-      fail(function, "int8_products takes I8 keys and values " + shapes());
-    if (call.int8_products && call.d > kMostBytes) {
-      fail(function, base::format("int8_products takes head sizes up to {} {}", kMostBytes, shapes()));
-    }
-  }
-  call.q = q.data();
-  call.k = k.data();
-  if (out != nullptr) {
-    const char* out_layout = packed_q ? "[Tq,Hq,Dv]" : "[B,Hq,Tq,Dv]";
-    const Heads rows = expect_heads(function, "out", *out, packed_q, out_layout, false);
-    const Dims expected =
-        packed_q ? Dims{queries.rows, call.q_heads, call.dv} : Dims{call.batch, call.q_heads, call.tq, call.dv};
-    if (!(out->shape() == expected)) {
-      fail(function,
-           base::format("out is {}, expected {} = {} {}", describe(*out), out_layout, expected.to_string(), shapes()));
-    }
-    check_itself(function, "out", *out);
-    call.out = out->data();
-    call.out_type = out->dtype();
-    std::copy_n(rows.stride, 4, call.out_stride);
-  }
-
-  const double scale = options.scale.value_or(1.0 / std::sqrt(static_cast<double>(call.d)));
-  if (!std::isfinite(scale)) fail(function, base::format("scale is {}, expected a finite number", scale));
-  if (!std::isfinite(options.softcap) || options.softcap < 0) {
-    fail(function, base::format("softcap is {}, expected 0 (none) or a finite positive number", options.softcap));
-  }
-  call.scale = scale;
-  call.softcap = options.softcap;
-  if (options.num_threads < 0)
-    fail(function, base::format("num_threads is {}, expected 0 or more", options.num_threads));
-
-  const Mask& mask = options.mask;
-  call.causal = mask.causal;
-  call.window_left = window_side(function, "left", mask.window_left);
-  call.window_right = window_side(function, "right", mask.window_right);
-  if (mask.key_lengths.defined()) {
-    if (packed_k) fail(function, "key_lengths with cu_seqlens_k, which gives the lengths");
-    call.key_lengths = integers(function, "key_lengths", mask.key_lengths, Dims{call.batch});
-    for (std::int64_t b = 0; b < call.batch; ++b) {
-      const std::int64_t length = call.key_lengths.at(b, 0);
-      if (length < 0 || length > call.tk) {
-        fail(function, base::format("key_lengths[{}] is {}, expected 0 to Tk = {}", b, length, call.tk));
-      }
-    }
-  }
-  for (std::int64_t b = 0; paged && b < call.batch; ++b) {
-    for (std::int64_t i = 0; i * call.page_size < call.key_length(b); ++i) {
-      const std::int64_t page = call.pages.at(b, i);
-      if (page < 0 || page >= keys.batch) {
-        fail(function, base::format("page_table[{}, {}] is {}, k has {} pages", b, i, page, keys.batch));
-      }
-    }
-  }
-  if (mask.causal && mask.alignment == Alignment::kUnspecified && !mask.offsets.defined()) {
-    // Key lengths without a word on the alignment leave the diagonal at the top left, as for tensors of equal lengths.
-    const bool lengths = packed_q || packed_k || paged;
-    for (std::int64_t b = 0; b < (lengths ? call.batch : 1); ++b) {
-      const std::int64_t rows = lengths ? call.queries(b) : call.tq;
-      const std::int64_t columns = lengths ? call.key_length(b) : call.tk;
-      if (rows == columns) continue;
-      fail(function, base::format("causal with {} queries and {} keys{}: say top_left or bottom_right {}", rows,
-                                  columns, lengths ? base::format(" in entry {}", b) : "", shapes()));
-    }
-  }
-  if (mask.offsets.defined()) {
-    call.offsets = integers(function, "offsets", mask.offsets, Dims{call.batch});
-    for (std::int64_t b = 0; b < call.batch; ++b) {
-      const std::int64_t offset = call.offsets.at(b, 0);
-      if (offset < -kFar || offset > kFar) {
-        fail(function, base::format("offsets[{}] is {}, expected -2^60 to 2^60", b, offset));
-      }
-    }
-  }
-  if (mask.alignment == Alignment::kBottomRight) {
-    call.offset = call.tk - call.tq;
-    call.offset_from_length = packed_q || packed_k || call.key_lengths.data != nullptr;
-  }
-  for (const auto& [name, view] :
-       {std::pair{"mask", &mask.allowed}, {"bias", &mask.bias}, {"q_documents", &mask.q_documents}}) {
-    if ((packed_q || packed_k) && view->defined()) {
-      fail(function, base::format("{} with cu_seqlens: packed sequences have no one Tq and Tk", name));
-    }
-  }
-  if (mask.q_documents.defined() != mask.k_documents.defined()) {
-    fail(function, mask.q_documents.defined() ? "q_documents without k_documents" : "k_documents without q_documents");
-  }
-  if (mask.q_documents.defined()) {
-    call.q_documents = integers(function, "q_documents", mask.q_documents, Dims{call.batch, call.tq});
-    call.k_documents = integers(function, "k_documents", mask.k_documents, Dims{call.batch, call.tk});
-  }
-  if (mask.allowed.defined()) {
-    if (mask.allowed.dtype() != DType::kBool) {
-      fail(function, base::format("mask is {}, expected BOOL (a float mask is a bias)", describe(mask.allowed)));
-    }
-    broadcast(function, "mask", mask.allowed, call, call.allowed_stride);
-    call.allowed = static_cast<const std::uint8_t*>(mask.allowed.data());
-  }
-  if (mask.bias.defined()) {
-    if (mask.bias.dtype() != DType::kF32 && mask.bias.dtype() != q.dtype()) {
-      fail(function, base::format("bias is {}, expected F32 or q's type {}", describe(mask.bias), name_of(q.dtype())));
-    }
-    broadcast(function, "bias", mask.bias, call, call.bias_stride);
-    call.bias = mask.bias.data();
-    call.bias_type = mask.bias.dtype();
-  }
-  if (mask.alibi_slopes.defined()) {
-    call.alibi = per_head(function, "alibi_slopes", mask.alibi_slopes, call.q_heads, &call.alibi_stride);
-  }
-  if (options.sinks.defined()) {
-    call.sinks = per_head(function, "sinks", options.sinks, call.q_heads, &call.sinks_stride);
-  }
-  if (options.lse != nullptr && out != nullptr) {
-    check_lse(function, *options.lse, call);
-    check_itself(function, "lse", *options.lse);
-  }
-
-  if (out != nullptr) {
-    check_inputs(function, "out", *out, q, k, v, options);
-    if (options.lse != nullptr) {
-      check_inputs(function, "lse", *options.lse, q, k, v, options);
-      check_overlap(function, "out", *out, "lse", *options.lse);
-    }
-  }
-  return call;
+  if (lse != nullptr) check_overlap(function, "weights", weights, "lse", *lse);
+  check_inputs(function, "weights", weights, q, k, nullptr, options);
+  params.probs = static_cast<float*>(weights.data());
+  copy_strides(weights, params.probs_stride);
+  return params;
 }
 
 }  // namespace manyheads::attention_detail

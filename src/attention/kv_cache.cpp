@@ -16,24 +16,20 @@
 
 #include "base/aligned_buffer.hpp"
 #include "base/checked.hpp"
-#include "base/element.hpp"
-#include "base/format.hpp"
+#include "base/fail.hpp"
 #include "base/growing_memory.hpp"
+#include "base/parallel.hpp"
+#include "kernels/dispatch.hpp"
 
 namespace manyheads {
 namespace {
 
+using base::describe;
 using base::GrowingMemory;
 
 [[noreturn]] void fail(const char* function, const std::string& what, ErrorCode code = ErrorCode::kInvalidArgument) {
-  throw Error(code, base::format("KVCache::{}: {}", function, what));
+  base::fail(base::format("KVCache::{}", function).c_str(), what, code);
 }
-
-std::string describe(const ConstTensorView& view) {
-  return view.defined() ? base::format("{} {}", name_of(view.dtype()), view.shape().to_string()) : "undefined";
-}
-
-bool floating(DType type) { return type == DType::kF32 || type == DType::kBF16 || type == DType::kF16; }
 
 // Room for so many numbers, or the error of this library.
 void reserve(const char* function, std::vector<std::int64_t>& numbers, std::int64_t count) {
@@ -119,37 +115,23 @@ class Pool {
   }
 
   // One token's head: rounded once, or scaled by its largest magnitude.
-  void put(Part part, std::int64_t page, std::int64_t h, std::int64_t token, const ConstTensorView& from,
-           std::int64_t t) {
-    const std::int64_t width = widths_[part];
+  void put(kernels::CacheRowKernel store, Part part, std::int64_t page, std::int64_t h, std::int64_t token,
+           const ConstTensorView& from, std::int64_t t) {
     std::byte* const to = row(part, page, h, token);
-    const std::int64_t from_at = h * from.stride(0) + t * from.stride(1);
-    const auto value = [&](std::int64_t i) {
-      return base::load_element(from.data(), from.dtype(), from_at + i * from.stride(2));
-    };
-    if (type_ != DType::kI8) {
-      if (from.dtype() == type_ && from.stride(2) == 1) {
-        std::memmove(to, static_cast<const char*>(from.data()) + from_at * static_cast<std::int64_t>(size_of(type_)),
-                     static_cast<std::size_t>(width) * size_of(type_));
-        return;
-      }
-      for (std::int64_t i = 0; i < width; ++i) base::store_element(to, type_, i, value(i));
+    const std::int64_t at = h * from.stride(0) + t * from.stride(1);
+    if (from.dtype() == type_ && from.stride(2) == 1) {  // may overlap: a row of this very cache
+      std::memmove(to, static_cast<const char*>(from.data()) + at * static_cast<std::int64_t>(size_of(type_)),
+                   static_cast<std::size_t>(widths_[part]) * size_of(type_));
       return;
     }
-    double largest = 0;
-    bool finite = true;
-    for (std::int64_t i = 0; i < width; ++i) {
-      finite = finite && std::isfinite(value(i));
-      largest = std::max(largest, std::fabs(value(i)));
-    }
-    // I8 has no NaN and no infinity: the scale says it for the whole row.
-    const float by = finite ? static_cast<float>(largest / 127) : std::numeric_limits<float>::quiet_NaN();
-    *scale(part, page, h, token) = by;
-    const double inverse = finite && by > 0 ? 1.0 / static_cast<double>(by) : 0.0;
-    for (std::int64_t i = 0; i < width; ++i) {
-      const double rounded = finite ? std::clamp(std::nearbyint(value(i) * inverse), -127.0, 127.0) : 0.0;
-      reinterpret_cast<std::int8_t*>(to)[i] = static_cast<std::int8_t>(rounded);
-    }
+    store({.from = from.data(),
+           .type = from.dtype(),
+           .from_at = at,
+           .from_stride = from.stride(2),
+           .width = widths_[part],
+           .to = to,
+           .to_type = type_,
+           .scale = type_ == DType::kI8 ? scale(part, page, h, token) : nullptr});
   }
 
  private:
@@ -219,8 +201,8 @@ struct KVCache::State {
   }
 
   // In one piece: room for `length` tokens in each sequence's page, and a page of no user where `another` wants one.
-  // Where the room is not enough, all tokens move to new memory; the old pool is returned, else one without pages. On an
-  // error nothing has changed.
+  // Where the room is not enough, all tokens move to new memory; the old pool is returned, else one without pages. On
+  // an error nothing has changed.
   Pool need_room(const char* function, bool another, std::int64_t length) {
     for (const auto& [sequence, tokens] : sequences) length = std::max(length, tokens.length);
     const std::int64_t pages = pages_in_use() + (another ? 1 : 0);
@@ -275,7 +257,7 @@ KVCache::KVCache(const KVCacheOptions& options) {
     fail("KVCache", base::format("num_kv_heads is {}, head_dim {}, value_dim {}: expected 1 or more",
                                  options.num_kv_heads, options.head_dim, value_dim));
   }
-  if (!floating(options.dtype) && options.dtype != DType::kI8) {
+  if (!base::is_float(options.dtype) && options.dtype != DType::kI8) {
     fail("KVCache", base::format("dtype is {}, expected F32, BF16, F16 or I8", name_of(options.dtype)));
   }
   if (options.page_size < 0 || options.page_size % 16 != 0) {
@@ -341,14 +323,14 @@ void KVCache::truncate(Sequence sequence, std::int64_t length) {
   }
 }
 
-void KVCache::append(Sequence sequence, ConstTensorView k, ConstTensorView v) {
+void KVCache::append(Sequence sequence, ConstTensorView k, ConstTensorView v, const Threads& threads) {
   static constexpr const char* kName = "append";
   State& s = *state_;
   State::Tokens& tokens = s.find(kName, sequence);
   const std::int64_t count = k.defined() && k.rank() == 3 ? k.size(1) : 0;
   const auto check = [&](const char* name, const ConstTensorView& view, std::int64_t width) {
     const Dims expected{s.options.num_kv_heads, count, width};
-    if (!view.defined() || !floating(view.dtype()) || !(view.shape() == expected)) {
+    if (!view.defined() || !base::is_float(view.dtype()) || !(view.shape() == expected)) {
       fail(kName, base::format("{} is {}, expected F32, BF16 or F16 [Hkv,T,{}] = {}", name, describe(view),
                                name[0] == 'k' ? "D" : "Dv", expected.to_string()));
     }
@@ -394,14 +376,17 @@ void KVCache::append(Sequence sequence, ConstTensorView k, ConstTensorView v) {
       *view = ConstTensorView(s.pool.memory().data() + place, view->dtype(), view->shape(), view->strides());
     }
   }
-  for (std::int64_t t = 0; t < count; ++t) {
-    const std::int64_t token = tokens.length + t;
-    const std::int64_t page = tokens.pages[static_cast<std::size_t>(token / s.pool.size())];
-    for (std::int64_t h = 0; h < s.options.num_kv_heads; ++h) {
-      s.pool.put(Pool::kKeys, page, h, token % s.pool.size(), k, t);
-      s.pool.put(Pool::kValues, page, h, token % s.pool.size(), v, t);
-    }
-  }
+  const kernels::CacheRowKernel store = kernels::active_table().cache_row;
+  const std::int64_t heads = s.options.num_kv_heads;
+  base::parallel_for_rows(
+      count * heads, s.options.head_dim + s.options.value_dim, threads, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t row = begin; row < end; ++row) {
+          const std::int64_t t = row / heads, h = row % heads, token = tokens.length + t;
+          const std::int64_t page = tokens.pages[static_cast<std::size_t>(token / s.pool.size())];
+          s.pool.put(store, Pool::kKeys, page, h, token % s.pool.size(), k, t);
+          s.pool.put(store, Pool::kValues, page, h, token % s.pool.size(), v, t);
+        }
+      });
   tokens.length = length;
 }
 

@@ -37,13 +37,17 @@ Mask operator|(const Mask& a, const Mask& b) {
   }
   join(both.offsets, b.offsets, "offsets");
   join(both.key_lengths, b.key_lengths, "key_lengths");
+  join(both.key_starts, b.key_starts, "key_starts");
   join(both.q_documents, b.q_documents, "q_documents");
   join(both.k_documents, b.k_documents, "k_documents");
   join(both.allowed, b.allowed, "allowed");
+  join(both.ignored, b.ignored, "ignored");
   join(both.bias, b.bias, "bias");
   join(both.alibi_slopes, b.alibi_slopes, "alibi_slopes");
   return both;
 }
+
+namespace mask {
 
 Mask causal(Alignment alignment) { return {.causal = true, .alignment = alignment}; }
 Mask window(std::int64_t left, std::int64_t right, Alignment alignment) {
@@ -52,11 +56,15 @@ Mask window(std::int64_t left, std::int64_t right, Alignment alignment) {
 Mask align(Alignment alignment) { return {.alignment = alignment}; }
 Mask offsets(ConstTensorView per_batch) { return {.offsets = per_batch}; }
 Mask key_lengths(ConstTensorView per_batch) { return {.key_lengths = per_batch}; }
+Mask key_starts(ConstTensorView per_batch) { return {.key_starts = per_batch}; }
 Mask documents(ConstTensorView query_ids, ConstTensorView key_ids) {
   return {.q_documents = query_ids, .k_documents = key_ids};
 }
 Mask allowed(ConstTensorView mask) { return {.allowed = mask}; }
+Mask ignored(ConstTensorView mask) { return {.ignored = mask}; }
 Mask bias(ConstTensorView added) { return {.bias = added}; }
 Mask alibi(ConstTensorView slopes) { return {.alibi_slopes = slopes}; }
+
+}  // namespace mask
 
 }  // namespace manyheads

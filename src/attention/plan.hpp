@@ -3,86 +3,56 @@
 #include <cstddef>
 #include <cstdint>
 
-#include <manyheads/attention.hpp>
+#include <manyheads/parallel.hpp>
 
-#include "kernels/dispatch.hpp"
+#include "kernels/kernel_table.hpp"
 
 namespace manyheads::attention_detail {
 
-// How a call is cut into tiles of queries, those of few tiles into blocks of keys too, and who computes them. It decides
-// only who computes what and when.
+// How a call is cut into query blocks, those of few blocks into KV splits too, and who computes them. It decides only
+// who computes what and when.
 struct Plan {
-  std::int64_t tiles = 0;
-  std::int64_t blocks = 1;        // of keys in each tile; more than one: their nodes are merged at the end
-  std::int64_t block_chunks = 0;  // chunks in a block, a power of two; 0 where there is one block
+  std::int64_t q_blocks = 0;
+  std::int64_t block_rows = 0;    // of the largest query block
+  kernels::KvSplits splits;       // of each query block; where their states are kept, they are combined at the end
   int workers = 1;
-  // Tiles of a head that a worker takes over each part of the keys before the next part, which so stays in its second
-  // cache.
+
+  // Query blocks of a head that a worker takes over each part of the keys before the next part, which so stays in L2.
   std::int64_t group = 1;
-  std::int64_t part_keys = 0;      // 0: each tile by itself over all of them
-  std::size_t tile_floats = 0;     // of scratch for one tile
-  std::size_t scratch_floats = 0;  // for one worker
-  std::size_t head_floats = 0;     // of them, at the end, for its copy of a head; 0: rows are read where they lie
-  std::size_t node_floats = 0;     // for one block of a tile, where there are several
+  std::int64_t blocks_per_head = 0;  // where they come in groups
+  std::int64_t keys_together = 0;    // in such a part; 0: each query block by itself over all of them
 
-  std::int64_t tiles_per_head = 0;  // where they come in groups
+  bool cut = false;  // query blocks end where long documents do
 
-  // A group of tiles, or a block of one.
+  // Floats of workspace.
+  std::size_t block_floats = 0;      // for one query block
+  std::size_t packed_kv_floats = 0;  // for a worker's packed head; 0: rows are read where they lie
+  std::size_t worker_floats = 0;     // for one worker, the packed head at the end
+  std::size_t row_state_floats = 0;  // for one split of a query block; 0 where a block is done at once
+  std::size_t entry_floats = 0;      // for the index of the entries' query blocks, where they are not alike
+  std::size_t document_floats = 0;   // for QkvMask::run_documents
+
+  // A group of query blocks, or a split of one.
   std::int64_t tasks() const noexcept {
-    return group > 1 ? tiles / tiles_per_head * groups_per_head() : tiles * blocks;
+    return group > 1 ? q_blocks / blocks_per_head * groups_per_head() : q_blocks * splits.count;
   }
-  std::int64_t groups_per_head() const noexcept { return (tiles_per_head + group - 1) / group; }
+  std::int64_t groups_per_head() const noexcept { return (blocks_per_head + group - 1) / group; }
   std::size_t workspace_floats() const noexcept {
-    return static_cast<std::size_t>(workers) * scratch_floats + static_cast<std::size_t>(tiles * blocks) * node_floats +
-           entry_floats + document_floats;
+    return entry_floats + document_floats + static_cast<std::size_t>(workers) * worker_floats +
+           static_cast<std::size_t>(q_blocks * splits.count) * row_state_floats;
   }
-  kernels::KeyPart block(std::int64_t i) const noexcept {
-    const std::int64_t keys = block_chunks * kernels::kChunkKeys;
-    return {i * keys, i + 1 == blocks ? -1 : (i + 1) * keys};
+  kernels::KvSplit split(std::int64_t i) const noexcept {
+    const auto key = [&](std::int64_t split) {
+      return (splits.chunk(split) - splits.branches.first) * kernels::kChunkKeys;
+    };
+    return {key(i), i + 1 == splits.count ? -1 : key(i + 1)};
   }
-
-  std::int64_t tile_rows = 0;
-  std::size_t entry_floats = 0;     // for the index of the entries' tiles, where they are not alike
-  bool cut = false;                 // tiles end where long documents do
-  std::size_t document_floats = 0;  // for AttentionCall::run_documents
 };
 
-// The tiles of a batch entry. A part is one head's queries, or a whole group's where they are few.
-struct EntryTiles {
-  EntryTiles(const kernels::AttentionCall& call, std::int64_t tile_rows, std::int64_t longest_folded, std::int64_t b) {
-    const std::int64_t group = call.q_heads / call.kv_heads;
-    const std::int64_t queries = call.queries(b);
-    const bool fold = queries < longest_folded;
-    parts = fold ? 1 : group;
-    rows_per_part = fold ? group * queries : queries;
-    tiles_per_part = (rows_per_part + tile_rows - 1) / tile_rows;
-    count = call.kv_heads * parts * tiles_per_part;
-  }
-  std::int64_t parts, rows_per_part, tiles_per_part, count;
-};
+// Whether keys may be packed, split, and taken by groups of query blocks: for a forward, not for probabilities. Or split by
+// the branches of the tree, whose row states the caller wants.
+enum class Split { kNone, kAllowed, kBranches };
 
-// Tile number i of a call. Tiles of one head follow each other, its last queries first: under a causal mask they have
-// the most keys.
-class TileIndex {
- public:
-  // `memory` holds plan.entry_floats floats and outlives the index.
-  TileIndex(const kernels::AttentionCall& call, const Plan& plan, const kernels::KernelTable& table, float* memory);
-  kernels::Tile operator()(std::int64_t i) const noexcept;
-
- private:
-  kernels::Tile cut_tile(std::int64_t b, std::int64_t i) const noexcept;
-
-  const kernels::AttentionCall& call_;
-  std::int64_t tile_rows_, longest_folded_;
-  std::int64_t* first_ = nullptr;   // tile of each entry, where they are not alike
-  std::int64_t* begins_ = nullptr;  // queries at which an entry's tiles begin, where they are cut, and Tq behind them
-};
-
-// Whether pairs of BF16 are multiplied, and not F32.
-bool multiplies_pairs(const kernels::AttentionCall& call, const kernels::KernelTable& table);
-
-// `split`: whether the keys of a tile may be cut into blocks.
-Plan plan(const kernels::AttentionCall& call, const kernels::KernelTable& table, const AttentionOptions& options,
-          bool split = true);
+Plan plan(const kernels::QkvMask& params, const kernels::KernelTable& table, const Threads& threads, Split split);
 
 }  // namespace manyheads::attention_detail

@@ -256,9 +256,12 @@ void work(void* context, std::int64_t worker) {
 
 }  // namespace
 
-int worker_count(std::int64_t count, int num_threads) {
-  const int threads = num_threads > 0 ? std::min(num_threads, kMaxThreads) : default_num_threads();
-  return static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>(count, threads)));
+int worker_count(std::int64_t count, const Threads& threads) {
+  int most = kMaxThreads;
+  if (threads.executor != nullptr) most = std::clamp(threads.executor->concurrency(), 1, kMaxThreads);
+  int wanted = threads.num_threads;
+  if (wanted <= 0) wanted = threads.executor != nullptr ? most : default_num_threads();
+  return static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>({count, wanted, most})));
 }
 
 void parallel_for(std::int64_t count, int workers, Executor* executor, Body body, void* context) {

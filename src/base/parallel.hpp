@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <type_traits>
@@ -8,9 +9,9 @@
 
 namespace manyheads::base {
 
-// The workers that parallel_for would use for `count` pieces of work: num_threads (0: default_num_threads()), no more
-// than there are pieces.
-int worker_count(std::int64_t count, int num_threads);
+// The workers that parallel_for would use for `count` pieces of work: threads.num_threads (0: the executor's
+// concurrency, or default_num_threads()), no more than there are pieces or the executor runs at once.
+int worker_count(std::int64_t count, const Threads& threads);
 
 // OMP_NUM_THREADS="..." where default_num_threads() passes over it; else empty.
 std::string ignored_thread_variable();
@@ -29,6 +30,16 @@ void parallel_for(std::int64_t count, int workers, Executor* executor, F&& body)
       count, workers, executor,
       [](void* context, std::int64_t i, int worker) { (*static_cast<Function*>(context))(i, worker); },
       const_cast<void*>(static_cast<const void*>(&body)));
+}
+
+// Runs body(begin, end) over blocks of rows of `width` floats that touch about 64 KiB each, in parallel.
+template <class F>
+void parallel_for_rows(std::int64_t rows, std::int64_t width, const Threads& threads, F&& body) {
+  const std::int64_t block = std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, width));
+  const std::int64_t count = (rows + block - 1) / block;
+  if (count == 0) return;
+  parallel_for(count, worker_count(count, threads), threads.executor,
+               [&](std::int64_t i, int) { body(i * block, std::min(rows, (i + 1) * block)); });
 }
 
 }  // namespace manyheads::base

@@ -163,4 +163,34 @@ TensorView Tensor::view() {
   return TensorView(const_cast<void*>(data_), dtype_, shape_);
 }
 
+void Tensor::refuse_type(DType type) const {
+  throw Error(ErrorCode::kInvalidArgument, std::string("Tensor::as: the tensor is ") + name_of(dtype_) + " " +
+                                               shape_.to_string() + ", not " + name_of(type));
+}
+
+namespace {
+
+Dims swapped(Dims dims) {
+  std::swap(dims[1], dims[2]);
+  return dims;
+}
+
+void check_bthd(const ConstTensorView& view) {
+  if (view.rank() == 4) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              "from_bthd: the tensor is " + view.shape().to_string() + ", expected [B,T,H,D]");
+}
+
+}  // namespace
+
+ConstTensorView from_bthd(const ConstTensorView& view) {
+  check_bthd(view);
+  return ConstTensorView(view.data(), view.dtype(), swapped(view.shape()), swapped(view.strides()));
+}
+
+TensorView from_bthd(const TensorView& view) {
+  check_bthd(view);
+  return TensorView(view.data(), view.dtype(), swapped(view.shape()), swapped(view.strides()));
+}
+
 }  // namespace manyheads

@@ -205,15 +205,11 @@ double require_number(const JsonDocument& object, const std::string& key, double
 }
 
 bool require_bool(const JsonDocument& object, const std::string& key) {
-  return require(
-             object, key, [](const Json& value) { return value.is_boolean(); }, "true or false")
-      .get<bool>();
+  return require(object, key, [](const Json& value) { return value.is_boolean(); }, "true or false").get<bool>();
 }
 
 std::string require_string(const JsonDocument& object, const std::string& key) {
-  return require(
-             object, key, [](const Json& value) { return value.is_string(); }, "a string")
-      .get<std::string>();
+  return require(object, key, [](const Json& value) { return value.is_string(); }, "a string").get<std::string>();
 }
 
 JsonDocument require_object(const JsonDocument& object, const std::string& key) {
@@ -221,13 +217,11 @@ JsonDocument require_object(const JsonDocument& object, const std::string& key) 
 }
 
 const Json& view_object(const JsonDocument& object, const std::string& key) {
-  return require(
-      object, key, [](const Json& v) { return v.is_object(); }, "an object");
+  return require(object, key, [](const Json& v) { return v.is_object(); }, "an object");
 }
 
 const Json& view_array(const JsonDocument& object, const std::string& key) {
-  return require(
-      object, key, [](const Json& v) { return v.is_array(); }, "an array");
+  return require(object, key, [](const Json& v) { return v.is_array(); }, "an array");
 }
 
 std::vector<JsonDocument> require_array(const JsonDocument& object, const std::string& key) {

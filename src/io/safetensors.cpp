@@ -72,9 +72,8 @@ SafetensorsFile load_safetensors(const std::filesystem::path& path) {
     refuse(place, "truncated: the header claims " + std::to_string(header_size) + " bytes, " +
                       std::to_string(after_size) + " follow");
   }
-  io::SafetensorsHeader header =
-      io::parse_safetensors_header(file.text().substr(sizeof header_size, header_size),
-                                   static_cast<std::int64_t>(after_size - header_size), place);
+  io::SafetensorsHeader header = io::parse_safetensors_header(
+      file.text().substr(sizeof header_size, header_size), static_cast<std::int64_t>(after_size - header_size), place);
 
   SafetensorsFile out;
   out.path = path;

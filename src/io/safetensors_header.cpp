@@ -216,8 +216,7 @@ class HeaderReader final : public JsonEvents {
     if (!offsets_.problem.empty()) return malformed(offsets_.problem);
     entry.begin = offsets_.numbers[0];
     entry.end = offsets_.numbers[1];
-    const std::string offsets =
-        "data_offsets [" + std::to_string(entry.begin) + "," + std::to_string(entry.end) + "]";
+    const std::string offsets = "data_offsets [" + std::to_string(entry.begin) + "," + std::to_string(entry.end) + "]";
     if (entry.begin > entry.end) return malformed(offsets + " end before they begin");
     if (entry.end - entry.begin != bits / 8) {
       malformed(offsets + " hold " + std::to_string(entry.end - entry.begin) + " bytes, " + described + " takes " +
@@ -239,7 +238,7 @@ class HeaderReader final : public JsonEvents {
   bool in_metadata_ = false;
   std::string key_;                // of the metadata
   std::set<std::string> keys_[2];  // of an entry, and of an object in it
-  Field* field_ = nullptr;      // whose value comes, or whose list is open
+  Field* field_ = nullptr;         // whose value comes, or whose list is open
   Field dtype_, shape_, offsets_;
   std::string dtype_name_;
   std::int64_t elements_ = 1;

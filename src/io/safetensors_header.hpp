@@ -48,7 +48,8 @@ struct SafetensorsHeader {
 };
 
 // Reads a header that comes from anyone, and holds no more than its names meanwhile. Throws Error (kMalformedFile) with
-// `place`, the file, where it breaks the format or where the entries do not fill `data_size` bytes of data without gaps.
+// `place`, the file, where it breaks the format or where the entries do not fill `data_size` bytes of data without
+// gaps.
 SafetensorsHeader parse_safetensors_header(std::string_view text, std::int64_t data_size, const std::string& place);
 
 // "model.safetensors: tensor "name"", for messages.

@@ -3,33 +3,115 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <map>
 
 #include <manyheads/cpu.hpp>
 #include <manyheads/error.hpp>
 
+#include "hwy/highway.h"
 #include "hwy/targets.h"
+#include "kernels/isa/processor.hpp"
 
 namespace manyheads {
 namespace kernels {
 
-// Empty; naming them keeps their files, isa/*.cpp, in a static link.
-void link_avx512();
-void link_avx2();
-void link_others();
+// Empty; naming them keeps their units, isa/*.cpp, in a static link.
+void link_avx512_attention_f32();
+void link_avx512_attention_bf16();
+void link_avx512_attention_int8();
+void link_avx512_attention_amx();
+void link_avx512_linear();
+void link_avx2_attention_f32();
+void link_avx2_attention_int8();
+void link_avx2_attention_amx();
+void link_avx2_linear();
+void link_other_attention_f32();
+void link_other_attention_int8();
+void link_other_attention_amx();
+void link_other_linear();
 
 namespace {
 
-struct Target {
-  std::string name;
-  std::int64_t bit;
-  KernelTable (*table)();
+void link_units() {
+  link_avx512_attention_f32();
+  link_avx512_attention_bf16();
+  link_avx512_attention_int8();
+  link_avx512_attention_amx();
+  link_avx512_linear();
+  link_avx2_attention_f32();
+  link_avx2_attention_int8();
+  link_avx2_attention_amx();
+  link_avx2_linear();
+  link_other_attention_f32();
+  link_other_attention_int8();
+  link_other_attention_amx();
+  link_other_linear();
+}
+
+using Fill = void (*)(TargetKernels&);
+
+// What the units registered for each of Highway's targets.
+std::map<std::int64_t, std::vector<Fill>>& units() {
+  static std::map<std::int64_t, std::vector<Fill>> map;
+  return map;
+}
+
+// How an instruction set multiplies BF16.
+enum class Bf16 { kAsF32, kPairs, kTiles };
+
+// An instruction set: a target of Highway's, and what it asks of the machine beyond that target's own.
+struct Isa {
+  const char* name;
+  std::int64_t target;
+  Bf16 bf16;
   bool (*has_more)();
-  int (*place)();
 };
 
-std::vector<Target>& targets() {
-  static std::vector<Target> list;
-  return list;
+bool always() { return true; }
+bool has_fast_bf16_products() { return has_bf16_products() && fast_bf16_products(); }
+bool has_slow_bf16_products() { return has_bf16_products() && !fast_bf16_products(); }
+
+constexpr std::int64_t kNamedTargets = HWY_AVX3 | HWY_AVX2 | HWY_SSE4 | HWY_NEON;
+
+// Best first. The emulation of tiles is not for speed: with it the path over tiles is tested on every machine.
+constexpr Isa kIsas[] = {
+    {"amx_bf16", HWY_AVX3, Bf16::kTiles, has_amx_bf16}, {"avx512_bf16", HWY_AVX3, Bf16::kPairs, has_fast_bf16_products},
+    {"avx512", HWY_AVX3, Bf16::kAsF32, always},         {"avx512_bf16", HWY_AVX3, Bf16::kPairs, has_slow_bf16_products},
+    {"avx2", HWY_AVX2, Bf16::kAsF32, always},           {"amx_emulated", HWY_AVX2, Bf16::kTiles, always},
+    {"sse4", HWY_SSE4, Bf16::kAsF32, always},           {"neon", HWY_NEON, Bf16::kAsF32, always},
+    {"amx_emulated", HWY_NEON, Bf16::kTiles, always},   {"portable", ~kNamedTargets, Bf16::kAsF32, always},
+};
+
+KernelTable table_of(const Isa& isa, std::int64_t target) {
+  TargetKernels kernels;
+  for (const Fill fill : units().at(target)) fill(kernels);
+  const bool pairs = isa.bf16 == Bf16::kPairs;
+  const AttentionKernels& bf16 = pairs ? kernels.bf16 : isa.bf16 == Bf16::kTiles ? kernels.amx : kernels.f32;
+  return {.name = isa.name,
+          .target = target,
+          .f32 = kernels.f32,
+          .bf16 = bf16,
+          .bf16_int8 = pairs ? kernels.bf16_int8 : bf16,
+          .int8 = kernels.int8_vnni.forward != nullptr && has_vnni() ? kernels.int8_vnni : kernels.int8,
+          .bf16_products = isa.bf16 != Bf16::kAsF32,
+          .probs = kernels.probs,
+          .states = kernels.states,
+          .linear = pairs ? kernels.linear_bf16 : kernels.linear,
+          .pack_weights = kernels.pack_weights,
+          .cache_row = kernels.cache_row,
+          .layer_norm = kernels.layer_norm,
+          .probes = kernels.probes};
+}
+
+// Calls visit(isa, target) for all that this build has, best first.
+template <class Visit>
+void each_built(Visit&& visit) {
+  link_units();
+  for (const Isa& isa : kIsas) {
+    for (const auto& [target, fills] : units()) {
+      if ((target & isa.target) != 0) visit(isa, target);
+    }
+  }
 }
 
 std::string names(const std::vector<std::string>& list) {
@@ -43,12 +125,10 @@ const KernelTable& table_named(const std::string& name, const std::string& where
     if (name == table.name) return table;
   }
   std::vector<std::string> built;
-  bool known = false;
-  for (const Target& target : targets()) {
-    built.push_back(target.name);
-    known = known || target.name == name;
-  }
-  if (known) {
+  each_built([&](const Isa& isa, std::int64_t) {
+    if (std::find(built.begin(), built.end(), isa.name) == built.end()) built.emplace_back(isa.name);
+  });
+  if (std::find(built.begin(), built.end(), name) != built.end()) {
     throw Error(ErrorCode::kUnsupported, where + ": this machine does not run the instruction set " + name +
                                              "; it runs " + names(available_isas()));
   }
@@ -60,27 +140,18 @@ std::atomic<const KernelTable*> g_active{nullptr};
 
 }  // namespace
 
-TargetRegistration::TargetRegistration(const char* name, std::int64_t target, KernelTable (*table)(),
-                                       bool (*has_more)(), int (*place)()) {
-  targets().push_back({name, target, table, has_more, place});
+UnitRegistration::UnitRegistration(std::int64_t target, void (*fill)(TargetKernels&)) {
+  units()[target].push_back(fill);
 }
 
 const std::vector<KernelTable>& available_tables() {
   static const std::vector<KernelTable> tables = [] {
-    link_avx512();
-    link_avx2();
-    link_others();
-    std::sort(targets().begin(), targets().end(), [](const Target& a, const Target& b) {
-      const int place_a = a.place != nullptr ? a.place() : 0;
-      const int place_b = b.place != nullptr ? b.place() : 0;
-      return a.bit != b.bit ? a.bit < b.bit : place_a < place_b;
-    });
     // What the compiler was allowed to use everywhere runs here. Highway asks for AES too before it counts NEON.
     const std::int64_t runs = hwy::SupportedTargets() | HWY_STATIC_TARGET;
     std::vector<KernelTable> list;
-    for (const Target& target : targets()) {
-      if ((runs & target.bit) != 0 && (target.has_more == nullptr || target.has_more())) list.push_back(target.table());
-    }
+    each_built([&](const Isa& isa, std::int64_t target) {
+      if ((runs & target) != 0 && isa.has_more()) list.push_back(table_of(isa, target));
+    });
     return list;
   }();
   return tables;

@@ -1,39 +1,55 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 
-#include "kernels/kernel_table.hpp"
+#include "kernels/documents.hpp"
+#include "kernels/params.hpp"
 
-// The part of a mask that is known without looking at keys: where each row's keys begin and end, and what of a block of
-// keys a tile may see.
+// What the mask of a call leaves, both ways: the keys of a query or of a query block, and the queries of a key or of a
+// key block. No kernel asks anything else which keys to read. Keys count from the first that exists
+// (QkvMask::key_start).
 namespace manyheads::kernels {
 
-struct KeyRange {
+struct QueryRange {
   std::int64_t begin = 0;
-  std::int64_t end = 0;  // <= begin: no key at all
+  std::int64_t end = 0;  // <= begin: no query at all
 };
 
-// The keys that causal, window and key length leave to the queries of entry b.
-struct QueryKeys {
-  QueryKeys(const AttentionCall& call, std::int64_t b) noexcept
-      : length(call.key_length(b)), diagonal(call.diagonal(b)), left(call.window_left), right(call.window_right) {
-    if (call.causal) right = right < 0 ? 0 : std::min(right, std::int64_t{0});
+// What causal, window and the number of keys leave to one batch entry: key j is query i's where
+//   i + diagonal - left <= j <= i + diagonal + right  and  0 <= j < length;  a negative left or right bounds nothing.
+struct Band {
+  Band(const QkvMask& params, std::int64_t b) noexcept
+      : queries(params.queries(b)),
+        length(params.key_length(b)),
+        diagonal(params.diagonal(b)),
+        left(params.window_left),
+        right(params.window_right) {
+    if (params.causal) right = right < 0 ? 0 : std::min(right, std::int64_t{0});
   }
-  KeyRange operator()(std::int64_t i) const noexcept {
+  KeyRange keys_of(std::int64_t i) const noexcept {
     const std::int64_t begin = left >= 0 ? std::max(i + diagonal - left, std::int64_t{0}) : 0;
-    return {begin, std::max(end(i), begin)};
+    return {begin, std::max(keys_end(i), begin)};
   }
   // The key behind the last that query i or one before it sees.
-  std::int64_t end(std::int64_t i) const noexcept {
+  std::int64_t keys_end(std::int64_t i) const noexcept {
     return right >= 0 ? std::max(std::min(length, i + diagonal + right + 1), std::int64_t{0}) : length;
   }
-  std::int64_t length, diagonal, left, right;
+  // From the first to the last query that sees any of these keys.
+  QueryRange queries_of(KeyRange keys) const noexcept {
+    keys.end = std::min(keys.end, length);
+    if (keys.begin >= keys.end) return {};
+    const std::int64_t begin = right >= 0 ? std::max(keys.begin - diagonal - right, std::int64_t{0}) : 0;
+    const std::int64_t end = left >= 0 ? std::min(keys.end - diagonal + left, queries) : queries;
+    return {begin, std::max(begin, end)};
+  }
+  std::int64_t queries, length, diagonal, left, right;
 };
 
-// Walks the rows of a tile: the query of each, and its head within the group. Divides once, not once a row.
+// Walks the rows of a query block: the query of each, and its head within the group. Divides once, not once a row.
 struct RowCursor {
-  RowCursor(const AttentionCall& call, const Tile& tile) noexcept
-      : tq(call.queries(tile.batch)), head(tile.row / tq), query(tile.row % tq) {}
+  RowCursor(const QkvMask& params, const QueryBlock& q_block) noexcept
+      : tq(params.queries(q_block.batch)), head(q_block.row / tq), query(q_block.row % tq) {}
   void next() noexcept {
     if (++query == tq) {
       query = 0;
@@ -43,10 +59,10 @@ struct RowCursor {
   std::int64_t tq, head, query;
 };
 
-// Over the rows of a tile: the keys that any row sees, and those that all rows see.
-struct TileRange {
-  explicit TileRange(const AttentionCall& call) noexcept : any{call.tk, 0}, all{0, call.tk} {}
-  TileRange() = default;
+// Over the rows of a query block: the keys that any row sees, and those that all rows see.
+struct BlockKeyRange {
+  explicit BlockKeyRange(const QkvMask& params) noexcept : any{params.tk, 0}, all{0, params.tk} {}
+  BlockKeyRange() = default;
   void add(const KeyRange& row) noexcept {
     if (row.begin < row.end) any = {std::min(any.begin, row.begin), std::max(any.end, row.end)};
     all = {std::max(all.begin, row.begin), std::min(all.end, row.end)};
@@ -55,182 +71,164 @@ struct TileRange {
   KeyRange all;
 };
 
-enum class Visibility { kNone, kSome, kAll };
+class AttentionMask {
+ public:
+  explicit AttentionMask(const QkvMask& params) noexcept : params_(params) {}
 
-constexpr std::int64_t runs_of(std::int64_t keys) noexcept { return (keys + kRunKeys - 1) / kRunKeys; }
+  // Whether a mask of places or documents leaves most keys unread: blocks side by side then read different keys.
+  bool narrow() const noexcept { return params_.window_left >= 0 || params_.documents(); }
+  // Whether some query may see fewer keys than another for its place.
+  bool by_place() const noexcept { return params_.window_left >= 0 || params_.window_right >= 0; }
 
-// The lowest and the highest of some document ids.
-struct IdRange {
-  std::int64_t low = 0;
-  std::int64_t high = 0;
+  // Whether query i of entry b and head h sees key j, but for a bias of -inf.
+  bool sees(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const noexcept {
+    const KeyRange keys = Band(params_, b).keys_of(i);
+    if (j < keys.begin || j >= keys.end) return false;
+    if (params_.documents() && params_.q_documents.at(b, i) != params_.key_document(b, j)) return false;
+    return params_.allowed == nullptr || params_.allows(params_.allowed[params_.allowed_at(b, h, i, j)]);
+  }
+
+  // From the first to the last key that the rows of a query block see, without a look at the bool mask.
+  BlockKeyRange keys_of(const QueryBlock& q_block) const noexcept {
+    BlockKeyRange range(params_);
+    RowCursor cursor(params_, q_block);
+    const Band band(params_, q_block.batch);
+    for (std::int64_t r = 0; r < q_block.rows; ++r, cursor.next()) range.add(band.keys_of(cursor.query));
+    if (params_.documents()) narrow_to_documents(q_block, range.any);
+    return range;
+  }
+
+  // Leaves out the keys before the first and behind the last that a block's rows may see for their documents.
+  void narrow_to_documents(const QueryBlock& q_block, KeyRange& keys) const noexcept {
+    if (keys.begin >= keys.end) return;
+    const IdRange ids = query_ids(q_block, 0, q_block.rows);
+    const std::int64_t last_key = params_.tk - params_.key_start(q_block.batch);
+    const auto none = [&](std::int64_t run) noexcept {
+      return !ids.meets(key_ids(params_, q_block.batch, run * kRunKeys, std::min((run + 1) * kRunKeys, last_key)));
+    };
+    std::int64_t first = keys.begin / kRunKeys;
+    std::int64_t last = (keys.end - 1) / kRunKeys;
+    while (first <= last && none(first)) ++first;
+    while (first < last && none(last)) --last;
+    if (first > last) {
+      keys.end = keys.begin;
+      return;
+    }
+    keys = {std::max(keys.begin, first * kRunKeys), std::min(keys.end, (last + 1) * kRunKeys)};
+    keys.begin =
+        keys_with_ids(params_, q_block.batch, ids, keys.begin, std::min(keys.end, (first + 1) * kRunKeys)).begin;
+    const std::int64_t begin = std::max(keys.begin, last * kRunKeys);
+    const KeyRange there = keys_with_ids(params_, q_block.batch, ids, begin, keys.end);
+    keys.end = there.begin < there.end ? there.end : begin;
+  }
+
+  // The document ids of rows [row, row + rows) of a query block.
+  IdRange query_ids(const QueryBlock& q_block, std::int64_t row, std::int64_t rows) const noexcept {
+    RowCursor cursor(params_, {q_block.batch, q_block.kv_head, q_block.row + row, rows});
+    if (cursor.query + rows <= cursor.tq) {
+      return id_range(params_.q_documents, q_block.batch, cursor.query, cursor.query + rows);
+    }
+    const std::int64_t first = params_.q_documents.at(q_block.batch, cursor.query);
+    IdRange ids{first, first};
+    for (std::int64_t r = 1; r < rows; ++r) {
+      cursor.next();
+      const std::int64_t id = params_.q_documents.at(q_block.batch, cursor.query);
+      ids = {std::min(ids.low, id), std::max(ids.high, id)};
+    }
+    return ids;
+  }
+
+  // Walks the runs of keys that a query block has to read, in ascending order: visit(begin, end, partly_masked) with
+  // [begin, end) inside one run, partly_masked where a row of the block may not see all of them. Returns the number of
+  // runs visited.
+  template <class Visit>
+  std::int64_t each_run(const QueryBlock& q_block, const BlockKeyRange& range, Visit&& visit) const {
+    const IdRange ids = params_.documents() ? query_ids(q_block, 0, q_block.rows) : IdRange{};
+    std::int64_t visited = 0;
+    if (range.any.begin >= range.any.end) return visited;  // or the run that such a range begins in would be visited
+    for (std::int64_t run = range.any.begin / kRunKeys * kRunKeys; run < range.any.end; run += kRunKeys) {
+      const std::int64_t begin = std::max(run, range.any.begin);
+      const std::int64_t end = std::min(run + kRunKeys, range.any.end);
+      const bool in_all = begin >= range.all.begin && end <= range.all.end;
+      const Visibility seen = seen_of(q_block, ids, in_all, {begin, end});
+      if (seen == Visibility::kNone) continue;
+      visit(begin, end, seen == Visibility::kPartly);
+      ++visited;
+    }
+    return visited;
+  }
+
+  // The other way: walks the query blocks of up to `rows` queries of head h of the group, each from a multiple of
+  // `rows` on, that have to read keys of a run [keys.begin, keys.end), in ascending order: visit(q_block,
+  // partly_masked). Returns the number of blocks visited.
+  template <class Visit>
+  std::int64_t each_query_block(std::int64_t b, std::int64_t kv_head, std::int64_t h, KeyRange keys, std::int64_t rows,
+                                Visit&& visit) const {
+    const Band band(params_, b);
+    const QueryRange queries = band.queries_of(keys);
+    std::int64_t visited = 0;
+    for (std::int64_t i = queries.begin / rows * rows; i < queries.end; i += rows) {
+      const QueryBlock q_block{b, kv_head, h * band.queries + i, std::min(rows, band.queries - i)};
+      BlockKeyRange range = keys_of(q_block);
+      const KeyRange here{std::max(keys.begin, range.any.begin), std::min(keys.end, range.any.end)};
+      if (here.begin >= here.end) continue;
+      const bool whole = here.begin == keys.begin && here.end == keys.end;
+      const bool in_all = whole && keys.begin >= range.all.begin && keys.end <= range.all.end;
+      const IdRange ids = params_.documents() ? query_ids(q_block, 0, q_block.rows) : IdRange{};
+      const Visibility seen = seen_of(q_block, ids, in_all, here);
+      if (seen == Visibility::kNone) continue;
+      visit(q_block, seen == Visibility::kPartly);
+      ++visited;
+    }
+    return visited;
+  }
+
+ private:
+  enum class Visibility { kNone, kPartly, kAll };
+
+  // What all masks leave of the keys, part of a run, to the rows of a query block; `in_all` where every row has them
+  // for its place.
+  Visibility seen_of(const QueryBlock& q_block, const IdRange& ids, bool in_all, KeyRange keys) const noexcept {
+    bool partly = !in_all;
+    if (params_.documents()) {
+      const IdRange there = key_ids(params_, q_block.batch, keys.begin, keys.end);
+      if (!ids.meets(there)) return Visibility::kNone;
+      partly = partly || !(ids.one() && there.one());
+    }
+    if (params_.allowed != nullptr) {
+      const Visibility allowed = allowed_of(q_block, keys.begin, keys.end);
+      if (allowed == Visibility::kNone) return Visibility::kNone;
+      partly = partly || allowed == Visibility::kPartly;
+    }
+    return partly ? Visibility::kPartly : Visibility::kAll;
+  }
+
+  // What the bool mask leaves of keys [begin, end) to the rows of a query block.
+  Visibility allowed_of(const QueryBlock& q_block, std::int64_t begin, std::int64_t end) const noexcept {
+    const std::int64_t* stride = params_.allowed_stride;
+    bool any = false;
+    bool all = true;
+    RowCursor cursor(params_, q_block);
+    for (std::int64_t r = 0; r < q_block.rows && (all || !any); ++r, cursor.next()) {
+      const std::int64_t head = q_block.kv_head * params_.group() + cursor.head;
+      const std::uint8_t* at = params_.allowed + params_.allowed_at(q_block.batch, head, cursor.query, begin);
+      std::uint8_t seen = 0;  // of a run's 64 keys
+      if (stride[3] == 1) {   // by itself, so that it becomes vectors
+        for (std::int64_t j = 0; j < end - begin; ++j) seen = static_cast<std::uint8_t>(seen + (at[j] != 0 ? 1 : 0));
+      } else {
+        for (std::int64_t j = 0; j < end - begin; ++j) {
+          seen = static_cast<std::uint8_t>(seen + (at[j * stride[3]] != 0 ? 1 : 0));
+        }
+      }
+      if (!params_.allowed_where) seen = static_cast<std::uint8_t>(end - begin - seen);
+      any = any || seen > 0;
+      all = all && seen == end - begin;
+      if (stride[1] == 0 && stride[2] == 0) break;  // one row for all
+    }
+    return all ? Visibility::kAll : any ? Visibility::kPartly : Visibility::kNone;
+  }
+
+  const QkvMask& params_;
 };
-
-// Calls with the ids from [b, begin] on, as they lie, and the step between them.
-template <class Visit>
-auto with_ids(const IntegerView& ids, std::int64_t b, std::int64_t begin, Visit&& visit) noexcept {
-  const std::int64_t at = b * ids.stride[0] + begin * ids.stride[1];
-  return ids.wide ? visit(static_cast<const std::int64_t*>(ids.data) + at, ids.stride[1])
-                  : visit(static_cast<const std::int32_t*>(ids.data) + at, ids.stride[1]);
-}
-
-inline IdRange id_range(const IntegerView& ids, std::int64_t b, std::int64_t begin, std::int64_t end) noexcept {
-  return with_ids(ids, b, begin, [&](const auto* id, std::int64_t step) noexcept {
-    auto low = *id;
-    auto high = *id;
-    if (step == 1) {  // by itself, so that it becomes vectors
-      for (std::int64_t j = 0; j < end - begin; ++j) {
-        low = id[j] < low ? id[j] : low;
-        high = id[j] > high ? id[j] : high;
-      }
-    } else {
-      for (std::int64_t j = 0; j < end - begin; ++j) {
-        low = std::min(low, id[j * step]);
-        high = std::max(high, id[j * step]);
-      }
-    }
-    return IdRange{low, high};
-  });
-}
-
-// The same of the keys' documents, from the call's table where it has them.
-inline IdRange key_ids(const AttentionCall& call, std::int64_t b, std::int64_t begin, std::int64_t end) noexcept {
-  const bool whole = begin % kRunKeys == 0 && (end - begin == kRunKeys || end == call.tk);
-  if (call.run_documents == nullptr || !whole) return id_range(call.k_documents, b, begin, end);
-  const std::int64_t* run = call.run_documents + 2 * (b * runs_of(call.tk) + begin / kRunKeys);
-  return {run[0], run[1]};
-}
-
-// Fills such a table.
-inline void tabulate_documents(const AttentionCall& call, std::int64_t* to) noexcept {
-  for (std::int64_t b = 0; b < call.batch; ++b) {
-    for (std::int64_t begin = 0; begin < call.tk; begin += kRunKeys) {
-      const IdRange ids = id_range(call.k_documents, b, begin, std::min(begin + kRunKeys, call.tk));
-      *to++ = ids.low;
-      *to++ = ids.high;
-    }
-  }
-}
-
-// The ids of rows [row, row + rows) of a tile.
-inline IdRange query_ids(const AttentionCall& call, const Tile& tile, std::int64_t row, std::int64_t rows) noexcept {
-  RowCursor cursor(call, {tile.batch, tile.kv_head, tile.row + row, rows});
-  if (cursor.query + rows <= cursor.tq) {
-    return id_range(call.q_documents, tile.batch, cursor.query, cursor.query + rows);
-  }
-  const std::int64_t first = call.q_documents.at(tile.batch, cursor.query);
-  IdRange ids{first, first};
-  for (std::int64_t r = 1; r < rows; ++r) {
-    cursor.next();
-    const std::int64_t id = call.q_documents.at(tile.batch, cursor.query);
-    ids = {std::min(ids.low, id), std::max(ids.high, id)};
-  }
-  return ids;
-}
-
-// From the first to the last of keys [begin, end) whose ids lie in `ids`.
-inline KeyRange keys_of(const AttentionCall& call, std::int64_t b, const IdRange& ids, std::int64_t begin,
-                        std::int64_t end) noexcept {
-  return with_ids(call.k_documents, b, 0, [&](const auto* id, std::int64_t step) noexcept {
-    const auto outside = [&](std::int64_t j) { return id[j * step] < ids.low || id[j * step] > ids.high; };
-    while (begin < end && outside(begin)) ++begin;
-    while (begin < end && outside(end - 1)) --end;
-    return KeyRange{begin, end};
-  });
-}
-
-// What documents leave of keys [begin, end) to a tile whose rows have these ids. Reads ids, never keys.
-inline Visibility documents_of(const AttentionCall& call, const Tile& tile, const IdRange& ids, std::int64_t begin,
-                               std::int64_t end) noexcept {
-  const IdRange keys = key_ids(call, tile.batch, begin, end);
-  if (keys.high < ids.low || ids.high < keys.low) return Visibility::kNone;
-  if (ids.low == ids.high && keys.low == keys.high) return Visibility::kAll;
-  return Visibility::kSome;
-}
-
-// Leaves out the keys before the first and behind the last that a tile's rows may see for their documents.
-inline void narrow_to_documents(const AttentionCall& call, const Tile& tile, KeyRange& keys) noexcept {
-  if (keys.begin >= keys.end) return;
-  const IdRange ids = query_ids(call, tile, 0, tile.rows);
-  const auto none = [&](std::int64_t run) noexcept {
-    const IdRange there = key_ids(call, tile.batch, run * kRunKeys, std::min((run + 1) * kRunKeys, call.tk));
-    return there.high < ids.low || ids.high < there.low;
-  };
-  std::int64_t first = keys.begin / kRunKeys;
-  std::int64_t last = (keys.end - 1) / kRunKeys;
-  while (first <= last && none(first)) ++first;
-  while (first < last && none(last)) --last;
-  if (first > last) {
-    keys.end = keys.begin;
-    return;
-  }
-  keys = {std::max(keys.begin, first * kRunKeys), std::min(keys.end, (last + 1) * kRunKeys)};
-  keys.begin = keys_of(call, tile.batch, ids, keys.begin, std::min(keys.end, (first + 1) * kRunKeys)).begin;
-  const std::int64_t begin = std::max(keys.begin, last * kRunKeys);
-  const KeyRange there = keys_of(call, tile.batch, ids, begin, keys.end);
-  keys.end = there.begin < there.end ? there.end : begin;
-}
-
-inline TileRange tile_range(const AttentionCall& call, const Tile& tile) noexcept {
-  TileRange range(call);
-  RowCursor cursor(call, tile);
-  const QueryKeys keys(call, tile.batch);
-  for (std::int64_t r = 0; r < tile.rows; ++r, cursor.next()) range.add(keys(cursor.query));
-  if (call.q_documents.data != nullptr) narrow_to_documents(call, tile, range.any);
-  return range;
-}
-
-// What the bool mask leaves of keys [begin, end) to the rows of a tile.
-inline Visibility allowed_of(const AttentionCall& call, const Tile& tile, std::int64_t begin,
-                             std::int64_t end) noexcept {
-  const std::int64_t group = call.q_heads / call.kv_heads;
-  const std::int64_t* stride = call.allowed_stride;
-  bool any = false;
-  bool all = true;
-  RowCursor cursor(call, tile);
-  for (std::int64_t r = 0; r < tile.rows && (all || !any); ++r, cursor.next()) {
-    const std::uint8_t* at =
-        call.allowed + call.allowed_at(tile.batch, tile.kv_head * group + cursor.head, cursor.query, begin);
-    std::uint8_t seen = 0;  // of a run's 64 keys
-    if (stride[3] == 1) {  // by itself, so that it becomes vectors
-      for (std::int64_t j = 0; j < end - begin; ++j) seen = static_cast<std::uint8_t>(seen + (at[j] != 0 ? 1 : 0));
-    } else {
-      for (std::int64_t j = 0; j < end - begin; ++j) {
-        seen = static_cast<std::uint8_t>(seen + (at[j * stride[3]] != 0 ? 1 : 0));
-      }
-    }
-    any = any || seen > 0;
-    all = all && seen == end - begin;
-    if (stride[1] == 0 && stride[2] == 0) break;  // one row for all
-  }
-  return all ? Visibility::kAll : any ? Visibility::kSome : Visibility::kNone;
-}
-
-// Walks the runs of keys that a tile has to read, in ascending order: visit(begin, end, some) with [begin, end) inside
-// one run, `some` true where a row of the tile may not see all of them. Returns the number of runs visited.
-template <class Visit>
-std::int64_t for_each_run(const AttentionCall& call, const Tile& tile, const TileRange& range, Visit&& visit) {
-  const bool documents = call.q_documents.data != nullptr;
-  const IdRange ids = documents ? query_ids(call, tile, 0, tile.rows) : IdRange{};
-  std::int64_t visited = 0;
-  if (range.any.begin >= range.any.end) return visited;  // or the run that such a range begins in would be visited
-  for (std::int64_t run = range.any.begin / kRunKeys * kRunKeys; run < range.any.end; run += kRunKeys) {
-    const std::int64_t begin = std::max(run, range.any.begin);
-    const std::int64_t end = std::min(run + kRunKeys, range.any.end);
-    bool some = begin < range.all.begin || end > range.all.end;
-    if (documents) {
-      const Visibility seen = documents_of(call, tile, ids, begin, end);
-      if (seen == Visibility::kNone) continue;
-      some = some || seen == Visibility::kSome;
-    }
-    if (call.allowed != nullptr) {
-      const Visibility seen = allowed_of(call, tile, begin, end);
-      if (seen == Visibility::kNone) continue;
-      some = some || seen == Visibility::kSome;
-    }
-    visit(begin, end, some);
-    ++visited;
-  }
-  return visited;
-}
 
 }  // namespace manyheads::kernels

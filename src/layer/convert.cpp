@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "layer/rows.hpp"
+#include "base/parallel.hpp"
 
 namespace manyheads::layer {
 namespace {
@@ -22,20 +22,19 @@ struct Rows {
 
 // Calls body(offset of the row in the view, offset of the row in dense memory) for each row.
 template <class Body>
-void for_each_row(const Rows& rows, int num_threads, Executor* executor, Body&& body) {
+void for_each_row(const Rows& rows, const Threads& threads, Body&& body) {
   if (rows.width == 0) return;
-  for_row_blocks(rows.outer * rows.middle, rows.width, num_threads, executor,
-                 [&](std::int64_t begin, std::int64_t end) {
-                   for (std::int64_t row = begin; row < end; ++row) {
-                     const std::int64_t outer = row / rows.middle, middle = row % rows.middle;
-                     body(outer * rows.outer_stride + middle * rows.middle_stride, row * rows.width);
-                   }
-                 });
+  base::parallel_for_rows(rows.outer * rows.middle, rows.width, threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const std::int64_t outer = row / rows.middle, middle = row % rows.middle;
+      body(outer * rows.outer_stride + middle * rows.middle_stride, row * rows.width);
+    }
+  });
 }
 
 template <class T>
-void to_f32(const Rows& rows, const T* from, float* to, int num_threads, Executor* executor) {
-  for_each_row(rows, num_threads, executor, [&](std::int64_t strided, std::int64_t dense) {
+void to_f32(const Rows& rows, const T* from, float* to, const Threads& threads) {
+  for_each_row(rows, threads, [&](std::int64_t strided, std::int64_t dense) {
     for (std::int64_t i = 0; i < rows.width; ++i) {
       T value;
       std::memcpy(&value, from + strided + i * rows.step, sizeof(T));  // files keep tensors at any address
@@ -45,8 +44,8 @@ void to_f32(const Rows& rows, const T* from, float* to, int num_threads, Executo
 }
 
 template <class T>
-void from_f32(const Rows& rows, const float* from, T* to, int num_threads, Executor* executor) {
-  for_each_row(rows, num_threads, executor, [&](std::int64_t strided, std::int64_t dense) {
+void from_f32(const Rows& rows, const float* from, T* to, const Threads& threads) {
+  for_each_row(rows, threads, [&](std::int64_t strided, std::int64_t dense) {
     for (std::int64_t i = 0; i < rows.width; ++i) {
       const T value(from[dense + i]);
       std::memcpy(to + strided + i * rows.step, &value, sizeof(T));
@@ -56,29 +55,27 @@ void from_f32(const Rows& rows, const float* from, T* to, int num_threads, Execu
 
 }  // namespace
 
-bool is_float(DType type) noexcept { return type == DType::kF32 || type == DType::kBF16 || type == DType::kF16; }
-
-void copy_to_f32(ConstTensorView from, float* to, int num_threads, Executor* executor) {
+void copy_to_f32(ConstTensorView from, float* to, const Threads& threads) {
   const Rows rows(from);
   switch (from.dtype()) {
     case DType::kBF16:
-      return to_f32(rows, static_cast<const bfloat16*>(from.data()), to, num_threads, executor);
+      return to_f32(rows, static_cast<const bfloat16*>(from.data()), to, threads);
     case DType::kF16:
-      return to_f32(rows, static_cast<const float16*>(from.data()), to, num_threads, executor);
+      return to_f32(rows, static_cast<const float16*>(from.data()), to, threads);
     default:
-      return to_f32(rows, static_cast<const float*>(from.data()), to, num_threads, executor);
+      return to_f32(rows, static_cast<const float*>(from.data()), to, threads);
   }
 }
 
-void copy_from_f32(const float* from, TensorView to, int num_threads, Executor* executor) {
+void copy_from_f32(const float* from, TensorView to, const Threads& threads) {
   const Rows rows(to);
   switch (to.dtype()) {
     case DType::kBF16:
-      return from_f32(rows, from, static_cast<bfloat16*>(to.data()), num_threads, executor);
+      return from_f32(rows, from, static_cast<bfloat16*>(to.data()), threads);
     case DType::kF16:
-      return from_f32(rows, from, static_cast<float16*>(to.data()), num_threads, executor);
+      return from_f32(rows, from, static_cast<float16*>(to.data()), threads);
     default:
-      return from_f32(rows, from, static_cast<float*>(to.data()), num_threads, executor);
+      return from_f32(rows, from, static_cast<float*>(to.data()), threads);
   }
 }
 

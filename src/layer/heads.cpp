@@ -1,14 +1,14 @@
 #include "layer/heads.hpp"
 
-#include "layer/rows.hpp"
+#include "base/parallel.hpp"
 
 namespace manyheads::layer {
 
 void scale_heads(float* data, std::int64_t rows, std::int64_t heads, std::int64_t head_size, ConstTensorView scales,
-                 int num_threads, Executor* executor) {
+                 const Threads& threads) {
   const auto* scale = static_cast<const float*>(scales.data());
   const std::int64_t width = heads * head_size;
-  for_row_blocks(rows, width, num_threads, executor, [&](std::int64_t begin, std::int64_t end) {
+  base::parallel_for_rows(rows, width, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       for (std::int64_t h = 0; h < heads; ++h) {
         float* part = data + row * width + h * head_size;

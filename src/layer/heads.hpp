@@ -16,6 +16,6 @@ TensorView heads_view(T* rows, std::int64_t batch, std::int64_t heads, std::int6
 // Multiplies each head's part of the rows [rows, heads * head_size] by its scale, scales [heads] F32 of any stride.
 // A scale of 0 writes 0 whatever was there.
 void scale_heads(float* data, std::int64_t rows, std::int64_t heads, std::int64_t head_size, ConstTensorView scales,
-                 int num_threads, Executor* executor);
+                 const Threads& threads);
 
 }  // namespace manyheads::layer

@@ -1,13 +1,14 @@
 #include "layer/linear.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 #include <manyheads/error.hpp>
 #include <manyheads/half.hpp>
 
+#include "base/fail.hpp"
 #include "base/parallel.hpp"
 #include "kernels/dispatch.hpp"
+#include "kernels/tuning.hpp"
 
 namespace manyheads::layer {
 namespace {
@@ -23,10 +24,6 @@ float value_at(const ConstTensorView& view, std::int64_t at) {
   }
 }
 
-bool floating(DType type) { return type == DType::kF32 || type == DType::kBF16 || type == DType::kF16; }
-
-// FLOP below which a further thread costs more than it brings.
-constexpr double kFlopPerTask = 4e6;
 
 std::int64_t panels_of(std::int64_t out, std::int64_t panel) { return (out + panel - 1) / panel; }
 
@@ -44,18 +41,18 @@ std::shared_ptr<float> PackedMemory::take(std::size_t words) {
 }
 
 std::size_t Linear::words(std::int64_t out, std::int64_t in, DType kept) {
-  const std::int64_t panel = kernels::active_table().panel;
+  const std::int64_t panel = kernels::active_table().linear.panel;
   const auto words = static_cast<std::size_t>(panels_of(out, panel) * words_of(in, kept) * panel);
   constexpr std::size_t kLine = base::kAlignment / sizeof(float);
   return (words + kLine - 1) / kLine * kLine;
 }
 
 Linear::Linear(ConstTensorView weight, ConstTensorView bias, DType kept, PackedMemory* memory) : kept_(kept) {
-  if (weight.rank() != 2 || !floating(weight.dtype())) {
+  if (weight.rank() != 2 || !base::is_float(weight.dtype())) {
     throw Error(ErrorCode::kInvalidArgument, "linear: weight is " + std::string(name_of(weight.dtype())) + " " +
                                                  weight.shape().to_string() + ", expected F32, BF16 or F16 [out, in]");
   }
-  if (bias.defined() && (bias.rank() != 1 || bias.size(0) != weight.size(0) || !floating(bias.dtype()))) {
+  if (bias.defined() && (bias.rank() != 1 || bias.size(0) != weight.size(0) || !base::is_float(bias.dtype()))) {
     throw Error(ErrorCode::kInvalidArgument, "linear: bias is " + std::string(name_of(bias.dtype())) + " " +
                                                  bias.shape().to_string() + ", weight " + weight.shape().to_string());
   }
@@ -65,116 +62,96 @@ Linear::Linear(ConstTensorView weight, ConstTensorView bias, DType kept, PackedM
   }
   out_ = weight.size(0);
   in_ = weight.size(1);
-  panel_ = static_cast<int>(kernels::active_table().panel);
+  panel_ = static_cast<int>(kernels::active_table().linear.panel);
   const std::int64_t panels = panels_of(out_, panel_);
   const std::size_t size = words(out_, in_, kept_);
   packed_ = memory != nullptr ? memory->take(size) : PackedMemory(size).take(size);
   bias_ = base::AlignedBuffer<float>(static_cast<std::size_t>(panels * panel_));
-  const auto at = [&](std::int64_t n, std::int64_t k) {
-    return n < out_ && k < in_ ? value_at(weight, n * weight.stride(0) + k * weight.stride(1)) : 0.0f;
-  };
-  const auto half = [&](std::int64_t n, std::int64_t k) {
-    return std::uint32_t{bfloat16(at(n, k)).bits};
-  };
-  float* word = packed_.get();
-  for (std::int64_t p = 0; p < panels; ++p) {
-    for (std::int64_t c = p * panel_; c < (p + 1) * panel_; ++c) {
-      bias_[static_cast<std::size_t>(c)] = c < out_ && bias.defined() ? value_at(bias, c * bias.stride(0)) : 0.0f;
-    }
-    for (std::int64_t i = 0; i < words_of(in_, kept_); ++i) {
-      for (std::int64_t c = p * panel_; c < (p + 1) * panel_; ++c, ++word) {
-        if (kept_ == DType::kBF16) {
-          const std::uint32_t pair = half(c, 2 * i) | half(c, 2 * i + 1) << 16;
-          std::memcpy(word, &pair, sizeof(pair));
-        } else {
-          *word = at(c, i);
-        }
-      }
-    }
+  for (std::int64_t c = 0; bias.defined() && c < out_; ++c) {
+    bias_[static_cast<std::size_t>(c)] = value_at(bias, c * bias.stride(0));
   }
+  std::fill(bias_.data() + (bias.defined() ? out_ : 0), bias_.data() + panels * panel_, 0.0f);
+  const kernels::PackWeightsParams params{.weight = weight.data(),
+                                          .type = weight.dtype(),
+                                          .stride = {weight.stride(0), weight.stride(1)},
+                                          .out = out_,
+                                          .in = in_,
+                                          .kept = kept_,
+                                          .packed = packed_.get()};
+  const kernels::PackWeightsKernel pack = kernels::active_table().pack_weights;
+  base::parallel_for_rows(panels, panel_ * in_, {}, [&](std::int64_t begin, std::int64_t end) { pack(params, begin, end); });
 }
 
 void Linear::run(const float* x, std::int64_t rows, std::int64_t x_stride, float* y, std::int64_t y_stride,
-                 Activation activation, int num_threads, Executor* executor, float* scratch) const {
-  kernels::LinearCall call;
-  call.x = x;
-  call.x_stride = x_stride;
-  call.y = y;
-  call.y_stride = y_stride;
-  switch (activation) {
-    case Activation::kNone:
-      call.epilogue = kernels::Epilogue::kNone;
-      break;
-    case Activation::kRelu:
-      call.epilogue = kernels::Epilogue::kRelu;
-      break;
-    case Activation::kGelu:
-      call.epilogue = kernels::Epilogue::kGelu;
-      break;
-    case Activation::kGeluTanh:
-      call.epilogue = kernels::Epilogue::kGeluTanh;
-      break;
-  }
-  run(call, rows, num_threads, executor, scratch);
+                 Activation activation, const Threads& threads, float* workspace) const {
+  kernels::LinearParams params;
+  params.x = x;
+  params.x_stride = x_stride;
+  params.y = y;
+  params.y_stride = y_stride;
+  params.activation = activation;
+  run(params, rows, threads, workspace);
 }
 
-bool Linear::rounds_rows() const { return kept_ == DType::kBF16 && kernels::active_table().bf16_rows; }
+bool Linear::rounds_rows() const { return kept_ == DType::kBF16 && kernels::active_table().linear.rounds_rows_to_bf16; }
 
 void Linear::run_rounded(const float* x, std::int64_t rows, std::int64_t x_stride, float* sums,
-                         std::int64_t sums_stride, bfloat16* y, std::int64_t y_stride, int num_threads,
-                         Executor* executor, float* scratch) const {
-  kernels::LinearCall call;
-  call.x = x;
-  call.x_stride = x_stride;
-  call.y = sums;
-  call.y_stride = sums_stride;
-  call.rounded = y;
-  call.rounded_stride = y_stride;
-  run(call, rows, num_threads, executor, scratch);
+                         std::int64_t sums_stride, bfloat16* y, std::int64_t y_stride, const Threads& threads,
+                         float* workspace) const {
+  kernels::LinearParams params;
+  params.x = x;
+  params.x_stride = x_stride;
+  params.y = sums;
+  params.y_stride = sums_stride;
+  params.rounded = y;
+  params.rounded_stride = y_stride;
+  run(params, rows, threads, workspace);
 }
 
-int Linear::workers(std::int64_t rows, int num_threads) const {
+int Linear::workers(std::int64_t rows, const Threads& threads) const {
   const double flop = 2.0 * static_cast<double>(rows) * static_cast<double>(in_) * static_cast<double>(out_);
-  return base::worker_count(std::max<std::int64_t>(1, static_cast<std::int64_t>(flop / kFlopPerTask)), num_threads);
+  return base::worker_count(
+      std::max<std::int64_t>(
+          1, static_cast<std::int64_t>(flop / static_cast<double>(kernels::tuning().linear_flop_per_worker))),
+      threads);
 }
 
-std::size_t Linear::scratch_floats(std::int64_t rows, int num_threads) const {
+std::size_t Linear::workspace_floats(std::int64_t rows, const Threads& threads) const {
   if (!rounds_rows() || rows <= 0) return 0;
-  return static_cast<std::size_t>(workers(rows, num_threads) * kernels::active_table().linear_floats);
+  return static_cast<std::size_t>(workers(rows, threads) * kernels::active_table().linear.workspace_floats);
 }
 
-void Linear::run(kernels::LinearCall& call, std::int64_t rows, int num_threads, Executor* executor,
-                 float* scratch) const {
+void Linear::run(kernels::LinearParams& params, std::int64_t rows, const Threads& threads, float* workspace) const {
   if (rows <= 0 || out_ == 0) return;
   const kernels::KernelTable& table = kernels::active_table();
-  if (table.panel != panel_) {
+  if (table.linear.panel != panel_) {
     throw Error(ErrorCode::kInvalidArgument,
                 std::string("linear: weights were packed for another instruction set than ") + table.name);
   }
-  call.packed = packed_.get();
-  call.type = kept_;
-  call.bias = bias_.data();
-  call.in = in_;
-  call.out = out_;
+  params.packed = packed_.get();
+  params.type = kept_;
+  params.bias = bias_.data();
+  params.in = in_;
+  params.out = out_;
 
-  // A task is a block of rows, whose inputs stay in the second cache, times a share of the panels.
+  // A task is some blocks of rows times a share of the panels.
   const std::int64_t panels = panels_of(out_, panel_);
-  const std::int64_t block = table.linear_rows * 12;
+  const std::int64_t block = table.linear.block_rows * kernels::tuning().linear_blocks_per_task;
   const std::int64_t row_tasks = (rows + block - 1) / block;
-  const int wanted = workers(rows, num_threads);
+  const int wanted = workers(rows, threads);
   const std::int64_t panel_tasks =
       std::min<std::int64_t>(panels, wanted == 1 ? 1 : (4 * wanted + row_tasks - 1) / row_tasks);
   base::AlignedBuffer<float> own;
-  if (scratch == nullptr) {
-    own = base::AlignedBuffer<float>(scratch_floats(rows, wanted));
-    scratch = own.data();
+  if (workspace == nullptr) {
+    own = base::AlignedBuffer<float>(workspace_floats(rows, threads));
+    workspace = own.data();
   }
-  const std::int64_t worker_floats = rounds_rows() ? table.linear_floats : 0;
-  base::parallel_for(row_tasks * panel_tasks, wanted, executor, [&](std::int64_t i, int worker) {
+  const std::int64_t worker_floats = rounds_rows() ? table.linear.workspace_floats : 0;
+  base::parallel_for(row_tasks * panel_tasks, wanted, threads.executor, [&](std::int64_t i, int worker) {
     const std::int64_t rt = i / panel_tasks;
     const std::int64_t pt = i % panel_tasks;
-    table.linear(call, rows * rt / row_tasks, rows * (rt + 1) / row_tasks, panels * pt / panel_tasks,
-                 panels * (pt + 1) / panel_tasks, scratch + worker * worker_floats);
+    table.linear.linear(params, rows * rt / row_tasks, rows * (rt + 1) / row_tasks, panels * pt / panel_tasks,
+                        panels * (pt + 1) / panel_tasks, workspace + worker * worker_floats);
   });
 }
 

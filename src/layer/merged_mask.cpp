@@ -7,16 +7,20 @@
 #include <manyheads/error.hpp>
 #include <string>
 
+#include "attention/check.hpp"
 #include "base/aligned_buffer.hpp"
+#include "base/fail.hpp"
+#include "kernels/mask.hpp"
+#include "kernels/tuning.hpp"
 #include "layer/convert.hpp"
-#include "layer/rows.hpp"
+#include "base/parallel.hpp"
 
 namespace manyheads::layer {
 namespace {
 
-[[noreturn]] void fail(const std::string& what) {
-  throw Error(ErrorCode::kInvalidArgument, "MultiHeadAttention::forward: " + what);
-}
+constexpr const char* kForward = "MultiHeadAttention::forward";
+
+[[noreturn]] void fail(const std::string& what) { base::fail(kForward, what); }
 
 // Rank 4 by axes of size 1 in front; an axis of size 1 is read again and again.
 ConstTensorView broadcast4(const ConstTensorView& view) {
@@ -33,11 +37,6 @@ std::int64_t row_offset(const ConstTensorView& view, std::int64_t b, std::int64_
   return b * view.stride(0) + h * view.stride(1) + i * view.stride(2);
 }
 
-std::int64_t integer_at(const ConstTensorView& view, std::int64_t offset) {
-  if (view.dtype() == DType::kI32) return static_cast<const std::int32_t*>(view.data())[offset];
-  return static_cast<const std::int64_t*>(view.data())[offset];
-}
-
 float float_at(const ConstTensorView& view, std::int64_t offset) {
   switch (view.dtype()) {
     case DType::kBF16:
@@ -49,8 +48,6 @@ float float_at(const ConstTensorView& view, std::int64_t offset) {
   }
 }
 
-// Windows stay far from where their sums with places would wrap.
-constexpr std::int64_t kFar = std::int64_t{1} << 60;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLargest = std::numeric_limits<float>::max();
 
@@ -67,13 +64,12 @@ float sum_of_biases(float a, float b, bool& beyond) {
 
 // Calls body(b, h, i, row) for each row of a tensor [B,H,T,width], row being its number.
 template <class Body>
-void for_each_row(const Dims& shape, int num_threads, Executor* executor, Body&& body) {
-  for_row_blocks(shape[0] * shape[1] * shape[2], shape[3], num_threads, executor,
-                 [&](std::int64_t begin, std::int64_t end) {
-                   for (std::int64_t row = begin; row < end; ++row) {
-                     body(row / shape[2] / shape[1], row / shape[2] % shape[1], row % shape[2], row);
-                   }
-                 });
+void for_each_row(const Dims& shape, const Threads& threads, Body&& body) {
+  base::parallel_for_rows(shape[0] * shape[1] * shape[2], shape[3], threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      body(row / shape[2] / shape[1], row / shape[2] % shape[1], row % shape[2], row);
+    }
+  });
 }
 
 // A shape of masks for so many of its queries.
@@ -92,7 +88,12 @@ void widen(Dims& shape, const Dims& by) {
 
 MergedMask::MergedMask(const MultiHeadAttentionOptions& options, const ScoreShape& shape)
     : shape_(shape), positions_(options.mask), expanded_(shape.added_keys > 0) {
-  positions_.allowed = positions_.bias = {};
+  positions_.allowed = positions_.ignored = positions_.bias = {};
+  params_.batch = shape.batch;
+  params_.q_heads = params_.kv_heads = shape.heads;
+  params_.tq = shape.queries;
+  params_.tk = shape.keys;
+  attention_detail::check_mask(kForward, positions_, params_);
   const Dims four{shape.batch, shape.heads, shape.queries, shape.keys};
 
   if (const ConstTensorView& padding = options.key_padding_mask; padding.defined()) {
@@ -118,8 +119,7 @@ MergedMask::MergedMask(const MultiHeadAttentionOptions& options, const ScoreShap
       take(mask, "attn_mask", four);
     } else {
       const std::int64_t entry = shape.batch > 1 ? shape.heads * mask.stride(0) : 0;
-      take(ConstTensorView(mask.data(), mask.dtype(), four,
-                           {entry, mask.stride(0), mask.stride(1), mask.stride(2)}),
+      take(ConstTensorView(mask.data(), mask.dtype(), four, {entry, mask.stride(0), mask.stride(1), mask.stride(2)}),
            "attn_mask", four);
     }
   }
@@ -132,6 +132,12 @@ MergedMask::MergedMask(const MultiHeadAttentionOptions& options, const ScoreShap
     take(mask.allowed, "mask.allowed", four);
     bools_.back().true_is_ignore = false;
   }
+  if (mask.ignored.defined()) {
+    if (mask.ignored.dtype() != DType::kBool) {
+      fail(std::string("mask.ignored is ") + name_of(mask.ignored.dtype()) + ", expected BOOL");
+    }
+    take(mask.ignored, "mask.ignored", four);
+  }
   if (mask.bias.defined()) {
     if (!is_float(mask.bias.dtype())) {
       fail(std::string("mask.bias is ") + name_of(mask.bias.dtype()) + ", expected F32, BF16 or F16");
@@ -139,14 +145,14 @@ MergedMask::MergedMask(const MultiHeadAttentionOptions& options, const ScoreShap
     take(mask.bias, "mask.bias", four);
   }
 
-  const bool positions_forbid =
-      expanded_ && (positions_.causal || positions_.window_left >= 0 || positions_.window_right >= 0 ||
-                    positions_.key_lengths.defined() || positions_.q_documents.defined());
+  const bool positions_forbid = expanded_ && (positions_.causal || positions_.window_left >= 0 ||
+                                              positions_.window_right >= 0 || positions_.key_lengths.defined() ||
+                                              positions_.key_starts.defined() || positions_.q_documents.defined());
   const bool alibi = expanded_ && positions_.alibi_slopes.defined();
   const bool by_place = positions_.causal || positions_.window_left >= 0 || positions_.window_right >= 0 ||
                         positions_.q_documents.defined();
-  const bool by_entry =
-      positions_.key_lengths.defined() || positions_.offsets.defined() || positions_.q_documents.defined();
+  const bool by_entry = positions_.key_lengths.defined() || positions_.key_starts.defined() ||
+                        positions_.offsets.defined() || positions_.q_documents.defined();
   const Dims positions_shape{by_entry ? shape.batch : 1, 1, by_place ? shape.queries : 1};
   if (positions_forbid) widen(allowed_shape_, positions_shape);
   if (alibi) {
@@ -163,8 +169,7 @@ MergedMask::MergedMask(const MultiHeadAttentionOptions& options, const ScoreShap
   allowed_shape_[3] = bias_shape_[3] = shape.keys + shape.added_keys;
 
   const bool as_it_lies = shape.added_keys == 0;
-  allowed_copied_ =
-      positions_forbid || bools_.size() > 1 || (bools_.size() == 1 && !(as_it_lies && !bools_[0].true_is_ignore));
+  allowed_copied_ = positions_forbid || bools_.size() > 1 || (bools_.size() == 1 && !as_it_lies);
   bias_copied_ =
       alibi || floats_.size() > 1 || (floats_.size() == 1 && !(as_it_lies && floats_[0].dtype() == DType::kF32));
 }
@@ -191,20 +196,12 @@ void MergedMask::take(ConstTensorView mask, const char* name, const Dims& four) 
   }
 }
 
-// o of the diagonal j = i + o.
-std::int64_t MergedMask::diagonal(std::int64_t b) const {
-  if (positions_.offsets.defined()) return integer_at(positions_.offsets, b * positions_.offsets.stride(0));
-  if (positions_.alignment != Alignment::kBottomRight) return 0;
-  const ConstTensorView& lengths = positions_.key_lengths;
-  return (lengths.defined() ? integer_at(lengths, b * lengths.stride(0)) : shape_.keys) - shape_.queries;
-}
-
 // Whether sums of the float masks may leave the range of F32.
 bool MergedMask::leaves_range() const {
   double sum = 0;
   for (const ConstTensorView& part : floats_) {
     float largest = 0;
-    for_each_row(part.shape(), 1, nullptr, [&](std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t) {
+    for_each_row(part.shape(), {.num_threads = 1}, [&](std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t) {
       const std::int64_t start = row_offset(part, b, h, i);
       for (std::int64_t j = 0; j < part.size(3); ++j) {
         const float size = std::fabs(float_at(part, start + j * part.stride(3)));
@@ -213,7 +210,7 @@ bool MergedMask::leaves_range() const {
     });
     sum += static_cast<double>(largest);
   }
-  // ALiBi, where it is written out: attention has not looked at its slopes yet.
+  // ALiBi, where it is written out.
   if (expanded_ && positions_.alibi_slopes.defined()) sum += static_cast<double>(kLargest);
   constexpr double kHalfAStep = 0x1p103;  // of F32 at its end: less is rounded away
   return sum >= static_cast<double>(kLargest) + kHalfAStep;
@@ -221,24 +218,14 @@ bool MergedMask::leaves_range() const {
 
 // Leaves those of a row's keys that its positions allow.
 void MergedMask::keep_within(std::int64_t b, std::int64_t i, bool* allowed) const {
-  const Mask& p = positions_;
-  const std::int64_t here = i + diagonal(b);
-  std::int64_t begin = 0, end = shape_.keys;
-  const auto clamped = [&](std::int64_t j) { return std::clamp<std::int64_t>(j, 0, shape_.keys); };
-  if (p.causal) end = clamped(here + 1);
-  if (p.window_left >= 0) begin = clamped(here - std::min(p.window_left, kFar));
-  if (p.window_right >= 0) end = std::min(end, clamped(here + std::min(p.window_right, kFar) + 1));
-  if (p.key_lengths.defined()) end = std::min(end, integer_at(p.key_lengths, b * p.key_lengths.stride(0)));
-  begin = std::min(begin, end);
+  const kernels::KeyRange keys = kernels::Band(params_, b).keys_of(i);
+  const std::int64_t start = params_.key_start(b);
+  const std::int64_t begin = std::min(start + keys.begin, shape_.keys), end = std::min(start + keys.end, shape_.keys);
   std::fill(allowed, allowed + begin, false);
   std::fill(allowed + end, allowed + shape_.keys, false);
-  if (!p.q_documents.defined()) return;
-  const std::int64_t id =
-      integer_at(p.q_documents, b * p.q_documents.stride(0) + i * p.q_documents.stride(1));
-  for (std::int64_t j = begin; j < end; ++j) {
-    const bool same = integer_at(p.k_documents, b * p.k_documents.stride(0) + j * p.k_documents.stride(1)) == id;
-    allowed[j] = allowed[j] && same;
-  }
+  if (!params_.documents()) return;
+  const std::int64_t id = params_.q_documents.at(b, i);
+  for (std::int64_t j = begin; j < end; ++j) allowed[j] = allowed[j] && params_.k_documents.at(b, j) == id;
 }
 
 // Leaves those of a row's keys that the bool masks allow.
@@ -263,7 +250,7 @@ double MergedMask::added(std::int64_t b, std::int64_t h, std::int64_t i, std::in
   if (expanded_ && positions_.alibi_slopes.defined()) {
     const ConstTensorView& slopes = positions_.alibi_slopes;
     sum -= static_cast<double>(static_cast<const float*>(slopes.data())[h * slopes.stride(0)]) *
-           std::fabs(static_cast<double>(j - i - diagonal(b)));
+           std::fabs(static_cast<double>(j - i - diagonal_of(b)));
   }
   return forbidden ? -std::numeric_limits<double>::infinity() : sum;
 }
@@ -289,7 +276,7 @@ void MergedMask::shift_row(std::int64_t b, std::int64_t h, std::int64_t i, float
 }
 
 std::int64_t MergedMask::queries_at_once() const {
-  constexpr std::int64_t kBufferBytes = std::int64_t{1} << 22, kLeast = 64;
+  constexpr std::int64_t kLeast = 64;
   if (!expanded_) return shape_.queries;
   double bytes = 0;  // of a query
   const auto count = [&](const Dims& shape, double element) {
@@ -298,7 +285,7 @@ std::int64_t MergedMask::queries_at_once() const {
   if (allowed_copied_) count(allowed_shape_, 1);
   if (bias_copied_) count(bias_shape_, sizeof(float));
   if (bytes == 0) return shape_.queries;
-  const auto fit = static_cast<std::int64_t>(static_cast<double>(kBufferBytes) / bytes);
+  const auto fit = static_cast<std::int64_t>(static_cast<double>(kernels::tuning().written_mask_bytes) / bytes);
   return std::min(shape_.queries, std::max(kLeast, fit));
 }
 
@@ -311,18 +298,20 @@ std::int64_t MergedMask::bias_elements() const {
 
 Mask MergedMask::mask(const bool* allowed, const float* bias, std::int64_t count) const {
   Mask mask = expanded_ ? Mask{} : positions_;
-  if (!bools_.empty() && !allowed_copied_) mask.allowed = bools_[0].view;
+  if (!bools_.empty() && !allowed_copied_) {
+    (bools_[0].true_is_ignore ? mask.ignored : mask.allowed) = bools_[0].view;
+  }
   if (!floats_.empty() && !bias_copied_) mask.bias = floats_[0];
   if (allowed_copied_) mask.allowed = ConstTensorView(allowed, of_queries(allowed_shape_, count));
   if (bias_copied_) mask.bias = ConstTensorView(bias, of_queries(bias_shape_, count));
   return mask;
 }
 
-void MergedMask::fill(bool* allowed, float* bias, std::int64_t first, std::int64_t count, int num_threads,
-                      Executor* executor) const {
+void MergedMask::fill(bool* allowed, float* bias, std::int64_t first, std::int64_t count,
+                      const Threads& threads) const {
   // Query i of the buffers; a shape that no query widens has one row for all, and its masks do not look at i.
   if (allowed_copied_) {
-    for_each_row(of_queries(allowed_shape_, count), num_threads, executor,
+    for_each_row(of_queries(allowed_shape_, count), threads,
                  [&](std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t row) {
                    bool* out = allowed + row * allowed_shape_[3];
                    std::fill_n(out, allowed_shape_[3], true);
@@ -333,7 +322,7 @@ void MergedMask::fill(bool* allowed, float* bias, std::int64_t first, std::int64
 
   if (bias_copied_) {
     const ConstTensorView& slopes = positions_.alibi_slopes;
-    for_each_row(of_queries(bias_shape_, count), num_threads, executor,
+    for_each_row(of_queries(bias_shape_, count), threads,
                  [&](std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t row) {
                    float* out = bias + row * bias_shape_[3];
                    i += first;
@@ -348,7 +337,7 @@ void MergedMask::fill(bool* allowed, float* bias, std::int64_t first, std::int64
                    if (expanded_ && slopes.defined()) {
                      const float slope = static_cast<const float*>(slopes.data())[h * slopes.stride(0)];
                      for (std::int64_t j = 0; j < shape_.keys; ++j) {
-                       const auto distance = static_cast<float>(std::abs(j - i - diagonal(b)));
+                       const auto distance = static_cast<float>(std::abs(j - i - diagonal_of(b)));
                        out[j] = sum_of_biases(out[j], -slope * distance, beyond);
                      }
                    }

@@ -6,6 +6,8 @@
 #include <manyheads/multi_head_attention.hpp>
 #include <vector>
 
+#include "kernels/params.hpp"
+
 namespace manyheads::layer {
 
 // The sizes of the scores: [batch, heads, queries, keys], and the keys that the layer adds behind these.
@@ -17,17 +19,13 @@ struct ScoreShape {
 // floats add) and options.mask hold together. No mask speaks of the added keys: every query attends to them.
 // A mask that can be read as it lies is not copied.
 //
-// Float masks add up in F32. Where a row's sums leave its range (two of the lowest float, say), the row is shifted, which
-// softmax does not see: its largest visible sum m becomes -|m| 2^-29, where F32 is as fine as float64 is at m. So keys
-// differ, and scores vanish beside the masks, as in float64.
+// Float masks add up in F32. Where a row's sums leave its range (two of the lowest float, say), the row is shifted,
+// which softmax does not see: its largest visible sum m becomes -|m| 2^-29, where F32 is as fine as float64 is at m. So
+// keys differ, and scores vanish beside the masks, as in float64.
 class MergedMask {
  public:
-  // Checks types and shapes of what it merges; attention checks the parts of positions(). Throws Error. Keeps the views
-  // of `options`.
+  // Checks types, shapes and values. Throws Error. Keeps the views of `options`.
   MergedMask(const MultiHeadAttentionOptions& options, const ScoreShape& shape);
-
-  // The parts of options.mask that speak of places: causal, window, lengths, documents, ALiBi.
-  const Mask& positions() const noexcept { return positions_; }
 
   // Queries that mask and fill speak of at once. All of them, but where positions are written out: those of so few that
   // the buffers stay small, whatever the number of queries.
@@ -39,8 +37,7 @@ class MergedMask {
 
   // The mask of queries [first, first + count). It reads the two buffers, which must outlive it; fill writes them.
   Mask mask(const bool* allowed, const float* bias, std::int64_t count) const;
-  void fill(bool* allowed, float* bias, std::int64_t first, std::int64_t count, int num_threads,
-            Executor* executor) const;
+  void fill(bool* allowed, float* bias, std::int64_t first, std::int64_t count, const Threads& threads) const;
 
  private:
   struct BoolPart {
@@ -50,15 +47,17 @@ class MergedMask {
 
   void take(ConstTensorView mask, const char* name, const Dims& four);
   bool leaves_range() const;
-  std::int64_t diagonal(std::int64_t b) const;
+  // The stored place of the key on the diagonal of query 0.
+  std::int64_t diagonal_of(std::int64_t b) const { return params_.key_start(b) + params_.diagonal(b); }
   void keep_within(std::int64_t b, std::int64_t i, bool* allowed) const;
   void keep_allowed(std::int64_t b, std::int64_t h, std::int64_t i, bool* allowed) const;
   void shift_row(std::int64_t b, std::int64_t h, std::int64_t i, float* bias) const;
   double added(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const;
 
   ScoreShape shape_;
-  Mask positions_;
-  bool expanded_;  // positions are written out: attention would apply them to the added keys too
+  Mask positions_;           // what speaks of places: causal, window, lengths, documents, ALiBi
+  kernels::QkvMask params_;  // the same, checked
+  bool expanded_;            // positions are written out: attention would apply them to the added keys too
   std::vector<BoolPart> bools_;
   std::vector<ConstTensorView> floats_;
   Dims allowed_shape_{1, 1, 1, 1};

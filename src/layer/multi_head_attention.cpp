@@ -11,10 +11,11 @@
 #include <utility>
 #include <vector>
 
-#include "attention/check.hpp"
-#include "base/aligned_buffer.hpp"
+#include "attention/forward.hpp"
+#include "attention/overlap.hpp"
+#include "base/fail.hpp"
 #include "base/file.hpp"
-#include "layer/carver.hpp"
+#include "base/workspace_layout.hpp"
 #include "layer/convert.hpp"
 #include "layer/heads.hpp"
 #include "layer/linear.hpp"
@@ -32,9 +33,7 @@ constexpr const char* kConstructor = "MultiHeadAttention";
 constexpr const char* kLoad = "MultiHeadAttention::load_state_dict";
 constexpr const char* kForward = "MultiHeadAttention::forward";
 
-[[noreturn]] void fail(const char* function, const std::string& what) {
-  throw Error(ErrorCode::kInvalidArgument, std::string(function) + ": " + what);
-}
+using base::fail;
 
 [[noreturn]] void fail_forward(const std::string& what) { fail(kForward, what); }
 
@@ -77,7 +76,7 @@ bool usable_in_place(const ConstTensorView& x) {
 }
 
 void project(const Linear& linear, Rows<const float> x, Rows<float> y, std::int64_t batch, std::int64_t rows,
-             const MultiHeadAttentionOptions& options, float* scratch) {
+             const Threads& threads, float* workspace) {
   if (rows == 0) return;
   if (rows == 1) {
     x.stride = x.batch_stride;
@@ -89,33 +88,12 @@ void project(const Linear& linear, Rows<const float> x, Rows<float> y, std::int6
   }
   for (std::int64_t b = 0; b < batch; ++b) {
     linear.run(x.data + b * x.batch_stride, rows, x.stride, y.data + b * y.batch_stride, y.stride,
-               layer::Activation::kNone, options.num_threads, options.executor, scratch);
+               layer::Activation::kNone, threads, workspace);
   }
 }
 
 bool same_view(const ConstTensorView& a, const ConstTensorView& b) {
   return a.data() == b.data() && a.dtype() == b.dtype() && a.shape() == b.shape() && a.strides() == b.strides();
-}
-
-// True when two indices of a view surely or possibly share an element.
-bool may_overlap_itself(const ConstTensorView& view) {
-  std::array<std::pair<std::int64_t, std::int64_t>, kMaxRank> axes;  // stride, size; by ascending stride
-  std::size_t count = 0;
-  for (int axis = 0; axis < view.rank(); ++axis) {
-    if (view.size(axis) == 0) return false;
-    if (view.size(axis) == 1) continue;
-    const std::pair one{std::abs(view.stride(axis)), view.size(axis)};
-    std::size_t at = count++;
-    for (; at > 0 && axes[at - 1] > one; --at) axes[at] = axes[at - 1];
-    axes[at] = one;
-  }
-  std::int64_t reach = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    const auto [stride, size] = axes[i];
-    if (stride <= reach) return true;
-    reach += stride * (size - 1);
-  }
-  return false;
 }
 
 void check_input(const ConstTensorView& x, const char* name, std::int64_t width, DType type) {
@@ -165,6 +143,9 @@ struct MultiHeadAttention::Impl {
   explicit Impl(const MultiHeadAttentionConfig& given) : config(checked(given)), sizes(config) {
     weights = std::make_unique<const Weights>(config, layer::initial_tensors(config));
   }
+  Impl(const MultiHeadAttentionConfig& given, const StateDict& tensors) : config(checked(given)), sizes(config) {
+    weights = std::make_unique<const Weights>(config, layer::checked_tensors(kConstructor, config, tensors));
+  }
 
   void forward(ConstTensorView query, ConstTensorView key, ConstTensorView value, TensorView y,
                MultiHeadAttentionOptions options) const;
@@ -172,6 +153,8 @@ struct MultiHeadAttention::Impl {
 
 MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionConfig& config)
     : impl_(std::make_unique<Impl>(config)) {}
+MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionConfig& config, const StateDict& tensors)
+    : impl_(std::make_unique<Impl>(config, tensors)) {}
 MultiHeadAttention::~MultiHeadAttention() = default;
 MultiHeadAttention::MultiHeadAttention(MultiHeadAttention&&) noexcept = default;
 MultiHeadAttention& MultiHeadAttention::operator=(MultiHeadAttention&&) noexcept = default;
@@ -215,7 +198,9 @@ void MultiHeadAttention::forward(ConstTensorView query, ConstTensorView key, Con
 
 void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView key, ConstTensorView value, TensorView y,
                                        MultiHeadAttentionOptions options) const {
-  if (options.num_threads == 0) options.num_threads = default_num_threads();  // once, not for each step
+  if (options.threads.num_threads == 0 && options.threads.executor == nullptr) {
+    options.threads.num_threads = default_num_threads();  // once, not for each step
+  }
   // What the call asks for.
   check_input(query, "query", config.d_model, query.dtype());
   check_input(key, "key", config.kdim, query.dtype());
@@ -231,7 +216,7 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   if (!layer::is_float(y.dtype())) {
     fail_forward(std::string("y is ") + name_of(y.dtype()) + ", expected F32, BF16 or F16");
   }
-  if (may_overlap_itself(y)) fail_forward("y overlaps itself (strides " + y.strides().to_string() + ")");
+  attention_detail::check_itself(kForward, "y", y);
   const ConstTensorView& head_scale = options.head_scale;
   if (head_scale.defined() && (head_scale.dtype() != DType::kF32 || !(head_scale.shape() == Dims{config.num_heads}))) {
     fail_forward(std::string("head_scale is ") + name_of(head_scale.dtype()) + " " + head_scale.shape().to_string() +
@@ -239,60 +224,59 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   }
   const std::int64_t added = (config.add_bias_kv ? 1 : 0) + (config.add_zero_attn ? 1 : 0);
   const std::int64_t all_keys = keys + added;
-  if (options.weights != nullptr) {
+  const bool with_weights = options.weights.defined();
+  if (with_weights) {
     const Dims shape{batch, config.num_heads, queries, all_keys};
-    if (options.weights->dtype() != DType::kF32 || !(options.weights->shape() == shape)) {
-      fail_forward(std::string("weights is ") + name_of(options.weights->dtype()) + " " +
-                   options.weights->shape().to_string() + ", expected F32 " + shape.to_string());
+    if (options.weights.dtype() != DType::kF32 || !(options.weights.shape() == shape)) {
+      fail_forward("weights is " + base::describe(options.weights) + ", expected F32 " + shape.to_string());
     }
-    if (may_overlap_itself(*options.weights)) {
-      fail_forward("weights overlaps itself (strides " + options.weights->strides().to_string() + ")");
-    }
+    attention_detail::check_itself(kForward, "weights", options.weights);
     // y is written when all else has been read; the weights are not.
     const std::pair<const char*, const ConstTensorView*> others[] = {{"y", &y},
                                                                      {"key_padding_mask", &options.key_padding_mask},
                                                                      {"attn_mask", &options.attn_mask},
                                                                      {"mask.allowed", &options.mask.allowed},
+                                                                     {"mask.ignored", &options.mask.ignored},
                                                                      {"mask.bias", &options.mask.bias},
                                                                      {"mask.offsets", &options.mask.offsets},
+                                                                     {"mask.key_starts", &options.mask.key_starts},
                                                                      {"mask.key_lengths", &options.mask.key_lengths},
                                                                      {"mask.q_documents", &options.mask.q_documents},
                                                                      {"mask.k_documents", &options.mask.k_documents},
                                                                      {"mask.alibi_slopes", &options.mask.alibi_slopes},
                                                                      {"head_scale", &head_scale}};
     for (const auto& [name, view] : others) {
-      attention_detail::check_overlap(kForward, "weights", *options.weights, name, *view);
+      attention_detail::check_overlap(kForward, "weights", options.weights, name, *view);
     }
   }
   const layer::MergedMask merged(options, {batch, config.num_heads, queries, keys, added});
   if (batch == 0 || queries == 0) return;
 
-  // Where everything lies: attention's own workspace first, since attention asks for the block's beginning.
+  // Where everything lies.
   const std::int64_t e = sizes.d_model, kv = sizes.kv_width;
   const bool self = sizes.same_widths && same_view(query, key) && same_view(query, value);
   const std::int64_t q_width = self ? e + 2 * kv : e;
   const std::int64_t kv_width = self ? q_width : kv;
   const std::int64_t q_rows = self ? all_keys : queries;
-  layer::Carver carver(kForward);
-  const std::size_t q_at = carver.take({batch, q_rows, q_width}, sizeof(float));
-  const std::size_t k_at = self ? q_at : carver.take({batch, all_keys, kv}, sizeof(float));
-  const std::size_t v_at = self ? q_at : carver.take({batch, all_keys, kv}, sizeof(float));
-  const std::size_t heads_at = carver.take({batch, queries, e}, sizeof(float));
-  const std::size_t lse_at =
-      carver.take({options.weights != nullptr ? batch : 0, config.num_heads, queries}, sizeof(float));
-  const std::size_t allowed_at = carver.take({merged.allowed_elements()}, 1);
-  const std::size_t bias_at = carver.take({merged.bias_elements()}, sizeof(float));
+  base::WorkspaceLayout layout(kForward);
+  const std::size_t q_at = layout.take({batch, q_rows, q_width}, sizeof(float));
+  const std::size_t k_at = self ? q_at : layout.take({batch, all_keys, kv}, sizeof(float));
+  const std::size_t v_at = self ? q_at : layout.take({batch, all_keys, kv}, sizeof(float));
+  const std::size_t heads_at = layout.take({batch, queries, e}, sizeof(float));
+  const std::size_t lse_at = layout.take({with_weights ? batch : 0, config.num_heads, queries}, sizeof(float));
+  const std::size_t allowed_at = layout.take({merged.allowed_elements()}, 1);
+  const std::size_t bias_at = layout.take({merged.bias_elements()}, sizeof(float));
   const auto copy_of = [&](const ConstTensorView& x) {
-    return carver.take({usable_in_place(x) ? 0 : element_count(x.shape())}, sizeof(float));
+    return layout.take({usable_in_place(x) ? 0 : element_count(x.shape())}, sizeof(float));
   };
   const std::size_t query_at = copy_of(query);
   const std::size_t key_at = self ? query_at : copy_of(key);
   const std::size_t value_at = self ? query_at : copy_of(value);
   const std::size_t y_at = copy_of(y);
-  std::size_t scratch_floats = 0;  // of the projections
   const Weights::Apart* const apart = self ? nullptr : &weights->apart();
+  std::size_t linear_floats = 0;
   const auto works = [&](const Linear& linear, std::int64_t rows) {
-    scratch_floats = std::max(scratch_floats, linear.scratch_floats(batch * rows, options.num_threads));
+    linear_floats = std::max(linear_floats, linear.workspace_floats(batch * rows, options.threads));
   };
   works(weights->out(), queries);
   if (self) {
@@ -302,71 +286,87 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
     works(apart->k, keys);
     works(apart->v, keys);
   }
-  const std::size_t scratch_at = carver.take({static_cast<std::int64_t>(scratch_floats)}, sizeof(float));
+  const std::size_t linear_at = layout.take({static_cast<std::int64_t>(linear_floats)}, sizeof(float));
 
   std::optional<Workspace> own;
   Workspace& workspace = options.workspace != nullptr ? *options.workspace : own.emplace();
-  auto* memory = static_cast<std::byte*>(workspace.reserve(carver.used()));
+  auto* memory = static_cast<std::byte*>(workspace.reserve(layout.used()));
   const auto floats = [&](std::size_t at) { return reinterpret_cast<float*>(memory + at); };
-  const auto q_heads = [&] {
-    return layer::heads_view(floats(q_at), batch, config.num_heads, queries, sizes.d_k, q_rows * q_width, q_width);
+  const auto q_heads = [&](std::int64_t first, std::int64_t count) {
+    return layer::heads_view(floats(q_at) + first * q_width, batch, config.num_heads, count, sizes.d_k,
+                             q_rows * q_width, q_width);
   };
-  const auto k_heads = [&](std::int64_t count) {
-    return layer::heads_view(floats(k_at) + (self ? e : 0), batch, config.num_kv_heads, count, sizes.d_k,
+  const auto k_heads = [&] {
+    return layer::heads_view(floats(k_at) + (self ? e : 0), batch, config.num_kv_heads, all_keys, sizes.d_k,
                              all_keys * kv_width, kv_width);
   };
-  const auto v_heads = [&](std::int64_t count) {
-    return layer::heads_view(floats(v_at) + (self ? e + kv : 0), batch, config.num_kv_heads, count, sizes.d_k,
+  const auto v_heads = [&] {
+    return layer::heads_view(floats(v_at) + (self ? e + kv : 0), batch, config.num_kv_heads, all_keys, sizes.d_k,
                              all_keys * kv_width, kv_width);
   };
-  const auto out_heads = [&] {
-    return layer::heads_view(floats(heads_at), batch, config.num_heads, queries, sizes.d_k, queries * e, e);
+  const auto out_heads = [&](std::int64_t first, std::int64_t count) {
+    return layer::heads_view(floats(heads_at) + first * e, batch, config.num_heads, count, sizes.d_k, queries * e, e);
   };
-  AttentionOptions how;
-  how.num_threads = options.num_threads;
-  how.executor = options.executor;
-  how.mask = merged.positions();
-  // Without the added keys, of which these parts do not speak; y is still as it was.
-  const TensorView heads_out = out_heads();
-  const ConstTensorView values = v_heads(keys);
-  (void)attention_detail::check(kForward, q_heads(), k_heads(keys), &values, &heads_out, how);
-  // As many queries at once as the mask is written out for.
+  const auto lse_rows = [&](std::int64_t first, std::int64_t count) {
+    return with_weights ? TensorView(floats(lse_at) + first, {batch, config.num_heads, count},
+                                     {config.num_heads * queries, queries, 1})
+                        : TensorView{};
+  };
+  const auto how = [&](std::int64_t count) {
+    AttentionOptions call;
+    call.mask = merged.mask(reinterpret_cast<bool*>(memory + allowed_at), floats(bias_at), count);
+    call.threads = options.threads;
+    return call;
+  };
+  // As many queries at once as the mask is written out for, and the rest. Prepared before anything is computed: y is
+  // still as it was where the call is refused.
   const std::int64_t at_once = merged.queries_at_once();
-  const auto rows_of = [&](const ConstTensorView& all, std::int64_t first, std::int64_t count) {
-    Dims shape = all.shape();
+  struct Prepared {
+    attention_detail::PreparedForward forward;
+    std::optional<attention_detail::PreparedProbs> probs;
+  };
+  std::size_t attention_floats = 0;
+  const auto weights_rows = [&](std::int64_t first, std::int64_t count) {
+    Dims shape = options.weights.shape();
     shape[2] = count;
-    const auto row = first * all.stride(2) * static_cast<std::int64_t>(size_of(all.dtype()));
-    return TensorView(static_cast<std::byte*>(const_cast<void*>(all.data())) + row, all.dtype(), shape, all.strides());
+    return TensorView(static_cast<float*>(options.weights.data()) + first * options.weights.stride(2), shape,
+                      options.weights.strides());
   };
-  const auto mask_of = [&](std::int64_t count) {
-    return merged.mask(reinterpret_cast<bool*>(memory + allowed_at), floats(bias_at), count);
+  const auto prepare = [&](std::int64_t count) {
+    AttentionOptions call = how(count);
+    call.lse = lse_rows(0, count);
+    Prepared prepared{{kForward, q_heads(0, count), k_heads(), v_heads(), out_heads(0, count), call}, std::nullopt};
+    attention_floats = std::max(attention_floats, prepared.forward.workspace_floats());
+    if (with_weights) {
+      call.lse = {};
+      prepared.probs.emplace(kForward, q_heads(0, count), k_heads(), lse_rows(0, count), weights_rows(0, count), call);
+      attention_floats = std::max(attention_floats, prepared.probs->workspace_floats());
+    }
+    return prepared;
   };
-  std::size_t attention_bytes = 0;
-  for (const std::int64_t count : {at_once, queries % at_once}) {
-    if (count == 0) continue;
-    how.mask = mask_of(count);
-    attention_bytes = std::max(attention_bytes,
-                               attention_workspace_size(rows_of(q_heads(), 0, count), k_heads(all_keys),
-                                                        v_heads(all_keys), rows_of(out_heads(), 0, count), how));
-  }
-  attention_bytes = (attention_bytes + base::kAlignment - 1) / base::kAlignment * base::kAlignment;
-  memory = static_cast<std::byte*>(workspace.reserve(attention_bytes + carver.used())) + attention_bytes;
-  how.workspace = &workspace;
-  float* const scratch = floats(scratch_at);
+  const Prepared prepared = prepare(at_once);
+  std::optional<Prepared> prepared_rest;
+  if (queries % at_once > 0) prepared_rest.emplace(prepare(queries % at_once));
+  const std::size_t attention_at = layout.take({static_cast<std::int64_t>(attention_floats)}, sizeof(float));
+  memory = static_cast<std::byte*>(workspace.reserve(layout.used()));
+  float* const linear_workspace = floats(linear_at);
 
   // Projections.
   const auto rows_of_input = [&](const ConstTensorView& x, std::size_t copy_at) -> Rows<const float> {
     if (usable_in_place(x)) return {static_cast<const float*>(x.data()), x.stride(0), x.stride(1)};
-    layer::copy_to_f32(x, floats(copy_at), options.num_threads, options.executor);
+    layer::copy_to_f32(x, floats(copy_at), options.threads);
     return {floats(copy_at), x.size(1) * x.size(2), x.size(2)};
   };
   const Rows<const float> x = rows_of_input(query, query_at);
   if (self) {
-    project(weights->qkv(), x, {floats(q_at), q_rows * q_width, q_width}, batch, queries, options, scratch);
+    project(weights->qkv(), x, {floats(q_at), q_rows * q_width, q_width}, batch, queries, options.threads,
+            linear_workspace);
   } else {
-    project(apart->q, x, {floats(q_at), queries * e, e}, batch, queries, options, scratch);
-    project(apart->k, rows_of_input(key, key_at), {floats(k_at), all_keys * kv, kv}, batch, keys, options, scratch);
-    project(apart->v, rows_of_input(value, value_at), {floats(v_at), all_keys * kv, kv}, batch, keys, options, scratch);
+    project(apart->q, x, {floats(q_at), queries * e, e}, batch, queries, options.threads, linear_workspace);
+    project(apart->k, rows_of_input(key, key_at), {floats(k_at), all_keys * kv, kv}, batch, keys, options.threads,
+            linear_workspace);
+    project(apart->v, rows_of_input(value, value_at), {floats(v_at), all_keys * kv, kv}, batch, keys, options.threads,
+            linear_workspace);
   }
   for (std::int64_t b = 0; added > 0 && b < batch; ++b) {
     const std::int64_t end = (b * all_keys + keys) * kv_width;
@@ -387,31 +387,31 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   // The heads, each for itself, written side by side.
   for (std::int64_t first = 0; first < queries; first += at_once) {
     const std::int64_t count = std::min(at_once, queries - first);
-    how.mask = mask_of(count);
-    merged.fill(reinterpret_cast<bool*>(memory + allowed_at), floats(bias_at), first, count, options.num_threads,
-                options.executor);
-    const TensorView lse = options.weights != nullptr
-                               ? TensorView(floats(lse_at) + first, {batch, config.num_heads, count},
-                                            {config.num_heads * queries, queries, 1})
-                               : TensorView{};
-    how.lse = options.weights != nullptr ? &lse : nullptr;
-    attention(rows_of(q_heads(), first, count), k_heads(all_keys), v_heads(all_keys), rows_of(out_heads(), first, count),
-              how);
-    if (options.weights == nullptr) continue;
-    how.lse = nullptr;
-    attention_weights(rows_of(q_heads(), first, count), k_heads(all_keys), lse, rows_of(*options.weights, first, count),
-                      how);
+    bool* const allowed = reinterpret_cast<bool*>(memory + allowed_at);
+    merged.fill(allowed, floats(bias_at), first, count, options.threads);
+    const Prepared& call = count == at_once ? prepared : *prepared_rest;
+    attention_detail::Operands operands{.q = q_heads(first, count).data(),
+                                        .k = k_heads().data(),
+                                        .v = v_heads().data(),
+                                        .out = out_heads(first, count).data(),
+                                        .lse = lse_rows(first, count),
+                                        .allowed = merged.allowed_elements() > 0 ? allowed : nullptr,
+                                        .bias = merged.bias_elements() > 0 ? floats(bias_at) : nullptr};
+    call.forward.on(operands).run(floats(attention_at));
+    if (!with_weights) continue;
+    operands.out = weights_rows(first, count).data();
+    call.probs->on(operands).run(floats(attention_at));
   }
   if (head_scale.defined()) {
-    layer::scale_heads(floats(heads_at), batch * queries, config.num_heads, sizes.d_k, head_scale, options.num_threads,
-                       options.executor);
+    layer::scale_heads(floats(heads_at), batch * queries, config.num_heads, sizes.d_k, head_scale, options.threads);
   }
 
   const bool in_place = usable_in_place(y);
   const Rows<float> result = in_place ? Rows<float>{static_cast<float*>(y.data()), y.stride(0), y.stride(1)}
                                       : Rows<float>{floats(y_at), queries * e, e};
-  project(weights->out(), {floats(heads_at), queries * e, e}, result, batch, queries, options, scratch);
-  if (!in_place) layer::copy_from_f32(floats(y_at), y, options.num_threads, options.executor);
+  project(weights->out(), {floats(heads_at), queries * e, e}, result, batch, queries, options.threads,
+          linear_workspace);
+  if (!in_place) layer::copy_from_f32(floats(y_at), y, options.threads);
 }
 
 }  // namespace manyheads

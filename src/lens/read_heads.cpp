@@ -21,7 +21,7 @@ std::int64_t block_rows(const Trace& trace) {
 }  // namespace
 
 std::vector<HeadReading> read_heads(const Trace& trace, const std::vector<Word>& words, const std::vector<Link>& links,
-                                    std::size_t num_strongest, int num_threads) {
+                                    std::size_t num_strongest, const Threads& threads) {
   if (trace.num_queries() != trace.num_keys()) {
     throw Error(ErrorCode::kInvalidArgument, "read_heads: trace has " + std::to_string(trace.num_queries()) +
                                                  " queries and " + std::to_string(trace.num_keys()) +
@@ -33,7 +33,7 @@ std::vector<HeadReading> read_heads(const Trace& trace, const std::vector<Word>&
     for (std::int64_t head = 0; head < trace.num_heads(layer); ++head) readings.push_back({layer, head, {}, {}, {}});
   }
   const auto count = static_cast<std::int64_t>(readings.size());
-  base::parallel_for(count, base::worker_count(count, num_threads), nullptr, [&](std::int64_t i, int) {
+  base::parallel_for(count, base::worker_count(count, threads), threads.executor, [&](std::int64_t i, int) {
     HeadReading& reading = readings[static_cast<std::size_t>(i)];
     HeadScorer scorer(kinds);
     LinkReader reader(words, links, num_strongest);
@@ -41,7 +41,7 @@ std::vector<HeadReading> read_heads(const Trace& trace, const std::vector<Word>&
     for (std::int64_t first = 0; first < trace.key_length; first += block.size(0)) {
       const std::int64_t rows = std::min(block.size(0), trace.key_length - first);
       const TensorView part(block.as<float>(), Dims{rows, trace.num_keys()});
-      trace_rows(trace, reading.layer, reading.head, first, part, 1);
+      trace_rows(trace, reading.layer, reading.head, first, part, {.num_threads = 1});
       for (std::int64_t row = 0; row < rows; ++row) {
         scorer.add(block.as<float>() + row * trace.num_keys());
         reader.add(block.as<float>() + row * trace.num_keys());

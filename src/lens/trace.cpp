@@ -15,7 +15,7 @@ Tensor lse_in_double(const ConstTensorView& q, const ConstTensorView& k, double 
   Tensor lse(DType::kF32, Dims{q.size(0), q.size(1)});
   float* out = lse.as<float>();
   const std::int64_t rows = q.size(0) * q.size(1);
-  base::parallel_for(rows, base::worker_count(rows, options.num_threads), options.executor, [&](std::int64_t i, int) {
+  base::parallel_for(rows, base::worker_count(rows, options.threads), options.threads.executor, [&](std::int64_t i, int) {
     const std::int64_t head = i / q.size(1), row = i % q.size(1), kv_head = head / (q.size(0) / k.size(0));
     const float* query = static_cast<const float*>(q.data()) + head * q.stride(0) + row * q.stride(1);
     const std::int64_t keys = causal ? row + 1 : k.size(1);
@@ -43,8 +43,7 @@ Trace make_trace(const model::Encoder& encoder, const model::Encoding& encoding,
   std::vector<model::LayerHeads> layers;
   model::EncoderOptions run;
   run.layers = &layers;
-  run.num_threads = options.num_threads;
-  run.executor = options.executor;
+  run.threads = options.threads;
   encoder.run(model::TokenBatch::from_rows({encoding.ids}, {encoding.type_ids}), run);
 
   Trace trace;

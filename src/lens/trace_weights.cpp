@@ -5,7 +5,7 @@
 #include <manyheads/lens/trace.hpp>
 #include <vector>
 
-#include "attention/weights.hpp"
+#include "attention/forward.hpp"
 #include "base/format.hpp"
 #include "lens/trace_check.hpp"
 
@@ -73,7 +73,7 @@ void check_lse(const Trace& trace, std::size_t layer_index, std::int64_t head, s
 }  // namespace
 
 void trace_rows(const Trace& trace, std::size_t layer_index, std::int64_t head, std::int64_t first_query,
-                TensorView weights, int num_threads) {
+                TensorView weights, const Threads& threads) {
   if (layer_index >= trace.layers.size() || head < 0 || head >= trace.num_heads(layer_index)) {
     throw Error(ErrorCode::kInvalidArgument, "trace_rows: there is no head " + std::to_string(head) + " in layer " +
                                                  std::to_string(layer_index) + " (the trace has " +
@@ -90,7 +90,7 @@ void trace_rows(const Trace& trace, std::size_t layer_index, std::int64_t head, 
   AttentionOptions options;
   options.scale = trace.scale;
   options.softcap = trace.softcap;
-  options.num_threads = num_threads;
+  options.threads = threads;
   options.mask.causal = trace.causal;
   options.mask.window_left = trace.window[0];
   options.mask.window_right = trace.window[1];
@@ -119,18 +119,21 @@ void trace_rows(const Trace& trace, std::size_t layer_index, std::int64_t head, 
   const TensorView out(weights.data(), DType::kF32, Dims{1, 1, rows, weights.size(1)},
                        Dims{0, 0, weights.stride(0), weights.stride(1)});
   std::vector<float> own_lse(static_cast<std::size_t>(rows));
-  attention_detail::weights(part_of(one_head(layer.q, head), 2, first_query, rows), one_head(layer.k, head / group),
-                            part_of(one_head(layer.lse, head), 2, first_query, rows), out, options, own_lse.data());
+  attention_detail::PreparedProbs("trace_rows", part_of(one_head(layer.q, head), 2, first_query, rows),
+                                  one_head(layer.k, head / group),
+                                  part_of(one_head(layer.lse, head), 2, first_query, rows), out, options,
+                                  own_lse.data())
+      .run(options.workspace);
   check_lse(trace, layer_index, head, first_query, own_lse);
 }
 
-void trace_weights(const Trace& trace, std::size_t layer, std::int64_t head, TensorView weights, int num_threads) {
+void trace_weights(const Trace& trace, std::size_t layer, std::int64_t head, TensorView weights, const Threads& threads) {
   if (weights.shape() != Dims({trace.num_queries(), trace.num_keys()})) {
     throw Error(ErrorCode::kInvalidArgument, "trace_weights: weights is " + weights.shape().to_string() +
                                                  ", [queries,keys] is " +
                                                  Dims({trace.num_queries(), trace.num_keys()}).to_string());
   }
-  trace_rows(trace, layer, head, 0, weights, num_threads);
+  trace_rows(trace, layer, head, 0, weights, threads);
 }
 
 }  // namespace manyheads::lens

@@ -2,15 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <manyheads/attention.hpp>
 #include <optional>
 #include <utility>
 #include <vector>
 
-#include "base/aligned_buffer.hpp"
+#include "attention/forward.hpp"
 #include "base/file.hpp"
 #include "base/parallel.hpp"
-#include "layer/carver.hpp"
+#include "base/workspace_layout.hpp"
+#include "kernels/tuning.hpp"
 #include "layer/heads.hpp"
 #include "model/bert_weights.hpp"
 #include "model/checkpoint.hpp"
@@ -27,13 +29,12 @@ struct Blocks {
   int inner = 1;    // threads of a projection within a block
 
   Blocks(std::int64_t all_rows, int threads) : rows(all_rows) {
-    // Whole register tiles of every kernel; with their wide form they fit L2.
-    constexpr std::int64_t kMostRows = 144;
-    constexpr std::int64_t kLeastRows = 36;
-    count = std::max<std::int64_t>(1, (rows + kMostRows - 1) / kMostRows);
-    if (threads > 1 && rows >= threads * kLeastRows) count = (count + threads - 1) / threads * threads;
+    // Whole register tiles of every kernel.
+    const kernels::Tuning& tuning = kernels::tuning();
+    count = std::max<std::int64_t>(1, (rows + tuning.encoder_block_rows - 1) / tuning.encoder_block_rows);
+    if (threads > 1 && rows >= threads * tuning.encoder_least_rows) count = (count + threads - 1) / threads * threads;
     if (count == 1) inner = threads;
-    workers = base::worker_count(count, threads);
+    workers = static_cast<int>(std::min<std::int64_t>(count, threads));
   }
   std::int64_t begin(std::int64_t i) const { return rows * i / count; }
   std::int64_t most() const { return (rows + count - 1) / count; }
@@ -70,11 +71,11 @@ std::int64_t count_rows(const TokenBatch& input) {
 // Whether attention takes all entries as one packed call. Longer entries are quicker in calls of one length, which copy
 // a head's keys and values dense.
 bool packs(const TokenBatch& input) {
-  constexpr std::int64_t kLongest = 256;
+  const std::int64_t longest = kernels::tuning().encoder_packed_tokens;
   bool one_length = true, all_short = true;
   for (std::int64_t b = 0; b < input.batch; ++b) {
     one_length = one_length && input.length(b) == input.length(0);
-    all_short = all_short && input.length(b) <= kLongest;
+    all_short = all_short && input.length(b) <= longest;
   }
   return all_short && !one_length;
 }
@@ -98,20 +99,21 @@ class Pass {
         rounds_(block != nullptr && block->qkv.rounds_rows()),
         packed_(packs(input)),
         rows_(count_rows(input)),
-        threads_(options.num_threads > 0 ? options.num_threads : default_num_threads()),
+        threads_(base::worker_count(std::numeric_limits<std::int64_t>::max(), options.threads)),
         blocks_(rows_, threads_) {
     if (rounds_) {
-      for (const layer::Linear* linear : {&block->qkv, &block->attention_output, &block->intermediate, &block->output}) {
-        scratch_floats_ = std::max(scratch_floats_, linear->scratch_floats(blocks_.most(), blocks_.inner));
+      for (const layer::Linear* linear :
+           {&block->qkv, &block->attention_output, &block->intermediate, &block->output}) {
+        linear_floats_ = std::max(linear_floats_, linear->workspace_floats(blocks_.most(), inner()));
       }
     }
-    place(0);
-    std::size_t attention = 0;
-    for_each_call({}, [&](const Call& call) {
-      attention = std::max(attention, attention_workspace_size(call.q, call.k, call.v, call.out, call.options));
+    place();
+    for_each_call([&](std::int64_t first, std::int64_t entries, std::int64_t length) {
+      prepared_.emplace(prepare(first, entries, length));
+      attention_floats_ = std::max(attention_floats_, prepared_->workspace_floats());
+      ++calls_;
     });
-    // attention asks for the workspace's beginning.
-    place((attention + base::kAlignment - 1) / base::kAlignment * base::kAlignment);
+    place();
   }
 
   std::int64_t rows() const { return rows_; }
@@ -121,7 +123,7 @@ class Pass {
   template <class Body>
   void for_each_block(Body&& body) const {
     if (rows_ == 0) return;
-    base::parallel_for(blocks_.count, blocks_.workers, options_.executor, [&](std::int64_t i, int worker) {
+    base::parallel_for(blocks_.count, blocks_.workers, options_.threads.executor, [&](std::int64_t i, int worker) {
       body(blocks_.begin(i), blocks_.begin(i + 1) - blocks_.begin(i), worker);
     });
   }
@@ -144,18 +146,24 @@ class Pass {
     const std::int64_t e = config_.hidden_size, width = 3 * e;
     if (!rounds_) return linear(block.qkv, x_ + begin * e, count, qkv(kept) + begin * width, worker);
     bfloat16* const to = rounded_qkv_ + begin * width;
-    block.qkv.run_rounded(x_ + begin * e, count, e, wide_of(worker), width, to, width, blocks_.inner,
-                          options_.executor, scratch_of(worker));
+    block.qkv.run_rounded(x_ + begin * e, count, e, wide_of(worker), width, to, width, inner(), linear_of(worker));
     for (std::int64_t i = 0; kept.qkv != nullptr && i < count * width; ++i) {
       kept.qkv[begin * width + i] = static_cast<float>(to[i]);
     }
   }
 
   void attend(const Kept& kept) const {
-    for_each_call(kept, [&](Call& call) {
-      call.options.workspace = &workspace_;
-      if (call.lse.defined()) call.options.lse = &call.lse;
-      attention(call.q, call.k, call.v, call.out, call.options);
+    for_each_call([&](std::int64_t first, std::int64_t entries, std::int64_t length) {
+      const Operands at = operands(kept, first, entries, length);
+      const attention_detail::Operands memory{.q = at.q.data(),
+                                              .k = at.k.data(),
+                                              .v = at.v.data(),
+                                              .out = at.out.data(),
+                                              .lse = at.lse,
+                                              .cu_seqlens_q = length < 0 ? row_starts_ : nullptr,
+                                              .cu_seqlens_k = length < 0 ? row_starts_ : nullptr};
+      // Almost always one call, prepared once for all layers.
+      (calls_ == 1 ? *prepared_ : prepare(first, entries, length)).on(memory).run(attention_);
     });
   }
 
@@ -168,7 +176,8 @@ class Pass {
     float* const middle = middle_ + worker * blocks_.most() * e;
     float* const wide = wide_of(worker);
     if (head_scale.defined()) {
-      layer::scale_heads(heads, count, config_.num_attention_heads, config_.head_size(), head_scale, 1, nullptr);
+      layer::scale_heads(heads, count, config_.num_attention_heads, config_.head_size(), head_scale,
+                         {.num_threads = 1});
     }
     linear(block.attention_output, heads, count, middle, worker);
     block.attention_norm.run(middle, x, middle, count, config_.layer_norm_eps);
@@ -186,26 +195,26 @@ class Pass {
   }
 
  private:
-  // A call of attention.
-  struct Call {
-    ConstTensorView q, k, v;
-    TensorView out, lse;
-    AttentionOptions options;
+  // What a call of attention reads and writes: all rows as one packed call (length -1), or `entries` neighbours of one
+  // length.
+  struct Operands {
+    TensorView q, k, v, out, lse;
   };
 
-  // Lays the arrays out behind the first `offset` bytes of the workspace.
-  void place(std::size_t offset) {
+  // Lays the arrays out in the workspace, what attention works in behind them.
+  void place() {
     const auto workers = static_cast<std::int64_t>(blocks_.workers);
     const std::int64_t e = config_.hidden_size;
-    layer::Carver carver("BertEncoder::run");
-    const std::size_t starts = carver.take({input_.batch + 1}, sizeof(std::int64_t));
-    const std::size_t x = carver.take({rows_, e}, sizeof(float));
-    const std::size_t qkv = carver.take({rows_, 3 * e}, rounds_ ? sizeof(bfloat16) : sizeof(float));
-    const std::size_t heads = carver.take({rows_, e}, sizeof(float));
-    const std::size_t middle = carver.take({workers, blocks_.most(), e}, sizeof(float));
-    const std::size_t wide = carver.take({workers, blocks_.most(), widest()}, sizeof(float));
-    const std::size_t scratch = carver.take({workers, static_cast<std::int64_t>(scratch_floats_)}, sizeof(float));
-    auto* memory = static_cast<std::byte*>(workspace_.reserve(offset + carver.used())) + offset;
+    base::WorkspaceLayout layout("BertEncoder::run");
+    const std::size_t starts = layout.take({input_.batch + 1}, sizeof(std::int64_t));
+    const std::size_t x = layout.take({rows_, e}, sizeof(float));
+    const std::size_t qkv = layout.take({rows_, 3 * e}, rounds_ ? sizeof(bfloat16) : sizeof(float));
+    const std::size_t heads = layout.take({rows_, e}, sizeof(float));
+    const std::size_t middle = layout.take({workers, blocks_.most(), e}, sizeof(float));
+    const std::size_t wide = layout.take({workers, blocks_.most(), widest()}, sizeof(float));
+    const std::size_t linear = layout.take({workers, static_cast<std::int64_t>(linear_floats_)}, sizeof(float));
+    const std::size_t attention = layout.take({static_cast<std::int64_t>(attention_floats_)}, sizeof(float));
+    auto* memory = static_cast<std::byte*>(workspace_.reserve(layout.used()));
     const auto floats = [&](std::size_t at) { return reinterpret_cast<float*>(memory + at); };
     row_starts_ = reinterpret_cast<std::int64_t*>(memory + starts);
     x_ = floats(x);
@@ -214,7 +223,8 @@ class Pass {
     heads_ = floats(heads);
     middle_ = floats(middle);
     wide_ = floats(wide);
-    scratch_ = floats(scratch);
+    linear_ = floats(linear);
+    attention_ = floats(attention);
     row_starts_[0] = 0;
     for (std::int64_t b = 0; b < input_.batch; ++b) row_starts_[b + 1] = row_starts_[b] + input_.length(b);
   }
@@ -224,43 +234,48 @@ class Pass {
   // A block's rows at their widest; where they are rounded, their projections under way too.
   std::int64_t widest() const { return std::max(config_.intermediate_size, rounds_ ? 3 * config_.hidden_size : 0); }
   float* wide_of(int worker) const { return wide_ + worker * blocks_.most() * widest(); }
+  // The threads of each of a block's projections.
+  Threads inner() const { return {blocks_.inner, options_.threads.executor}; }
   // What the projections of a block of rows work in.
-  float* scratch_of(int worker) const { return scratch_ + static_cast<std::size_t>(worker) * scratch_floats_; }
+  float* linear_of(int worker) const { return linear_ + static_cast<std::size_t>(worker) * linear_floats_; }
 
-  // Calls body(call) for the calls of attention over all entries: one packed call, or one for each row of neighbours of
-  // one length. None has padding, so none needs a mask.
+  // Calls body(first row, entries, length) for the calls of attention over all entries: one packed call, or one for
+  // each row of neighbours of one length. None has padding, so none needs a mask.
   template <class Body>
-  void for_each_call(const Kept& kept, Body&& body) const {
-    const std::int64_t e = config_.hidden_size, h = config_.num_attention_heads, d = config_.head_size();
-    const auto begin = [&](const Kept& from, std::int64_t first, auto&& view_of) {
-      const auto part = [&](std::int64_t which) {
-        const std::int64_t at = first * 3 * e + which * e;
-        return rounds_ ? view_of(rounded_qkv_ + at, 3 * e) : view_of(qkv(from) + at, 3 * e);
-      };
-      Call call{part(0), part(1), part(2), view_of(heads_ + first * e, e), {}, {}};
-      call.options.num_threads = threads_;
-      call.options.executor = options_.executor;
-      return call;
-    };
-    if (packed_) {
-      Call call = begin(kept, 0, [&](auto* rows, std::int64_t stride) {
-        return TensorView(rows, {rows_, h, d}, {stride, d, 1});
-      });
-      call.options.cu_seqlens_q = call.options.cu_seqlens_k = ConstTensorView(row_starts_, {input_.batch + 1});
-      if (kept.lse != nullptr) call.lse = TensorView(kept.lse, {h, rows_});
-      return body(call);
-    }
+  void for_each_call(Body&& body) const {
+    if (packed_) return body(0, input_.batch, -1);
     for (std::int64_t b = 0, end = 0; b < input_.batch; b = end) {
       const std::int64_t length = input_.length(b);
       end = b + 1;
       while (end < input_.batch && input_.length(end) == length) ++end;
-      if (length == 0) continue;
-      Call call = begin(kept, row_starts_[b], [&](auto* rows, std::int64_t stride) {
-        return layer::heads_view(rows, end - b, h, length, d, length * stride, stride);
-      });
-      if (kept.lse != nullptr) call.lse = TensorView(kept.lse + row_starts_[b], {end - b, h, length}, {length, rows_, 1});
-      body(call);
+      if (length > 0) body(row_starts_[b], end - b, length);
     }
+  }
+
+  // What such a call reads and writes.
+  Operands operands(const Kept& kept, std::int64_t first, std::int64_t entries, std::int64_t length) const {
+    const std::int64_t e = config_.hidden_size, h = config_.num_attention_heads, d = config_.head_size();
+    const auto view_of = [&](auto* rows, std::int64_t stride) {
+      return length < 0 ? TensorView(rows, {rows_, h, d}, {stride, d, 1})
+                        : layer::heads_view(rows, entries, h, length, d, length * stride, stride);
+    };
+    const auto part = [&](std::int64_t which) {
+      const std::int64_t at = first * 3 * e + which * e;
+      return rounds_ ? view_of(rounded_qkv_ + at, 3 * e) : view_of(qkv(kept) + at, 3 * e);
+    };
+    Operands operands{part(0), part(1), part(2), view_of(heads_ + first * e, e), {}};
+    if (kept.lse == nullptr) return operands;
+    operands.lse = length < 0 ? TensorView(kept.lse, {h, rows_})
+                              : TensorView(kept.lse + first, {entries, h, length}, {length, rows_, 1});
+    return operands;
+  }
+
+  attention_detail::PreparedForward prepare(std::int64_t first, std::int64_t entries, std::int64_t length) const {
+    const Operands at = operands({}, first, entries, length);
+    AttentionOptions how;
+    how.threads = {threads_, options_.threads.executor};
+    if (length < 0) how.cu_seqlens_q = how.cu_seqlens_k = ConstTensorView(row_starts_, {input_.batch + 1});
+    return {"BertEncoder::forward", at.q, at.k, at.v, at.out, how};
   }
 
   // Calls body(row, entry, token).
@@ -275,8 +290,7 @@ class Pass {
 
   void linear(const layer::Linear& with, const float* from, std::int64_t count, float* to, int worker,
               layer::Activation activation = layer::Activation::kNone) const {
-    with.run(from, count, with.in_features(), to, with.out_features(), activation, blocks_.inner, options_.executor,
-             scratch_of(worker));
+    with.run(from, count, with.in_features(), to, with.out_features(), activation, inner(), linear_of(worker));
   }
 
   const BertConfig& config_;
@@ -288,13 +302,17 @@ class Pass {
   std::int64_t rows_;
   int threads_;
   Blocks blocks_;
-  std::int64_t* row_starts_ = nullptr;         // [B + 1]: the tokens that count lie one after another
-  float *x_ = nullptr, *heads_ = nullptr;      // [rows,E]
-  float* qkv_ = nullptr;                       // [rows,3 E]
-  bfloat16* rounded_qkv_ = nullptr;            // the same memory where rows are rounded
-  float *middle_ = nullptr, *wide_ = nullptr;  // a block of rows for each worker
-  float* scratch_ = nullptr;                   // scratch_floats_ for each worker
-  std::size_t scratch_floats_ = 0;
+  std::int64_t* row_starts_ = nullptr;                         // [B + 1]: the tokens that count lie one after another
+  float *x_ = nullptr, *heads_ = nullptr;                      // [rows,E]
+  float* qkv_ = nullptr;                                       // [rows,3 E]
+  bfloat16* rounded_qkv_ = nullptr;                            // the same memory where rows are rounded
+  float *middle_ = nullptr, *wide_ = nullptr;                  // a block of rows for each worker
+  float* linear_ = nullptr;                                    // linear_floats_ for each worker
+  float* attention_ = nullptr;                                 // attention_floats_
+  std::optional<attention_detail::PreparedForward> prepared_;  // the last of a layer's calls
+  int calls_ = 0;
+  std::size_t attention_floats_ = 0;
+  std::size_t linear_floats_ = 0;
 };
 
 }  // namespace
@@ -344,9 +362,7 @@ Tensor BertEncoder::forward(const TokenBatch& input, const EncoderOptions& optio
       const auto part = [&](std::int64_t which) {
         return ConstTensorView(qkv.as<float>() + which * e, {rows, h, d}, {3 * e, d, 1});
       };
-      layer = {part(0),     part(1),
-               part(2),     lse.cview(),
-               {pass.row_starts(), pass.row_starts() + input.batch + 1},
+      layer = {part(0),   part(1), part(2), lse.cview(), {pass.row_starts(), pass.row_starts() + input.batch + 1},
                {qkv, lse}};
     }
   }

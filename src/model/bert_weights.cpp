@@ -110,7 +110,7 @@ BertBlock load_block(const Checkpoint& from, const BertConfig& config, std::int6
 
 void BertNorm::run(const float* x, const float* residual, float* y, std::int64_t rows, double epsilon) const {
   const std::int64_t size = gamma.size(0);
-  kernels::LayerNormCall call;
+  kernels::NormParams call;
   call.x = x;
   call.residual = residual;
   call.gamma = gamma.as<float>();

@@ -50,7 +50,8 @@ void check_batch(const TokenBatch& batch, const EncoderConfig& config) {
 }
 
 void check_options(const EncoderOptions& options, const EncoderConfig& config) {
-  if (options.num_threads < 0) fail("num_threads is " + std::to_string(options.num_threads) + ", expected 0 or more");
+  if (options.threads.num_threads < 0)
+    fail("num_threads is " + std::to_string(options.threads.num_threads) + ", expected 0 or more");
   const ConstTensorView& scale = options.head_scale;
   const Dims expected{config.num_layers, config.num_heads};
   if (scale.defined() && (scale.dtype() != DType::kF32 || !(scale.shape() == expected))) {
@@ -87,8 +88,8 @@ TokenBatch TokenBatch::from_rows(const std::vector<std::vector<std::int64_t>>& i
   TokenBatch batch;
   batch.batch = static_cast<std::int64_t>(ids.size());
   if (!type_ids.empty() && type_ids.size() != ids.size()) {
-    throw Error(ErrorCode::kInvalidArgument, "TokenBatch::from_rows: " + std::to_string(ids.size()) +
-                                                 " rows of ids, " + std::to_string(type_ids.size()) + " of type_ids");
+    throw Error(ErrorCode::kInvalidArgument, "TokenBatch::from_rows: " + std::to_string(ids.size()) + " rows of ids, " +
+                                                 std::to_string(type_ids.size()) + " of type_ids");
   }
   std::size_t tokens = 0;
   for (const auto& row : ids) tokens = std::max(tokens, row.size());

@@ -44,11 +44,12 @@ void check_loader_arguments(const JsonDocument& config) {
 
 void check_transformer(const JsonDocument& config) {
   // The first two are read here, the next ones say what is so in every encoder of texts or apply to no plain call.
-  constexpr std::array<const char*, 18> kKnown = {
-      "max_seq_length",    "do_lower_case",      "transformer_task", "modality_config", "module_output_name",
-      "processing_kwargs", "unpad_inputs",       "query_length",     "document_length", "query_expansion",
-      "model_kwargs",      "model_args",         "processor_kwargs", "tokenizer_args",  "config_kwargs",
-      "config_args",       "tokenizer_name_or_path", "backend"};
+  constexpr std::array<const char*, 18> kKnown = {"max_seq_length",   "do_lower_case",          "transformer_task",
+                                                  "modality_config",  "module_output_name",     "processing_kwargs",
+                                                  "unpad_inputs",     "query_length",           "document_length",
+                                                  "query_expansion",  "model_kwargs",           "model_args",
+                                                  "processor_kwargs", "tokenizer_args",         "config_kwargs",
+                                                  "config_args",      "tokenizer_name_or_path", "backend"};
   for (const auto& [key, value] : config.value.items()) {
     if (std::find(kKnown.begin(), kKnown.end(), key) == kKnown.end()) {
       throw Error(ErrorCode::kMalformedFile, config.place + ": " + base::in_quotes(key) + " is not known");

@@ -13,9 +13,9 @@ namespace manyheads::model {
 
 // One entry of modules.json, the list of a sentence-transformers model: "Transformer", "Pooling" or another class.
 struct Module {
-  std::string type;             // the last part of the class's name
-  std::filesystem::path path;   // inside the model's folder; empty: the folder itself
-  io::JsonDocument entry;           // for messages
+  std::string type;            // the last part of the class's name
+  std::filesystem::path path;  // inside the model's folder; empty: the folder itself
+  io::JsonDocument entry;      // for messages
 };
 
 // The modules of a folder, in order. None without modules.json. Throws Error on a path that leads out of the folder.

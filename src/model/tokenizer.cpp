@@ -37,9 +37,8 @@ std::string type_of(const Json& part) {
 TextBreaks breaks_of(const Json& file) {
   TextBreaks breaks;
   Json normalizer = file.value("normalizer", Json());
-  if (type_of(normalizer) == "Sequence" && normalizer.contains("normalizers") &&
-      normalizer["normalizers"].is_array() && normalizer["normalizers"].size() == 2 &&
-      type_of(normalizer["normalizers"][0]) == "Lowercase") {
+  if (type_of(normalizer) == "Sequence" && normalizer.contains("normalizers") && normalizer["normalizers"].is_array() &&
+      normalizer["normalizers"].size() == 2 && type_of(normalizer["normalizers"][0]) == "Lowercase") {
     normalizer = Json(normalizer["normalizers"][1]);
   }
   const Json model = file.value("model", Json());
@@ -57,8 +56,8 @@ TextBreaks breaks_of(const Json& file) {
     if (!token.is_object() || !token.contains("content") || !token["content"].is_string()) return breaks;
     if (token.value("single_word", Json(false)) != false) return breaks;
     const auto& content = token["content"].get_ref<const std::string&>();
-    words_only = words_only && content.size() <= kUnknownFrom / 4 &&
-                 !std::all_of(content.begin(), content.end(), is_alnum);
+    words_only =
+        words_only && content.size() <= kUnknownFrom / 4 && !std::all_of(content.begin(), content.end(), is_alnum);
     for (const char c : content) {
       if (static_cast<unsigned char>(c) >= 128 || kBlanks.find(c) != std::string_view::npos) return breaks;
       breaks.before_ascii[static_cast<std::size_t>(c)] = false;

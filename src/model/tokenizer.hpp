@@ -23,7 +23,7 @@ bool is_alnum(char c);
 // these a word has ended, whatever follows, unless a token that is added to the vocabulary reaches across.
 struct TextBreaks {
   bool known = false;
-  bool chinese = false;              // before a Chinese character too
+  bool chinese = false;                  // before a Chinese character too
   std::array<bool, 128> before_ascii{};  // before this character
   // Letters and digits of ASCII that make a word unknown, however many more follow; 0: no such number. Up to a quarter
   // of them at either end may belong to an added token.

@@ -36,10 +36,15 @@ bool is_bert(const JsonDocument& settings, const fs::path& folder) {
     name = require_string(config, "tokenizer_class");
   }
   if (name.ends_with("Fast")) name.resize(name.size() - 4);
-  constexpr std::array<const char*, 9> kBert = {
-      "BertTokenizer",       "DistilBertTokenizer",  "DPRContextEncoderTokenizer", "DPRQuestionEncoderTokenizer",
-      "ElectraTokenizer",    "LayoutLMTokenizer",    "LxmertTokenizer",            "MobileBertTokenizer",
-      "SqueezeBertTokenizer"};
+  constexpr std::array<const char*, 9> kBert = {"BertTokenizer",
+                                                "DistilBertTokenizer",
+                                                "DPRContextEncoderTokenizer",
+                                                "DPRQuestionEncoderTokenizer",
+                                                "ElectraTokenizer",
+                                                "LayoutLMTokenizer",
+                                                "LxmertTokenizer",
+                                                "MobileBertTokenizer",
+                                                "SqueezeBertTokenizer"};
   return std::find(kBert.begin(), kBert.end(), name) != kBert.end();
 }
 

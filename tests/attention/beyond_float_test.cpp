@@ -32,7 +32,8 @@ std::vector<Sizes> shapes() {
 }
 
 std::string name(const Sizes& s, DType type) {
-  return std::to_string(s.tq) + " queries, " + std::to_string(s.tk) + " keys, D " + std::to_string(s.d) + ", " + name_of(type);
+  return std::to_string(s.tq) + " queries, " + std::to_string(s.tk) + " keys, D " + std::to_string(s.d) + ", " +
+         name_of(type);
 }
 
 // Something about 1/4: equal terms would round alike at each step of a sum.
@@ -54,7 +55,9 @@ TEST_P(BeyondFloat, Scores) {
       for (const double sign : {1.0, -1.0}) {
         Call call(s, type);
         // All of one sign, so that no product of a row cancels: of any key with every third query.
-        call.q.fill([&](const Index& at) { return at[2] % 3 == 0 ? 1e20 * static_cast<double>(1 + at[3] % 4) : uneven(at[3]); });
+        call.q.fill([&](const Index& at) {
+          return at[2] % 3 == 0 ? 1e20 * static_cast<double>(1 + at[3] % 4) : uneven(at[3]);
+        });
         call.k.fill([&](const Index& at) {
           return sign * 1e19 * static_cast<double>(1 + (at[2] * 7) % s.tk) * uneven(at[3] * at[3]);
         });
@@ -76,8 +79,9 @@ TEST_P(BeyondFloat, ScoresOfSomeKeys) {
 }
 
 TEST_P(BeyondFloat, Biases) {
-  const std::vector<std::vector<double>> sets = {
-      {kMost, 0}, {3e38, 0}, {-2.5e38, -3e38}, {-kMost, -3e38}, {-kMost, 0}, {kMost, -kMost}, {-kMost}, {-2.2e38}, {kMost}};
+  const std::vector<std::vector<double>> sets = {{kMost, 0},      {3e38, 0},   {-2.5e38, -3e38},
+                                                 {-kMost, -3e38}, {-kMost, 0}, {kMost, -kMost},
+                                                 {-kMost},        {-2.2e38},   {kMost}};
   for (const DType type : {DType::kF32, DType::kBF16}) {
     for (const Sizes& s : shapes()) {
       for (const std::vector<double>& set : sets) {
@@ -85,7 +89,7 @@ TEST_P(BeyondFloat, Biases) {
         const Strided added = filled(DType::kF32, {s.tq, s.tk}, [&](const Index& at) {
           return set[static_cast<std::size_t>(at[1] * 5 / 3 + at[0]) % set.size()];
         });
-        call.options.mask = bias(added.view());
+        call.options.mask = mask::bias(added.view());
         EXPECT_EQ(wrong(call), "") << name(s, type) << ", biases " << set.front() << " and " << set.back();
       }
     }
@@ -95,12 +99,14 @@ TEST_P(BeyondFloat, Biases) {
 TEST_P(BeyondFloat, BiasesUnderMasksAndSinks) {
   for (const Sizes& s : shapes()) {
     Call call(s);
-    const Strided added = filled(DType::kF32, {s.tk}, [](const Index& at) { return at[0] % 2 == 0 ? -kMost : -2.9e38; });
+    const Strided added =
+        filled(DType::kF32, {s.tk}, [](const Index& at) { return at[0] % 2 == 0 ? -kMost : -2.9e38; });
     const Strided free = filled(DType::kBool, {s.tq, s.tk}, [](const Index& at) { return (at[0] + at[1]) % 3 != 0; });
     const Strided sinks = filled(DType::kF32, {2}, [](const Index& at) { return at[0] == 0 ? -kMost : -2.8e38; });
     for (const bool sink : {false, true}) {
-      for (const Mask& mask : {causal(Alignment::kTopLeft), allowed(free.view()), window(4, 4) | allowed(free.view())}) {
-        call.options.mask = mask | bias(added.view());
+      for (const Mask& mask : {mask::causal(Alignment::kTopLeft), mask::allowed(free.view()),
+                               mask::window(4, 4) | mask::allowed(free.view())}) {
+        call.options.mask = mask | mask::bias(added.view());
         if (sink) call.options.sinks = sinks.view();
         EXPECT_EQ(wrong(call), "") << name(s, DType::kF32) << (sink ? ", sinks" : "");
       }
@@ -136,8 +142,9 @@ TEST_P(BeyondFloat, WhereverKeysAndValuesLie) {
   for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
     const Sizes s{.q_heads = 2, .kv_heads = 1, .tq = 600, .tk = 300, .d = 16, .dv = 16};
     Call call(s, type);  // as many queries as read a copy where the type is not F32
-    const Strided added = filled(DType::kF32, {s.tk}, [](const Index& at) { return at[0] == 77 ? kMost : static_cast<double>(at[0]) * 1e36; });
-    call.options.mask = bias(added.view());
+    const Strided added = filled(
+        DType::kF32, {s.tk}, [](const Index& at) { return at[0] == 77 ? kMost : static_cast<double>(at[0]) * 1e36; });
+    call.options.mask = mask::bias(added.view());
     EXPECT_EQ(wrong(call), "") << name_of(type);
   }
   Call call({.q_heads = 4, .kv_heads = 2, .tq = 2, .tk = 64, .d = 16, .dv = 16}, DType::kF32);
@@ -163,7 +170,8 @@ TEST_P(BeyondFloat, OtherRowsKeepTheirBits) {
     Call plain(s);
     Call some(s);
     const auto far = [](const Index& at) { return at[2] % 5 == 1; };
-    some.q.fill([&](const Index& at) { return far(at) ? 1e38 : element(plain.q.view(), {at[0], at[1], at[2], at[3]}); });
+    some.q.fill(
+        [&](const Index& at) { return far(at) ? 1e38 : element(plain.q.view(), {at[0], at[1], at[2], at[3]}); });
     plain.run();
     some.run();
     for (std::int64_t b = 0; b < s.batch; ++b) {
@@ -171,7 +179,7 @@ TEST_P(BeyondFloat, OtherRowsKeepTheirBits) {
         if (far({b, 0, i})) {
           // The row alone, on one thread, has the bits that it has among others.
           Call alone({.q_heads = 2, .kv_heads = 2, .tq = 1, .tk = tk, .d = 32, .dv = 32});
-          alone.options.num_threads = 1;
+          alone.options.threads.num_threads = 1;
           alone.q.fill([](const Index&) { return 1e38; });
           alone.k.fill([&](const Index& at) { return element(some.k.view(), {b, at[1], at[2], at[3]}); });
           alone.v.fill([&](const Index& at) { return element(some.v.view(), {b, at[1], at[2], at[3]}); });
@@ -194,17 +202,18 @@ TEST_P(BeyondFloat, PaddingIsNotComputedAgain) {
   const Strided minus = filled(DType::kF32, {s.tq, s.tk}, [&](const Index& at) { return padded(at) ? -kInf : 0.5; });
   const Strided documents_q = ids(1, std::vector<std::int64_t>(70, 7));
   const Strided documents_k = ids(1, std::vector<std::int64_t>(150, 8));
-  for (const Mask& mask : {allowed(forbidden.view()), bias(lowest.view()), bias(minus.view()), window(0, 0) | causal(),
-                           documents(documents_q.view(), documents_k.view())}) {
+  for (const Mask& mask :
+       {mask::allowed(forbidden.view()), mask::bias(lowest.view()), mask::bias(minus.view()),
+        mask::window(0, 0) | mask::causal(), mask::documents(documents_q.view(), documents_k.view())}) {
     Call call(s);
     Workspace workspace;
     call.options.workspace = &workspace;
-    call.options.num_threads = 1;
+    call.options.threads.num_threads = 1;
     call.options.mask = mask;
     call.options.mask.alignment = Alignment::kTopLeft;
     call.run();
     const TensorView lse = call.lse.mutable_view();
-    call.options.lse = &lse;
+    call.options.lse = lse;
     const std::int64_t before = allocations();
     attention(call.q.view(), call.k.view(), call.v.view(), call.out.mutable_view(), call.options);
     EXPECT_EQ(allocations(), before);
@@ -220,7 +229,7 @@ TEST_P(BeyondFloat, InfinitiesOfTheCallers) {
     call.run();
     Call definition = call;
     const TensorView lse = definition.lse.mutable_view();
-    definition.options.lse = &lse;
+    definition.options.lse = lse;
     attention_reference(call.q.view(), call.k.view(), call.v.view(), definition.out.mutable_view(), definition.options);
     for (std::int64_t i = 0; i < 3; ++i) {
       EXPECT_TRUE(std::isnan(call.out_at(0, 0, i, 2)) && std::isnan(definition.out_at(0, 0, i, 2))) << sign;
@@ -245,7 +254,7 @@ TEST_P(BeyondFloat, WeightsToo) {
     const Strided added = filled(DType::kF32, {20, 100}, [&](const Index& at) {
       return at[0] % 2 == 0 ? set[static_cast<std::size_t>(at[1]) % set.size()] : 0.0;
     });
-    call.options.mask = bias(added.view());
+    call.options.mask = mask::bias(added.view());
     call.run();
     Strided weights = dense(DType::kF32, {1, 2, 20, 100});
     attention_weights(call.q.view(), call.k.view(), call.lse.view(), weights.mutable_view(), call.options);

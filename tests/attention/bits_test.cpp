@@ -115,7 +115,7 @@ TEST_P(Bits, WindowsThatBeginAnywhereInARun) {
   for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
     const Sizes s{.q_heads = 2, .tq = 150, .tk = 150, .d = 64, .dv = 64};
     Call full(s, type, DType::kF32, 1);
-    full.options.mask = window(37, 0);
+    full.options.mask = mask::window(37, 0);
     full.run();
     for (std::int64_t i = 0; i < s.tq; ++i) {
       Sizes one = s;
@@ -138,7 +138,7 @@ TEST_P(Bits, DecodingAppendsKeysAndKeepsEveryRow) {
   for (const DType type : {DType::kF32, DType::kBF16}) {
     const Sizes s{.q_heads = 4, .kv_heads = 2, .tq = 1100, .tk = 1100, .d = 16, .dv = 16};
     Call prefill(s, type, DType::kF32, 9);
-    prefill.options.mask = causal();
+    prefill.options.mask = mask::causal();
     prefill.run();
     for (const std::int64_t t : {1, 2, 63, 64, 65, 128, 511, 512, 513, 700, 1024, 1025, 1100}) {
       Call step({.q_heads = 4, .kv_heads = 2, .tq = 1, .tk = t, .d = 16, .dv = 16}, type, DType::kF32, 1);
@@ -160,29 +160,28 @@ TEST_P(Bits, PaddingKeysChangeNothing) {
     const DType type = random_type(draw);
     Call plain(s, type, DType::kF32, seed);
     const bool is_causal = draw.chance(0.5);
-    plain.options.mask = is_causal ? causal(Alignment::kBottomRight) : Mask{};
+    plain.options.mask = is_causal ? mask::causal(Alignment::kBottomRight) : Mask{};
     plain.run();
     for (const std::int64_t extra : {std::int64_t{1}, std::int64_t{64}, draw.between(2, 900)}) {
       Sizes wide = s;
       wide.tk += extra;
       Call padded(wide, type, DType::kF32, 1);
       const auto pad = [&](const Strided& from, Strided& to) {
-        to.fill([&](const Index& at) {
-          return at[2] < s.tk ? element(from.view(), {at[0], at[1], at[2], at[3]}) : kNaN;
-        });
+        to.fill(
+            [&](const Index& at) { return at[2] < s.tk ? element(from.view(), {at[0], at[1], at[2], at[3]}) : kNaN; });
       };
       copy(plain.q, padded.q, {0, 0, 0});
       pad(plain.k, padded.k);
       pad(plain.v, padded.v);
       const Strided lengths = integers(std::vector<std::int64_t>(static_cast<std::size_t>(s.batch), s.tk));
-      padded.options.mask = plain.options.mask | key_lengths(lengths.view());
+      padded.options.mask = plain.options.mask | mask::key_lengths(lengths.view());
       padded.run();
       EXPECT_TRUE(same_bits(plain, padded)) << "seed " << seed << ", " << extra << " keys of padding by lengths";
       const Strided mask = filled(DType::kBool, {wide.tk}, [&](const Index& at) { return at[0] < s.tk; });
-      padded.options.mask = allowed(mask.view());
+      padded.options.mask = mask::allowed(mask.view());
       if (is_causal) {
         const Strided places = integers(std::vector<std::int64_t>(static_cast<std::size_t>(s.batch), s.tk - s.tq));
-        padded.options.mask = padded.options.mask | causal() | offsets(places.view());
+        padded.options.mask = padded.options.mask | mask::causal() | mask::offsets(places.view());
         padded.run();
       } else {
         padded.run();
@@ -222,7 +221,7 @@ TEST_P(Bits, AddressesThatAreNoMultipleOfTheElement) {
       filled(DType::kF32, {37, 131}, [](const Index& at) { return static_cast<double>(at[0] * at[1] % 5); });
   for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
     Call plain(s, type, DType::kF32, 1);
-    plain.options.mask = bias(added.view());
+    plain.options.mask = mask::bias(added.view());
     plain.run();
     for (const std::size_t bytes : {1u, 2u, 3u}) {
       const auto shifted = [bytes](const Strided& tensor) {
@@ -237,8 +236,8 @@ TEST_P(Bits, AddressesThatAreNoMultipleOfTheElement) {
       };
       const TensorView lse_view = view(lse, plain.lse);
       AttentionOptions options;
-      options.mask = bias(view(b, added));
-      options.lse = &lse_view;
+      options.mask = mask::bias(view(b, added));
+      options.lse = lse_view;
       attention(view(q, plain.q), view(k, plain.k), view(v, plain.v), view(out, plain.out), options);
       const std::size_t out_size = static_cast<std::size_t>(element_count(plain.out.shape)) * size_of(type);
       EXPECT_EQ(std::memcmp(out.data() + bytes, plain.out.memory.data(), out_size), 0) << name_of(type) << " " << bytes;
@@ -259,9 +258,8 @@ TEST_P(Bits, NaNNeighboursChangeNothing) {
     // Another query of the same tile is NaN.
     const std::int64_t row = draw.between(0, s.tq - 1);
     Call dirty(s, type, DType::kF32, seed);
-    dirty.q.fill([&](const Index& at) {
-      return at[2] == row ? kNaN : element(clean.q.view(), {at[0], at[1], at[2], at[3]});
-    });
+    dirty.q.fill(
+        [&](const Index& at) { return at[2] == row ? kNaN : element(clean.q.view(), {at[0], at[1], at[2], at[3]}); });
     dirty.run();
     for (std::int64_t i = 0; i < s.tq; ++i) {
       if (i == row) continue;
@@ -270,7 +268,7 @@ TEST_P(Bits, NaNNeighboursChangeNothing) {
     // A key and a value that only later queries see are NaN.
     Call before(s, type, DType::kF32, seed);
     const std::int64_t place = std::min(row, s.tk - 1);
-    before.options.mask = causal(Alignment::kTopLeft);
+    before.options.mask = mask::causal(Alignment::kTopLeft);
     before.run();
     for (const bool in_values : {false, true}) {
       Call behind(s, type, DType::kF32, seed);
@@ -278,7 +276,7 @@ TEST_P(Bits, NaNNeighboursChangeNothing) {
       tensor.fill([&](const Index& at) {
         return at[2] >= place ? kNaN : element((in_values ? clean.v : clean.k).view(), {at[0], at[1], at[2], at[3]});
       });
-      behind.options.mask = causal(Alignment::kTopLeft);
+      behind.options.mask = mask::causal(Alignment::kTopLeft);
       behind.run();
       for (std::int64_t i = 0; i < place; ++i) {
         EXPECT_TRUE(same_row(before, {0, 0, i}, behind, {0, 0, i})) << "seed " << seed << ", query " << i;

@@ -91,9 +91,9 @@ struct Call {
       tensor->fill([](const Index&) { return 777.0; });
     }
     const TensorView lse_view = lse.mutable_view();
-    options.lse = &lse_view;
+    options.lse = lse_view;
     attention(q.view(), k.view(), v.view(), out.mutable_view(), options);
-    options.lse = nullptr;
+    options.lse = {};
   }
 
   Explanation explanation() { return explain(q.view(), k.view(), v.view(), out.mutable_view(), options); }

@@ -48,7 +48,7 @@ inline std::size_t own_status(const std::string& name) {
 // Decoding over so many keys that they are cut into blocks.
 inline Call split_call(int threads) {
   Call call({.q_heads = 2, .kv_heads = 1, .tq = 1, .tk = 6000, .d = 64, .dv = 64});
-  call.options.num_threads = threads;
+  call.options.threads.num_threads = threads;
   return call;
 }
 

@@ -31,10 +31,10 @@ TEST_P(Documents, IdsOfSixtyFourBits) {
     const Strided k_ids = filled(DType::kI64, {1, 100}, [&](const Index& at) { return id(at[1]); });
     const Strided same =
         filled(DType::kBool, {tq, 100}, [&](const Index& at) { return id(at[0]) == id(at[1]) ? 1.0 : 0.0; });
-    call.options.mask = documents(q_ids.view(), k_ids.view());
+    call.options.mask = mask::documents(q_ids.view(), k_ids.view());
     call.run();
     Call written({.tq = tq, .tk = 100, .d = 20, .dv = 20});
-    written.options.mask = allowed(same.view());
+    written.options.mask = mask::allowed(same.view());
     written.run();
     for (std::int64_t i = 0; i < tq; ++i) EXPECT_TRUE(same_row(call, {0, 0, i}, written, {0, 0, i})) << "query " << i;
   }
@@ -63,14 +63,14 @@ TEST_P(Documents, OfAnyLengthGiveTheBitsOfTheMaskWrittenOut) {
         const Strided same = filled(DType::kBool, {2, 1, tq, 300}, [&](const Index& at) {
           return q_id({at[0], at[2]}) == k_id({at[0], at[3]}) ? 1.0 : 0.0;
         });
-        const Mask besides = is_causal ? causal(Alignment::kBottomRight) : Mask{};
+        const Mask besides = is_causal ? mask::causal(Alignment::kBottomRight) : Mask{};
         Call written(s, type, DType::kF32, 1);  // whose bits show more
-        written.options.mask = allowed(same.view()) | besides;
+        written.options.mask = mask::allowed(same.view()) | besides;
         written.run();
         for (const int threads : {1, 3}) {
           Call call(s, type, DType::kF32, 1);
-          call.options.mask = documents(q_ids.view(), k_ids.view()) | besides;
-          call.options.num_threads = threads;
+          call.options.mask = mask::documents(q_ids.view(), k_ids.view()) | besides;
+          call.options.threads.num_threads = threads;
           call.run();
           for (std::int64_t b = 0; b < 2; ++b) {
             for (std::int64_t h = 0; h < 4; ++h) {
@@ -101,10 +101,10 @@ TEST_P(Documents, WithoutAnyKeyGiveZeros) {
           const Strided all = filled(DType::kBool, {tq, tk}, [](const Index&) { return 1.0; });
           const Strided added = filled(DType::kF32, {tq, tk}, [](const Index&) { return 1.0; });
           Strided weights = filled(DType::kF32, {1, 1, tq, tk}, [](const Index&) { return 777.0; });
-          call.options.mask =
-              documents(q_ids.view(), {k_ids.data(), {1, tk}}) | allowed(all.view()) | bias(added.view());
+          call.options.mask = mask::documents(q_ids.view(), {k_ids.data(), {1, tk}}) | mask::allowed(all.view()) |
+                              mask::bias(added.view());
           call.run();
-          EXPECT_EQ(call.explanation().skipped_blocks, call.explanation().blocks);
+          EXPECT_EQ(call.explanation().skipped_runs, call.explanation().runs);
           attention_weights(call.q.view(), call.k.view(), call.lse.view(), weights.mutable_view(), call.options);
           for (std::int64_t i = 0; i < tq; ++i) {
             for (std::int64_t e = 0; e < 20; ++e) ASSERT_EQ(call.out_at(0, 0, i, e), 0.0);
@@ -124,7 +124,7 @@ TEST_P(Documents, NoTileReadsTheKeysOfTwoLongOnes) {
     return static_cast<double>(ids[static_cast<std::size_t>(at[1])]);
   });
   Call call({.q_heads = 2, .kv_heads = 1, .tq = 640, .tk = 640, .d = 32, .dv = 32});
-  call.options.mask = documents(q_ids.view(), q_ids.view());
+  call.options.mask = mask::documents(q_ids.view(), q_ids.view());
   const double pairs = 130 * 130 + 11 * 11 + 190 * 190 + 53 * 53 + 256 * 256;
   EXPECT_LE(call.explanation().flop, 2.0 * 2 * (32 + 32) * pairs);  // less where tiles are smaller than 11 queries
 }

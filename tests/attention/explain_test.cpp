@@ -30,7 +30,7 @@ TEST_P(Explain, TheWorkspaceOfALongSequenceIsSmall) {
     Tensor out(type, shape);
     for (const int threads : {1, 2}) {
       const std::size_t bytes =
-          attention_workspace_size(q.cview(), q.cview(), q.cview(), out.view(), {.num_threads = threads});
+          attention_workspace_size(q.cview(), q.cview(), q.cview(), out.view(), {.threads = {.num_threads = threads}});
       EXPECT_LT(bytes, static_cast<std::size_t>(threads) * 2'000'000u);
       EXPECT_GT(bytes, 0u);
     }
@@ -43,51 +43,51 @@ TEST_P(Explain, CountsBlocksAndThoseTheMaskRulesOut) {
   const Explanation all = full.explanation();
   EXPECT_EQ(all.run_keys, 64);
   EXPECT_EQ(all.chunk_keys, 512);
-  EXPECT_EQ(all.skipped_blocks, 0);
-  EXPECT_EQ(all.blocks, all.tasks * 10);
+  EXPECT_EQ(all.skipped_runs, 0);
+  EXPECT_EQ(all.runs, all.tasks * 10);
   EXPECT_DOUBLE_EQ(all.flop, 2.0 * (32 + 16) * 2 * 4 * 640 * 640);
   EXPECT_DOUBLE_EQ(all.bytes, 4.0 * (2 * 4 * 640 * (32 + 16) + 2 * 2 * 640 * (32 + 16)));
-  EXPECT_GE(all.tasks * all.tile_queries, 2 * 4 * 640);
+  EXPECT_GE(all.tasks * all.query_block_rows, 2 * 4 * 640);
 
   Call lower(s);
-  lower.options.mask = causal();
+  lower.options.mask = mask::causal();
   const Explanation half = lower.explanation();
-  EXPECT_EQ(half.blocks, all.blocks);
-  EXPECT_GT(half.skipped_blocks, all.blocks * 2 / 5);
+  EXPECT_EQ(half.runs, all.runs);
+  EXPECT_GT(half.skipped_runs, all.runs * 2 / 5);
   EXPECT_LT(half.flop, all.flop * 0.6);
 
   const Strided lengths = integers({0, 64});
   Call short_keys(s);
-  short_keys.options.mask = key_lengths(lengths.view());
-  EXPECT_EQ(short_keys.explanation().skipped_blocks, all.blocks - all.blocks / 20);
+  short_keys.options.mask = mask::key_lengths(lengths.view());
+  EXPECT_EQ(short_keys.explanation().skipped_runs, all.runs - all.runs / 20);
 
   const Strided mask = filled(DType::kBool, {640}, [](const Index& at) { return at[0] >= 128 && at[0] < 192; });
   Call masked(s);
-  masked.options.mask = allowed(mask.view());
-  EXPECT_EQ(masked.explanation().blocks - masked.explanation().skipped_blocks, all.blocks / 10);
+  masked.options.mask = mask::allowed(mask.view());
+  EXPECT_EQ(masked.explanation().runs - masked.explanation().skipped_runs, all.runs / 10);
 
   const auto id = [](const Index& at) { return static_cast<double>(at[1] / 64); };
   const Strided q_ids = filled(DType::kI32, {2, 640}, id);
   Call packed(s);
-  packed.options.mask = documents(q_ids.view(), q_ids.view());
-  EXPECT_GT(packed.explanation().skipped_blocks, all.blocks * 3 / 4);
+  packed.options.mask = mask::documents(q_ids.view(), q_ids.view());
+  EXPECT_GT(packed.explanation().skipped_runs, all.runs * 3 / 4);
 }
 
 TEST_P(Explain, ThreadsAreNoMoreThanAskedForOrUseful) {
   Call call({.q_heads = 8, .kv_heads = 8, .tq = 512, .tk = 512, .d = 64, .dv = 64});
   for (const int threads : {1, 2, 5}) {
-    call.options.num_threads = threads;
+    call.options.threads.num_threads = threads;
     EXPECT_EQ(call.explanation().threads, threads);
   }
   Call tiny({.tq = 1, .tk = 4});
-  tiny.options.num_threads = 64;
+  tiny.options.threads.num_threads = 64;
   EXPECT_EQ(tiny.explanation().threads, 1);
 }
 
 TEST_P(Explain, TheWorkspaceDoesNotGrowWithTheScores) {
   const auto bytes = [](std::int64_t t) {
     Call call({.tq = t, .tk = t, .d = 64, .dv = 64});
-    call.options.num_threads = 1;
+    call.options.threads.num_threads = 1;
     EXPECT_EQ(call.explanation().workspace_bytes, attention_workspace_size(call.q.view(), call.k.view(), call.v.view(),
                                                                            call.out.mutable_view(), call.options));
     return call.explanation().workspace_bytes;
@@ -101,7 +101,7 @@ TEST_P(Explain, AnEmptyCallTakesNothing) {
   Call call({.batch = 0, .tq = 5, .tk = 5});
   const Explanation e = call.explanation();
   EXPECT_EQ(e.tasks, 0);
-  EXPECT_EQ(e.blocks, 0);
+  EXPECT_EQ(e.runs, 0);
   EXPECT_EQ(e.flop, 0);
 }
 

@@ -1,5 +1,5 @@
-// Allocations and threads that are made to fail, each in turn: a call ends in an error, what it changed is as it was, and the
-// next one has the bits it would have had. That nothing leaks is the address sanitizer's to say.
+// Allocations and threads that are made to fail, each in turn: a call ends in an error, what it changed is as it was,
+// and the next one has the bits it would have had. That nothing leaks is the address sanitizer's to say.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
@@ -69,10 +69,11 @@ void MANYHEADS_START_THREAD(__wrap_)(void* thread, void* state, void (*depend)()
 namespace manyheads::test {
 namespace {
 
-// Runs `work` with its first allocation failing, then its second, until none does; returns how many failed. `before` comes ahead
-// of each; `after` says what is wrong behind a failure, "" for nothing.
-int fail_each(const std::function<void()>& work, const std::function<std::string()>& after,
-              const std::function<void()>& before = [] {}) {
+// Runs `work` with its first allocation failing, then its second, until none does; returns how many failed. `before`
+// comes ahead of each; `after` says what is wrong behind a failure, "" for nothing.
+int fail_each(
+    const std::function<void()>& work, const std::function<std::string()>& after,
+    const std::function<void()>& before = [] {}) {
   for (int failed = 0; failed < 1000; ++failed) {
     before();
     g_allocations_left = failed;
@@ -98,14 +99,14 @@ TEST(FailingMemory, Attention) {
       Call plain(s);
       plain.run();
       Call call(s);
-      call.options.num_threads = threads;
+      call.options.threads.num_threads = threads;
       const TensorView lse = call.lse.mutable_view();
-      call.options.lse = &lse;
+      call.options.lse = lse;
       const int failed = fail_each(
           [&] { attention(call.q.view(), call.k.view(), call.v.view(), call.out.mutable_view(), call.options); },
           [&] {
             Call again(s);
-            again.options.num_threads = threads;
+            again.options.threads.num_threads = threads;
             again.run();
             return same_bits(plain, again) ? "" : "other bits";
           });
@@ -129,7 +130,9 @@ TEST(FailingMemory, AWorkspaceKeepsItsBlock) {
           throw;
         }
       },
-      [&] { return workspace.capacity() >= 1000 && workspace.reserve(1000) == block && block[999] == 5 ? "" : "gone"; });
+      [&] {
+        return workspace.capacity() >= 1000 && workspace.reserve(1000) == block && block[999] == 5 ? "" : "gone";
+      });
   EXPECT_GE(failed, 1);
 }
 
@@ -218,8 +221,8 @@ TEST_F(FailingCache, AppendingToASharedPage) {
 
 TEST_F(FailingCache, Forking) {
   at_each([&](DType type, std::int64_t page_size) {
-    const int failed = fail_each([&] { other = cache->fork(kept); }, [&] { return as_it_was(); },
-                                 [&] { begin(type, page_size); });
+    const int failed =
+        fail_each([&] { other = cache->fork(kept); }, [&] { return as_it_was(); }, [&] { begin(type, page_size); });
     EXPECT_GE(failed, 1);
     EXPECT_EQ(cache->length(other), 40);
   });
@@ -239,7 +242,8 @@ TEST_F(FailingCache, AppendingToAnEmptySequence) {
 
 TEST_F(FailingCache, AddingAndRemoving) {
   at_each([&](DType type, std::int64_t page_size) {
-    const int failed = fail_each([&] { other = cache->add(); }, [&] { return as_it_was(); }, [&] { begin(type, page_size); });
+    const int failed =
+        fail_each([&] { other = cache->add(); }, [&] { return as_it_was(); }, [&] { begin(type, page_size); });
     EXPECT_GE(failed, 1);
     EXPECT_EQ(cache->length(other), 0);
     const auto fill = [&] {
@@ -316,7 +320,8 @@ TEST_P(FailingThreads, GiveTheSameBits) {
 }
 
 TEST(FailingMemory, TheLayer) {
-  const Strided x = filled(DType::kF32, {2, 5, 64}, [](const Index& at) { return static_cast<double>(at[1] + at[2] % 7); });
+  const Strided x =
+      filled(DType::kF32, {2, 5, 64}, [](const Index& at) { return static_cast<double>(at[1] + at[2] % 7); });
   Strided expected = dense(DType::kF32, {2, 5, 64});
   Strided y = dense(DType::kF32, {2, 5, 64});
   const MultiHeadAttention layer({.d_model = 64, .num_heads = 4});
@@ -341,7 +346,8 @@ TEST(FailingMemory, TheLayer) {
 // Weights that cannot be loaded, and weights that cross-attention cannot pack, leave the layer as it was.
 TEST(FailingMemory, LoadingALayersWeights) {
   const MultiHeadAttentionConfig config{.d_model = 32, .num_heads = 4, .num_kv_heads = 2, .add_bias_kv = true};
-  const Strided x = filled(DType::kF32, {2, 5, 32}, [](const Index& at) { return static_cast<double>(at[1] + at[2] % 7); });
+  const Strided x =
+      filled(DType::kF32, {2, 5, 32}, [](const Index& at) { return static_cast<double>(at[1] + at[2] % 7); });
   const Strided other = x;
   Strided expected = dense(DType::kF32, {2, 5, 32}), y = expected;
   MultiHeadAttention layer(config);

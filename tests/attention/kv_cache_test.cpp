@@ -16,10 +16,9 @@ MANYHEADS_AT_EACH_ISA(Cache);
 // Tokens [begin, end) of [1,Hkv,T,D] as [Hkv,T,D].
 ConstTensorView tokens(const Strided& tensor, std::int64_t begin, std::int64_t end) {
   const ConstTensorView all = tensor.view();
-  return ConstTensorView(static_cast<const char*>(all.data()) +
-                             begin * all.stride(2) * static_cast<std::int64_t>(size_of(all.dtype())),
-                         all.dtype(), {all.size(1), end - begin, all.size(3)},
-                         {all.stride(1), all.stride(2), all.stride(3)});
+  return ConstTensorView(
+      static_cast<const char*>(all.data()) + begin * all.stride(2) * static_cast<std::int64_t>(size_of(all.dtype())),
+      all.dtype(), {all.size(1), end - begin, all.size(3)}, {all.stride(1), all.stride(2), all.stride(3)});
 }
 
 // Queries [begin, end) of `of` over the cache's sequence.
@@ -32,7 +31,7 @@ Call over_cache(const Call& of, const KVCache& cache, KVCache::Sequence sequence
   const TensorView lse = part.lse.mutable_view();
   AttentionOptions options;
   options.mask = mask;
-  options.lse = &lse;
+  options.lse = lse;
   options.int8_products = int8_products;
   const KVCache::Sequence sequences[] = {sequence};
   attention(part.q.view(), cache, sequences, part.out.mutable_view(), options);
@@ -45,7 +44,7 @@ TEST_P(Cache, DecodingAndChunkedPrefillHaveTheBitsOfOneCall) {
     for (const std::int64_t page_size : {0, 16, 64, 256}) {
       const Sizes s{.q_heads = 4, .kv_heads = 2, .tq = 600, .tk = 600, .d = 24, .dv = 20};
       Call whole(s, type, type == DType::kBF16 ? DType::kF32 : type, 7);
-      whole.options.mask = causal();
+      whole.options.mask = mask::causal();
       whole.run();
       KVCache cache({.num_kv_heads = 2, .head_dim = 24, .value_dim = 20, .dtype = type, .page_size = page_size});
       cache.add();
@@ -56,7 +55,7 @@ TEST_P(Cache, DecodingAndChunkedPrefillHaveTheBitsOfOneCall) {
             std::min(600 - done, done < 500 ? std::uniform_int_distribution<std::int64_t>(1, 200)(engine) : 1);
         cache.append(sequence, tokens(whole.k, done, done + count), tokens(whole.v, done, done + count));
         EXPECT_EQ(cache.length(sequence), done + count);
-        const Call part = over_cache(whole, cache, sequence, done, done + count, causal(Alignment::kBottomRight));
+        const Call part = over_cache(whole, cache, sequence, done, done + count, mask::causal(Alignment::kBottomRight));
         for (std::int64_t h = 0; h < 4; ++h) {
           for (std::int64_t i = 0; i < count; ++i) {
             ASSERT_TRUE(same_row(whole, {0, h, done + i}, part, {0, h, i}))
@@ -128,7 +127,8 @@ TEST_P(Cache, I8IsTheTypeItSaysWithAScaleForEachTokenAndHead) {
   for (std::int64_t h = 0; h < 2; ++h) {
     for (std::int64_t t = 0; t < 150; ++t) {
       double largest = 0;
-      for (std::int64_t e = 0; e < 32; ++e) largest = std::max(largest, std::fabs(element(call.k.view(), {0, h, t, e})));
+      for (std::int64_t e = 0; e < 32; ++e)
+        largest = std::max(largest, std::fabs(element(call.k.view(), {0, h, t, e})));
       for (std::int64_t e = 0; e < 32; ++e) {
         EXPECT_LE(std::fabs(element(call.k.view(), {0, h, t, e}) - element(k.view(), {0, h, t, e})),
                   largest / 127 * 0.5001);
@@ -149,14 +149,15 @@ TEST_P(Cache, I8ProductsHaveTheBitsOfOneCall) {
   KVCache all = cache_of(0);
   const KVCache::Sequence at_once = all.add();
   all.append(at_once, tokens(call.k, 0, 300), tokens(call.v, 0, 300));
-  const Call whole = over_cache(call, all, at_once, 0, 300, causal(Alignment::kBottomRight), true);
+  const Call whole = over_cache(call, all, at_once, 0, 300, mask::causal(Alignment::kBottomRight), true);
   for (const std::int64_t page_size : {0, 16, 48}) {
     KVCache cache = cache_of(page_size);
     const KVCache::Sequence sequence = cache.add();
     for (std::int64_t done = 0, count = 1; done < 300; done += count) {
       count = std::min<std::int64_t>(done % 5 == 0 ? 1 : done % 37 + 2, 300 - done);
       cache.append(sequence, tokens(call.k, done, done + count), tokens(call.v, done, done + count));
-      const Call part = over_cache(call, cache, sequence, done, done + count, causal(Alignment::kBottomRight), true);
+      const Call part =
+          over_cache(call, cache, sequence, done, done + count, mask::causal(Alignment::kBottomRight), true);
       for (std::int64_t h = 0; h < 6; ++h) {
         for (std::int64_t i = 0; i < count; ++i) {
           ASSERT_TRUE(same_row(whole, {0, h, done + i}, part, {0, h, i}))
@@ -184,8 +185,8 @@ TEST(CacheErrors, NothingIsLost) {
     EXPECT_EQ(error_of([&] { cache.append(sequence, tokens(call.k, 0, 3), tokens(call.v, 0, 2)); }),
               "KVCache::append: v is F32 [1,2,8], expected F32, BF16 or F16 [Hkv,T,Dv] = [1,3,8]");
     cache.append(sequence, tokens(call.k, 0, 60), tokens(call.v, 0, 60));
-    const std::string full = error_of(
-        [&] { cache.append(sequence, tokens(call.k, 60, 100), tokens(call.v, 60, 100)); }, ErrorCode::kOutOfMemory);
+    const std::string full = error_of([&] { cache.append(sequence, tokens(call.k, 60, 100), tokens(call.v, 60, 100)); },
+                                      ErrorCode::kOutOfMemory);
     EXPECT_TRUE(contains(full, "exceed max_tokens = 64")) << full;
     EXPECT_EQ(cache.length(sequence), 60);
     cache.append(sequence, tokens(call.k, 60, 64), tokens(call.v, 60, 64));
@@ -207,7 +208,8 @@ TEST_P(Cache, MergingTwoPartsGivesTheWhole) {
     Call call(sizes, DType::kF32);
     call.q = whole.q;
     for (auto [to, from] : {std::pair{&call.k, &whole.k}, {&call.v, &whole.v}}) {
-      to->fill([&, from = from](const Index& at) { return element(from->view(), {at[0], at[1], begin + at[2], at[3]}); });
+      to->fill(
+          [&, from = from](const Index& at) { return element(from->view(), {at[0], at[1], begin + at[2], at[3]}); });
     }
     call.run();
     return call;
@@ -240,13 +242,11 @@ TEST(Merge, RowsWithoutKeysAndErrors) {
   EXPECT_EQ(element(lse.view(), {1}), 0.0);
   EXPECT_EQ(element(out.view(), {2, 1}), 0.0);
   EXPECT_EQ(element(lse.view(), {2}), kMinusInf);
-  EXPECT_EQ(error_of([&] {
-              merge_attention(out_a.view(), lse.view(), out_b.view(), lse_b.view(), lse.mutable_view());
-            }),
-            "merge_attention: out is F32 [3], expected F32, BF16 or F16 [3,2]");
+  EXPECT_EQ(
+      error_of([&] { merge_attention(out_a.view(), lse.view(), out_b.view(), lse_b.view(), lse.mutable_view()); }),
+      "merge_attention: out is F32 [3], expected F32, BF16 or F16 [3,2]");
   const auto merged = [&](const TensorView& to, const TensorView& to_lse) {
-    return error_of(
-        [&] { merge_attention(out_a.view(), lse_a.view(), out_b.view(), lse_b.view(), to, to_lse); });
+    return error_of([&] { merge_attention(out_a.view(), lse_a.view(), out_b.view(), lse_b.view(), to, to_lse); });
   };
   EXPECT_EQ(merged(TensorView(out.mutable_view().data(), DType::kF32, {3, 2}, {1, 1}), {}),
             "merge_attention: out F32 [3,2] with strides [1,1] overlaps itself");

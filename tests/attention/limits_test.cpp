@@ -33,15 +33,17 @@ MANYHEADS_AT_EACH_ISA(Limits);
 std::vector<std::int64_t> past(std::int64_t low, std::int64_t high, DType type) {
   std::vector<std::int64_t> values{low - 1, high + 1, kMost32, kLeast32};
   if (type == DType::kI64) {
-    values.insert(values.end(), {(std::int64_t{1} << 32) + low, (std::int64_t{1} << 32) + high, -(std::int64_t{1} << 32),
-                                 std::int64_t{1} << 62, kMost64, kMost64 - 1, kLeast64, kLeast64 + 1});
+    values.insert(values.end(),
+                  {(std::int64_t{1} << 32) + low, (std::int64_t{1} << 32) + high, -(std::int64_t{1} << 32),
+                   std::int64_t{1} << 62, kMost64, kMost64 - 1, kLeast64, kLeast64 + 1});
   }
   return values;
 }
 
 TEST_P(Limits, PageTablesAndLengths) {
   constexpr std::int64_t kPages = 5, kSize = 16, kColumns = 3;
-  const Exact q(DType::kF32, {1, 2, 3, 8}), k(DType::kF32, {kPages, 1, kSize, 8}), v(DType::kF32, {kPages, 1, kSize, 8});
+  const Exact q(DType::kF32, {1, 2, 3, 8}), k(DType::kF32, {kPages, 1, kSize, 8}),
+      v(DType::kF32, {kPages, 1, kSize, 8});
   Exact out(DType::kF32, {1, 2, 3, 8});
   for (const DType type : {DType::kI32, DType::kI64}) {
     const auto error = [&](const std::vector<std::int64_t>& pages, std::int64_t length) {
@@ -49,7 +51,7 @@ TEST_P(Limits, PageTablesAndLengths) {
       const Exact lengths(type, {1}, {length});
       return error_of([&] {
         attention(q.view(), k.view(), v.view(), out.view(),
-                  {.mask = key_lengths(lengths.view()), .page_table = table.view()});
+                  {.mask = mask::key_lengths(lengths.view()), .page_table = table.view()});
       });
     };
     for (const std::int64_t length : {0, 1, 15, 16, 17, 47, 48}) {
@@ -60,8 +62,7 @@ TEST_P(Limits, PageTablesAndLengths) {
                 "attention: key_lengths[0] is " + std::to_string(length) + ", expected 0 to Tk = 48");
     }
     for (const std::int64_t page : past(0, kPages - 1, type)) {
-      EXPECT_EQ(error({4, 0, page}, 33),
-                "attention: page_table[0, 2] is " + std::to_string(page) + ", k has 5 pages");
+      EXPECT_EQ(error({4, 0, page}, 33), "attention: page_table[0, 2] is " + std::to_string(page) + ", k has 5 pages");
       EXPECT_EQ(error({4, 0, page}, 32), "no error") << "a page that no key lies on is not looked at";
     }
   }
@@ -109,7 +110,8 @@ TEST_P(Limits, LengthsAndOffsetsOfPlainKeys) {
   for (const DType type : {DType::kI32, DType::kI64}) {
     const auto error = [&](std::int64_t value, bool is_offset) {
       const Exact integer(type, {1}, {value});
-      const Mask mask = is_offset ? causal() | window(3, 0) | offsets(integer.view()) : key_lengths(integer.view());
+      const Mask mask = is_offset ? mask::causal() | mask::window(3, 0) | mask::offsets(integer.view())
+                                  : mask::key_lengths(integer.view());
       return error_of([&] { attention(q.view(), k.view(), v.view(), out.view(), {.mask = mask}); });
     };
     for (const std::int64_t length : {0, 1, 63, 64, 65, 70}) EXPECT_EQ(error(length, false), "no error") << length;
@@ -123,13 +125,13 @@ TEST_P(Limits, LengthsAndOffsetsOfPlainKeys) {
     for (const std::int64_t place : places) EXPECT_EQ(error(place, true), "no error") << place;
     for (const std::int64_t place : {kFar + 1, -kFar - 1, kMost64, kLeast64}) {
       if (type == DType::kI32) continue;
-      EXPECT_EQ(error(place, true),
-                "attention: offsets[0] is " + std::to_string(place) + ", expected -2^60 to 2^60");
+      EXPECT_EQ(error(place, true), "attention: offsets[0] is " + std::to_string(place) + ", expected -2^60 to 2^60");
     }
     // Windows of any width that the type holds.
     for (const std::int64_t side : {kMost32, kMost64, kMost64 - 1}) {
-      EXPECT_EQ(error_of([&] { attention(q.view(), k.view(), v.view(), out.view(), {.mask = window(side, side)}); }),
-                "no error");
+      EXPECT_EQ(
+          error_of([&] { attention(q.view(), k.view(), v.view(), out.view(), {.mask = mask::window(side, side)}); }),
+          "no error");
     }
   }
 }
@@ -182,15 +184,15 @@ TEST(CallLimits, MoreKeysThanPlacesCanCount) {
     const ConstTensorView table(zero.view().data(), DType::kI64, {1, columns}, {0, 0});
     AttentionOptions options;
     options.page_table = table;
-    options.mask = key_lengths(zero.view());
-    EXPECT_TRUE(contains(
-        error_of([&] { attention(q.view(), page.view(), page.view(), out.view(), options); }), "more than 2^60 keys"));
+    options.mask = mask::key_lengths(zero.view());
+    EXPECT_TRUE(contains(error_of([&] { attention(q.view(), page.view(), page.view(), out.view(), options); }),
+                         "more than 2^60 keys"));
   }
   const ConstTensorView keys(page.view().data(), DType::kF32, {1, 1, std::int64_t{1} << 61, 1}, {0, 0, 0, 0});
   const ConstTensorView one(q.view().data(), DType::kF32, {1, 1, 1, 1});
   EXPECT_TRUE(contains(error_of([&] {
                          attention(one, keys, keys, TensorView(out.view().data(), DType::kF32, {1, 1, 1, 1}),
-                                   {.mask = key_lengths(zero.view())});
+                                   {.mask = mask::key_lengths(zero.view())});
                        }),
                        "more than 2^60 keys"));
 }
@@ -225,7 +227,8 @@ class Sparse {
 
 // Why tensors beyond 2^31 elements cannot be had here; "" where they can.
 std::string too_small() {
-  const double gib = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGE_SIZE)) / 0x1p30;
+  const double gib =
+      static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGE_SIZE)) / 0x1p30;
   if (gib < 20) return "tensors beyond 2^31 elements need a machine of 20 GiB, this one has " + std::to_string(gib);
 #if defined(__SANITIZE_THREAD__)
   return "the thread sanitizer's shadow of a tensor beyond 2^31 elements is larger than memory";
@@ -255,7 +258,7 @@ TEST(BeyondTwoToThe31, KeysAndValuesOfOneHead) {
   const TensorView lse_view = lse.mutable_view();
   AttentionOptions options;
   options.scale = 1.0;
-  options.lse = &lse_view;
+  options.lse = lse_view;
   options.k_scales = k_scales.view();
   options.v_scales = v_scales.view();
   attention(q.view(), k.view(), v.view(), out.mutable_view(), options);
@@ -312,9 +315,9 @@ TEST_P(Limits, PagesBeyondTwoToThe32Elements) {
   const Exact length(DType::kI32, {1}, {40});
   const TensorView lse = paged.lse.mutable_view();
   AttentionOptions options;
-  options.mask = key_lengths(length.view());
+  options.mask = mask::key_lengths(length.view());
   options.page_table = table.view();
-  options.lse = &lse;
+  options.lse = lse;
   attention(call.q.view(), k.view(), v.view(), paged.out.mutable_view(), options);
   EXPECT_TRUE(same_bits(call, paged));
 }
@@ -351,7 +354,7 @@ TEST_P(Limits, AForkedChildDecodesInBlocksWithTheSameBits) {
   Call alone = split_call(1);
   alone.run();
   Call parent = split_call(4);
-  EXPECT_GT(parent.explanation().key_blocks, 1);
+  EXPECT_GT(parent.explanation().kv_splits, 1);
   parent.run();  // the parent's pool has threads
   EXPECT_TRUE(same_bits(alone, parent));
   EXPECT_EQ(in_a_child([&] {
@@ -370,11 +373,11 @@ TEST_P(Limits, MemoryThatCannotBeHadIsAnErrorAndNothingIsLost) {
   // Wide rows and many threads: a workspace larger than any block that malloc keeps.
   const Sizes s{.q_heads = 256, .kv_heads = 1, .tq = 1, .tk = 3000, .d = 8, .dv = 2048};
   Call alone(s);
-  alone.options.num_threads = 1;
+  alone.options.threads.num_threads = 1;
   alone.run();
   EXPECT_EQ(in_a_child([&] {
               Call call = alone;
-              call.options.num_threads = 1000;
+              call.options.threads.num_threads = 1000;
               const std::size_t wanted = attention_workspace_size(call.q.view(), call.k.view(), call.v.view(),
                                                                   call.out.mutable_view(), call.options);
               if (wanted < std::size_t{64} << 20) return 5;
@@ -391,7 +394,7 @@ TEST_P(Limits, MemoryThatCannotBeHadIsAnErrorAndNothingIsLost) {
                 }
               }
               if (own_status("VmSize") > before + 1024) return 3;
-              call.options.num_threads = 1;
+              call.options.threads.num_threads = 1;
               call.run();
               return same_bits(alone, call) ? 0 : 4;
             }),
@@ -421,7 +424,8 @@ TEST(CacheLimits, MemoryThatCannotBeHadChangesNothing) {
                   } catch (const Error& error) {
                     if (error.code() != ErrorCode::kOutOfMemory) return 2;
                   }
-                  if (cache.length(sequence) != 100 || cache.pages_in_use() != pages || cache.bytes() != bytes) return 3;
+                  if (cache.length(sequence) != 100 || cache.pages_in_use() != pages || cache.bytes() != bytes)
+                    return 3;
                 }
                 if (own_status("VmSize") > before + 1024) return 4;
                 cache.append(sequence, some.view(), some.view());

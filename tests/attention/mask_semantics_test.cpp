@@ -64,17 +64,17 @@ std::vector<Hiding> hidings(const Sizes& s, bool from_first_only) {
   if (from_first_only) {
     Hiding& h = add("causal");
     h.parts.push_back(integers(std::vector<std::int64_t>(static_cast<std::size_t>(s.batch), kVisible - 1)));
-    h.mask = causal() | offsets(h.parts[0].view());
+    h.mask = mask::causal() | mask::offsets(h.parts[0].view());
     Hiding& w = add("window");
     w.parts.push_back(integers(std::vector<std::int64_t>(static_cast<std::size_t>(s.batch), kVisible - 1)));
-    w.mask = window(-1, 0) | offsets(w.parts[0].view());
+    w.mask = mask::window(-1, 0) | mask::offsets(w.parts[0].view());
   } else {
     Hiding& h = add("key lengths");
     h.parts.push_back(integers(std::vector<std::int64_t>(static_cast<std::size_t>(s.batch), kVisible)));
     h.mask.key_lengths = h.parts[0].view();
     Hiding& w = add("window");
     w.parts.push_back(integers(std::vector<std::int64_t>(static_cast<std::size_t>(s.batch), kVisible - s.tq)));
-    w.mask = window(-1, 0) | offsets(w.parts[0].view());
+    w.mask = mask::window(-1, 0) | mask::offsets(w.parts[0].view());
     Hiding& documents = add("documents");
     documents.parts.push_back(ids(s.batch, std::vector<std::int64_t>(static_cast<std::size_t>(s.tq), 5)));
     std::vector<std::int64_t> keys(static_cast<std::size_t>(s.tk), 5);
@@ -108,21 +108,21 @@ void expect_forbidden(const std::string& name, const Mask& mask, std::int64_t ro
 
 TEST_P(MaskSemantics, RowsWithEveryKeyForbiddenGiveZeroAndMinusInfinityOrTheSink) {
   const Strided lengths = integers({0, 0});
-  expect_forbidden("key lengths", key_lengths(lengths.view()), 3);
+  expect_forbidden("key lengths", mask::key_lengths(lengths.view()), 3);
   const Strided mask = filled(DType::kBool, {5, 9}, [](const Index& at) { return at[0] != 3; });
-  expect_forbidden("bool mask", allowed(mask.view()), 3);
+  expect_forbidden("bool mask", mask::allowed(mask.view()), 3);
   const Strided added = filled(DType::kF32, {5, 9}, [](const Index& at) { return at[0] == 3 ? -kInf : 1.0; });
-  expect_forbidden("bias", bias(added.view()), 3);
+  expect_forbidden("bias", mask::bias(added.view()), 3);
   const Strided mixed = filled(DType::kF32, {5, 9}, [](const Index& at) { return at[1] < 4 ? -kInf : 1.0; });
   const Strided rest = filled(DType::kBool, {5, 9}, [](const Index& at) { return at[0] != 3 || at[1] < 4; });
-  expect_forbidden("bias and bool mask", bias(mixed.view()) | allowed(rest.view()), 3);
+  expect_forbidden("bias and bool mask", mask::bias(mixed.view()) | mask::allowed(rest.view()), 3);
   const Strided before = integers({-4, -4});
-  expect_forbidden("causal", causal() | offsets(before.view()), 3);
+  expect_forbidden("causal", mask::causal() | mask::offsets(before.view()), 3);
   const Strided behind = integers({100, 100});
-  expect_forbidden("window", window(2, 0) | offsets(behind.view()), 3);
+  expect_forbidden("window", mask::window(2, 0) | mask::offsets(behind.view()), 3);
   const Strided q_ids = ids(2, {1, 1, 1, 7, 1});
   const Strided k_ids = ids(2, {1, 1, 1, 1, 1, 2, 2, 8, 9});
-  expect_forbidden("documents", documents(q_ids.view(), k_ids.view()), 3);
+  expect_forbidden("documents", mask::documents(q_ids.view(), k_ids.view()), 3);
 }
 
 TEST_P(MaskSemantics, NoKeysAtAllIsAsEveryKeyForbidden) {
@@ -142,7 +142,7 @@ TEST_P(MaskSemantics, EmptyBatchHeadsOrQueriesSucceed) {
   for (const Sizes& s : {Sizes{.batch = 0}, Sizes{.q_heads = 0, .kv_heads = 0}, Sizes{.q_heads = 0, .kv_heads = 2},
                          Sizes{.tq = 0}, Sizes{.batch = 0, .q_heads = 0, .kv_heads = 0, .tq = 0, .tk = 0}}) {
     Call call(s);
-    call.options.mask = causal(Alignment::kBottomRight);
+    call.options.mask = mask::causal(Alignment::kBottomRight);
     EXPECT_NO_THROW(call.run());
     // A view of nothing may lie nowhere.
     const ConstTensorView q(nullptr, DType::kF32, call.q.shape);
@@ -164,7 +164,7 @@ TEST_P(MaskSemantics, ALargeNegativeBiasStaysANumber) {
     Call call({.tq = 20, .tk = 600, .d = 8, .dv = 4});
     call.q.fill([](const Index&) { return 0.0; });  // only the bias counts: a uniform mean
     const Strided added = filled(DType::kF32, {1, 1}, [&](const Index&) { return low; });
-    call.options.mask = bias(added.view());
+    call.options.mask = mask::bias(added.view());
     call.run();
     for (std::int64_t e = 0; e < 4; ++e) {
       double mean = 0;
@@ -188,13 +188,13 @@ TEST_P(MaskSemantics, ForbiddenKeysStayApartFromLowOnes) {
     call.q.fill([](const Index&) { return 0.0; });
     call.v.fill([](const Index& at) { return at[2] % 2 == 0 ? 1.0 : 1000.0; });
     const Strided added = filled(DType::kF32, {100}, [&](const Index& at) { return at[0] % 2 == 0 ? low : -kInf; });
-    call.options.mask = bias(added.view());
+    call.options.mask = mask::bias(added.view());
     call.run();
     EXPECT_NEAR(call.out_at(0, 0, 2, 0), 1.0, 1e-6) << low;
     // The same with the odd keys forbidden by a bool mask.
     const Strided all_low = filled(DType::kF32, {100}, [&](const Index&) { return low; });
     const Strided even = filled(DType::kBool, {100}, [](const Index& at) { return at[0] % 2 == 0; });
-    call.options.mask = bias(all_low.view()) | allowed(even.view());
+    call.options.mask = mask::bias(all_low.view()) | mask::allowed(even.view());
     call.run();
     EXPECT_NEAR(call.out_at(0, 0, 2, 0), 1.0, 1e-6) << low;
   }
@@ -207,7 +207,7 @@ TEST_P(MaskSemantics, MinusInfinityInABiasForbids) {
       const Strided added = filled(bias_type, {2, 1, 30, 150}, [](const Index& at) {
         return (at[2] * 7 + at[3] * 3) % 5 == 0 ? -kInf : static_cast<double>(at[3] % 8) / 8;
       });
-      call.options.mask = bias(added.view());
+      call.options.mask = mask::bias(added.view());
       EXPECT_EQ(call.wrong(), "") << name_of(type) << " " << name_of(bias_type);
     }
   }
@@ -219,7 +219,7 @@ TEST_P(MaskSemantics, PlusInfinityOrNaNInABiasComesOutAsNaN) {
       Call call({.tq = 40, .tk = 700, .d = 8, .dv = 3});
       Strided added =
           filled(DType::kF32, {40, 700}, [&](const Index& at) { return at[0] == 17 && at[1] == key ? bad : 0.0; });
-      call.options.mask = bias(added.view());
+      call.options.mask = mask::bias(added.view());
       call.run();
       for (std::int64_t i = 0; i < 40; ++i) {
         EXPECT_EQ(std::isnan(call.out_at(0, 0, i, 1)), i == 17) << bad << " at key " << key << ", query " << i;
@@ -227,7 +227,7 @@ TEST_P(MaskSemantics, PlusInfinityOrNaNInABiasComesOutAsNaN) {
       EXPECT_TRUE(std::isnan(call.lse_at(0, 0, 17)) || (bad == kInf && call.lse_at(0, 0, 17) == kInf));
       // Behind a bool mask it is not read.
       const Strided mask = filled(DType::kBool, {700}, [&](const Index& at) { return at[0] != key; });
-      call.options.mask = bias(added.view()) | allowed(mask.view());
+      call.options.mask = mask::bias(added.view()) | mask::allowed(mask.view());
       call.run();
       EXPECT_FALSE(std::isnan(call.out_at(0, 0, 17, 1))) << bad << " at key " << key;
     }
@@ -238,78 +238,79 @@ TEST_P(MaskSemantics, PlusInfinityOrNaNInABiasComesOutAsNaN) {
 
 TEST_P(MaskSemantics, CausalNeedsAnAlignmentWhereTheLengthsDiffer) {
   Call call({.tq = 2, .tk = 4});
-  call.options.mask = causal();
+  call.options.mask = mask::causal();
   const std::string text = error_of([&] { call.run(); });
   EXPECT_TRUE(contains(text, "attention: causal with 2 queries and 4 keys: say top_left or bottom_right")) << text;
   EXPECT_EQ(call.out_at(0, 0, 0, 0), 777.0);
-  EXPECT_EQ(seen(causal(), 3, 3), (Rows{"100", "110", "111"}));
+  EXPECT_EQ(seen(mask::causal(), 3, 3), (Rows{"100", "110", "111"}));
   // An offset says it too.
   const Strided one = integers({1});
-  EXPECT_EQ(seen(causal() | offsets(one.view()), 2, 4), (Rows{"1100", "1110"}));
+  EXPECT_EQ(seen(mask::causal() | mask::offsets(one.view()), 2, 4), (Rows{"1100", "1110"}));
 }
 
 TEST_P(MaskSemantics, TopLeft) {
-  EXPECT_EQ(seen(causal(Alignment::kTopLeft), 2, 4), (Rows{"1000", "1100"}));
-  EXPECT_EQ(seen(causal(Alignment::kTopLeft), 4, 2), (Rows{"10", "11", "11", "11"}));
-  EXPECT_EQ(seen(window(1, 0, Alignment::kTopLeft), 3, 4), (Rows{"1000", "1100", "0110"}));
+  EXPECT_EQ(seen(mask::causal(Alignment::kTopLeft), 2, 4), (Rows{"1000", "1100"}));
+  EXPECT_EQ(seen(mask::causal(Alignment::kTopLeft), 4, 2), (Rows{"10", "11", "11", "11"}));
+  EXPECT_EQ(seen(mask::window(1, 0, Alignment::kTopLeft), 3, 4), (Rows{"1000", "1100", "0110"}));
 }
 
 TEST_P(MaskSemantics, BottomRight) {
-  EXPECT_EQ(seen(causal(Alignment::kBottomRight), 2, 4), (Rows{"1110", "1111"}));
-  EXPECT_EQ(seen(causal(Alignment::kBottomRight), 4, 2), (Rows{"00", "00", "10", "11"}));
-  EXPECT_EQ(seen(window(1, 0, Alignment::kBottomRight), 2, 4), (Rows{"0110", "0011"}));
-  EXPECT_EQ(seen(causal() | align(Alignment::kBottomRight), 1, 3), (Rows{"111"}));
+  EXPECT_EQ(seen(mask::causal(Alignment::kBottomRight), 2, 4), (Rows{"1110", "1111"}));
+  EXPECT_EQ(seen(mask::causal(Alignment::kBottomRight), 4, 2), (Rows{"00", "00", "10", "11"}));
+  EXPECT_EQ(seen(mask::window(1, 0, Alignment::kBottomRight), 2, 4), (Rows{"0110", "0011"}));
+  EXPECT_EQ(seen(mask::causal() | mask::align(Alignment::kBottomRight), 1, 3), (Rows{"111"}));
 }
 
 TEST_P(MaskSemantics, BottomRightCountsFromTheKeyLengths) {
   const Strided lengths = integers({3, 5, 1, 0}, DType::kI32);
-  const Mask mask = causal(Alignment::kBottomRight) | key_lengths(lengths.view());
+  const Mask mask = mask::causal(Alignment::kBottomRight) | mask::key_lengths(lengths.view());
   EXPECT_EQ(seen(mask, 2, 5, 4, 0), (Rows{"11000", "11100"}));
   EXPECT_EQ(seen(mask, 2, 5, 4, 1), (Rows{"11110", "11111"}));
   EXPECT_EQ(seen(mask, 2, 5, 4, 2), (Rows{"00000", "10000"}));
   EXPECT_EQ(seen(mask, 2, 5, 4, 3), (Rows{"00000", "00000"}));
   // Top-left does not.
-  EXPECT_EQ(seen(causal(Alignment::kTopLeft) | key_lengths(lengths.view()), 2, 5, 4, 0), (Rows{"10000", "11000"}));
+  EXPECT_EQ(seen(mask::causal(Alignment::kTopLeft) | mask::key_lengths(lengths.view()), 2, 5, 4, 0),
+            (Rows{"10000", "11000"}));
 }
 
 TEST_P(MaskSemantics, OffsetsStandInForTheAlignment) {
   const Strided far = integers({0, 2, -1, std::int64_t{1} << 60});
-  const Mask mask = causal(Alignment::kBottomRight) | offsets(far.view());
+  const Mask mask = mask::causal(Alignment::kBottomRight) | mask::offsets(far.view());
   EXPECT_EQ(seen(mask, 2, 4, 4, 0), (Rows{"1000", "1100"}));
   EXPECT_EQ(seen(mask, 2, 4, 4, 1), (Rows{"1110", "1111"}));
   EXPECT_EQ(seen(mask, 2, 4, 4, 2), (Rows{"0000", "1000"}));
   EXPECT_EQ(seen(mask, 2, 4, 4, 3), (Rows{"1111", "1111"}));
-  EXPECT_EQ(seen(window(0, 0) | offsets(far.view()), 2, 4, 4, 1), (Rows{"0010", "0001"}));
+  EXPECT_EQ(seen(mask::window(0, 0) | mask::offsets(far.view()), 2, 4, 4, 1), (Rows{"0010", "0001"}));
 }
 
 TEST_P(MaskSemantics, WindowWithAndWithoutCausal) {
-  EXPECT_EQ(seen(window(-1, -1), 3, 3), (Rows{"111", "111", "111"}));
-  EXPECT_EQ(seen(window(1, 1), 4, 4), (Rows{"1100", "1110", "0111", "0011"}));
-  EXPECT_EQ(seen(window(0, -1), 3, 3), (Rows{"111", "011", "001"}));
-  EXPECT_EQ(seen(window(-1, 0), 3, 3), (Rows{"100", "110", "111"}));
-  EXPECT_EQ(seen(window(-1, 1), 3, 4), (Rows{"1100", "1110", "1111"}));
+  EXPECT_EQ(seen(mask::window(-1, -1), 3, 3), (Rows{"111", "111", "111"}));
+  EXPECT_EQ(seen(mask::window(1, 1), 4, 4), (Rows{"1100", "1110", "0111", "0011"}));
+  EXPECT_EQ(seen(mask::window(0, -1), 3, 3), (Rows{"111", "011", "001"}));
+  EXPECT_EQ(seen(mask::window(-1, 0), 3, 3), (Rows{"100", "110", "111"}));
+  EXPECT_EQ(seen(mask::window(-1, 1), 3, 4), (Rows{"1100", "1110", "1111"}));
   // Causal caps the right side at 0.
-  EXPECT_EQ(seen(window(1, 2) | causal(), 4, 4), (Rows{"1000", "1100", "0110", "0011"}));
-  EXPECT_EQ(seen(window(std::numeric_limits<std::int64_t>::max(), 0), 2, 2), (Rows{"10", "11"}));
+  EXPECT_EQ(seen(mask::window(1, 2) | mask::causal(), 4, 4), (Rows{"1000", "1100", "0110", "0011"}));
+  EXPECT_EQ(seen(mask::window(std::numeric_limits<std::int64_t>::max(), 0), 2, 2), (Rows{"10", "11"}));
 }
 
 TEST_P(MaskSemantics, DocumentsAllowEqualIds) {
   const Strided q_ids = ids(1, {3, -1, 3, 9});
   const Strided k_ids = ids(1, {3, 3, -1, 3, 0}, DType::kI64);
-  EXPECT_EQ(seen(documents(q_ids.view(), k_ids.view()), 4, 5), (Rows{"11010", "00100", "11010", "00000"}));
+  EXPECT_EQ(seen(mask::documents(q_ids.view(), k_ids.view()), 4, 5), (Rows{"11010", "00100", "11010", "00000"}));
 }
 
 TEST_P(MaskSemantics, PartsOfAMaskHoldTogether) {
   const Strided mask = filled(DType::kBool, {4}, [](const Index& at) { return at[0] != 1; });
-  EXPECT_EQ(seen(causal() | allowed(mask.view()), 4, 4), (Rows{"1000", "1000", "1010", "1011"}));
+  EXPECT_EQ(seen(mask::causal() | mask::allowed(mask.view()), 4, 4), (Rows{"1000", "1000", "1010", "1011"}));
   const Strided lengths = integers({3});
-  EXPECT_EQ(seen(causal() | allowed(mask.view()) | key_lengths(lengths.view()), 4, 4),
+  EXPECT_EQ(seen(mask::causal() | mask::allowed(mask.view()) | mask::key_lengths(lengths.view()), 4, 4),
             (Rows{"1000", "1000", "1010", "1010"}));
   const Strided q_ids = ids(1, {0, 0, 1, 1});
-  EXPECT_EQ(seen(causal() | documents(q_ids.view(), q_ids.view()) | window(0, 3), 4, 4),
+  EXPECT_EQ(seen(mask::causal() | mask::documents(q_ids.view(), q_ids.view()) | mask::window(0, 3), 4, 4),
             (Rows{"1000", "0100", "0010", "0001"}));
   const Strided added = filled(DType::kF32, {4, 1}, [](const Index& at) { return at[0] == 2 ? -kInf : 0.0; });
-  EXPECT_EQ(seen(causal() | bias(added.view()), 4, 4), (Rows{"1000", "1100", "0000", "1111"}));
+  EXPECT_EQ(seen(mask::causal() | mask::bias(added.view()), 4, 4), (Rows{"1000", "1100", "0000", "1111"}));
 }
 
 TEST_P(MaskSemantics, MasksBroadcastFromTheRight) {
@@ -320,7 +321,7 @@ TEST_P(MaskSemantics, MasksBroadcastFromTheRight) {
     std::int64_t count = 0;
     const Strided mask = filled(DType::kBool, shape, [&](const Index&) { return count++ % 3 != 1; });
     const Strided added = filled(DType::kF32, shape, [&](const Index&) { return static_cast<double>(count++ % 7); });
-    call.options.mask = allowed(mask.view()) | bias(added.view());
+    call.options.mask = mask::allowed(mask.view()) | mask::bias(added.view());
     EXPECT_EQ(call.wrong(), "") << shape.to_string();
   }
 }
@@ -374,7 +375,7 @@ TEST_P(MaskSemantics, ANaNInAVisiblePlaceComesOutAsNaN) {
   for (const std::int64_t key : {0, 30, 63, 64, 512, 599}) {
     Call call(s);
     call.k.set(call.k.strides[2] * key, kNaN);
-    call.options.mask = causal(Alignment::kBottomRight);  // query i sees keys to 550 + i
+    call.options.mask = mask::causal(Alignment::kBottomRight);  // query i sees keys to 550 + i
     call.run();
     for (std::int64_t i = 0; i < s.tq; ++i) {
       EXPECT_EQ(std::isnan(call.out_at(0, 0, i, 3)), key <= 550 + i) << "key " << key << ", query " << i;
@@ -382,7 +383,7 @@ TEST_P(MaskSemantics, ANaNInAVisiblePlaceComesOutAsNaN) {
     }
     Call values(s);
     values.v.set(values.v.strides[2] * key + 4, kNaN);
-    values.options.mask = causal(Alignment::kBottomRight);
+    values.options.mask = mask::causal(Alignment::kBottomRight);
     values.run();
     for (std::int64_t i = 0; i < s.tq; ++i) {
       for (std::int64_t e = 0; e < s.dv; ++e) {
@@ -400,7 +401,7 @@ TEST_P(MaskSemantics, ANaNInEveryScoreOfARowIsNaNWithASinkToo) {
       const Strided logits = filled(DType::kF32, {1}, [](const Index&) { return 1.0; });
       const Strided mask = filled(DType::kBool, {90}, [](const Index& at) { return at[0] > 4; });
       if (sinks) call.options.sinks = logits.view();
-      if (masked) call.options.mask = allowed(mask.view());
+      if (masked) call.options.mask = mask::allowed(mask.view());
       call.q.set(call.q.strides[2] * 1, kNaN);
       call.run();
       EXPECT_TRUE(std::isnan(call.out_at(0, 0, 1, 0))) << call.out_at(0, 0, 1, 0);
@@ -414,7 +415,7 @@ TEST_P(MaskSemantics, ANaNInEveryScoreOfARowIsNaNWithASinkToo) {
 TEST_P(MaskSemantics, ANaNValueOfAVisibleKeyWithNoWeightIsNaN) {
   Call call({.tq = 4, .tk = 100, .d = 8, .dv = 3});
   const Strided added = filled(DType::kF32, {100}, [](const Index& at) { return at[0] == 40 ? -1e6 : 0.0; });
-  call.options.mask = bias(added.view());
+  call.options.mask = mask::bias(added.view());
   call.v.set(call.v.strides[2] * 40 + 1, kNaN);
   call.run();
   EXPECT_TRUE(std::isnan(call.out_at(0, 0, 2, 1)));

@@ -75,6 +75,7 @@ Oracle evaluate(const ConstTensorView& q, const ConstTensorView& k, const ConstT
   std::vector<double> query(static_cast<std::size_t>(d));
   for (std::int64_t b = 0; b < o.batch; ++b) {
     const std::int64_t length = mask.key_lengths.defined() ? whole(mask.key_lengths, {b}) : o.tk;
+    const std::int64_t start = mask.key_starts.defined() ? whole(mask.key_starts, {b}) : 0;
     std::int64_t diagonal = mask.alignment == Alignment::kBottomRight ? length - o.tq : 0;
     if (mask.offsets.defined()) diagonal = whole(mask.offsets, {b});
     for (std::int64_t h = 0; h < o.heads; ++h) {
@@ -89,13 +90,14 @@ Oracle evaluate(const ConstTensorView& q, const ConstTensorView& k, const ConstT
           double& s = score[static_cast<std::size_t>(j)];
           s = -kInfinity;
           const std::int64_t place = j - (i + diagonal);
-          if (j >= length || (mask.causal && place > 0)) continue;
+          if (j < start || j >= length || (mask.causal && place > 0)) continue;
           if (mask.window_left >= 0 && -place > mask.window_left) continue;
           if (mask.window_right >= 0 && place > mask.window_right) continue;
           if (mask.q_documents.defined() && whole(mask.q_documents, {b, i}) != whole(mask.k_documents, {b, j})) {
             continue;
           }
           if (mask.allowed.defined() && broadcast(mask.allowed, {b, h, i, j}) == 0) continue;
+          if (mask.ignored.defined() && broadcast(mask.ignored, {b, h, i, j}) != 0) continue;
           double added = 0;
           double terms = 0;
           if (mask.bias.defined()) {

@@ -6,6 +6,9 @@
 #include <limits>
 #include <numeric>
 #include <sstream>
+#include <utility>
+
+#include "attention/oracle.hpp"
 
 namespace manyheads::test {
 
@@ -229,15 +232,45 @@ RandomCase::RandomCase(std::uint64_t s) : seed(s) {
     options.sinks = t.view();
     list << " sinks";
   }
-  options.num_threads = static_cast<int>(draw.of({1, 1, 1, 2, 3}));
+  options.threads.num_threads = static_cast<int>(draw.of({1, 1, 1, 2, 3}));
+  // Drawn apart, so that a seed keeps all that it was.
+  Draw apart(seed ^ 0x5ca1ab1e0ddba11u);
+  if (apart.chance(0.15)) {
+    Strided& t = part(apart.chance(0.5) ? DType::kI32 : DType::kI64, {batch});
+    const ConstTensorView lengths = mask.key_lengths;
+    const auto end_of = [&](std::int64_t b) {
+      return lengths.defined() ? static_cast<std::int64_t>(element(lengths, {b})) : tk;
+    };
+    t.fill([&](const auto& at) { return static_cast<double>(apart.between(0, end_of(at[0]))); });
+    mask.key_starts = t.view();
+    list << " key_starts";
+    // What lies before them is never read.
+    for (Strided* x : {&k, &v}) {
+      const ConstTensorView starts = mask.key_starts;
+      for (std::int64_t b = 0; b < batch; ++b) {
+        for (std::int64_t h = 0; h < kv_heads; ++h) {
+          for (std::int64_t j = 0; j < static_cast<std::int64_t>(element(starts, {b})); ++j) {
+            for (std::int64_t e = 0; e < x->shape[3]; ++e) {
+              x->set(x->origin + b * x->strides[0] + h * x->strides[1] + j * x->strides[2] + e * x->strides[3],
+                     std::numeric_limits<double>::quiet_NaN());
+            }
+          }
+        }
+      }
+    }
+  }
+  if (mask.allowed.defined() && apart.chance(0.3)) {
+    std::swap(mask.allowed, mask.ignored);
+    list << " ignored";
+  }
   features = list.str();
 }
 
 void RandomCase::run() {
   const TensorView lse_view = lse.mutable_view();
-  options.lse = &lse_view;
+  options.lse = lse_view;
   attention(q.view(), k.view(), v.view(), out.mutable_view(), options);
-  options.lse = nullptr;
+  options.lse = {};
 }
 
 std::string RandomCase::describe() const {

@@ -19,13 +19,15 @@ MANYHEADS_AT_EACH_ISA(ScheduleBits);
 
 class Backwards : public Executor {
  public:
+  int concurrency() const noexcept override { return 64; }
   void run(std::int64_t count, Task task, void* context) override {
     for (std::int64_t i = count; i-- > 0;) task(context, i);
   }
 };
 
-class Threads : public Executor {
+class OwnThreads : public Executor {
  public:
+  int concurrency() const noexcept override { return 64; }
   void run(std::int64_t count, Task task, void* context) override {
     std::vector<std::thread> threads;
     for (std::int64_t i = 0; i < count; ++i) threads.emplace_back([=] { task(context, i); });
@@ -44,12 +46,12 @@ TEST_P(ScheduleBits, AnyNumberOfThreads) {
     const DType type = random_type(draw);
     Call one(s, type, DType::kF32, seed);
     one.options.mask = mask.mask;
-    one.options.num_threads = 1;
+    one.options.threads.num_threads = 1;
     one.run();
     for (const int threads : {2, 3, 8, 64}) {
       Call many(s, type, DType::kF32, seed);
       many.options.mask = mask.mask;
-      many.options.num_threads = threads;
+      many.options.threads.num_threads = threads;
       many.run();
       EXPECT_TRUE(same_bits(one, many)) << "seed " << seed << ", " << threads << " threads";
     }
@@ -75,10 +77,10 @@ TEST_P(ScheduleBits, CopiesOfHeads) {
       };
       apart(whole.k, false);
       apart(whole.v, true);
-      whole.options.mask = causal(Alignment::kBottomRight) | key_lengths(lengths.view());
-      whole.options.num_threads = threads;
+      whole.options.mask = mask::causal(Alignment::kBottomRight) | mask::key_lengths(lengths.view());
+      whole.options.threads.num_threads = threads;
       const std::string path = whole.explanation().path;
-      EXPECT_TRUE(contains(path, "copied together")) << path;
+      EXPECT_TRUE(contains(path, "K and V of each head packed")) << path;
       Workspace workspace;  // that holds the copies of other keys
       Call before = whole;
       before.k.fill([](const Index& at) { return static_cast<double>(at[3]); });
@@ -95,8 +97,8 @@ TEST_P(ScheduleBits, CopiesOfHeads) {
           part.k = whole.k;
           part.v = whole.v;
           const Strided places = integers({311 - s.tq + first, 171 - s.tq + first});
-          part.options.mask = causal() | key_lengths(lengths.view()) | offsets(places.view());
-          part.options.num_threads = threads;
+          part.options.mask = mask::causal() | mask::key_lengths(lengths.view()) | mask::offsets(places.view());
+          part.options.threads.num_threads = threads;
           part.run();
           for (std::int64_t b = 0; b < 2; ++b) {
             for (std::int64_t h = 0; h < 4; ++h) {
@@ -117,9 +119,9 @@ TEST_P(ScheduleBits, GroupsOfTiles) {
   for (const DType type : {DType::kF32, DType::kBF16}) {
     const Sizes s{.q_heads = 8, .tq = 130, .tk = 16451, .d = 64, .dv = 64};
     Call whole(s, type, DType::kF32, 5);
-    whole.options.mask = causal(Alignment::kBottomRight);
-    whole.options.num_threads = 1;
-    const auto together = [](Call& call) { return call.explanation().tiles_together; };
+    whole.options.mask = mask::causal(Alignment::kBottomRight);
+    whole.options.threads.num_threads = 1;
+    const auto together = [](Call& call) { return call.explanation().query_blocks_together; };
     EXPECT_GT(together(whole), 1);
     whole.run();
     Sizes few = s;
@@ -128,12 +130,12 @@ TEST_P(ScheduleBits, GroupsOfTiles) {
     Call alone(few, type, DType::kF32, 1);
     alone.k = whole.k;
     alone.v = whole.v;
-    alone.options.num_threads = 1;
+    alone.options.threads.num_threads = 1;
     for (const std::int64_t head : {0, 7}) {
       for (const std::int64_t first : {0, 57, 117}) {
         alone.q.fill([&](const Index& at) { return element(whole.q.view(), {0, head, first + at[2], at[3]}); });
         const Strided place = integers({s.tk - s.tq + first});
-        alone.options.mask = causal() | offsets(place.view());
+        alone.options.mask = mask::causal() | mask::offsets(place.view());
         EXPECT_EQ(together(alone), 1);
         alone.run();
         for (std::int64_t i = 0; i < few.tq; ++i) {
@@ -154,8 +156,9 @@ TEST_P(ScheduleBits, KeysThatNoQueryMaySeeAreNotCopied) {
             0);
   const ConstTensorView keys(memory, DType::kF16, {1, 1, kKeys, kWidth});
   Call call({.tq = kSeen, .tk = 1, .d = kWidth, .dv = kWidth}, DType::kF16);
-  AttentionOptions options{.mask = causal(Alignment::kTopLeft), .num_threads = 1};
-  EXPECT_TRUE(contains(explain(call.q.view(), keys, keys, call.out.mutable_view(), options).path, "copied together"));
+  AttentionOptions options{.mask = mask::causal(Alignment::kTopLeft), .threads = {.num_threads = 1}};
+  EXPECT_TRUE(contains(explain(call.q.view(), keys, keys, call.out.mutable_view(), options).path,
+                       "K and V of each head packed"));
   attention(call.q.view(), keys, keys, call.out.mutable_view(), options);
   EXPECT_EQ(call.out_at(0, 0, kSeen - 1, 0), 0.0);
   munmap(memory, kBytes);
@@ -163,7 +166,7 @@ TEST_P(ScheduleBits, KeysThatNoQueryMaySeeAreNotCopied) {
 
 TEST_P(ScheduleBits, AnyExecutorAndWorkspace) {
   Backwards backwards;
-  Threads threads;
+  OwnThreads threads;
   Workspace workspace;
   for (std::uint64_t seed = 1; seed <= 6; ++seed) {
     Draw draw(seed);
@@ -180,8 +183,8 @@ TEST_P(ScheduleBits, AnyExecutorAndWorkspace) {
       for (Workspace* w : {static_cast<Workspace*>(nullptr), &workspace}) {
         Call other(s, DType::kF32, seed);
         other.options = plain.options;
-        other.options.num_threads = 5;
-        other.options.executor = executor;
+        other.options.threads.num_threads = 5;
+        other.options.threads.executor = executor;
         other.options.workspace = w;
         other.run();
         EXPECT_TRUE(same_bits(plain, other)) << "seed " << seed;
@@ -195,7 +198,7 @@ TEST_P(ScheduleBits, AWorkspaceOfTheSizeAskedForNeverGrows) {
   Call call({.q_heads = 4, .kv_heads = 2, .tq = 100, .tk = 700, .d = 32, .dv = 32});
   Workspace workspace;
   call.options.workspace = &workspace;
-  call.options.num_threads = 3;
+  call.options.threads.num_threads = 3;
   const std::size_t bytes =
       attention_workspace_size(call.q.view(), call.k.view(), call.v.view(), call.out.mutable_view(), call.options);
   workspace.reserve(bytes);

@@ -50,7 +50,7 @@ TEST_P(Semantics, AnyNumberOfQueries) {
   for (std::int64_t tq = 1; tq <= 70; ++tq) {
     Call call({.q_heads = 2, .kv_heads = 1, .tq = tq, .tk = tq + 3, .d = 8, .dv = 5}, DType::kF32,
               static_cast<std::uint64_t>(tq));
-    call.options.mask = causal(Alignment::kBottomRight);
+    call.options.mask = mask::causal(Alignment::kBottomRight);
     EXPECT_EQ(call.wrong(), "") << tq;
   }
 }
@@ -150,9 +150,9 @@ TEST_P(Semantics, InputsMayBroadcastWithStrideZero) {
   const ConstTensorView k = shared(call.k);
   const ConstTensorView v(call.v.view().data(), call.v.type, call.v.shape, Dims{0, 0, 0, 1});
   const TensorView lse = call.lse.mutable_view();
-  call.options.lse = &lse;
+  call.options.lse = lse;
   attention(q, k, v, call.out.mutable_view(), call.options);
-  call.options.lse = nullptr;
+  call.options.lse = {};
   EXPECT_EQ(compare(evaluate(q, k, v, call.options), call.out.view(), call.lse.view(), 16, DType::kF32, false), "");
 }
 
@@ -193,7 +193,7 @@ TEST_P(Semantics, ElementOffsetsBeyondTwoToThe32) {
   bool* mask = static_cast<bool*>(space) + 4096 * place++;
   constexpr std::int64_t kMaskApart = std::int64_t{1} << 33;
   for (std::int64_t j = 0; j < 3; ++j) mask[j * kMaskApart] = j != 1;
-  call.options.mask = allowed(ConstTensorView(mask, Dims{1, 3}, Dims{0, kMaskApart}));
+  call.options.mask = mask::allowed(ConstTensorView(mask, Dims{1, 3}, Dims{0, kMaskApart}));
   attention(q, k, v, out, call.options);
   EXPECT_EQ(compare(call.oracle(), out, {}, 8, DType::kF32, false), "");
   ::munmap(space, kBytes);
@@ -270,7 +270,7 @@ TEST_P(Semantics, SoftcapComesBeforeBiasAndAlibi) {
   call.options.softcap = 2;
   const Strided added = filled(DType::kF32, {30, 150}, [](const Index& at) { return static_cast<double>(at[1] % 9); });
   const Strided slopes = filled(DType::kF32, {2}, [](const Index& at) { return at[0] == 0 ? 0.5 : -0.01; });
-  call.options.mask = bias(added.view()) | alibi(slopes.view());
+  call.options.mask = mask::bias(added.view()) | mask::alibi(slopes.view());
   EXPECT_EQ(call.wrong(), "");
 }
 
@@ -280,14 +280,14 @@ TEST_P(Semantics, Alibi) {
     for (const bool is_causal : {false, true}) {
       Call call({.batch = 2, .q_heads = 2, .kv_heads = 2, .tq = 40, .tk = 700, .d = 8, .dv = 8});
       const Strided lengths = integers({700, 555});
-      call.options.mask = alibi(slopes.view()) | align(alignment) | key_lengths(lengths.view());
+      call.options.mask = mask::alibi(slopes.view()) | mask::align(alignment) | mask::key_lengths(lengths.view());
       call.options.mask.causal = is_causal;
       EXPECT_EQ(call.wrong(), "") << is_causal;
     }
   }
   Call far({.q_heads = 2, .kv_heads = 2, .tq = 3, .tk = 90, .d = 8, .dv = 8});
   const Strided offset = integers({100000});
-  far.options.mask = alibi(slopes.view()) | offsets(offset.view());
+  far.options.mask = mask::alibi(slopes.view()) | mask::offsets(offset.view());
   EXPECT_EQ(far.wrong(), "");
 }
 
@@ -319,18 +319,18 @@ TEST_P(Semantics, RisingAndFallingScoresRescaleExactly) {
     Call call({.tq = 20, .tk = 3000, .d = 8, .dv = 8});
     const Strided added =
         filled(DType::kF32, {3000}, [&](const Index& at) { return static_cast<double>(at[0]) * step; });
-    call.options.mask = bias(added.view());
+    call.options.mask = mask::bias(added.view());
     EXPECT_EQ(call.wrong(), "") << step;
   }
 }
 
 TEST_P(Semantics, RowsWhoseKeysBeginInALaterChunk) {
   Call call({.tq = 600, .tk = 2600, .d = 8, .dv = 4});
-  call.options.mask = window(300, 100, Alignment::kBottomRight);
+  call.options.mask = mask::window(300, 100, Alignment::kBottomRight);
   EXPECT_EQ(call.wrong(), "");
   const Strided mask = filled(DType::kBool, {600, 2600},
                               [](const Index& at) { return at[1] / 512 == at[0] % 6 || at[1] / 512 == at[0] / 7 % 6; });
-  call.options.mask = allowed(mask.view());
+  call.options.mask = mask::allowed(mask.view());
   EXPECT_EQ(call.wrong(), "");
 }
 
@@ -358,8 +358,8 @@ std::vector<double> plain_steps(const Call& call) {
       for (std::int64_t e = 0; e < s.dv; ++e) {
         float value = 0;
         for (std::int64_t j = 0; j < s.tk; ++j) {
-          value += rounded(p[static_cast<std::size_t>(j)] / sum) *
-                   static_cast<float>(element(call.v.view(), {0, h, j, e}));
+          value +=
+              rounded(p[static_cast<std::size_t>(j)] / sum) * static_cast<float>(element(call.v.view(), {0, h, j, e}));
         }
         out.push_back(static_cast<double>(rounded(value)));
       }

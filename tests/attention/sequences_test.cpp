@@ -111,11 +111,11 @@ TEST_P(Sequences, PackedRowsHaveTheBitsOfTheirOwnCalls) {
     Strided lse = dense(DType::kF32, {batch.q_heads, q.shape[0]});
     const TensorView lse_view = lse.mutable_view();
     AttentionOptions options = batch.options;
-    options.lse = &lse_view;
+    options.lse = lse_view;
     options.cu_seqlens_q = q_starts.view();
     options.cu_seqlens_k = k_starts.view();
     for (const int threads : {1, 3}) {
-      options.num_threads = threads;
+      options.threads.num_threads = threads;
       Workspace workspace;
       workspace.reserve(attention_workspace_size(q.view(), k.view(), v.view(), out.mutable_view(), options));
       const std::size_t capacity = workspace.capacity();
@@ -126,7 +126,7 @@ TEST_P(Sequences, PackedRowsHaveTheBitsOfTheirOwnCalls) {
     }
     // The definition reads the same places.
     Strided exact = dense(DType::kF32, out.shape);
-    options.lse = nullptr;
+    options.lse = {};
     attention_reference(q.view(), k.view(), v.view(), exact.mutable_view(), options);
     const double tolerance = batch.type == DType::kF32 ? 1e-4 : batch.type == DType::kF16 ? 1e-2 : 6e-2;
     for (std::int64_t row = 0; row < q.shape[0]; ++row) {
@@ -179,11 +179,10 @@ TEST_P(Sequences, PagesHaveTheBitsOfPlainKeys) {
     };
     const Strided k = fill(&Call::k, batch.d);
     const Strided v = fill(&Call::v, batch.dv);
-    const Strided page_table = filled(seed % 2 == 0 ? DType::kI32 : DType::kI64, {batch.entries(), columns},
-                                      [&](const Index& at) {
-                                        return static_cast<double>(
-                                            table[static_cast<std::size_t>(at[0])][static_cast<std::size_t>(at[1])]);
-                                      });
+    const Strided page_table =
+        filled(seed % 2 == 0 ? DType::kI32 : DType::kI64, {batch.entries(), columns}, [&](const Index& at) {
+          return static_cast<double>(table[static_cast<std::size_t>(at[0])][static_cast<std::size_t>(at[1])]);
+        });
     const Strided key_lengths = integers(lengths);
     const Strided q_starts = batch.starts(false, DType::kI32);
     const Strided q = batch.packed(&Call::q, batch.q_heads, batch.d, q_starts);
@@ -191,11 +190,11 @@ TEST_P(Sequences, PagesHaveTheBitsOfPlainKeys) {
     Strided lse = dense(DType::kF32, {batch.q_heads, q.shape[0]});
     const TensorView lse_view = lse.mutable_view();
     AttentionOptions options = batch.options;
-    options.lse = &lse_view;
+    options.lse = lse_view;
     options.cu_seqlens_q = q_starts.view();
     options.page_table = page_table.view();
     options.mask.key_lengths = key_lengths.view();
-    options.num_threads = 2;
+    options.threads.num_threads = 2;
     attention(q.view(), k.view(), v.view(), out.mutable_view(), options);
     expect_same_rows(batch, out, lse, "seed " + std::to_string(seed) + ", pages of " + std::to_string(size));
   }
@@ -233,12 +232,12 @@ TEST(SequenceErrors, PackedSequences) {
               attention(q.view(), keys.view(), keys.view(), out.mutable_view(), {.cu_seqlens_q = table.view()});
             }),
             "attention: cu_seqlens_q is I32 [2,3], expected I32 or I64 [B+1]");
-  EXPECT_TRUE(contains(error({0, 2, 6}, {0, 4, 9}, causal()), "causal with 2 queries and 4 keys in entry 0"));
+  EXPECT_TRUE(contains(error({0, 2, 6}, {0, 4, 9}, mask::causal()), "causal with 2 queries and 4 keys in entry 0"));
   const Strided bias_tensor = dense(DType::kF32, {1});
-  EXPECT_EQ(error({0, 2, 6}, {0, 4, 9}, bias(bias_tensor.view())),
+  EXPECT_EQ(error({0, 2, 6}, {0, 4, 9}, mask::bias(bias_tensor.view())),
             "attention: bias with cu_seqlens: packed sequences have no one Tq and Tk");
   const Strided lengths = integers({1, 1});
-  EXPECT_EQ(error({0, 2, 6}, {0, 4, 9}, key_lengths(lengths.view())),
+  EXPECT_EQ(error({0, 2, 6}, {0, 4, 9}, mask::key_lengths(lengths.view())),
             "attention: key_lengths with cu_seqlens_k, which gives the lengths");
 }
 
@@ -293,7 +292,8 @@ TEST(SequenceErrors, PagesAndScales) {
   const Strided one = filled(DType::kF32, {1, 1, 1}, [](const Index&) { return 1.0; });
   Strided wide_out = dense(DType::kF32, {1, 1, 1, 131073});
   EXPECT_TRUE(contains(error_of([&] {
-                         AttentionOptions options{.k_scales = one.view(), .v_scales = one.view(), .int8_products = true};
+                         AttentionOptions options{
+                             .k_scales = one.view(), .v_scales = one.view(), .int8_products = true};
                          attention(wide_q.view(), wide_k.view(), wide_k.view(), wide_out.mutable_view(), options);
                        }),
                        "attention: int8_products takes head sizes up to 131072 (q F32 [1,1,1,131073]"));

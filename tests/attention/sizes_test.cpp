@@ -33,9 +33,9 @@ TEST_P(CallSizes, KeysThatNoMemoryHolds) {
         const ConstTensorView v(call.v.view().data(), type, {1, 1, tk, 5}, {0, 0, 0, 1});
         for (const int threads : {1, 4}) {
           AttentionOptions options;
-          options.mask = key_lengths(length.view());
-          options.lse = &lse;
-          options.num_threads = threads;
+          options.mask = mask::key_lengths(length.view());
+          options.lse = lse;
+          options.threads.num_threads = threads;
           attention(call.q.view(), k, v, many.out.mutable_view(), options);
           EXPECT_TRUE(same_bits(call, many)) << name_of(type) << ", " << rows << " rows, " << tk << " keys";
           explain(call.q.view(), k, v, many.out.mutable_view(), options);
@@ -50,14 +50,12 @@ TEST(CallSizeLimits, WiderAndLongerThanProductsCanCount) {
   const auto view = [&](Dims shape) { return ConstTensorView(some.view().data(), DType::kF32, shape, {0, 0, 0, 0}); };
   constexpr std::int64_t kWide = (std::int64_t{1} << 32) + 1, kLong = (std::int64_t{1} << 60) + 1;
   const TensorView one(some.view().data(), DType::kF32, {1, 1, 1, 1}), none(nullptr, DType::kF32, {1, 1, kLong, 0});
-  EXPECT_TRUE(contains(error_of([&] {
-                         attention(view({1, 1, 1, kWide}), view({1, 1, 1, kWide}), view({1, 1, 1, 1}), one);
-                       }),
-                       "head size D is more than 2^32"));
-  EXPECT_TRUE(contains(error_of([&] {
-                         attention(view({1, 1, 1, 1}), view({1, 1, 1, 1}), view({1, 1, 1, kWide}), one);
-                       }),
-                       "head size Dv is more than 2^32"));
+  EXPECT_TRUE(
+      contains(error_of([&] { attention(view({1, 1, 1, kWide}), view({1, 1, 1, kWide}), view({1, 1, 1, 1}), one); }),
+               "head size D is more than 2^32"));
+  EXPECT_TRUE(
+      contains(error_of([&] { attention(view({1, 1, 1, 1}), view({1, 1, 1, 1}), view({1, 1, 1, kWide}), one); }),
+               "head size Dv is more than 2^32"));
   const ConstTensorView nothing(nullptr, DType::kF32, {1, 1, 1, 0});
   EXPECT_TRUE(contains(error_of([&] { attention(view({1, 1, kLong, 1}), view({1, 1, 1, 1}), nothing, none); }),
                        "more than 2^60 queries"));
@@ -87,10 +85,10 @@ TEST_P(CallSizes, StridesOfOne) {
     Call other = call;
     const TensorView lse = view(other.lse.mutable_view()), out = view(other.out.mutable_view());
     AttentionOptions options;
-    options.mask = key_lengths(view(length.view())) | manyheads::allowed(view(allowed.view())) |
-                   manyheads::bias(view(bias.view())) | alibi(view(slopes.view())) |
-                   documents(view(id.view()), view(ids.view())) | offsets(view(length.view()));
-    options.lse = &lse;
+    options.mask = mask::key_lengths(view(length.view())) | manyheads::mask::allowed(view(allowed.view())) |
+                   manyheads::mask::bias(view(bias.view())) | mask::alibi(view(slopes.view())) |
+                   mask::documents(view(id.view()), view(ids.view())) | mask::offsets(view(length.view()));
+    options.lse = lse;
     attention(view(call.q.view()), view(call.k.view()), view(call.v.view()), out, options);
     EXPECT_TRUE(same_bits(call, other)) << wild;
     Exact weights(DType::kF32, {1, 1, 1, 70}), plain(DType::kF32, {1, 1, 1, 70});
@@ -107,7 +105,7 @@ TEST_P(CallSizes, StridesOfOne) {
     cache.append(sequence, k, v);
     const KVCache::Sequence sequences[] = {sequence};
     AttentionOptions over;
-    over.lse = &lse;
+    over.lse = lse;
     attention(view(call.q.view()), cache, sequences, out, over);
     EXPECT_TRUE(same_bits(call, other)) << wild;
   }

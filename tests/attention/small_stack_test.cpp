@@ -48,8 +48,9 @@ TEST_P(SmallStack, Attention) {
       Call call({.q_heads = 4, .kv_heads = 2, .tq = tq, .tk = 1300, .d = 64, .dv = 64}, type);
       const Strided bias = filled(type, {1, 1, tq, 1300}, [](const Index& at) { return at[3] % 7 == 0 ? -kInf : 0.5; });
       const Strided slopes = filled(DType::kF32, {4}, [](const Index&) { return 0.01; });
-      call.options.mask = causal(Alignment::kBottomRight) | manyheads::bias(bias.view()) | alibi(slopes.view());
-      call.options.num_threads = 1;
+      call.options.mask =
+          mask::causal(Alignment::kBottomRight) | manyheads::mask::bias(bias.view()) | mask::alibi(slopes.view());
+      call.options.threads.num_threads = 1;
       Call small = call;
       call.run();
       on_a_small_stack([&] { small.run(); });
@@ -77,7 +78,7 @@ TEST_P(SmallStack, DecodingFromACacheOfI8) {
       Call call = source;
       AttentionOptions options;
       options.int8_products = products;
-      options.num_threads = 1;
+      options.threads.num_threads = 1;
       attention(call.q.view(), cache, sequences, call.out.mutable_view(), options);
     });
   }
@@ -85,21 +86,26 @@ TEST_P(SmallStack, DecodingFromACacheOfI8) {
 
 TEST_P(SmallStack, ProjectionsAndTheLayer) {
   for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
-    const Strided weight = filled(type, {70, 300}, [](const Index& at) { return static_cast<double>((at[0] + at[1]) % 9); });
+    const Strided weight =
+        filled(type, {70, 300}, [](const Index& at) { return static_cast<double>((at[0] + at[1]) % 9); });
     const layer::Linear linear(weight.view(), {}, type == DType::kBF16 ? DType::kBF16 : DType::kF32);
     const std::vector<float> x(100 * 300, 0.25f);
     std::vector<float> y(100 * 70), small(y);
-    linear.run(x.data(), 100, 300, y.data(), 70, layer::Activation::kGelu, 1);
-    on_a_small_stack([&] { linear.run(x.data(), 100, 300, small.data(), 70, layer::Activation::kGelu, 1); });
+    linear.run(x.data(), 100, 300, y.data(), 70, layer::Activation::kGelu, {.num_threads = 1});
+    on_a_small_stack(
+        [&] { linear.run(x.data(), 100, 300, small.data(), 70, layer::Activation::kGelu, {.num_threads = 1}); });
     EXPECT_EQ(std::memcmp(y.data(), small.data(), y.size() * sizeof(float)), 0) << name_of(type);
 
     const MultiHeadAttention layer({.d_model = 96, .num_heads = 4, .add_bias_kv = true, .dtype = type});
-    const Strided in = filled(type, {2, 60, 96}, [](const Index& at) { return 0.1 * static_cast<double>((at[1] + at[2]) % 5); });
+    const Strided in =
+        filled(type, {2, 60, 96}, [](const Index& at) { return 0.1 * static_cast<double>((at[1] + at[2]) % 5); });
     Strided out = dense(type, {2, 60, 96}), again = out, weights = dense(DType::kF32, {2, 4, 60, 61});
     const TensorView view = weights.mutable_view();
-    layer.forward(in.view(), out.mutable_view(), {.mask = causal(), .weights = &view, .num_threads = 1});
+    layer.forward(in.view(), out.mutable_view(),
+                  {.mask = mask::causal(), .weights = view, .threads = {.num_threads = 1}});
     on_a_small_stack([&] {
-      layer.forward(in.view(), again.mutable_view(), {.mask = causal(), .weights = &view, .num_threads = 1});
+      layer.forward(in.view(), again.mutable_view(),
+                    {.mask = mask::causal(), .weights = view, .threads = {.num_threads = 1}});
     });
     EXPECT_EQ(out.memory, again.memory) << name_of(type);
   }

@@ -92,7 +92,7 @@ TEST_P(Weights, RowsSumToOneWhateverTheLse) {
     });
     const Strided added = filled(DType::kF32, {1}, [&](const Index&) { return -size * 10; });
     for (const bool shifted : {false, true}) {
-      call.options.mask = shifted ? bias(added.view()) : Mask{};
+      call.options.mask = shifted ? mask::bias(added.view()) : Mask{};
       const Strided weights = weights_of(call);
       for (std::int64_t i = 0; i < 40; ++i) {
         double sum = 0;
@@ -111,7 +111,8 @@ TEST_P(Weights, AreThoseOfTheKeysWhateverTheLseHolds) {
       call.options.sinks = logits.view();
       const Strided own = weights_of(call);
       Strided weights = own;
-      for (const double lse : {0.0, 20.0, 40.0, 70.0, -70.0, 1000.0, -1000.0, 1e5, -1e5, 3e38, -3e38, kInf, -kInf, kNaN}) {
+      for (const double lse :
+           {0.0, 20.0, 40.0, 70.0, -70.0, 1000.0, -1000.0, 1e5, -1e5, 3e38, -3e38, kInf, -kInf, kNaN}) {
         const Strided foreign = filled(DType::kF32, {1, 2, tq}, [&](const Index&) { return lse; });
         weights.fill([](const Index&) { return 777.0; });
         attention_weights(call.q.view(), call.k.view(), foreign.view(), weights.mutable_view(), call.options);
@@ -155,7 +156,7 @@ TEST_P(Weights, WithASinkRowsSumToTheKeysShare) {
 TEST_P(Weights, ForbiddenRowsAndKeysAreZero) {
   Call call({.tq = 6, .tk = 80, .d = 8, .dv = 2});
   const Strided mask = filled(DType::kBool, {6, 80}, [](const Index& at) { return at[0] != 2 && at[1] % 3 != 0; });
-  call.options.mask = allowed(mask.view());
+  call.options.mask = mask::allowed(mask.view());
   call.k.fill([&](const Index& at) { return at[2] % 3 == 0 ? kNaN : 0.5; });
   for (const bool sinks : {false, true}) {
     const Strided logits = filled(DType::kF32, {1}, [](const Index&) { return 1.0; });
@@ -187,7 +188,7 @@ TEST_P(Weights, AnyLayoutOfTheWeights) {
 TEST_P(Weights, AgreeWithTheOutput) {
   // out = weights V: the two paths tell one story.
   Call call({.q_heads = 2, .kv_heads = 1, .tq = 50, .tk = 600, .d = 32, .dv = 8});
-  call.options.mask = causal(Alignment::kBottomRight);
+  call.options.mask = mask::causal(Alignment::kBottomRight);
   const Strided weights = weights_of(call);
   for (std::int64_t i = 0; i < 50; ++i) {
     double value = 0;

@@ -91,7 +91,7 @@ TEST(Parallel, AttentionFromManyThreadsAtOnceIsRight) {
   std::vector<std::thread> callers;
   for (Call& call : calls) {
     callers.emplace_back([&call] {
-      call.options.num_threads = 4;
+      call.options.threads.num_threads = 4;
       for (int round = 0; round < 3; ++round) call.run();
     });
   }
@@ -122,6 +122,7 @@ TEST(Parallel, AForkedChildHasAPoolOfItsOwn) {
 // An executor that gets fewer threads than workers asked for, one after the other.
 class OneThread : public Executor {
  public:
+  int concurrency() const noexcept override { return 64; }
   void run(std::int64_t count, Task task, void* context) override {
     counts.push_back(count);
     for (std::int64_t i = 0; i < count; ++i) task(context, i);
@@ -182,8 +183,8 @@ struct Way {
   int rounding;
   bool flush;
 };
-constexpr Way kWays[] = {{FE_TONEAREST, false}, {FE_TONEAREST, true}, {FE_UPWARD, false}, {FE_TOWARDZERO, true},
-                         {FE_TONEAREST, false}};
+constexpr Way kWays[] = {
+    {FE_TONEAREST, false}, {FE_TONEAREST, true}, {FE_UPWARD, false}, {FE_TOWARDZERO, true}, {FE_TONEAREST, false}};
 
 // What the thread it runs on does with a third and with a denormal.
 std::pair<float, float> ways_of_this_thread() {
@@ -229,6 +230,7 @@ TEST(Parallel, PiecesRoundAndFlushAsTheirCallerDoes) {
 // Threads of the caller's own, which come out as they went in.
 class OwnThreads : public Executor {
  public:
+  int concurrency() const noexcept override { return 64; }
   void run(std::int64_t count, Task task, void* context) override {
     std::vector<std::thread> threads;
     for (std::int64_t i = 0; i < count; ++i) {
@@ -261,11 +263,12 @@ TEST_P(CallersArithmetic, TheBitsOfAttentionDoNotDependOnThreads) {
   for (const std::int64_t tq : {1, 70}) {
     Call alone({.q_heads = 4, .kv_heads = 2, .tq = tq, .tk = 2100, .d = 32, .dv = 32});
     for (Strided* tensor : {&alone.k, &alone.v}) {
-      tensor->fill([&, tensor](const Index& at) { return element(tensor->view(), {at[0], at[1], at[2], at[3]}) * 1e-39; });
+      tensor->fill(
+          [&, tensor](const Index& at) { return element(tensor->view(), {at[0], at[1], at[2], at[3]}) * 1e-39; });
     }
     Call many = alone;
-    alone.options.num_threads = 1;
-    many.options.num_threads = 4;
+    alone.options.threads.num_threads = 1;
+    many.options.threads.num_threads = 4;
     std::vector<Call> results;
     for (const Way& way : kWays) {
       const Arithmetic here(way.rounding, way.flush);
@@ -354,7 +357,7 @@ TEST_F(ThreadCount, VariablesGoFirst) {
   EXPECT_EQ(default_num_threads(), 5);
 }
 
-const std::vector<std::string> kNoCounts = {"0",   "-3",  "two",  "3x",   "1.5", " ",   "1e3",
+const std::vector<std::string> kNoCounts = {"0",  "-3", "two", "3x",  "1.5", " ",   "1e3",
                                             "2,", ",2", "2,0", "2,x", "2 3", "0x2", "99999999999999999999"};
 
 TEST_F(ThreadCount, BlanksAndListsAreReadAsOpenMpReadsThem) {
@@ -375,7 +378,7 @@ TEST_F(ThreadCount, ABadVariableOfOursIsAnErrorThatNamesIt) {
     EXPECT_TRUE(contains(error, "MANYHEADS_NUM_THREADS=" + text)) << error;
     Call call({.q_heads = 4, .kv_heads = 4, .tq = 200, .tk = 200, .d = 32, .dv = 32});
     EXPECT_TRUE(contains(error_of([&] { call.run(); }), "MANYHEADS_NUM_THREADS"));
-    call.options.num_threads = 2;  // a count that is said needs no variable
+    call.options.threads.num_threads = 2;  // a count that is said needs no variable
     EXPECT_EQ(error_of([&] { call.run(); }), "no error");
   }
 }
@@ -395,10 +398,11 @@ TEST_F(ThreadCount, ABadVariableOfOpenMpsIsPassedOver) {
 }
 
 TEST_F(ThreadCount, WorkersAreNoMoreThanPieces) {
-  EXPECT_EQ(base::worker_count(3, 8), 3);
-  EXPECT_EQ(base::worker_count(100, 8), 8);
-  EXPECT_EQ(base::worker_count(0, 8), 1);
-  EXPECT_EQ(base::worker_count(std::int64_t{1} << 40, 1 << 30), base::worker_count(std::int64_t{1} << 40, 1 << 20));
+  EXPECT_EQ(base::worker_count(3, {.num_threads = 8}), 3);
+  EXPECT_EQ(base::worker_count(100, {.num_threads = 8}), 8);
+  EXPECT_EQ(base::worker_count(0, {.num_threads = 8}), 1);
+  EXPECT_EQ(base::worker_count(std::int64_t{1} << 40, {.num_threads = 1 << 30}),
+            base::worker_count(std::int64_t{1} << 40, {.num_threads = 1 << 20}));
 }
 
 TEST(Workspaces, KeepTheLargestBlock) {

@@ -5,6 +5,7 @@
 #include <limits>
 #include <manyheads/error.hpp>
 #include <manyheads/tensor.hpp>
+#include <manyheads/version.hpp>
 #include <string>
 #include <vector>
 
@@ -148,6 +149,30 @@ TEST(Tensors, TypesHaveASizeAndAName) {
     EXPECT_EQ(size_of(row.type), row.size);
     EXPECT_STREQ(name_of(row.type), row.name);
   }
+}
+
+TEST(Tensors, ElementsAreOfTheTensorsOwnType) {
+  Tensor tensor(DType::kBF16, {2, 3});
+  EXPECT_EQ(tensor.as<bfloat16>()[5].bits, 0);
+  EXPECT_EQ(error_of([&] { tensor.as<float>(); }), "Tensor::as: the tensor is BF16 [2,3], not F32");
+  const Tensor& read_only = tensor;
+  EXPECT_EQ(error_of([&] { read_only.as<std::int64_t>(); }), "Tensor::as: the tensor is BF16 [2,3], not I64");
+}
+
+TEST(Tensors, RowsOfTokensAsAttentionTakesThem) {
+  Tensor tensor(DType::kF32, {2, 5, 3, 4});  // [B,T,H,D]
+  const TensorView heads = from_bthd(tensor.view());
+  EXPECT_EQ(heads.shape(), (Dims{2, 3, 5, 4}));
+  EXPECT_EQ(heads.strides(), (Dims{60, 4, 12, 1}));
+  EXPECT_EQ(heads.data(), tensor.view().data());
+  EXPECT_EQ(from_bthd(tensor.cview()).strides(), heads.strides());
+  EXPECT_EQ(error_of([&] { from_bthd(ConstTensorView(tensor.as<float>(), {2, 3})); }),
+            "from_bthd: the tensor is [2,3], expected [B,T,H,D]");
+}
+
+TEST(Version, IsThatOfTheHeaders) {
+  EXPECT_EQ(version(), std::to_string(MANYHEADS_VERSION_MAJOR) + "." + std::to_string(MANYHEADS_VERSION_MINOR) + "." +
+                           std::to_string(MANYHEADS_VERSION_PATCH));
 }
 
 TEST(Checked, ReportsOverflow) {

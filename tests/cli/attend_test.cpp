@@ -42,7 +42,7 @@ class CliAttend : public Folder {
     Tensor lse(DType::kF32, {q.size(0), q.size(1), q.size(2)});
     Tensor weights(DType::kF32, {q.size(0), q.size(1), q.size(2), k.size(2)});
     const TensorView lse_view = lse.view();
-    options.lse = &lse_view;
+    options.lse = lse_view;
     attention_reference(q.cview(), k.cview(), v.cview(), out.view(), options, weights.view());
     // Weights may be rounded to BF16 beside values of it, whatever the type of out.
     const bool rounded = q.dtype() == DType::kBF16 || got.at("out").dtype() != DType::kF32;
@@ -76,7 +76,7 @@ TEST_F(CliAttend, PackedSequencesAndPages) {
   EXPECT_EQ(got.at("lse").shape(), (Dims{4, 5}));
 
   Tensor out(DType::kF32, {5, 4, 8});
-  AttentionOptions options{.mask = causal(Alignment::kBottomRight)};
+  AttentionOptions options{.mask = mask::causal(Alignment::kBottomRight)};
   options.cu_seqlens_q = in.at("cu_seqlens_q").cview();
   options.cu_seqlens_k = in.at("cu_seqlens_k").cview();
   attention_reference(in.at("q").cview(), in.at("k").cview(), in.at("v").cview(), out.view(), options);
@@ -152,31 +152,32 @@ TEST_F(CliAttend, HalfTypesAndTheTypeOfOut) {
 }
 
 TEST_F(CliAttend, CausalNamesItsCorner) {
-  expect_definition(qkv(), {"--causal", "top-left", "--weights"}, {.mask = causal(Alignment::kTopLeft)});
-  expect_definition(qkv(), {"--causal", "bottom-right", "--weights"}, {.mask = causal(Alignment::kBottomRight)});
+  expect_definition(qkv(), {"--causal", "top-left", "--weights"}, {.mask = mask::causal(Alignment::kTopLeft)});
+  expect_definition(qkv(), {"--causal", "bottom-right", "--weights"}, {.mask = mask::causal(Alignment::kBottomRight)});
 }
 
 TEST_F(CliAttend, WindowCountsFromTheDiagonalOfCausal) {
-  expect_definition(qkv(), {"--window", "2,1"}, {.mask = window(2, 1, Alignment::kTopLeft)});
-  expect_definition(qkv(), {"--window", "-1,1"}, {.mask = window(-1, 1, Alignment::kTopLeft)});
+  expect_definition(qkv(), {"--window", "2,1"}, {.mask = mask::window(2, 1, Alignment::kTopLeft)});
+  expect_definition(qkv(), {"--window", "-1,1"}, {.mask = mask::window(-1, 1, Alignment::kTopLeft)});
   expect_definition(qkv(), {"--window", "-1,-1"}, {});
   expect_definition(qkv(), {"--window=0,0", "--causal", "bottom-right"},
-                    {.mask = causal(Alignment::kBottomRight) | window(0, 0, Alignment::kBottomRight)});
+                    {.mask = mask::causal(Alignment::kBottomRight) | mask::window(0, 0, Alignment::kBottomRight)});
 }
 
 TEST_F(CliAttend, AlignNamesTheCornerWithoutCausal) {
   for (const auto& [corner, alignment] :
        {std::pair{"top-left", Alignment::kTopLeft}, {"bottom-right", Alignment::kBottomRight}}) {
-    expect_definition(qkv(), {"--window", "2,1", "--align", corner, "--weights"}, {.mask = window(2, 1, alignment)});
+    expect_definition(qkv(), {"--window", "2,1", "--align", corner, "--weights"},
+                      {.mask = mask::window(2, 1, alignment)});
     StateDict in = qkv();
     in["alibi_slopes"] = normal(DType::kF32, {4}, random_);
     expect_definition(in, {"--align", corner, "--weights"},
-                      {.mask = alibi(in["alibi_slopes"].cview()) | align(alignment)});
+                      {.mask = mask::alibi(in["alibi_slopes"].cview()) | mask::align(alignment)});
     in["key_lengths"] = uniform<std::int32_t>({2}, 6, 8, random_);
     expect_definition(in, {"--align", corner, "--window", "1,0", "--weights"},
-                      {.mask = alibi(in["alibi_slopes"].cview()) | key_lengths(in["key_lengths"].cview()) |
-                               window(1, 0, alignment)});
-    expect_definition(qkv(), {"--causal", corner, "--align", corner}, {.mask = causal(alignment)});
+                      {.mask = mask::alibi(in["alibi_slopes"].cview()) | mask::key_lengths(in["key_lengths"].cview()) |
+                               mask::window(1, 0, alignment)});
+    expect_definition(qkv(), {"--causal", corner, "--align", corner}, {.mask = mask::causal(alignment)});
   }
   const Result both = attend(qkv(), {"--causal", "top-left", "--align", "bottom-right"});
   EXPECT_EQ(both.code, 2);
@@ -200,9 +201,10 @@ TEST_F(CliAttend, EveryTensorOfMasks) {
   in["alibi_slopes"] = normal(DType::kF32, {4}, random_);
   in["sinks"] = normal(DType::kF32, {4}, random_);
   AttentionOptions options;
-  options.mask = allowed(in["mask"].cview()) | bias(in["bias"].cview()) | key_lengths(in["key_lengths"].cview()) |
-                 offsets(in["offsets"].cview()) | documents(in["q_documents"].cview(), in["k_documents"].cview()) |
-                 alibi(in["alibi_slopes"].cview()) | causal(Alignment::kTopLeft);
+  options.mask = mask::allowed(in["mask"].cview()) | mask::bias(in["bias"].cview()) |
+                 mask::key_lengths(in["key_lengths"].cview()) | mask::offsets(in["offsets"].cview()) |
+                 mask::documents(in["q_documents"].cview(), in["k_documents"].cview()) |
+                 mask::alibi(in["alibi_slopes"].cview()) | mask::causal(Alignment::kTopLeft);
   options.sinks = in["sinks"].cview();
   expect_definition(in, {"--causal", "top-left", "--weights"}, options);
 }
@@ -218,7 +220,7 @@ TEST_F(CliAttend, RandomSubsetsOfMasks) {
     std::vector<std::string> arguments{"--weights"};
     const bool bottom = coin(), is_causal = coin();
     const Alignment alignment = is_causal && bottom ? Alignment::kBottomRight : Alignment::kTopLeft;
-    Mask mask = align(alignment);
+    Mask mask = mask::align(alignment);
     if (is_causal) {
       mask.causal = true;
       arguments.insert(arguments.end(), {"--causal", bottom ? "bottom-right" : "top-left"});
@@ -381,12 +383,9 @@ TEST_F(CliAttend, BadPathsAreOneLineAndNoFile) {
   save_safetensors(path("in"), qkv());
   std::ofstream(path("text")) << "not a tensor";
   const std::vector<std::array<std::string, 3>> cases = {
-      {path("none"), path("out"), "none"},
-      {path(""), path("out"), ""},
-      {path("text"), path("out"), "text"},
-      {path("in"), path("no/such/folder/out"), "no/such/folder"},
-      {path("in"), path("in/out"), "in/out"},
-      {path("in"), path(""), ""},
+      {path("none"), path("out"), "none"},        {path(""), path("out"), ""},
+      {path("text"), path("out"), "text"},        {path("in"), path("no/such/folder/out"), "no/such/folder"},
+      {path("in"), path("in/out"), "in/out"},     {path("in"), path(""), ""},
       {path("in"), "/dev/full", "No space left"},
   };
   for (const auto& [in, out, contains] : cases) {
@@ -406,8 +405,8 @@ TEST_F(CliAttend, InterruptLeavesNoFile) {
                                 {"k", normal(DType::kF32, shape, random_)},
                                 {"v", normal(DType::kF32, shape, random_)}});
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    const Result result = run({"attend", path("in"), "-o", path("out"), "--reference"},
-                              {.interrupt_after = 0.3, .interrupt = signal});
+    const Result result =
+        run({"attend", path("in"), "-o", path("out"), "--reference"}, {.interrupt_after = 0.3, .interrupt = signal});
     EXPECT_EQ(result.signal, signal);
     EXPECT_EQ(result.err, "");
     EXPECT_EQ(names(), std::vector<std::string>{"in"});

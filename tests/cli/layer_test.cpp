@@ -44,7 +44,7 @@ class CliLayer : public Folder {
     Tensor y(query.dtype(), query.shape());
     Tensor weights(DType::kF32, {query.size(0), made.config().num_heads, query.size(1), keys});
     const TensorView weights_view = weights.view();
-    options.weights = &weights_view;
+    options.weights = weights_view;
     made.forward(query.cview(), key.cview(), value.cview(), y.view(), options);
     const SafetensorsFile got = load_safetensors(path("out"));
     EXPECT_EQ(got.at("output").dtype(), query.dtype());
@@ -70,7 +70,7 @@ TEST_F(CliLayer, CausalIsTopLeft) {
   const StateDict in{{"query", normal(DType::kF32, {2, 3, 32}, random_)},
                      {"key", normal(DType::kF32, {2, 6, 32}, random_)}};
   MultiHeadAttentionOptions options;
-  options.mask = causal(Alignment::kTopLeft);
+  options.mask = mask::causal(Alignment::kTopLeft);
   expect_library(made, in, {"--heads", "4", "--causal"}, options, 6);
   EXPECT_EQ(number(load_safetensors(path("out")).at("weights"), 1), 0);  // query 0, key 1
   EXPECT_EQ(number(load_safetensors(path("out")).at("weights"), 0), 1);

@@ -3,11 +3,7 @@
 #include <cstdio>
 #include <vector>
 
-#include <manyheads/attention.hpp>
-#include <manyheads/cpu.hpp>
-#include <manyheads/error.hpp>
-#include <manyheads/multi_head_attention.hpp>
-#include <manyheads/safetensors.hpp>
+#include <manyheads/manyheads.hpp>
 
 int main() {
   using namespace manyheads;
@@ -16,7 +12,7 @@ int main() {
   const Dims shape{1, 1, 8, 64};
   const TensorView lse(lse_data.data(), {1, 1, 8});
   attention({q.data(), shape}, {q.data(), shape}, {v.data(), shape}, TensorView(out.data(), shape),
-            {.mask = causal(), .lse = &lse});
+            {.mask = mask::causal(), .lse = lse});
   // Equal scores under a causal mask: row i is the mean of values 0 to i, and lse is log(i + 1).
   const bool attends = std::fabs(out[7 * 64] - 3.5f) < 1e-5f && std::fabs(lse_data[7] - std::log(8.0f)) < 1e-5f;
 

@@ -61,7 +61,7 @@ void attend(const Shape& s, AttentionOptions options = {}) {
   const Tensor k = numbers(s.type, {1, s.kv_heads, s.tk, s.d}, 2);
   const Tensor v = numbers(s.type, {1, s.kv_heads, s.tk, s.d}, 3);
   Tensor out(s.type, {1, s.q_heads, s.tq, s.d});
-  options.num_threads = 1;
+  options.threads.num_threads = 1;
   const auto call = [&] { attention(q.view(), k.view(), v.view(), out.view(), options); };
   call();
   manyheads_measured(call);
@@ -71,23 +71,24 @@ void masked(const Mask& mask) { attend({.tq = 160, .tk = 640}, {.mask = mask}); 
 
 void with_bool_mask() {
   const Tensor mask = numbers(DType::kBool, {160, 640}, 4);
-  masked(allowed(mask.view()));
+  masked(mask::allowed(mask.view()));
 }
 
 void with_bias() {
   const Tensor added = numbers(DType::kF32, {160, 640}, 4);
-  masked(bias(added.view()));
+  masked(mask::bias(added.view()));
 }
 
 void decode_cached(DType type, std::int64_t page_size, bool int8_products = false) {
   KVCache cache({.num_kv_heads = 2, .head_dim = 64, .dtype = type, .page_size = page_size});
   const KVCache::Sequence sequences[] = {cache.add()};
-  cache.append(sequences[0], numbers(DType::kF32, {2, 1500, 64}, 2).view(), numbers(DType::kF32, {2, 1500, 64}, 3).view());
+  cache.append(sequences[0], numbers(DType::kF32, {2, 1500, 64}, 2).view(),
+               numbers(DType::kF32, {2, 1500, 64}, 3).view());
   KVBatch batch;
   cache.gather(sequences, batch);
   AttentionOptions options;
   batch.apply(options);
-  options.num_threads = 1;
+  options.threads.num_threads = 1;
   options.int8_products = int8_products;
   const Tensor q = numbers(DType::kF32, {1, 8, 1, 64}, 1);
   Tensor out(DType::kF32, {1, 8, 1, 64});
@@ -102,7 +103,7 @@ void linear(std::int64_t rows, std::int64_t in, std::int64_t out_features) {
   const Tensor x = numbers(DType::kF32, {rows, in}, 3);
   Tensor y(DType::kF32, {rows, out_features});
   const auto call = [&] {
-    weights.run(x.as<float>(), rows, in, y.as<float>(), out_features, layer::Activation::kNone, 1);
+    weights.run(x.as<float>(), rows, in, y.as<float>(), out_features, layer::Activation::kNone, {.num_threads = 1});
   };
   call();
   manyheads_measured(call);
@@ -112,7 +113,7 @@ void layer_of_7_tokens() {
   const MultiHeadAttention layer({.d_model = 256, .num_heads = 4});
   const Tensor x = numbers(DType::kF32, {1, 7, 256}, 1);
   Tensor y(DType::kF32, {1, 7, 256});
-  const auto call = [&] { layer.forward(x.view(), y.view(), {.num_threads = 1}); };
+  const auto call = [&] { layer.forward(x.view(), y.view(), {.threads = {.num_threads = 1}}); };
   call();
   manyheads_measured(call);
 }
@@ -124,8 +125,8 @@ const std::vector<std::pair<std::string, std::function<void()>>>& cases() {
       {"prefill-f32-d128", [] { attend({.tq = 160, .tk = 640, .d = 128}); }},
       {"prefill-bf16-d64", [] { attend({.tq = 160, .tk = 640, .type = DType::kBF16}); }},
       {"prefill-f16-d64", [] { attend({.tq = 160, .tk = 640, .type = DType::kF16}); }},
-      {"prefill-causal", [] { masked(causal(Alignment::kBottomRight)); }},
-      {"prefill-window", [] { masked(causal(Alignment::kBottomRight) | window(100, 0)); }},
+      {"prefill-causal", [] { masked(mask::causal(Alignment::kBottomRight)); }},
+      {"prefill-window", [] { masked(mask::causal(Alignment::kBottomRight) | mask::window(100, 0)); }},
       {"prefill-bool-mask", with_bool_mask},
       {"prefill-bias", with_bias},
       {"prefill-7-queries", [] { attend({.q_heads = 4, .kv_heads = 4, .tq = 7, .tk = 600}); }},

@@ -365,18 +365,12 @@ TEST(Safetensors, RefusesWhatItCannotWrite) {
   const TemporaryFolder folder;
   const fs::path path = folder.path() / "a";
   const Tensor one = tensor_of<float>({1}, {1});
-  EXPECT_NE(error_of([&] {
-              save_safetensors(path, {{"a", Tensor()}});
-            }).find("\"a\" is not defined"),
+  EXPECT_NE(error_of([&] { save_safetensors(path, {{"a", Tensor()}}); }).find("\"a\" is not defined"),
             std::string::npos);
-  EXPECT_NE(error_of([&] {
-              save_safetensors(path, {{"__metadata__", one}});
-            }).find("cannot be called"),
+  EXPECT_NE(error_of([&] { save_safetensors(path, {{"__metadata__", one}}); }).find("cannot be called"),
             std::string::npos);
   EXPECT_NE(error_of([&] { save_safetensors(path, {{"\xff", one}}); }).find("not UTF-8"), std::string::npos);
-  EXPECT_NE(error_of([&] {
-              save_safetensors(path, {{"a", one}}, {{"k", "\xff"}});
-            }).find("not UTF-8"),
+  EXPECT_NE(error_of([&] { save_safetensors(path, {{"a", one}}, {{"k", "\xff"}}); }).find("not UTF-8"),
             std::string::npos);
   EXPECT_TRUE(fs::is_empty(folder.path()));
 }

@@ -1,4 +1,5 @@
 #include "kernels/dispatch.hpp"
+#include "kernels/isa/processor.hpp"
 
 #include <gtest/gtest.h>
 
@@ -94,16 +95,16 @@ TEST_F(Dispatch, AnEmptyVariableIsNone) {
 
 TEST_F(Dispatch, TablesAreWhole) {
   for (const kernels::KernelTable& table : kernels::available_tables()) {
-    for (const DType type : {DType::kF32, DType::kBF16}) {
-      kernels::AttentionCall call;
-      call.type = call.kv_type = type;
-      EXPECT_GT(table.tile_queries(call), 0);
-      EXPECT_LE(table.tile_queries(call), 64);
+    for (const kernels::AttentionKernels* kernels : {&table.f32, &table.bf16, &table.bf16_int8, &table.int8}) {
+      EXPECT_GT(kernels->query_block_rows, 0) << table.name;
+      EXPECT_LE(kernels->query_block_rows, 64) << table.name;
+      EXPECT_TRUE(kernels->workspace_floats && kernels->forward && kernels->row_state_floats && kernels->combine &&
+                  kernels->packed_kv_floats && kernels->pack_kv && kernels->on_packed_kv)
+          << table.name;
     }
-    EXPECT_GT(table.panel, 0);
-    EXPECT_GT(table.linear_rows, 0);
-    EXPECT_TRUE(table.scratch_floats && table.forward && table.node_floats && table.merge && table.weights && table.linear && table.layer_norm &&
-                table.fma_work && table.read_work)
+    EXPECT_GT(table.linear.panel, 0);
+    EXPECT_GT(table.linear.block_rows, 0);
+    EXPECT_TRUE(table.probs && table.linear.linear && table.layer_norm && table.probes.fma && table.probes.read)
         << table.name;
   }
 }
@@ -111,17 +112,17 @@ TEST_F(Dispatch, TablesAreWhole) {
 TEST_F(Dispatch, TheUnitsOfWorkCountWhatTheyDo) {
   for (const kernels::KernelTable& table : kernels::available_tables()) {
     float value = 0.5f;
-    const double once = table.fma_work(1000, &value);
+    const double once = table.probes.fma(1000, &value);
     EXPECT_GT(once, 0);
-    EXPECT_DOUBLE_EQ(table.fma_work(2000, &value), 2 * once);
+    EXPECT_DOUBLE_EQ(table.probes.fma(2000, &value), 2 * once);
     std::vector<float> data(4096, 1.0f);
     for (const int multiplies : {0, 8, 32}) {
-      EXPECT_EQ(table.read_work(data.data(), 4096, multiplies, data.data()), 4096.0f) << table.name;
+      EXPECT_EQ(table.probes.read(data.data(), 4096, multiplies, data.data()), 4096.0f) << table.name;
     }
   }
-  if (kernels::bf16_dot_work() != nullptr) {
+  if (kernels::bf16_dot_probe() != nullptr) {
     float value = 0.5f;
-    EXPECT_GT(kernels::bf16_dot_work()(1000, &value), 0);
+    EXPECT_GT(kernels::bf16_dot_probe()(1000, &value), 0);
   }
 }
 

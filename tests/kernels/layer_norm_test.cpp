@@ -56,7 +56,7 @@ struct Rows {
     return worst;
   }
 
-  kernels::LayerNormCall call;
+  kernels::NormParams call;
   std::vector<float> x, residual, gamma, beta, y;
 };
 

@@ -18,7 +18,7 @@
 // After it, so that the functions are read for each target.
 #include "hwy/highway.h"
 #include "kernels/algorithm/math-inl.hpp"
-#include "kernels/algorithm/weigh-inl.hpp"
+#include "kernels/isa/mma_bf16-inl.hpp"
 
 #ifndef MANYHEADS_MATH_TEST_ONCE
 #define MANYHEADS_MATH_TEST_ONCE
@@ -67,18 +67,18 @@ float ApplyFunction(Function function, float x) {
 }
 
 // As the kernels do it: scores far from 0 come nearer first.
-template <class Unit>
+template <class Mma>
 float WeighWith(float score, float factor, float maximum) {
   const DF d;
   const VF x = hn::Set(d, score);
-  const Weigher<Unit> weigh(hn::Set(d, maximum), hn::Set(d, factor));
+  const ExpMinusMax<Mma> weigh(hn::Set(d, maximum), hn::Set(d, factor));
   return hn::GetLane(weigh(weigh.far() ? weigh.Nearer(x) : x));
 }
-float Weigh(float score, float maximum) { return WeighWith<Floats>(score, 1, maximum); }
+float Weigh(float score, float maximum) { return WeighWith<MmaF32>(score, 1, maximum); }
 
 [[maybe_unused]] const RegisterFunctions kRegisterFunctions{{HWY_TARGET, HWY_NATIVE_FMA != 0, ApplyFunction, Weigh,
 #if HWY_TARGET == HWY_AVX3
-                                                             WeighWith<Pairs>
+                                                             WeighWith<MmaBf16>
 #else
                                                              nullptr
 #endif

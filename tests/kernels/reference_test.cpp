@@ -17,7 +17,7 @@ TEST(Reference, RandomCallsAreExactToTheRounding) {
     Strided weights = dense(DType::kF32, {c.batch, c.q_heads, c.tq, c.tk});
     const TensorView lse = c.lse.mutable_view();
     const Oracle oracle = evaluate(c.q.view(), c.k.view(), c.v.view(), c.options);
-    c.options.lse = &lse;
+    c.options.lse = lse;
     attention_reference(c.q.view(), c.k.view(), c.v.view(), c.out.mutable_view(), c.options, weights.mutable_view());
     std::int64_t bad = 0;
     const auto check = [&](double got, double want, double unit, double floor) {
@@ -69,8 +69,8 @@ TEST(Reference, ForbiddenRowsNaNAndEmptyCalls) {
   Call call({.tq = 4, .tk = 6, .d = 3, .dv = 2});
   const Strided mask = filled(DType::kBool, {4, 6}, [](const Index& at) { return at[0] != 1 && at[1] != 5; });
   const TensorView lse = call.lse.mutable_view();
-  call.options.lse = &lse;
-  call.options.mask = allowed(mask.view());
+  call.options.lse = lse;
+  call.options.mask = mask::allowed(mask.view());
   call.k.set(5 * 3, kNaN);
   call.v.set(5 * 2, kInf);
   call.q.set(2 * 3, kNaN);
@@ -87,7 +87,7 @@ TEST(Reference, ForbiddenRowsNaNAndEmptyCalls) {
 
 TEST(Reference, AgreesWithTheFusedPath) {
   Call call({.batch = 2, .q_heads = 4, .kv_heads = 2, .tq = 20, .tk = 130, .d = 16, .dv = 8});
-  call.options.mask = causal(Alignment::kBottomRight);
+  call.options.mask = mask::causal(Alignment::kBottomRight);
   call.run();
   Strided out = dense(DType::kF32, call.out.shape);
   attention_reference(call.q.view(), call.k.view(), call.v.view(), out.mutable_view(), call.options);

@@ -106,7 +106,7 @@ Golden read_golden(const fs::path& path) {
   g.weights = file.at("weights");
   start_masks(g.c);
   if (json["causal"]) {
-    g.options.mask = causal(Alignment::kTopLeft);
+    g.options.mask = mask::causal(Alignment::kTopLeft);
     add_causal(g.c);
   }
   if (file.tensors.contains("key_padding_mask")) {
@@ -132,7 +132,7 @@ Outcome run(const MultiHeadAttention& layer, const LayerCase& c, MultiHeadAttent
   Outcome o{Tensor(out_type, c.query.shape()),
             Tensor(DType::kF32, {c.query.size(0), c.config.num_heads, c.query.size(1), c.key.size(1) + added})};
   const TensorView weights = o.weights.view();
-  options.weights = &weights;
+  options.weights = weights;
   if (self) {
     layer.forward(c.query.cview(), o.output.view(), options);
   } else {
@@ -257,7 +257,7 @@ TEST(MultiHeadAttentionSweep, MasksComposeLikeTheDefinition) {
     const std::int64_t one_or_heads = pick(0, 1) == 0 ? 1 : heads;
     if (pick(0, 2) == 0) {
       allowed_mask = make_mask({one_or_heads, queries, keys}, true);
-      options.mask = options.mask | allowed(allowed_mask.cview());
+      options.mask = options.mask | mask::allowed(allowed_mask.cview());
       each([&](auto, auto h, auto i, auto j) {
         const std::int64_t head = one_or_heads == 1 ? 0 : h;
         return allowed_mask.as<bool>()[(head * queries + i) * keys + j] ? 0 : -kInfinity;
@@ -265,28 +265,28 @@ TEST(MultiHeadAttentionSweep, MasksComposeLikeTheDefinition) {
     }
     if (pick(0, 2) == 0) {
       bias_mask = make_mask({one_or_heads, queries, 1}, false);
-      options.mask = options.mask | bias(bias_mask.cview());
+      options.mask = options.mask | mask::bias(bias_mask.cview());
       each(
           [&](auto, auto h, auto i, auto) { return bias_mask.as<float>()[(one_or_heads == 1 ? 0 : h) * queries + i]; });
     }
     std::vector<std::int64_t> length(static_cast<std::size_t>(batch), keys);
     if (pick(0, 2) == 0) {
       for (std::int64_t& n : length) n = pick(0, keys);
-      options.mask = options.mask | key_lengths(ConstTensorView(length.data(), {batch}));
+      options.mask = options.mask | mask::key_lengths(ConstTensorView(length.data(), {batch}));
       each([&](auto b, auto, auto, auto j) { return j < length[static_cast<std::size_t>(b)] ? 0 : -kInfinity; });
     }
     const bool bottom = pick(0, 1) == 0;
-    options.mask = options.mask | align(bottom ? Alignment::kBottomRight : Alignment::kTopLeft);
+    options.mask = options.mask | mask::align(bottom ? Alignment::kBottomRight : Alignment::kTopLeft);
     const auto place = [&](std::int64_t b, std::int64_t i, std::int64_t j) {
       return j - i - (bottom ? length[static_cast<std::size_t>(b)] - queries : 0);
     };
     if (pick(0, 2) == 0) {
-      options.mask = options.mask | causal();
+      options.mask = options.mask | mask::causal();
       each([&](auto b, auto, auto i, auto j) { return place(b, i, j) <= 0 ? 0 : -kInfinity; });
     }
     if (pick(0, 2) == 0) {
       const std::int64_t left = pick(-1, 30), right = pick(-1, 30);
-      options.mask = options.mask | window(left, right);
+      options.mask = options.mask | mask::window(left, right);
       each([&](auto b, auto, auto i, auto j) {
         const std::int64_t p = place(b, i, j);
         return (left >= 0 && p < -left) || (right >= 0 && p > right) ? -kInfinity : 0;
@@ -296,8 +296,8 @@ TEST(MultiHeadAttentionSweep, MasksComposeLikeTheDefinition) {
     if (pick(0, 3) == 0) {
       for (std::int64_t i = 0; i < batch * queries; ++i) q_ids.push_back(static_cast<std::int32_t>(pick(0, 1)));
       for (std::int64_t i = 0; i < batch * keys; ++i) k_ids.push_back(static_cast<std::int32_t>(pick(0, 1)));
-      options.mask = options.mask | documents(ConstTensorView(q_ids.data(), {batch, queries}),
-                                              ConstTensorView(k_ids.data(), {batch, keys}));
+      options.mask = options.mask | mask::documents(ConstTensorView(q_ids.data(), {batch, queries}),
+                                                    ConstTensorView(k_ids.data(), {batch, keys}));
       each([&](auto b, auto, auto i, auto j) {
         return q_ids[static_cast<std::size_t>(b * queries + i)] == k_ids[static_cast<std::size_t>(b * keys + j)]
                    ? 0
@@ -307,7 +307,7 @@ TEST(MultiHeadAttentionSweep, MasksComposeLikeTheDefinition) {
     std::vector<float> slopes;
     if (pick(0, 3) == 0) {
       for (std::int64_t h = 0; h < heads; ++h) slopes.push_back(0.125f * static_cast<float>(h + 1));
-      options.mask = options.mask | alibi(ConstTensorView(slopes.data(), {heads}));
+      options.mask = options.mask | mask::alibi(ConstTensorView(slopes.data(), {heads}));
       each([&](auto b, auto h, auto i, auto j) {
         return -static_cast<double>(slopes[static_cast<std::size_t>(h)] * static_cast<float>(std::abs(place(b, i, j))));
       });

@@ -194,7 +194,7 @@ inline LayerResult reference_layer(const LayerCase& c, double rounding) {
       }
     }
   }
-  if (c.config.dtype == DType::kBF16 && kernels::active_table().bf16_rows) {
+  if (c.config.dtype == DType::kBF16 && kernels::active_table().linear.rounds_rows_to_bf16) {
     // BF16 weights multiply rows rounded to BF16; the inputs of these cases are of that type already.
     for (std::size_t i = 0; i < out.value.size(); ++i) out.bound[i] += 0x1p-8 * (std::abs(out.value[i]) + out.bound[i]);
   }

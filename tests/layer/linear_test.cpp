@@ -146,16 +146,16 @@ TEST_P(LinearLayer, TheBitsOfARowDoNotDependOnTheCall) {
   for (const DType kept : {DType::kF32, DType::kBF16}) {
     const Linear linear(matrix(w, kOut, kIn), row(b), kept);
     std::vector<float> all(kRows * kOut);
-    linear.run(x.data(), kRows, kIn, all.data(), kOut, Activation::kGelu, 1);
+    linear.run(x.data(), kRows, kIn, all.data(), kOut, Activation::kGelu, {.num_threads = 1});
     for (const int threads : {2, 3, 8, 64}) {
       std::vector<float> y(kRows * kOut);
-      linear.run(x.data(), kRows, kIn, y.data(), kOut, Activation::kGelu, threads);
+      linear.run(x.data(), kRows, kIn, y.data(), kOut, Activation::kGelu, {.num_threads = threads});
       EXPECT_EQ(std::memcmp(y.data(), all.data(), y.size() * sizeof(float)), 0) << threads << " threads";
     }
     for (std::int64_t rows = 1; rows <= 60; ++rows) {
       for (const std::int64_t first : {std::int64_t{0}, rows, kRows - rows}) {
         std::vector<float> y(static_cast<std::size_t>(rows * kOut));
-        linear.run(x.data() + first * kIn, rows, kIn, y.data(), kOut, Activation::kGelu, 2);
+        linear.run(x.data() + first * kIn, rows, kIn, y.data(), kOut, Activation::kGelu, {.num_threads = 2});
         EXPECT_EQ(std::memcmp(y.data(), all.data() + first * kOut, y.size() * sizeof(float)), 0)
             << rows << " rows from " << first << ", " << name_of(kept);
       }
@@ -212,7 +212,7 @@ std::vector<float> rounded_to_bf16(std::vector<float> values) {
 // With products of BF16 pairs x is rounded as the weights are; each step of the chain then rounds no more than one of
 // F32 does.
 TEST_P(LinearLayer, Bf16WeightsAreThoseOfTheRoundedValues) {
-  const bool pairs = kernels::active_table().bf16_rows;
+  const bool pairs = kernels::active_table().linear.rounds_rows_to_bf16;
   for (const auto& [in, out] : {std::pair<std::int64_t, std::int64_t>{64, 96}, {33, 17}, {1, 70}, {3080, 40}}) {
     const std::vector<float> w = normals(in * out, 30), b = normals(out, 31), rounded = rounded_to_bf16(w);
     const Linear linear(matrix(w, out, in), row(b), DType::kBF16), same(matrix(rounded, out, in), row(b));
@@ -252,16 +252,16 @@ TEST_P(LinearLayer, WorksInTheScratchItIsGiven) {
     const Linear linear(matrix(w, kOut, kIn), {}, kept);
     for (const int threads : {1, 3}) {
       for (const std::int64_t rows : {std::int64_t{1}, std::int64_t{50}, kRows}) {
-        const std::size_t floats = linear.scratch_floats(rows, threads);
+        const std::size_t floats = linear.workspace_floats(rows, {.num_threads = threads});
         EXPECT_EQ(floats > 0, linear.rounds_rows());
-        EXPECT_LE(linear.scratch_floats(rows - 1, threads), floats);
+        EXPECT_LE(linear.workspace_floats(rows - 1, {.num_threads = threads}), floats);
         base::AlignedBuffer<float> scratch(floats + 64);
         std::fill_n(scratch.data(), floats + 64, 777.0f);
         std::vector<float> y(static_cast<std::size_t>(rows * kOut)), own(y);
         const std::int64_t before = allocations();
-        linear.run(x.data(), rows, kIn, y.data(), kOut, Activation::kNone, threads, nullptr, scratch.data());
+        linear.run(x.data(), rows, kIn, y.data(), kOut, Activation::kNone, {.num_threads = threads}, scratch.data());
         EXPECT_EQ(allocations(), before);
-        linear.run(x.data(), rows, kIn, own.data(), kOut, Activation::kNone, threads);
+        linear.run(x.data(), rows, kIn, own.data(), kOut, Activation::kNone, {.num_threads = threads});
         EXPECT_EQ(y, own);
         for (std::size_t i = 0; i < 64; ++i) EXPECT_EQ(scratch[floats + i], 777.0f) << i;
       }
@@ -323,9 +323,7 @@ TEST(LinearErrors, NameTheArgumentAndTheShapes) {
   EXPECT_EQ(error_of([&] { Linear(row(values), {}); }),
             "linear: weight is F32 [12], expected F32, BF16 or F16 [out, in]");
   const std::vector<double> doubles(12);
-  EXPECT_EQ(error_of([&] {
-              Linear(ConstTensorView(doubles.data(), Dims{3, 4}), {});
-            }),
+  EXPECT_EQ(error_of([&] { Linear(ConstTensorView(doubles.data(), Dims{3, 4}), {}); }),
             "linear: weight is F64 [3,4], expected F32, BF16 or F16 [out, in]");
   EXPECT_NE(error_of([&] { Linear({}, {}); }), "no error");
   EXPECT_EQ(error_of([&] { Linear(matrix(values, 3, 4), {}, DType::kF16); }),

@@ -71,7 +71,7 @@ struct Case {
     const std::int64_t all = keys + (c.config.add_bias_kv ? 1 : 0) + (c.config.add_zero_attn ? 1 : 0);
     Tensor y(DType::kF32, c.query.shape()), weights(DType::kF32, {kBatch, kHeads, queries, all});
     const TensorView view = weights.view();
-    options.weights = &view;
+    options.weights = view;
     layer.forward(c.query.cview(), c.key.cview(), c.value.cview(), y.view(), options);
     const LayerResult right = layer_test::reference_layer(c, 0x1p-24);
     double largest = 0;
@@ -135,9 +135,9 @@ TEST(MergedMask, SumsBeyondF32AreThoseOfFloat64) {
     MultiHeadAttentionOptions options;
     const bool heads = round % 3 == 0, by_bool = round % 5 < 2;
     Tensor padding = tensor_of(DType::kF32, {Case::kBatch, s}, draw(Case::kBatch * s, low));
-    Tensor attn = tensor_of(by_bool ? DType::kBool : DType::kF32,
-                            heads ? Dims{Case::kBatch * Case::kHeads, t, s} : Dims{t, s},
-                            draw((heads ? Case::kBatch * Case::kHeads : 1) * t * s, by_bool ? std::vector<float>{0, 0, 1} : low));
+    Tensor attn =
+        tensor_of(by_bool ? DType::kBool : DType::kF32, heads ? Dims{Case::kBatch * Case::kHeads, t, s} : Dims{t, s},
+                  draw((heads ? Case::kBatch * Case::kHeads : 1) * t * s, by_bool ? std::vector<float>{0, 0, 1} : low));
     Tensor bias = tensor_of(DType::kF32, {Case::kHeads, 1, s}, draw(Case::kHeads * s, low));
     Tensor length(DType::kI64, {Case::kBatch});
     options.key_padding_mask = padding.cview();
@@ -157,14 +157,14 @@ TEST(MergedMask, SumsBeyondF32AreThoseOfFloat64) {
       });
     }
     if (round % 7 == 0) {
-      options.mask = options.mask | causal(Alignment::kTopLeft);
+      options.mask = options.mask | mask::causal(Alignment::kTopLeft);
       one.add([&](std::int64_t, std::int64_t, std::int64_t i, std::int64_t j) {
         return j > i ? -std::numeric_limits<double>::infinity() : 0.0;
       });
     }
     if (round % 11 == 0) {
       for (std::int64_t b = 0; b < Case::kBatch; ++b) length.as<std::int64_t>()[b] = (s + b) / 2;
-      options.mask = options.mask | key_lengths(length.cview());
+      options.mask = options.mask | mask::key_lengths(length.cview());
       one.add([&](std::int64_t b, std::int64_t, std::int64_t, std::int64_t j) {
         return j >= (s + b) / 2 ? -std::numeric_limits<double>::infinity() : 0.0;
       });
@@ -188,7 +188,7 @@ TEST(MergedMask, TwoOfTheLargestAndTheirNeighbours) {
       {{kLargest, kLowest, 0}, {kLowest, kLargest, 0}, {-1, -1, -1}},  // sums of 0: the layer's own weights
       {{kLowest, kLowest, kLowest}, {kLowest, kLowest, -kInfinity}, {.5, .5, 0}},
       {{kLowest, kLowest, -kInfinity}, {kLowest, 0, 0}, {0, 1, 0}},
-      {{kLowest, kLowest, kLowest}, {0, -1e25f, kLowest}, {1, 0, 0}},  // float64 tells these apart
+      {{kLowest, kLowest, kLowest}, {0, -1e25f, kLowest}, {1, 0, 0}},    // float64 tells these apart
       {{kLowest, kLowest, kLowest}, {0, -1e20f, kLowest}, {.5, .5, 0}},  // but not these
       {{-1e30f, kLowest, kLowest}, {-1e30f, kLowest, 0}, {1, 0, 0}},
       {{-kInfinity, -kInfinity, -kInfinity}, {kLowest, kLowest, kLowest}, {0, 0, 0}},
@@ -241,8 +241,8 @@ TEST(MergedMask, PositionsBesideAddedKeysTakeMemoryForSomeQueries) {
   const Tensor x = random_tensor(random, {1, kT, 8});
   const Tensor slopes = tensor_of(DType::kF32, {2}, {0.1f, 0.01f});
   for (const bool biased : {false, true}) {
-    Mask mask = causal(Alignment::kTopLeft) | window(3000, 0);
-    if (biased) mask = mask | alibi(slopes.cview());
+    Mask mask = mask::causal(Alignment::kTopLeft) | mask::window(3000, 0);
+    if (biased) mask = mask | mask::alibi(slopes.cview());
     Workspace workspace;
     Tensor y(DType::kF32, x.shape());
     layer.forward(x.cview(), y.view(), {.mask = mask, .workspace = &workspace});
@@ -257,7 +257,8 @@ TEST(MergedMask, PositionsBesideAddedKeysTakeMemoryForSomeQueries) {
       shifted.offsets = offset.cview();
       const ConstTensorView queries(x.as<float>() + first * 8, Dims{1, 40, 8});
       layer.forward(queries, x.cview(), x.cview(), some.view(), {.mask = shifted});
-      EXPECT_EQ(std::memcmp(some.as<float>(), std::as_const(y).as<float>() + first * 8, 40 * 8 * sizeof(float)), 0) << first;
+      EXPECT_EQ(std::memcmp(some.as<float>(), std::as_const(y).as<float>() + first * 8, 40 * 8 * sizeof(float)), 0)
+          << first;
     }
   }
 }
@@ -273,7 +274,9 @@ TEST(MergedMask, BlocksOfQueriesBesideAddedKeysAreTheDefinitions) {
   Tensor ignored(DType::kBool, {1, kS});
   for (std::int64_t j = 0; j < kS; ++j) ignored.as<bool>()[j] = j % 3 == 0;
   layer.forward(q.cview(), k.cview(), k.cview(), y.view(),
-                {.key_padding_mask = ignored.cview(), .mask = causal(Alignment::kTopLeft) | window(50, 0), .weights = &view});
+                {.key_padding_mask = ignored.cview(),
+                 .mask = mask::causal(Alignment::kTopLeft) | mask::window(50, 0),
+                 .weights = view});
   for (std::int64_t i = 0; i < kT; ++i) {
     double sum = 0;
     for (std::int64_t j = 0; j <= kS; ++j) {
@@ -293,10 +296,11 @@ TEST(MergedMask, WeightsOverlapNothingThatIsReadBesideThem) {
   const TensorView weights(memory.as<float>(), Dims{1, 1, 4, 5});
   const ConstTensorView slopes(std::as_const(memory).as<float>() + 3, Dims{1});
   const ConstTensorView lengths(std::as_const(memory).as<float>() + 4, DType::kI64, Dims{1});
-  for (const auto& [name, mask] : {std::pair{"mask.alibi_slopes", alibi(slopes)}, {"mask.key_lengths", key_lengths(lengths)},
-                                   {"mask.offsets", offsets(lengths)}}) {
-    const std::string error = test::error_of(
-        [&, mask = mask] { layer.forward(x.cview(), y.view(), {.mask = mask, .weights = &weights}); });
+  for (const auto& [name, mask] : {std::pair{"mask.alibi_slopes", mask::alibi(slopes)},
+                                   {"mask.key_lengths", mask::key_lengths(lengths)},
+                                   {"mask.offsets", mask::offsets(lengths)}}) {
+    const std::string error =
+        test::error_of([&, mask = mask] { layer.forward(x.cview(), y.view(), {.mask = mask, .weights = weights}); });
     EXPECT_NE(error.find(std::string("weights F32 [1,1,4,5] overlaps ") + name), std::string::npos) << error;
   }
 }

@@ -57,8 +57,9 @@ struct Fixture {
 
 TEST(MultiHeadAttention, AnyNumberOfThreadsGivesTheSameBits) {
   const Fixture f(200, 2, {.d_model = 128, .num_heads = 8, .num_kv_heads = 2});
-  const std::vector<unsigned char> expected = bits(f.forward({.num_threads = 1}));
-  for (const int threads : {2, 3, 8, 64}) EXPECT_EQ(bits(f.forward({.num_threads = threads})), expected) << threads;
+  const std::vector<unsigned char> expected = bits(f.forward({.threads = {.num_threads = 1}}));
+  for (const int threads : {2, 3, 8, 64})
+    EXPECT_EQ(bits(f.forward({.threads = {.num_threads = threads}})), expected) << threads;
 }
 
 TEST(MultiHeadAttention, AnyPlaceInTheBatchGivesTheSameBits) {
@@ -72,6 +73,18 @@ TEST(MultiHeadAttention, AnyPlaceInTheBatchGivesTheSameBits) {
     EXPECT_TRUE(std::equal(one.begin(), one.end(),
                            all.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(b) * bytes)));
   }
+}
+
+TEST(MultiHeadAttention, FromAStateDictNoOtherWeightsAreMade) {
+  const Fixture f(9, 3);
+  const MultiHeadAttention same(f.layer.config(), f.layer.state_dict());
+  Tensor y(DType::kF32, f.x.shape());
+  same.forward(f.x.cview(), y.view());
+  EXPECT_EQ(bits(y), bits(f.forward()));
+  StateDict state = f.layer.state_dict();
+  state.erase("out_proj.weight");
+  EXPECT_EQ(error_of([&] { MultiHeadAttention(f.layer.config(), state); }),
+            "MultiHeadAttention: missing out_proj.weight [48,48]");
 }
 
 TEST(MultiHeadAttention, StridesAndPathsGiveTheSameBits) {
@@ -108,6 +121,7 @@ TEST(MultiHeadAttention, StridesAndPathsGiveTheSameBits) {
 
 class CountingExecutor : public Executor {
  public:
+  int concurrency() const noexcept override { return 64; }
   void run(std::int64_t count, Task task, void* context) override {
     ++calls;
     for (std::int64_t i = count - 1; i >= 0; --i) task(context, i);
@@ -118,7 +132,7 @@ class CountingExecutor : public Executor {
 TEST(MultiHeadAttention, RunsOnTheCallersThreads) {
   const Fixture f(200, 2, {.d_model = 128, .num_heads = 8});
   CountingExecutor executor;
-  EXPECT_EQ(bits(f.forward({.num_threads = 4, .executor = &executor})), bits(f.forward()));
+  EXPECT_EQ(bits(f.forward({.threads = {.num_threads = 4, .executor = &executor}})), bits(f.forward()));
   EXPECT_GT(executor.calls, 0);
 }
 
@@ -162,7 +176,7 @@ TEST(MultiHeadAttention, ForbiddenRowsGiveTheOutputBias) {
   std::fill_n(padding.as<bool>() + 5, 5, true);
   Tensor weights(DType::kF32, {2, 4, 5, 5});
   const TensorView view = weights.view();
-  const Tensor y = f.forward({.key_padding_mask = padding.cview(), .weights = &view});
+  const Tensor y = f.forward({.key_padding_mask = padding.cview(), .weights = view});
   const StateDict state = f.layer.state_dict();
   const float* bias = state.at("out_proj.bias").as<float>();
   for (std::int64_t i = 0; i < 5 * 48; ++i) ASSERT_EQ(y.as<float>()[5 * 48 + i], bias[i % 48]);
@@ -197,13 +211,13 @@ TEST(MultiHeadAttention, LargeFiniteMasksStayNumbers) {
   std::fill_n(lowest.as<float>(), 36, std::numeric_limits<float>::lowest());
   std::fill_n(padding.as<float>(), 6, std::numeric_limits<float>::lowest());
   const TensorView view = weights.view();
-  f.forward({.key_padding_mask = padding.cview(), .attn_mask = lowest.cview(), .weights = &view});
+  f.forward({.key_padding_mask = padding.cview(), .attn_mask = lowest.cview(), .weights = view});
   // The sum would be -inf, which forbids. What stays is a uniform mean.
   for (int i = 0; i < 4 * 36; ++i) EXPECT_FLOAT_EQ(weights.as<float>()[i], 1.0f / 6);
   // -inf forbids whatever the other mask says.
   lowest.as<float>()[0] = -kInfinity;
   padding.as<float>()[0] = kInfinity;
-  f.forward({.key_padding_mask = padding.cview(), .attn_mask = lowest.cview(), .weights = &view});
+  f.forward({.key_padding_mask = padding.cview(), .attn_mask = lowest.cview(), .weights = view});
   EXPECT_EQ(weights.as<float>()[0], 0);
   EXPECT_FLOAT_EQ(weights.as<float>()[1], 1.0f / 5);
 }
@@ -216,7 +230,8 @@ TEST(MultiHeadAttention, AForwardWithAWorkspaceAllocatesNothing) {
     Tensor y(DType::kF32, x.shape());
     Workspace workspace;
     for (const int threads : {1, 2}) {
-      const MultiHeadAttentionOptions options{.mask = causal(), .num_threads = threads, .workspace = &workspace};
+      const MultiHeadAttentionOptions options{
+          .mask = mask::causal(), .threads = {.num_threads = threads}, .workspace = &workspace};
       layer.forward(x.cview(), y.view(), options);
       const std::size_t capacity = workspace.capacity();
       const std::int64_t before = test::allocations();
@@ -236,7 +251,7 @@ TEST(MultiHeadAttention, Bf16WeightsKeepTheBitsOfASequenceInAnyBatch) {
     const Tensor x = random_tensor(random, {40, 9, 80});  // more rows than a task of a projection
     Tensor all(DType::kF32, x.shape()), one(DType::kF32, {1, 9, 80});
     for (const int threads : {1, 3}) {
-      layer.forward(x.cview(), all.view(), {.num_threads = threads});
+      layer.forward(x.cview(), all.view(), {.threads = {.num_threads = threads}});
       for (std::int64_t b = 0; b < 40; ++b) {
         const ConstTensorView alone(x.as<float>() + b * 9 * 80, Dims{1, 9, 80});
         layer.forward(alone, one.view());
@@ -307,9 +322,7 @@ TEST(MultiHeadAttention, LoadNamesWhatDoesNotFit) {
             }),
             "MultiHeadAttention::load_state_dict: missing in_proj_bias [144], out_proj.bias [48]; not a tensor of this "
             "layer: \"gate\"");
-  EXPECT_EQ(error([](StateDict& s) {
-              s["out_proj.weight"] = Tensor(DType::kF32, {48, 47});
-            }),
+  EXPECT_EQ(error([](StateDict& s) { s["out_proj.weight"] = Tensor(DType::kF32, {48, 47}); }),
             "MultiHeadAttention::load_state_dict: out_proj.weight is [48,47], expected [48,48]");
   EXPECT_EQ(error([](StateDict& s) { s["out_proj.bias"] = Tensor(DType::kF64, {48}); }),
             "MultiHeadAttention::load_state_dict: out_proj.bias is F64, expected F32, BF16 or F16");
@@ -376,7 +389,7 @@ TEST(MultiHeadAttention, ForwardNamesTheArgumentAndTheShapes) {
   EXPECT_EQ(call(x.cview(), x.cview(), x.cview(), other.view()), "y is [2,4,8], expected [2,3,8] as query");
   EXPECT_EQ(call(x.cview(), x.cview(), x.cview(), ints.view()), "y is I32, expected F32, BF16 or F16");
   EXPECT_EQ(call(x.cview(), x.cview(), x.cview(), TensorView(y.as<float>(), {2, 3, 8}, {8, 8, 1})),
-            "y overlaps itself (strides [8,8,1])");
+            "y F32 [2,3,8] with strides [8,8,1] overlaps itself");
   EXPECT_EQ(error_of([&] { cross.forward(x.cview(), y.view()); }),
             "MultiHeadAttention::forward: self-attention needs kdim and vdim equal to d_model; here kdim is 5, vdim 8, "
             "d_model 8");
@@ -386,24 +399,24 @@ TEST(MultiHeadAttention, ForwardNamesTheArgumentAndTheShapes) {
   EXPECT_EQ(error({.attn_mask = bad_mask.cview()}),
             "attn_mask is [3,4], expected [T,S] = [3,3] or [B*H,T,S] = [4,3,3]");
   EXPECT_EQ(error({.attn_mask = int_mask.cview()}), "attn_mask is I32, expected BOOL, F32, BF16 or F16");
-  EXPECT_EQ(error({.mask = allowed(bad_padding.cview())}),
+  EXPECT_EQ(error({.mask = mask::allowed(bad_padding.cview())}),
             "mask.allowed is [2,4], which does not broadcast to [B,H,T,S] = [2,2,3,3]");
-  EXPECT_EQ(error({.mask = allowed(int_mask.cview())}), "mask.allowed is I32, expected BOOL");
-  EXPECT_EQ(error({.mask = bias(int_mask.cview())}), "mask.bias is I32, expected F32, BF16 or F16");
+  EXPECT_EQ(error({.mask = mask::allowed(int_mask.cview())}), "mask.allowed is I32, expected BOOL");
+  EXPECT_EQ(error({.mask = mask::bias(int_mask.cview())}), "mask.bias is I32, expected F32, BF16 or F16");
   const std::vector<std::int32_t> lengths{1, 9};
-  EXPECT_EQ(error({.mask = key_lengths(ConstTensorView(lengths.data(), {2}))}),
+  EXPECT_EQ(error({.mask = mask::key_lengths(ConstTensorView(lengths.data(), {2}))}),
             "key_lengths[1] is 9, expected 0 to Tk = 3");
   Tensor weights(DType::kF32, {2, 2, 3, 4}), scale(DType::kF32, {3});
   const TensorView bad_weights = weights.view(), over_y = TensorView(y.as<float>(), {2, 2, 3, 3});
-  EXPECT_EQ(error({.weights = &bad_weights}), "weights is F32 [2,2,3,4], expected F32 [2,2,3,3]");
-  EXPECT_NE(error({.weights = &over_y}).find("overlaps y"), std::string::npos);
+  EXPECT_EQ(error({.weights = bad_weights}), "weights is F32 [2,2,3,4], expected F32 [2,2,3,3]");
+  EXPECT_NE(error({.weights = over_y}).find("overlaps y"), std::string::npos);
   EXPECT_EQ(error({.head_scale = scale.cview()}), "head_scale is F32 [3], expected F32 [2]");
 
   // Causal with other lengths than equal: the reading must be said, with added keys too.
   for (const bool added : {false, true}) {
     const MultiHeadAttention any({.d_model = 8, .num_heads = 2, .add_zero_attn = added});
     const std::string what =
-        error_of([&] { any.forward(x.cview(), other.cview(), other.cview(), y.view(), {.mask = causal()}); });
+        error_of([&] { any.forward(x.cview(), other.cview(), other.cview(), y.view(), {.mask = mask::causal()}); });
     EXPECT_NE(what.find("say top_left or bottom_right"), std::string::npos) << what;
   }
 }

@@ -107,10 +107,10 @@ inline void expect_weights(const Trace& trace) {
   for (std::size_t l = 0; l < trace.layers.size(); ++l) {
     for (std::int64_t h = 0; h < trace.num_heads(l); ++h) {
       Tensor weights(DType::kF32, {trace.num_queries(), trace.num_keys()});
-      trace_weights(trace, l, h, weights.view(), 1);
+      trace_weights(trace, l, h, weights.view(), {.num_threads = 1});
       for (std::int64_t first = 0; first < trace.num_queries(); first += 2) {  // two rows at a time: the same bits
         Tensor rows(DType::kF32, {std::min<std::int64_t>(2, trace.num_queries() - first), trace.num_keys()});
-        trace_rows(trace, l, h, first, rows.view(), 1);
+        trace_rows(trace, l, h, first, rows.view(), {.num_threads = 1});
         const auto bytes = static_cast<std::size_t>(rows.elements()) * sizeof(float);
         EXPECT_EQ(std::memcmp(rows.as<float>(), weights.as<float>() + first * trace.num_keys(), bytes), 0) << first;
       }
@@ -136,7 +136,7 @@ inline void expect_weights(const Trace& trace) {
 inline std::string weights_error(const Trace& trace, std::size_t layer = 0, std::int64_t head = 0) {
   Tensor weights(DType::kF32, {trace.num_queries(), trace.num_keys()});
   try {
-    trace_weights(trace, layer, head, weights.view(), 1);
+    trace_weights(trace, layer, head, weights.view(), {.num_threads = 1});
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), trace.place.empty() ? ErrorCode::kInvalidArgument : ErrorCode::kMalformedFile);
     return error.what();

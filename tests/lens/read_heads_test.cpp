@@ -48,7 +48,7 @@ TEST(ReadHeadsTest, EveryHeadInOrderWithItsLinks) {
   const double peak = std::exp(3.0) / (std::exp(3.0) + 3);
   const double rest = 1 / (std::exp(3.0) + 3);
   for (const int threads : {1, 3}) {
-    const std::vector<HeadReading> heads = read_heads(trace, words, {{0, 1}}, 3, threads);
+    const std::vector<HeadReading> heads = read_heads(trace, words, {{0, 1}}, 3, {.num_threads = threads});
     ASSERT_EQ(heads.size(), 4u);
     for (std::size_t i = 0; i < 4; ++i) {
       EXPECT_EQ(heads[i].layer, i / 2);
@@ -132,12 +132,12 @@ TEST(ReadHeadsTest, BlocksOfRowsAreReadAsOne) {
   HeadScorer scorer(kinds);
   LinkReader reader(words, {{699, 3}}, 3);
   Tensor whole(DType::kF32, {kTokens, kTokens});
-  trace_weights(trace, 0, 0, whole.view(), 1);
+  trace_weights(trace, 0, 0, whole.view(), {.num_threads = 1});
   for (std::int64_t i = 0; i < kTokens; ++i) {
     scorer.add(whole.as<float>() + i * kTokens);
     reader.add(whole.as<float>() + i * kTokens);
   }
-  const HeadReading heads = read_heads(trace, words, {{699, 3}}, 3, 1).at(0);
+  const HeadReading heads = read_heads(trace, words, {{699, 3}}, 3, {.num_threads = 1}).at(0);
   const HeadScores expected = scorer.finish();
   for (std::size_t i = 0; i < expected.scores.size(); ++i) {
     EXPECT_EQ(heads.scores.scores[i].value, expected.scores[i].value) << score_rules()[i].name;
@@ -156,7 +156,7 @@ TEST(ReadHeadsLimits, ALongTraceTakesNoSquareOfMemory) {
                 const Trace trace = even_trace(kTokens, own_words);
                 const std::vector<Word> words = words_of(trace);
                 const std::size_t before = test::own_status("VmHWM");
-                read_heads(trace, words, {}, 3, 1);
+                read_heads(trace, words, {}, 3, {.num_threads = 1});
                 return test::own_status("VmHWM") - before < 24 << 10 ? 0 : 1;
               }),
               0);

@@ -19,6 +19,7 @@ namespace {
 
 class CountingExecutor : public Executor {
  public:
+  int concurrency() const noexcept override { return 64; }
   void run(std::int64_t count, Task task, void* context) override {
     ++calls;
     for (std::int64_t i = 0; i < count; ++i) task(context, i);
@@ -36,7 +37,7 @@ TEST(MakeTrace, NoNumberOfThreadsMeansAll) {
     CountingExecutor executor;
     TraceOptions options;
     options.lse_in_double = in_double;
-    options.executor = &executor;
+    options.threads.executor = &executor;
     make_trace(*encoder, encoding, "tiny", "the cat sat", options);
     return executor.calls;
   };
@@ -68,7 +69,7 @@ class GroupedEncoder : public model::Encoder {
       AttentionOptions how;
       how.mask.causal = true;
       how.scale = config_.scale;
-      how.lse = &lse_view;
+      how.lse = lse_view;
       how.cu_seqlens_q = how.cu_seqlens_k = ConstTensorView(starts, {2});
       attention(q.cview(), k.cview(), v.cview(), out.view(), how);
       options.layers->push_back({q.cview(), k.cview(), v.cview(), lse.cview(), {0, rows}, {q, k, v, lse}});

@@ -178,9 +178,9 @@ TEST_P(BertBits, RowsDoNotDependOnBatchPaddingOrThreads) {
   const std::vector<std::int64_t> lengths{7, 7, 40, 0, 1, 7, 23};
   const TokenBatch input = random_input(1, lengths);
   EXPECT_EQ(input.tokens, 40);
-  const Tensor all = encoder.run(input, {.num_threads = 1});
+  const Tensor all = encoder.run(input, {.threads = {.num_threads = 1}});
   for (const int threads : {2, 3, 8}) {
-    const Tensor again = encoder.run(input, {.num_threads = threads});
+    const Tensor again = encoder.run(input, {.threads = {.num_threads = threads}});
     EXPECT_TRUE(same_bits(std::as_const(all).as<float>(), std::as_const(again).as<float>(), all.elements()));
   }
   std::vector<LayerHeads> layers;
@@ -208,7 +208,7 @@ TEST_P(BertBits, ManyRowsAreThoseOfOneText) {
   std::vector<std::vector<std::int64_t>> ids(40, random_input(4, {25}).ids);  // more than one block of rows
   const Tensor one = encoder.run(TokenBatch::from_rows({ids[0]}));
   for (const int threads : {1, 2, 3, 8}) {
-    const Tensor all = encoder.run(TokenBatch::from_rows(ids), {.num_threads = threads});
+    const Tensor all = encoder.run(TokenBatch::from_rows(ids), {.threads = {.num_threads = threads}});
     for (std::int64_t b = 0; b < 40; ++b) {
       EXPECT_TRUE(same_bits(all.as<float>() + b * 25 * 32, one.as<float>(), 25 * 32)) << b << ", " << threads;
     }
@@ -228,7 +228,7 @@ TEST_P(BertBits, LongEntriesOfDifferentLengthsAreThoseOfOneText) {
 
   const std::vector<std::int64_t> lengths{300, 5, 5, 0, 270, 256};
   const TokenBatch input = random_input(8, lengths);
-  const Tensor all = long_encoder.run(input, {.num_threads = 2});
+  const Tensor all = long_encoder.run(input, {.threads = {.num_threads = 2}});
   for (std::size_t b = 0; b < lengths.size(); ++b) {
     const auto at = static_cast<std::ptrdiff_t>(b * 300);
     const auto ids = input.ids.begin() + at, types = input.type_ids.begin() + at;
@@ -242,7 +242,7 @@ TEST_P(BertBits, AWorkspaceIsAllThatARunAllocatesBesidesItsResult) {
   Workspace workspace;
   const TokenBatch input = random_input(5, {30, 30, 4, 17}), fewer = random_input(6, {8, 1});
   for (const int threads : {1, 2}) {
-    const EncoderOptions options{.num_threads = threads, .workspace = &workspace};
+    const EncoderOptions options{.threads = {.num_threads = threads}, .workspace = &workspace};
     const Tensor first = encoder.run(input, options);
     const std::size_t capacity = workspace.capacity();
     encoder.run(fewer, options);
@@ -272,7 +272,7 @@ TEST(BertEncoder, Bf16WeightsAreThoseOfTheRoundedModel) {
     const Tensor kept = BertEncoder(config, tensors, DType::kBF16).run(input);
     const Tensor same = BertEncoder(config, rounded).run(input);
     const Tensor exact = BertEncoder(config, tensors).run(input);
-    if (kernels::active_table().bf16_rows) {
+    if (kernels::active_table().linear.rounds_rows_to_bf16) {
       EXPECT_GT(largest_difference(kept, same), 0) << isa;  // the rows were rounded too
     } else {
       EXPECT_TRUE(same_bits(kept.as<float>(), same.as<float>(), kept.elements())) << isa;

@@ -71,9 +71,7 @@ TEST(Encoder, RunNamesWhatDoesNotFit) {
   Tensor scale(DType::kF32, {2, 3});
   EXPECT_EQ(error_of([&] { encoder->run(TokenBatch::from_rows({{1, 2, 3}}), {.head_scale = scale.cview()}); }),
             "Encoder::run: head_scale is F32 [2,3], expected F32 [layers,heads] = [2,4]");
-  EXPECT_EQ(error_of([] {
-              TokenBatch::from_rows({{1, 2}}, {{0}});
-            }),
+  EXPECT_EQ(error_of([] { TokenBatch::from_rows({{1, 2}}, {{0}}); }),
             "TokenBatch::from_rows: row 0 has 2 ids and 1 type_ids");
   // Padding may hold anything, and nothing is fine.
   EXPECT_EQ(error({.batch = 1, .tokens = 41, .ids = std::vector<std::int64_t>(41, 99), .lengths = {0}}), "no error");

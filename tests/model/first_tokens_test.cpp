@@ -24,7 +24,7 @@ Json tokenizer_json() { return io::read_json(tiny() / "tokenizer.json").value; }
 Tokenizer load(const Json& json) { return Tokenizer(io::JsonDocument{json, "tokenizer.json"}); }
 
 Json added_token(const std::string& content, bool special, bool single_word = false) {
-  return {{"id", 0},         {"content", content}, {"single_word", single_word}, {"lstrip", true},
+  return {{"id", 0},         {"content", content},     {"single_word", single_word}, {"lstrip", true},
           {"rstrip", false}, {"normalized", !special}, {"special", special}};
 }
 
@@ -40,10 +40,40 @@ std::vector<std::int64_t> whole(const Tokenizer& tokenizer, const std::string& t
 
 // Texts that are long enough to be read in parts, of pieces that make trouble where they meet a cut.
 std::string long_text(std::mt19937& random, std::size_t bytes) {
-  static const std::vector<std::string> pieces = {
-      "the", "Cat", "sat ", " ", "\t", "  ", ".", ",", ":", "-", "[", "]", "[MASK]", "[SEP]", "<x>", "<", ">",
-      "caf\xc3\xa9", "cafe\xcc\x81", "\xcc\x81", "\xe4\xb8\xad", "\xe6\x96\x87", "\xe3\x80\x80", "\xe3\x80\x82", "\xe2\x80\x8b",
-      "\x01", "\xd0\x9f\xd1\x80", "\xf0\x9f\x98\x80", "a", "b", "zz", "wine", "\xe1\x84\x92\xe1\x85\xa1", "\xe2\x84\xaa"};
+  static const std::vector<std::string> pieces = {"the",
+                                                  "Cat",
+                                                  "sat ",
+                                                  " ",
+                                                  "\t",
+                                                  "  ",
+                                                  ".",
+                                                  ",",
+                                                  ":",
+                                                  "-",
+                                                  "[",
+                                                  "]",
+                                                  "[MASK]",
+                                                  "[SEP]",
+                                                  "<x>",
+                                                  "<",
+                                                  ">",
+                                                  "caf\xc3\xa9",
+                                                  "cafe\xcc\x81",
+                                                  "\xcc\x81",
+                                                  "\xe4\xb8\xad",
+                                                  "\xe6\x96\x87",
+                                                  "\xe3\x80\x80",
+                                                  "\xe3\x80\x82",
+                                                  "\xe2\x80\x8b",
+                                                  "\x01",
+                                                  "\xd0\x9f\xd1\x80",
+                                                  "\xf0\x9f\x98\x80",
+                                                  "a",
+                                                  "b",
+                                                  "zz",
+                                                  "wine",
+                                                  "\xe1\x84\x92\xe1\x85\xa1",
+                                                  "\xe2\x84\xaa"};
   std::string text;
   while (text.size() < bytes) {
     const auto kind = random() % 400;

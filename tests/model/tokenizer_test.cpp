@@ -217,8 +217,7 @@ TEST(Tokenizer, AFileThatAsksForTooMuchIsRefused) {
        "65 pieces of a template, at most 64 are taken");
   with("/post_processor", template_of(repeated(5, text), tokens({1}, {"x"})),
        "5 copies of a text in templates, at most 4 are taken");
-  with("/post_processor",
-       sequence("processors", repeated(3, template_of(repeated(2, text), tokens({1}, {"x"})))),
+  with("/post_processor", sequence("processors", repeated(3, template_of(repeated(2, text), tokens({1}, {"x"})))),
        "8 copies of a text in templates, at most 4 are taken");
 
   with("/model/max_input_chars_per_word", std::int64_t{1} << 40,
@@ -286,7 +285,8 @@ TEST(Tokenizer, ATextThatTheNormalizerMakesTooLongIsRefused) {
   const std::string too_long = "cannot encode the text: the normalizer makes ";
   EXPECT_NE(encode(Json(5, doubled), letters).find(too_long + "31 bytes of text more than 65536"), std::string::npos);
   EXPECT_NE(encode(Json(40, doubled), letters).find(too_long), std::string::npos);
-  EXPECT_NE(encode(Json(1, replace("", "Regex", std::string(100, 'a'))), many).find(too_long + "6000 bytes of text more than 96000"),
+  EXPECT_NE(encode(Json(1, replace("", "Regex", std::string(100, 'a'))), many)
+                .find(too_long + "6000 bytes of text more than 96000"),
             std::string::npos);
   EXPECT_NE(encode(Json(1, replace("", "String", std::string(100, 'a'))), many).find(too_long), std::string::npos);
   EXPECT_NE(encode(Json(1, prepend(100)), many).find(too_long), std::string::npos);

@@ -127,9 +127,8 @@ std::string differs(const Case& c, const ConstTensorView& got, const ConstTensor
 Strided as_given(const Strided& y, int rank) {
   if (rank == 4) return y;
   const std::int64_t d = y.shape[3];
-  return filled(y.type, {y.shape[0], y.shape[2], y.shape[1] * d}, [&](const Index& at) {
-    return element(y.view(), {at[0], at[2] / d, at[1], at[2] % d});
-  });
+  return filled(y.type, {y.shape[0], y.shape[2], y.shape[1] * d},
+                [&](const Index& at) { return element(y.view(), {at[0], at[2] / d, at[1], at[2] % d}); });
 }
 
 // The matrix that qk_matmul_output_mode asks for: 0 scaled scores, 1 behind the softcap, 2 behind bias and mask, 3
@@ -150,7 +149,7 @@ Strided matrix(const Case& c, const Translated& t, const Strided& lse) {
   Strided out = dense(DType::kF32, {batch, heads, tq, t.v.shape[3]});
   Strided row_lse = dense(DType::kF32, {batch, heads, tq});
   const TensorView lse_view = row_lse.mutable_view();
-  options.lse = &lse_view;
+  options.lse = lse_view;
   attention_reference(t.q.view(), t.k.view(), t.v.view(), out.mutable_view(), options, result.mutable_view());
   const Strided weights = result;
   result.fill([&](const Index& at) {
@@ -177,7 +176,7 @@ TEST_P(Onnx, EveryNodeTestOfAttention) {
     Strided lse = dense(DType::kF32, {t.q.shape[0], t.q.shape[1], t.q.shape[2]});
     AttentionOptions options = t.options;
     const TensorView lse_view = lse.mutable_view();
-    options.lse = &lse_view;
+    options.lse = lse_view;
     attention(t.q.view(), t.k.view(), t.v.view(), y.mutable_view(), options);
     const std::string wrong = differs(c, as_given(y, expected.rank()).view(), expected);
     EXPECT_EQ(wrong, "") << name << " Y";

@@ -34,7 +34,7 @@ struct LinkReading {
 // some hundred KiB or 16 rows, and sums that grow with the number of tokens. Throws Error for a trace of two different
 // sequences.
 std::vector<HeadReading> read_heads(const Trace& trace, const std::vector<Word>& words, const std::vector<Link>& links,
-                                    std::size_t num_strongest, int num_threads = 0);
+                                    std::size_t num_strongest, const Threads& threads = {});
 
 // Ranks the heads for each link.
 std::vector<LinkReading> rank_heads(const std::vector<HeadReading>& heads, const std::vector<Link>& links);

@@ -60,8 +60,7 @@ struct TraceOptions {
   // lse of the forward pass is a few float steps off, as large scores are. For a reader who rebuilds the weights from
   // the file alone, it is summed again in double from the same q and k, and rounded once.
   bool lse_in_double = false;
-  int num_threads = 0;
-  Executor* executor = nullptr;
+  Threads threads{};
 };
 
 // Runs the encoder on the tokens of `text` (and options.text2) and keeps q, k and lse of every head. q and k are not
@@ -77,11 +76,12 @@ Trace load_trace(const std::filesystem::path& path);
 
 // The weights [Tq,Tk] F32 of one head, by the engine from q, k and lse. Throws Error naming the file, the layer, the
 // head and the row where lse is not the one that q, k, bias, sinks and mask give, within the roundings of sums in F32.
-void trace_weights(const Trace& trace, std::size_t layer, std::int64_t head, TensorView weights, int num_threads = 0);
+void trace_weights(const Trace& trace, std::size_t layer, std::int64_t head, TensorView weights,
+                   const Threads& threads = {});
 
 // The same for some queries alone, the first being `first_query`: weights [rows,Tk], the same bits as in the whole
 // matrix, which never has to exist.
 void trace_rows(const Trace& trace, std::size_t layer, std::int64_t head, std::int64_t first_query, TensorView weights,
-                int num_threads = 0);
+                const Threads& threads = {});
 
 }  // namespace manyheads::lens

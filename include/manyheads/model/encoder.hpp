@@ -37,10 +37,10 @@ struct EntryHeads {
 // What the heads of a layer saw of a batch, packed: padding is left out, and the N tokens that count lie one after
 // another. F32, any strides.
 struct LayerHeads {
-  ConstTensorView q;                      // [N,Hq,D], after any rotary embedding
-  ConstTensorView k;                      // [N,Hkv,D]
-  ConstTensorView v;                      // [N,Hkv,D]
-  ConstTensorView lse;                    // [Hq,N]
+  ConstTensorView q;                     // [N,Hq,D], after any rotary embedding
+  ConstTensorView k;                     // [N,Hkv,D]
+  ConstTensorView v;                     // [N,Hkv,D]
+  ConstTensorView lse;                   // [Hq,N]
   std::vector<std::int64_t> row_starts;  // [B+1]: entry b is rows row_starts[b] to row_starts[b+1]
   std::vector<Tensor> storage;           // what the views stand on
 
@@ -67,8 +67,7 @@ struct EncoderOptions {
   ConstTensorView head_scale{};  // [layers,heads] F32: each head's output is multiplied by it; 0 switches a head off
   std::vector<LayerHeads>* layers = nullptr;     // out: q, k, v and lse of every head
   std::vector<Tensor>* hidden_states = nullptr;  // out: [B,T,E] after the embeddings and after each layer
-  int num_threads = 0;                           // 0: default_num_threads()
-  Executor* executor = nullptr;
+  Threads threads{};
   Workspace* workspace = nullptr;  // with one, a run allocates its results only once it has grown; not for two at once
 };
 

@@ -1,119 +1,134 @@
 // Per-target include guard: this file is read once for each instruction set.
-#if defined(MANYHEADS_FORWARD_INL_HPP) == defined(HWY_TARGET_TOGGLE)
-#ifdef MANYHEADS_FORWARD_INL_HPP
-#undef MANYHEADS_FORWARD_INL_HPP
+#if defined(MANYHEADS_ALGORITHM_FORWARD_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHEADS_ALGORITHM_FORWARD_INL_HPP
+#undef MANYHEADS_ALGORITHM_FORWARD_INL_HPP
 #else
-#define MANYHEADS_FORWARD_INL_HPP
+#define MANYHEADS_ALGORITHM_FORWARD_INL_HPP
 #endif
 
 #include <algorithm>
 #include <cstdint>
 
 #include "hwy/highway.h"
-#include "kernels/algorithm/few_rows-inl.hpp"
-#include "kernels/algorithm/lanes-inl.hpp"
-#include "kernels/algorithm/merge-inl.hpp"
+#include "kernels/algorithm/decode_mainloop-inl.hpp"
+#include "kernels/algorithm/epilogue-inl.hpp"
+#include "kernels/algorithm/prefill_mainloop-inl.hpp"
 #include "kernels/kernel_table.hpp"
 
-// The fused forward: online softmax over runs of 64 keys, chunks of 512, chunks merged in a fixed tree. What a row
+// The fused forward: online softmax over runs of 64 keys, chunks of 512, chunks combined in a fixed tree. What a row
 // computes depends on itself only, at fixed key positions: a run or chunk that is skipped leaves the same bits as one
-// whose keys are all forbidden to the row. Many rows lie in the vector lanes (ForwardLanes); for a few of them, as in
-// decoding, keys and values do (ForwardRows).
+// whose keys are all forbidden to the row.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Vectors of the lanes of so many tiles side by side.
-constexpr int SideVectors(int sides) { return sides * static_cast<int>(kTileSide) / static_cast<int>(HWY_LANES(float)); }
+// Vectors of the lanes of so many AMX tiles side by side.
+constexpr int SideVectors(int sides) {
+  return sides * static_cast<int>(kTileSide) / static_cast<int>(HWY_LANES(float));
+}
 
 // The kernel for `count` vectors or rows, N at most. Where only rows there are, a power of two: the places between see
 // no key.
-template <class Unit, template <class, int> class Kernel, int N, class... Args>
+template <class Mma, template <class, int> class Kernel, int N, class... Args>
 HWY_INLINE float* WithCount(std::size_t count, Args&&... args) {
   if constexpr (N > 1) {
-    constexpr int kLess = Unit::kRowsOnly ? N / 2 : N - 1;
-    if (count <= kLess) return WithCount<Unit, Kernel, kLess>(count, args...);
+    constexpr int kLess = Mma::kDecodeOnly ? N / 2 : N - 1;
+    if (count <= kLess) return WithCount<Mma, Kernel, kLess>(count, args...);
   }
-  return Kernel<Unit, N>::Run(args...);
+  return Kernel<Mma, N>::Run(args...);
 }
 
-template <class Unit, int NV>
-struct LanesKernel {
-  static float* Run(const AttentionCall& call, const Tile& tile, const KeyPart& part, float* scratch, TileState& state,
-                    const Tile& next, bool writes) {
-    return ForwardLanes<typename ManyRowsOf<Unit>::Unit, NV>(call, tile, part, scratch, state, next, writes);
+template <class Mma, int NV>
+struct PrefillKernel {
+  static float* Run(const ForwardParams& params, const QueryBlock& q_block, const KvSplit& split, float* workspace,
+                    BlockInfo& info, const QueryBlock& next, bool writes) {
+    return PrefillMainloop<typename PrefillMmaOf<Mma>::Mma, NV>(params, q_block, split, workspace, info, next, writes);
   }
 };
-template <class Unit, int R>
-struct RowsKernel {
-  static float* Run(const AttentionCall& call, const Tile& tile, const KeyPart& part, float* scratch,
-                    TileState& state) {
-    return ForwardRows<Unit, R>(call, tile, part, scratch, state);
+template <class Mma, int R>
+struct DecodeKernel {
+  static float* Run(const ForwardParams& params, const QueryBlock& q_block, const KvSplit& split, float* workspace,
+                    BlockInfo& info) {
+    return DecodeMainloop<Mma, R>(params, q_block, split, workspace, info);
   }
 };
 
-// A tile's rows over the part given of its keys, to the caller's output, or to a node of the merge tree where one is
-// given.
-template <class Unit>
-void ForwardTile(const AttentionCall& call, const Tile& tile, const KeyPart& part, const Tile& next, float* node,
-                 float* scratch) {
-  TileState state;
-  const std::size_t places = PlacesOf<Unit>(tile);
-  BeginTile<Unit>(call, tile, places, state);
+// The rows of a query block over a split of its keys: to the caller's output, or to row states where they are given.
+template <class Mma>
+void ForwardBlock(const ForwardParams& params, const QueryBlock& q_block, const KvSplit& split, const QueryBlock& next,
+                  float* states, float* workspace) {
+  BlockInfo info;
+  const std::size_t padded_rows = PaddedRows<Mma>(q_block.rows);
+  BeginBlock<Mma>(params, q_block, padded_rows, info);
   float* root = nullptr;
-  const bool writes = node == nullptr && part.last;
-  if constexpr (Unit::kTiles) {
-    const std::size_t sides = places / kTileSide;
-    Unit::Begin();
-    root = sides == 1   ? ForwardLanes<Unit, SideVectors(1)>(call, tile, part, scratch, state, next, writes)
-           : sides == 2 ? ForwardLanes<Unit, SideVectors(2)>(call, tile, part, scratch, state, next, writes)
-           : sides == 3 ? ForwardLanes<Unit, SideVectors(3)>(call, tile, part, scratch, state, next, writes)
-                        : ForwardLanes<Unit, SideVectors(4)>(call, tile, part, scratch, state, next, writes);
-    Unit::End();
-  } else if (Unit::kRowsOnly || tile.rows <= Unit::kFewRows) {
-    root = WithCount<Unit, RowsKernel, Unit::kFewRows>(static_cast<std::size_t>(tile.rows), call, tile, part, scratch,
-                                                       state);
-  } else if constexpr (!Unit::kRowsOnly) {
-    root = WithCount<Unit, LanesKernel, kTileVectors>(places / LaneCount(), call, tile, part, scratch, state, next,
-                                                      writes);
+  const bool writes = states == nullptr && split.last;
+  if constexpr (Mma::kAmx) {
+    const std::size_t sides = padded_rows / kTileSide;
+    Mma::Begin();
+    root = sides == 1   ? PrefillMainloop<Mma, SideVectors(1)>(params, q_block, split, workspace, info, next, writes)
+           : sides == 2 ? PrefillMainloop<Mma, SideVectors(2)>(params, q_block, split, workspace, info, next, writes)
+           : sides == 3 ? PrefillMainloop<Mma, SideVectors(3)>(params, q_block, split, workspace, info, next, writes)
+                        : PrefillMainloop<Mma, SideVectors(4)>(params, q_block, split, workspace, info, next, writes);
+    Mma::End();
+  } else if (Mma::kDecodeOnly || q_block.rows <= Mma::kDecodeRows) {
+    root = WithCount<Mma, DecodeKernel, Mma::kDecodeRows>(static_cast<std::size_t>(q_block.rows), params, q_block,
+                                                          split, workspace, info);
+  } else if constexpr (!Mma::kDecodeOnly) {
+    root = WithCount<Mma, PrefillKernel, kBlockVectors>(padded_rows / LaneCount(), params, q_block, split, workspace,
+                                                        info, next, writes);
   }
-  if (!part.last) return;
-  if (node == nullptr) {
+  if (!split.last) return;
+  if (states == nullptr) {
     if (root == nullptr) {
-      root = scratch + ForwardScratch(call, tile).nodes;
-      ClearNode<Unit>(call, tile, root);
+      root = workspace + ForwardWorkspace(params, q_block.rows).states;
+      ClearRowStates<Mma>(params, q_block, root);
     }
-    StoreTile<Unit>(call, tile, state, root);
+    StoreBlock<Mma>(params, q_block, info, root);
   } else if (root == nullptr) {
-    ClearNode<Unit>(call, tile, node);
+    ClearRowStates<Mma>(params, q_block, states);
   } else {
-    std::copy_n(root, NodeFloats<Unit>(call, tile), node);
+    std::copy_n(root, RowStateFloats<Mma>(params, q_block.rows), states);
   }
 }
 
-// Merges the nodes of a tile's blocks of chunks, in place, as the one tree over all chunks would, and stores the rows.
-template <class Unit>
-void MergeTile(const AttentionCall& call, const Tile& tile, float* nodes, std::int64_t count) {
-  TileState state;
-  BeginTile<Unit>(call, tile, PlacesOf<Unit>(tile), state);
-  const std::size_t node = NodeFloats<Unit>(call, tile);
-  const auto merge_all = [&](const auto& merger) HWY_ATTR {
-    for (std::int64_t step = 1; step < count; step *= 2) {
-      for (std::int64_t i = 0; i + step < count; i += 2 * step) {
-        merger.Merge(nodes + static_cast<std::size_t>(i) * node, nodes + static_cast<std::size_t>(i + step) * node);
-      }
+// Combines the row states of a query block's splits, in place, as the one tree over all chunks would, and stores the rows.
+template <class Mma>
+void CombineBlock(const ForwardParams& params, const QueryBlock& q_block, const KvSplits& splits, float* states) {
+  BlockInfo info;
+  BeginBlock<Mma>(params, q_block, PaddedRows<Mma>(q_block.rows), info);
+  const std::size_t floats = RowStateFloats<Mma>(params, q_block.rows);
+  for (std::int64_t i = 0; params.row_max != nullptr && i < splits.count; ++i) {
+    SaveRowStates<Mma>(params, q_block, info, states + static_cast<std::size_t>(i) * floats, i);
+  }
+  OpenStates::Chunks opened;
+  const auto combine_all = [&](const auto& combiner) HWY_ATTR {
+    CombineTree tree(combiner, {&opened, states, floats}, true);
+    for (std::int64_t i = 0; i < splits.count; ++i) {
+      float* const to = tree.open(splits.chunk(i));
+      const float* const from = states + static_cast<std::size_t>(i) * floats;
+      if (to != from) std::copy_n(from, floats, to);
     }
+    tree.close();
   };
-  if (tile.rows <= Unit::kFewRows) {
-    merge_all(RowNodes{OutputWidth<Unit>(call, tile), static_cast<std::size_t>(tile.rows)});
+  if (q_block.rows <= Mma::kDecodeRows) {
+    combine_all(StatesInRows{OutputWidth<Mma>(params, q_block.rows), static_cast<std::size_t>(q_block.rows)});
   } else {
-    merge_all(LaneNodes{PlacesOf<Unit>(tile), OutputWidth<Unit>(call, tile)});
+    combine_all(StatesInLanes{PaddedRows<Mma>(q_block.rows), OutputWidth<Mma>(params, q_block.rows)});
   }
-  StoreTile<Unit>(call, tile, state, nodes);
+  StoreBlock<Mma>(params, q_block, info, states);
 }
 
-inline std::size_t ScratchFloats(const AttentionCall& call, const Tile& tile) {
-  return ForwardScratch(call, tile).total;
+inline std::size_t WorkspaceFloats(const QkvMask& params, std::int64_t rows) {
+  return ForwardWorkspace(params, rows).total;
+}
+
+template <class Mma>
+AttentionKernels ForwardKernels() {
+  const std::int64_t rows = Mma::kDecodeOnly ? Mma::kDecodeRows
+                            : Mma::kAmx      ? 4 * static_cast<std::int64_t>(kTileSide)
+                                             : kBlockVectors * static_cast<std::int64_t>(LaneCount());
+  return {rows,        WorkspaceFloats, ForwardBlock<Mma>, RowStateFloats<Mma>, CombineBlock<Mma>, PackedKvFloats<Mma>,
+          PackKv<Mma>, OnPackedKv<Mma>};
 }
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE

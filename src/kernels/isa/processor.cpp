@@ -1,8 +1,11 @@
-// What depends on the processor and is not an instruction set.
-#include "kernels/dispatch.hpp"
+#include "kernels/isa/processor.hpp"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 namespace manyheads::kernels {
@@ -20,16 +23,46 @@ unsigned family() {
 
 }  // namespace
 
+bool has_bf16_products() { return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512f"); }
 bool fast_bf16_products() { return __builtin_cpu_is("amd"); }
 bool has_vnni() { return __builtin_cpu_supports("avx512vnni"); }
-bool fetches_into_second_cache() {
+bool prefetches_into_l2() {
   static const bool yes = __builtin_cpu_is("amd") && family() < 0x1a;
   return yes;
 }
 #else
+bool has_bf16_products() { return false; }
 bool fast_bf16_products() { return false; }
 bool has_vnni() { return false; }
-bool fetches_into_second_cache() { return false; }
+bool prefetches_into_l2() { return false; }
+#endif
+
+#if defined(__x86_64__) && defined(__linux__)
+namespace {
+
+constexpr unsigned kTileState = 18;              // XCR0's bit for the tiles' data; 17 is their configuration
+constexpr unsigned kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+
+}  // namespace
+
+bool has_amx_bf16() {
+  static const bool has = [] {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+    const bool tiles = (d >> 24 & 1) != 0;
+    const bool bf16 = (d >> 22 & 1) != 0;
+    if (!tiles || !bf16 || !has_bf16_products()) return false;  // probabilities are packed by AVX-512 BF16
+    if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c >> 27 & 1) == 0) return false;  // the system keeps no wide state
+    unsigned low = 0, high = 0;
+    asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    if ((low >> (kTileState - 1) & 3) != 3) return false;
+    // Linux hands the tiles' state out on request, for the whole process.
+    return ::syscall(SYS_arch_prctl, kRequestPermission, kTileState) == 0;
+  }();
+  return has;
+}
+#else
+bool has_amx_bf16() { return false; }
 #endif
 
 }  // namespace manyheads::kernels

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <manyheads/tensor.hpp>
+
+// Outputs share no memory with what is still to be read. Errors name the function and both tensors.
+namespace manyheads::attention_detail {
+
+// No two elements of an output may lie in one place.
+void check_itself(const char* function, const char* name, const ConstTensorView& output);
+
+// An output may share no element with an input or another output.
+void check_overlap(const char* function, const char* name, const ConstTensorView& output, const char* other_name,
+                   const ConstTensorView& other);
+
+}  // namespace manyheads::attention_detail

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <manyheads/error.hpp>
+#include <string>
+
+#include "base/aligned_buffer.hpp"
+#include "base/checked.hpp"
+
+namespace manyheads::base {
+
+// Where several arrays lie in one block of workspace, each at a multiple of 64 bytes. Sizes are checked against
+// overflow before any memory is asked for. Throws Error (kOutOfMemory) in the name of `function`.
+class WorkspaceLayout {
+ public:
+  explicit WorkspaceLayout(const char* function) : function_(function) {}
+
+  // The place of an array of this shape.
+  std::size_t take(std::initializer_list<std::int64_t> shape, std::size_t element) {
+    std::int64_t bytes = static_cast<std::int64_t>(element), end = 0;
+    bool fits = true;
+    for (const std::int64_t size : shape) fits = fits && multiply(bytes, size, &bytes);
+    if (!fits || !add(bytes, static_cast<std::int64_t>(used_ + kAlignment), &end)) {
+      throw Error(ErrorCode::kOutOfMemory, std::string(function_) + ": the activations are larger than memory");
+    }
+    const std::size_t at = used_;
+    used_ = static_cast<std::size_t>(end) / kAlignment * kAlignment;
+    return at;
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  const char* function_;
+  std::size_t used_ = 0;
+};
+
+}  // namespace manyheads::base

@@ -1,0 +1,124 @@
+// Per-target include guard: this file is read once for each instruction set.
+#if defined(MANYHEADS_ALGORITHM_COMBINE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHEADS_ALGORITHM_COMBINE_INL_HPP
+#undef MANYHEADS_ALGORITHM_COMBINE_INL_HPP
+#else
+#define MANYHEADS_ALGORITHM_COMBINE_INL_HPP
+#endif
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+#include "hwy/highway.h"
+#include "kernels/algorithm/workspace-inl.hpp"
+#include "kernels/isa/exp2-inl.hpp"
+
+// Row states and the fixed tree that combines those of the chunks.
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Row states whose rows lie in the lanes: maxima [lanes], sums [lanes], outputs [Dv][lanes].
+struct StatesInLanes {
+  std::size_t lanes, width;
+
+  void Combine(float* HWY_RESTRICT a, const float* HWY_RESTRICT b) const {
+    const DF d;
+    const std::size_t n = hn::Lanes(d);
+    for (std::size_t at = 0; at < lanes; at += n) {
+      const VF ma = hn::LoadU(d, a + at);
+      const VF mb = hn::LoadU(d, b + at);
+      const VF m = hn::Max(ma, mb);
+      const VF fa = PowerOfTwo(d, hn::Sub(ma, m));
+      const VF fb = PowerOfTwo(d, hn::Sub(mb, m));
+      hn::StoreU(m, d, a + at);
+      // Row 1 is the sum, the rows behind it the output: scaled alike.
+      for (std::size_t i = lanes + at; i < (2 + width) * lanes; i += lanes) {
+        hn::StoreU(hn::MulAdd(hn::LoadU(d, a + i), fa, hn::Mul(hn::LoadU(d, b + i), fb)), d, a + i);
+      }
+    }
+  }
+};
+// Row states whose rows follow each other: maxima, sums [kDecodeRows], outputs [row][width].
+struct StatesInRows {
+  std::size_t width, rows;  // those that there are, of the kDecodeRows that have room
+
+  void Combine(float* HWY_RESTRICT a, const float* HWY_RESTRICT b) const {
+    const DF d;
+    const std::size_t n = hn::Lanes(d);
+    for (std::size_t r = 0; r < rows; ++r) {
+      const VF ma = hn::Set(d, a[r]);
+      const VF mb = hn::Set(d, b[r]);
+      const VF m = hn::Max(ma, mb);
+      const VF fa = PowerOfTwo(d, hn::Sub(ma, m));
+      const VF fb = PowerOfTwo(d, hn::Sub(mb, m));
+      a[r] = hn::GetLane(m);
+      float& l = a[kDecodeRows + r];
+      l = hn::GetLane(hn::MulAdd(hn::Set(d, l), fa, hn::Mul(hn::Set(d, b[kDecodeRows + r]), fb)));
+      for (std::size_t i = 2 * kDecodeRows + r * width; i < 2 * kDecodeRows + (r + 1) * width; i += n) {
+        hn::StoreU(hn::MulAdd(hn::LoadU(d, a + i), fa, hn::Mul(hn::LoadU(d, b + i), fb)), d, a + i);
+      }
+    }
+  }
+};
+
+// Row states of no keys: combining them changes no bit but the sign of a zero.
+template <class Mma>
+HWY_INLINE void ClearRowStates(const QkvMask& params, const QueryBlock& q_block, float* states) {
+  const std::size_t padded_rows = PaddedRows<Mma>(q_block.rows);
+  std::fill_n(states, padded_rows, kNoMaximum);
+  std::fill_n(states + padded_rows, RowStateFloats<Mma>(params, q_block.rows) - padded_rows, 0.0f);
+}
+
+// Combines row states in the binary tree over the numbers of their chunks, in which a missing chunk counts as empty: the
+// shape does not depend on which chunks a query block happened to read.
+template <class States>
+class CombineTree {
+ public:
+  CombineTree(const States& combiner, const OpenStates& open, bool anew)
+      : combiner_(combiner), states_(open.states), state_floats_(open.floats), opened_(*open.chunks) {
+    if (anew) opened_.count = 0;
+  }
+
+  // The states opened last and their chunk; null and -1 where there are none.
+  float* states() const { return opened_.count == 0 ? nullptr : at(opened_.count - 1); }
+  std::int64_t chunk() const { return opened_.count == 0 ? -1 : opened_.last[opened_.count - 1]; }
+  // The states to fill for a chunk. Those whose common branch does not reach the chunk are complete and combined first.
+  float* open(std::int64_t chunk) {
+    const std::int64_t* last = opened_.last;
+    while (opened_.count >= 2 &&
+           level(last[opened_.count - 2], last[opened_.count - 1]) < level(last[opened_.count - 1], chunk)) {
+      combine_top();
+    }
+    opened_.last[opened_.count++] = chunk;
+    return states();
+  }
+  // Combines all that is left; null when no chunk was opened.
+  float* close() {
+    while (opened_.count >= 2) combine_top();
+    return states();
+  }
+
+ private:
+  static int level(std::int64_t a, std::int64_t b) { return std::bit_width(static_cast<std::uint64_t>(a ^ b)); }
+
+  float* at(std::int64_t i) const { return states_ + static_cast<std::size_t>(i) * state_floats_; }
+
+  void combine_top() {
+    combiner_.Combine(at(opened_.count - 2), at(opened_.count - 1));
+    opened_.last[opened_.count - 2] = opened_.last[opened_.count - 1];
+    --opened_.count;
+  }
+
+  States combiner_;
+  float* states_;
+  std::size_t state_floats_;
+  OpenStates::Chunks& opened_;
+};
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,298 @@
+// Per-target include guard: this file is read once for each instruction set.
+#if defined(MANYHEADS_ALGORITHM_PACK_KV_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHEADS_ALGORITHM_PACK_KV_INL_HPP
+#undef MANYHEADS_ALGORITHM_PACK_KV_INL_HPP
+#else
+#define MANYHEADS_ALGORITHM_PACK_KV_INL_HPP
+#endif
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "hwy/highway.h"
+#include "kernels/isa/load_store-inl.hpp"
+#include "kernels/isa/mma_amx-inl.hpp"
+#include "kernels/isa/mma_int8-inl.hpp"
+#include "kernels/isa/widen-inl.hpp"
+#include "kernels/params.hpp"
+
+// Keys and values in the form that the products read: where they lie, packed a run at a time, or a whole head (packed
+// K, packed V).
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Keys [begin, end) of one head: where they lie, or in scratch [keys][words]. For tiles in whole tiles, the rest 0.
+template <class Mma>
+HWY_INLINE StridedRows KRows(const QkvMask& params, const QueryBlock& q_block, std::int64_t begin, std::int64_t end,
+                             float* workspace) {
+  const std::int64_t terms = static_cast<std::int64_t>(Mma::kValuesPerWord);
+  const std::int64_t* stride = params.k_stride;
+  const std::size_t needed = Words<Mma>(static_cast<std::size_t>(params.d));
+  const std::size_t words = Mma::kAmx ? (needed + kTileSide - 1) / kTileSide * kTileSide : needed;
+  const bool whole = !Mma::kAmx || (words == needed && (end - begin) % static_cast<std::int64_t>(kTileSide) == 0);
+  const bool as_words = static_cast<std::size_t>(terms) * size_of(params.kv_type) == sizeof(float);
+  if (whole && as_words && stride[3] == 1 && params.d % terms == 0 && stride[2] % terms == 0 && stride[2] >= params.d &&
+      params.all_adjacent(q_block.batch, begin, end)) {
+    const std::int64_t at = params.k_at(q_block.batch, q_block.kv_head, begin);
+    return {Mma::Row(params.kv_type, params.k, at, 1, params.d, nullptr), static_cast<std::size_t>(stride[2] / terms)};
+  }
+  for (std::int64_t j = begin; j < end; ++j) {
+    float* to = workspace + static_cast<std::size_t>(j - begin) * words;
+    const float* row =
+        Mma::Row(params.kv_type, params.k, params.k_at(q_block.batch, q_block.kv_head, j), stride[3], params.d, to);
+    if (row != to) std::memcpy(to, row, needed * sizeof(float));
+    for (std::size_t i = needed; i < words; ++i) to[i] = 0.0f;
+  }
+  return {workspace, words};
+}
+
+// Values of keys [begin, end) of BF16 or I8, of each two keys as one row of words of BF16, [keys / 2][padded]: the
+// first key's in the low halves, 0 for a key behind the last and behind the last value.
+HWY_INLINE void PackValuePairs(const QkvMask& params, const QueryBlock& q_block, std::int64_t begin, std::int64_t end,
+                               std::size_t padded, float* to) {
+  const std::int64_t step = params.v_stride[3];
+  const std::size_t width = static_cast<std::size_t>(params.dv);
+  const auto join = [&]<class Values>(Values) HWY_ATTR {
+    const DF d;
+    const std::size_t n = hn::Lanes(d);
+    const auto row = [&](std::int64_t j) {
+      return static_cast<const typename Values::Element*>(params.v) + params.v_at(q_block.batch, q_block.kv_head, j);
+    };
+    for (std::int64_t j = begin; j < end; j += 2, to += padded) {
+      const auto* first = row(j);
+      const auto* second = j + 1 < end ? row(j + 1) : nullptr;
+      std::size_t i = 0;
+      if (step == 1 && second != nullptr) {
+        for (; i + n <= width; i += n) hn::StoreU(PairedValues(first + i, second + i), d, to + i);
+      }
+      for (; i < width; ++i) {
+        const std::int64_t at = static_cast<std::int64_t>(i) * step;
+        const std::uint16_t pair[2] = {Bf16Bits(first[at]),
+                                       second == nullptr ? std::uint16_t{0} : Bf16Bits(second[at])};
+        std::memcpy(to + i, pair, sizeof(pair));
+      }
+      std::fill(to + i, to + padded, 0.0f);
+    }
+  };
+  if (params.kv_type == DType::kI8) {
+    join(ValuesOf<DType::kI8>());
+  } else {
+    join(ValuesOf<DType::kBF16>());
+  }
+}
+
+// Values of keys [begin, end): a row of words for each kValuesPerWord keys, the values of an index side by side;
+// `begin` is a multiple of kValuesPerWord, and the weight of a key behind the last is 0. Rows are `multiple` of values
+// wide, 0 behind the last. Where they lie, or in scratch.
+template <class Mma>
+HWY_INLINE StridedRows VRows(const QkvMask& params, const QueryBlock& q_block, std::int64_t begin, std::int64_t end,
+                             std::size_t multiple, float* workspace) {
+  const std::int64_t* stride = params.v_stride;
+  const std::size_t width = static_cast<std::size_t>(params.dv);
+  const std::size_t padded = (width + multiple - 1) / multiple * multiple;
+  // Rows a power of two apart would fall on the same few lines of the first cache: only dense ones stay.
+  if (Mma::kValuesPerWord == 1 && params.kv_type == DType::kF32 && stride[3] == 1 && padded == width &&
+      (stride[2] == params.dv || (multiple > 1 && stride[2] >= params.dv)) &&
+      params.all_adjacent(q_block.batch, begin, end)) {
+    return {static_cast<const float*>(params.v) + params.v_at(q_block.batch, q_block.kv_head, begin),
+            static_cast<std::size_t>(stride[2])};
+  }
+  if constexpr (Mma::kValuesPerWord == 1) {
+    for (std::int64_t j = begin; j < end; ++j) {
+      float* to = workspace + static_cast<std::size_t>(j - begin) * padded;
+      CopyRow(params.kv_type, params.v, params.v_at(q_block.batch, q_block.kv_head, j), stride[3], params.dv, to);
+      for (std::size_t i = width; i < padded; ++i) to[i] = 0.0f;
+    }
+  } else {
+    if (params.packed_v == nullptr) {
+      PackValuePairs(params, q_block, begin, end, padded, workspace);
+    } else {
+      // The key behind a cut word's end comes along.
+      const float* words = params.packed_v + static_cast<std::size_t>(begin) / 2 * width;
+      if (padded == width) return {words, width};
+      float* to = workspace;
+      for (std::int64_t j = begin; j < end; j += 2, words += width, to += padded) {
+        std::copy_n(words, width, to);
+        std::fill(to + width, to + padded, 0.0f);
+      }
+    }
+  }
+  return {workspace, padded};
+}
+
+// Keys whose products with values are summed before they are added to others: what is read of a run begins at a
+// multiple of so many, or the sums of its keys would be other ones.
+template <class Mma>
+constexpr std::int64_t kKeysTogether = static_cast<std::int64_t>(Mma::kValuesPerWord * (Mma::kAmx ? kTileSide : 1));
+
+// Takes keys [begin, end) back to such a begin. Returns whether they come with others, that are to be guarded against
+// like any that a row may not see.
+template <class Mma>
+HWY_INLINE bool TakesOthers(const QkvMask& params, std::int64_t& begin, std::int64_t end) {
+  const std::int64_t more = begin % kKeysTogether<Mma>;
+  begin -= more;
+  return more != 0 || (params.packed_v != nullptr && end % static_cast<std::int64_t>(Mma::kValuesPerWord) != 0);
+}
+
+// Values as the rows of a tile's first operand: [value][words of keys], from rows [words of keys][value], in whole
+// tiles, the rest 0.
+HWY_INLINE StridedRows AmxValues(const StridedRows& values, std::size_t words, std::size_t width,
+                                 float* HWY_RESTRICT to) {
+  const std::size_t step = (words + kTileSide - 1) / kTileSide * kTileSide;
+  const std::size_t rows = (width + kTileSide - 1) / kTileSide * kTileSide;
+  std::size_t whole_rows = 0;
+  std::size_t whole_words = 0;
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  whole_rows = width / n * n;
+  whole_words = words / n * n;
+  for (std::size_t i = 0; i < whole_rows; i += n) {
+    for (std::size_t w = 0; w < whole_words; w += n) {
+      VF square[kMaxLanes];
+      for (std::size_t j = 0; j < n; ++j) square[j] = hn::LoadU(d, values.data + (w + j) * values.stride + i);
+      TransposeSquare(square);
+      for (std::size_t j = 0; j < n; ++j) hn::StoreU(square[j], d, to + (i + j) * step + w);
+    }
+  }
+  for (std::size_t i = 0; i < rows; ++i) {
+    for (std::size_t w = i < whole_rows ? whole_words : 0; w < step; ++w) {
+      to[i * step + w] = i < width && w < words ? values.data[w * values.stride + i] : 0.0f;
+    }
+  }
+  return {to, step};
+}
+
+// Values of keys [begin, end): a row of words for each four keys from a multiple of four on, `multiple` words or more,
+// behind a key's last value 0; where keys are missing in the last words any bytes.
+HWY_INLINE StridedRows PackValueQuads(const QkvMask& params, const QueryBlock& q_block, std::int64_t begin,
+                                      std::int64_t end, std::size_t multiple, float* workspace) {
+  const DF d;
+  const hn::RebindToUnsigned<DF> du;
+  const std::size_t n = hn::Lanes(d);
+  const std::size_t width = static_cast<std::size_t>(params.dv);
+  const std::size_t padded = (width + multiple - 1) / multiple * multiple;
+  const std::int64_t step = params.v_stride[3];
+  for (std::int64_t j = begin; j < end; j += 4) {
+    std::uint32_t* to = reinterpret_cast<std::uint32_t*>(workspace) + static_cast<std::size_t>(j - begin) / 4 * padded;
+    // In one page, since pages hold whole chains.
+    const std::uint8_t* first =
+        static_cast<const std::uint8_t*>(params.v) + params.v_at(q_block.batch, q_block.kv_head, j);
+    const std::uint8_t* rows[4];
+    for (std::int64_t r = 0; r < 4; ++r) rows[r] = first + std::min(r, end - 1 - j) * params.v_stride[2];
+    std::size_t i = 0;
+    if (step == 1) {
+      for (; i + n <= width; i += n) hn::StoreU(QuadsOf(rows, i), du, to + i);
+    }
+#pragma GCC unroll 1
+    for (; i < width; ++i) {
+      const std::int64_t at = static_cast<std::int64_t>(i) * step;
+      to[i] = static_cast<std::uint32_t>(rows[0][at] | rows[1][at] << 8 | rows[2][at] << 16) |
+              static_cast<std::uint32_t>(rows[3][at]) << 24;
+    }
+    for (; i < padded; ++i) to[i] = 0;
+  }
+  return {workspace, padded};
+}
+
+// Whether every value of the rows is finite.
+template <class Mma>
+HWY_INLINE bool AllFinite(const StridedRows& rows, std::size_t count, std::size_t width) {
+  const DF d;
+  const hn::RebindToUnsigned<DF> du;
+  const std::size_t n = hn::Lanes(d);
+  const auto infinity = hn::Set(du, 0x7f80u);  // a BF16's; a NaN is larger
+  bool finite = true;
+  VF sum[4];
+  for (VF& split : sum) split = hn::Zero(d);
+  auto low = hn::Zero(du);  // the largest magnitudes of each half
+  auto high = hn::Zero(du);
+  for (std::size_t j = 0; j < count; ++j) {
+    const float* row = rows.data + j * rows.stride;
+    std::size_t i = 0;
+    if constexpr (Mma::kValuesPerWord == 1) {
+      // 0 * x is 0 for a finite x and NaN for the others.
+      for (; i + 4 * n <= width; i += 4 * n) {
+#pragma GCC unroll 4
+        for (std::size_t split = 0; split < 4; ++split) {
+          sum[split] = hn::MulAdd(hn::LoadU(d, row + i + split * n), hn::Zero(d), sum[split]);
+        }
+      }
+      for (; i + n <= width; i += n) sum[0] = hn::MulAdd(hn::LoadU(d, row + i), hn::Zero(d), sum[0]);
+      for (; i < width; ++i) finite = finite && row[i] * 0.0f == 0.0f;
+    } else {
+      const std::uint32_t* words = reinterpret_cast<const std::uint32_t*>(row);
+      for (; i + n <= width; i += n) {
+        const auto w = hn::LoadU(du, words + i);
+        low = hn::Max(low, hn::And(w, hn::Set(du, 0x7fffu)));
+        high = hn::Max(high, hn::And(w, hn::Set(du, 0x7fff0000u)));
+      }
+      for (; i < width; ++i) {
+        finite = finite && (words[i] & 0x7f80u) != 0x7f80u && (words[i] >> 16 & 0x7f80u) != 0x7f80u;
+      }
+    }
+  }
+  const VF all = hn::Add(hn::Add(sum[0], sum[1]), hn::Add(sum[2], sum[3]));
+  return finite && hn::AllFalse(d, hn::IsNaN(all)) &&
+         hn::AllTrue(du, hn::Lt(hn::Max(low, hn::ShiftRight<16>(high)), infinity));
+}
+
+// Packed K and packed V of a head: dense words, keys at their storage places, then values. Many query blocks read them.
+template <class Mma>
+std::size_t PackedKFloats(const QkvMask& params) {
+  return static_cast<std::size_t>(params.tk) * Words<Mma>(static_cast<std::size_t>(params.d));
+}
+template <class Mma>
+std::size_t PackedKvFloats(const QkvMask& params) {
+  return PackedKFloats<Mma>(params) +
+         Words<Mma>(static_cast<std::size_t>(params.tk)) * static_cast<std::size_t>(params.dv);
+}
+template <class Mma>
+void PackKv(const QkvMask& params, const QueryBlock& q_block, std::int64_t keys, float* to) {
+  const std::int64_t words = static_cast<std::int64_t>(Words<Mma>(static_cast<std::size_t>(params.d)));
+  const std::int64_t start = params.key_start(q_block.batch);
+  float* packed_k = to + start * words;
+  float* packed_v = to + PackedKFloats<Mma>(params);
+  for (std::int64_t j = 0; j < keys; ++j) {
+    const std::int64_t at = params.k_at(q_block.batch, q_block.kv_head, j);
+    float* const row_to = packed_k + j * words;
+    const float* row = Mma::Row(params.kv_type, params.k, at, params.k_stride[3], params.d, row_to);
+    if (row != row_to) std::memcpy(row_to, row, static_cast<std::size_t>(words) * sizeof(float));
+  }
+  if constexpr (Mma::kValuesPerWord == 1) {
+    packed_v += start * params.dv;
+    for (std::int64_t j = 0; j < keys; ++j) {
+      CopyRow(params.kv_type, params.v, params.v_at(q_block.batch, q_block.kv_head, j), params.v_stride[3], params.dv,
+              packed_v + j * params.dv);
+    }
+  } else {
+    PackValuePairs(params, q_block, 0, keys, static_cast<std::size_t>(params.dv), packed_v);
+  }
+}
+template <class Mma>
+ForwardParams OnPackedKv(const ForwardParams& params, const float* from) {
+  ForwardParams packed = params;
+  const std::int64_t words = static_cast<std::int64_t>(Words<Mma>(static_cast<std::size_t>(params.d)));
+  const float* packed_v = from + PackedKFloats<Mma>(params);
+  const std::int64_t k_stride[4] = {0, 0, words * static_cast<std::int64_t>(Mma::kValuesPerWord), 1};
+  const std::int64_t v_stride[4] = {0, 0, params.dv, 1};
+  packed.k = from;
+  packed.v = packed_v;
+  std::copy_n(k_stride, 4, packed.k_stride);
+  std::copy_n(v_stride, 4, packed.v_stride);
+  if constexpr (Mma::kValuesPerWord == 1) {
+    packed.kv_type = DType::kF32;
+  } else {
+    packed.kv_type = DType::kBF16;
+    packed.packed_v = packed_v;
+  }
+  packed.unpacked = &params;
+  return packed;
+}
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

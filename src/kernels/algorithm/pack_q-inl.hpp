@@ -1,0 +1,80 @@
+// Per-target include guard: this file is read once for each instruction set.
+#if defined(MANYHEADS_ALGORITHM_PACK_Q_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHEADS_ALGORITHM_PACK_Q_INL_HPP
+#undef MANYHEADS_ALGORITHM_PACK_Q_INL_HPP
+#else
+#define MANYHEADS_ALGORITHM_PACK_Q_INL_HPP
+#endif
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "hwy/highway.h"
+#include "kernels/algorithm/block_info-inl.hpp"
+#include "kernels/algorithm/pv_int8-inl.hpp"
+
+// Packed Q: the words of a query block, with the scale folded in.
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Changes the words of queries on their way into a tile. The factor comes in two floats: their products with q add up
+// to the exact one with a single rounding to speak of.
+template <class Mma>
+struct QueryFactor {
+  explicit QueryFactor(const BlockInfo& info)
+      : high(static_cast<float>(info.q_factor)), rest(static_cast<float>(info.q_factor - static_cast<double>(high))) {}
+  HWY_INLINE VF operator()(VF q) const {
+    const DF d;
+    if constexpr (Mma::kScaledQueries) {
+      return hn::MulAdd(q, hn::Set(d, high), hn::Mul(q, hn::Set(d, rest)));
+    } else {
+      const hn::RebindToUnsigned<DF> du;
+      return hn::BitCast(d, hn::Xor(hn::BitCast(du, q), hn::Set(du, high < 0 ? 0x80008000u : 0u)));
+    }
+  }
+  float high, rest;
+};
+
+// The words of the tile's queries, packed[word][lane].
+template <class Mma>
+HWY_INLINE void PackQ(const QkvMask& params, const QueryBlock& q_block, std::size_t lanes, float* packed,
+                      BlockInfo& info) {
+  const std::size_t n = LaneCount();
+  const auto at = [&](std::int64_t h, std::int64_t i) { return params.q_at(q_block.batch, h, i); };
+  for (std::size_t first = 0; first < lanes; first += n) {
+    PackLanes<Mma>(params.type, params.q, info.rows_at(first, n, at), params.q_stride[3], params.d, lanes,
+                   packed + first, QueryFactor<Mma>(info));
+  }
+  if constexpr (Mma::kAmx) {  // whole tiles in depth
+    const std::size_t words = Words<Mma>(static_cast<std::size_t>(params.d));
+    std::fill(packed + words * lanes, packed + (words + kTileSide - 1) / kTileSide * kTileSide * lanes, 0.0f);
+  }
+  info.packed = packed;
+}
+
+// The queries' words, [word][row]. `copy` holds a row.
+template <class Mma, int R>
+HWY_INLINE void DecodeQueries(const QkvMask& params, const QueryBlock& q_block, float* HWY_RESTRICT copy,
+                              float* HWY_RESTRICT queries, BlockInfo& info) {
+  const DF d;
+  const std::size_t width = static_cast<std::size_t>(params.d);
+  const std::size_t words = Words<Mma>(width);
+  for (std::size_t r = 0; r < R; ++r) {
+    const std::int64_t at = params.q_at(q_block.batch, info.head[r], info.query[r]);
+    if constexpr (Mma::kInt8) {
+      Int8Query(params, at, r, copy, info);
+      for (std::size_t i = 0; i < words; ++i) queries[i * R + r] = WordAt(copy + i);
+    } else {
+      const QueryFactor<Mma> change(info);
+      const float* row = Mma::Row(params.type, params.q, at, params.q_stride[3], params.d, copy);
+      for (std::size_t i = 0; i < words; ++i) queries[i * R + r] = hn::GetLane(change(hn::Set(d, WordAt(row + i))));
+    }
+  }
+}
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,153 @@
+// Per-target include guard: this file is read once for each instruction set.
+#if defined(MANYHEADS_ALGORITHM_PROBS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHEADS_ALGORITHM_PROBS_INL_HPP
+#undef MANYHEADS_ALGORITHM_PROBS_INL_HPP
+#else
+#define MANYHEADS_ALGORITHM_PROBS_INL_HPP
+#endif
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "hwy/highway.h"
+#include "kernels/algorithm/epilogue-inl.hpp"
+#include "kernels/algorithm/pack_q-inl.hpp"
+#include "kernels/algorithm/qk_scores-inl.hpp"
+
+// Attention probabilities of each head, recomputed from q, k and lse: the fused path's own scores, written out and
+// exponentiated.
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Turns a row of base-2 scores, the largest of which is `top`, into weights that, with the sink, sum to 1. `lse` is
+// only a guess at what they are shifted by: the row is divided by its own sum. Returns its own lse; NaN where the sum
+// is no number, since scores left F32's range.
+HWY_INLINE float NormaliseProbs(float* row, std::int64_t step, std::int64_t count, float lse, float sink, float top) {
+  const DF d;
+  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
+  const auto at = [&](std::int64_t j) -> float& { return row[j * step]; };
+  // The row's own largest score where lse is so large that its rounding would show, or farther from the scores than the
+  // log of their number: then it is another's, and exponentials would leave the range.
+  double shift = static_cast<double>(lse) * 1.44269504088896340736;
+  const double sink_score = static_cast<double>(sink) * 1.44269504088896340736;
+  const double above = std::max(static_cast<double>(top), sink_score) - shift;
+  const double farthest = 2 + std::log2(static_cast<double>(count) + 1);
+  if (std::fabs(lse) > 4096.0f || !(above <= 2 && above >= -farthest)) shift = static_cast<double>(top);
+  const float by = static_cast<float>(shift);
+  double sum = std::exp2(sink_score - static_cast<double>(by));
+  if (step == 1) {
+    HWY_ALIGN float split[HWY_MAX_BYTES / sizeof(float)];
+    std::int64_t j = 0;
+    while (j + n <= count) {  // short runs in float, the runs in double: the sum of a long row stays sharp
+      VF sums = hn::Zero(d);
+      for (std::int64_t steps = 0; steps < 8 && j + n <= count; ++steps, j += n) {
+        const VF p = Exp2(d, hn::Sub(hn::LoadU(d, row + j), hn::Set(d, by)));
+        hn::StoreU(p, d, row + j);
+        sums = hn::Add(sums, p);
+      }
+      hn::Store(sums, d, split);
+      for (std::int64_t lane = 0; lane < n; ++lane) sum += static_cast<double>(split[lane]);
+    }
+    for (; j < count; ++j) {
+      row[j] = hn::GetLane(Exp2(d, hn::Set(d, row[j] - by)));
+      sum += static_cast<double>(row[j]);
+    }
+  } else {
+    for (std::int64_t j = 0; j < count; ++j) {
+      at(j) = hn::GetLane(Exp2(d, hn::Set(d, at(j) - by)));
+      sum += static_cast<double>(at(j));
+    }
+  }
+  const float inverse = static_cast<float>(1.0 / sum);
+  for (std::int64_t j = 0; j < count; ++j) at(j) *= inverse;
+  if (!(sum < std::numeric_limits<double>::infinity())) return std::numeric_limits<float>::quiet_NaN();
+  return static_cast<float>((static_cast<double>(by) + std::log2(sum)) * 0.69314718055994530942);
+}
+
+template <int NV>
+HWY_NOINLINE void ProbsBlock(const ProbsParams& params, const QueryBlock& q_block, float* workspace) {
+  const std::size_t lanes = NV * LaneCount();
+  const ForwardWorkspace at(params, q_block.rows);
+  BlockInfo info;
+  BeginBlock<MmaF32>(params, q_block, lanes, info);
+  PackQ<MmaF32>(params, q_block, lanes, workspace + at.packed, info);
+  float* scores = workspace + at.scores;
+  const std::int64_t step = params.probs_stride[3];
+  const auto row_of = [&](std::int64_t r) {
+    const std::size_t lane = static_cast<std::size_t>(r);
+    return params.row_of_probs(q_block.batch, info.head[lane], info.query[lane]);
+  };
+  for (std::int64_t r = 0; r < q_block.rows; ++r) {
+    for (std::int64_t j = 0; j < params.tk; ++j) row_of(r)[j * step] = kForbidden;
+  }
+  const DF d;
+  HWY_ALIGN float tops[NV * kMaxLanes];
+  std::fill_n(tops, lanes, kForbidden);
+  AttentionMask(params).each_run(
+      q_block, info.range, [&](std::int64_t begin, std::int64_t end, bool partly_masked) HWY_ATTR {
+        VF top[NV];
+        PrefillScores<MmaF32, NV>(params, q_block, info, lanes, 0,
+                                  KRows<MmaF32>(params, q_block, begin, end, workspace + at.keys), begin, end,
+                                  partly_masked, scores, top, [](std::size_t, std::size_t) {});
+        for (int v = 0; v < NV; ++v) {
+          float* const to = tops + static_cast<std::size_t>(v) * hn::Lanes(d);
+          hn::Store(hn::Max(top[v], hn::Load(d, to)), d, to);
+        }
+        for (std::int64_t r = 0; r < q_block.rows; ++r) {
+          float* row = row_of(r) + (params.key_start(q_block.batch) + begin) * step;
+          for (std::int64_t j = 0; j < end - begin; ++j) {
+            row[j * step] = scores[static_cast<std::size_t>(j) * lanes + static_cast<std::size_t>(r)];
+          }
+        }
+      });
+  for (std::int64_t r = 0; r < q_block.rows; ++r) {
+    const std::size_t lane = static_cast<std::size_t>(r);
+    const float lse = params.lse[params.lse_at(q_block.batch, info.head[lane], info.query[lane])];
+    const float sink = params.sinks != nullptr ? params.sinks[info.head[lane] * params.sinks_stride] : kForbidden;
+    const std::int64_t h = info.head[lane];
+    const std::int64_t i = info.query[lane];
+    float own = sink;
+    bool sound = true;
+    if (tops[lane] == kForbidden) {  // sees no key, or its scores are -inf or NaN
+      for (std::int64_t j = 0; j < params.tk; ++j) row_of(r)[j * step] = 0.0f;
+      sound = info.begin[lane] >= info.end[lane] || !sees_a_key(params, q_block.batch, h, i);
+    } else {
+      own = NormaliseProbs(row_of(r), step, params.tk, lse, sink, tops[lane]);
+      sound = std::fabs(own) < kFarthestScore / kLog2e;
+      if (!sound && own < 0 && !info.extreme_scale) {  // padding: its bias is all there is to see
+        if (const auto bias = one_bias(params, q_block.batch, h, i)) {
+          own = static_cast<float>(*bias);
+          sound = true;
+        }
+      }
+    }
+    if (float* const to = params.row_lse_of(q_block.batch, h, i)) *to = own;
+    if (!sound) reference_probs_row(params, q_block.batch, h, i);
+  }
+}
+
+void Probs(const ProbsParams& params, const QueryBlock& q_block, float* workspace) {
+  const std::int64_t most = kBlockVectors * static_cast<std::int64_t>(LaneCount());
+  for (std::int64_t row = 0; row < q_block.rows; row += most) {
+    QueryBlock split = q_block;
+    split.row += row;
+    split.rows = std::min(most, q_block.rows - row);
+    const std::size_t vectors = RoundUp(static_cast<std::size_t>(split.rows), LaneCount()) / LaneCount();
+    if (vectors == 1) {
+      ProbsBlock<1>(params, split, workspace);
+    } else if (vectors == 2) {
+      ProbsBlock<2>(params, split, workspace);
+    } else if (vectors == 3) {
+      ProbsBlock<3>(params, split, workspace);
+    } else {
+      ProbsBlock<kBlockVectors>(params, split, workspace);
+    }
+  }
+}
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

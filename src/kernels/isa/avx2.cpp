@@ -1,6 +1,0 @@
-// The kernels with AVX2, and the emulation of tiles.
-#define MANYHEADS_TARGETS HWY_AVX2
-#define MANYHEADS_LINK link_avx2
-#define HWY_DISABLED_TARGETS \
-  (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | MANYHEADS_DISABLED_TARGETS)
-#include "kernels/isa/highway-inl.hpp"

@@ -1,0 +1,183 @@
+// Per-target include guard: this file is read once for each instruction set.
+#if defined(MANYHEADS_ISA_MMA_AMX_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHEADS_ISA_MMA_AMX_INL_HPP
+#undef MANYHEADS_ISA_MMA_AMX_INL_HPP
+#else
+#define MANYHEADS_ISA_MMA_AMX_INL_HPP
+#endif
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include "hwy/highway.h"
+#include "kernels/isa/mma_bf16-inl.hpp"
+
+// Products by tiles (AMX): a tile of 16 rows of 16 words of BF16 pairs, times 16 such rows, to 16 x 16 sums of F32. One
+// telling over the Mma: the machine's, or its emulation, which gives the same bits on any machine.
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr std::size_t kTileSide = 16;
+
+// What a unit of tiles is, beside its products: pairs of BF16 as words.
+struct MmaAmxBase {
+  using Element = void;
+  static constexpr std::size_t kValuesPerWord = 2;
+  static constexpr bool kChains = false;
+  static constexpr bool kAmx = true;
+  static constexpr bool kDecodeOnly = false;
+  static constexpr int kDecodeRows = 0;
+  static constexpr bool kScaledQueries = false;
+
+  static HWY_INLINE const float* Row(DType type, const void* base, std::int64_t at, std::int64_t step,
+                                     std::int64_t count, float* workspace) {
+    return PairRow(type, base, at, step, count, workspace);
+  }
+};
+
+// c[rows][columns] (+)= a[rows][16 depth] times b[16 depth][columns], rows `_step` words apart, as TDPBF16PS defines it
+// (Intel's manual): in each block of 16 words the first values in one chain of multiply-adds, the second in another,
+// then their sum is added to c; denormals count as 0 and come out as 0. Guarded, a value counts as 0 where its weight
+// in b says "forbidden", so that one which is not finite does not reach the sum.
+template <bool kGuarded>
+HWY_INLINE void EmulatedProducts(const float* a, std::size_t a_step, const float* b, std::size_t b_step,
+                                 std::size_t depth, float* c, std::size_t c_step, std::size_t rows, std::size_t columns,
+                                 bool first_in_chunk) {
+  const DF d;
+  const hn::RebindToUnsigned<DF> du;
+  const std::size_t n = hn::Lanes(d);
+  const auto flushed = [&](VF x) HWY_ATTR {
+    return hn::IfThenZeroElse(hn::Lt(hn::Abs(x), hn::Set(d, std::numeric_limits<float>::min())), x);
+  };
+  const auto first_of = [&](VF x) HWY_ATTR { return flushed(hn::BitCast(d, hn::ShiftLeft<16>(hn::BitCast(du, x)))); };
+  const auto second_of = [&](VF x) HWY_ATTR {
+    return flushed(hn::BitCast(d, hn::And(hn::BitCast(du, x), hn::Set(du, 0xffff0000u))));
+  };
+  for (std::size_t m = 0; m < rows; ++m) {
+    for (std::size_t at = 0; at < columns; at += n) {
+      float* to = c + m * c_step + at;
+      VF sum = first_in_chunk ? hn::Zero(d) : hn::LoadU(d, to);
+      for (std::size_t block = 0; block < depth; ++block) {
+        VF first = hn::Zero(d);
+        VF second = hn::Zero(d);
+        for (std::size_t w = block * kTileSide; w < (block + 1) * kTileSide; ++w) {
+          const VF column = hn::LoadU(d, b + w * b_step + at);
+          VF value = hn::Set(d, WordAt(a + m * a_step + w));
+          if (kGuarded) value = VisibleOnly<MmaAmxBase>(column, value);
+          first = flushed(hn::MulAdd(first_of(value), first_of(column), first));
+          second = flushed(hn::MulAdd(second_of(value), second_of(column), second));
+        }
+        sum = flushed(hn::Add(flushed(sum), flushed(hn::Add(first, second))));
+      }
+      hn::StoreU(sum, d, to);
+    }
+  }
+}
+
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
+struct MmaAmxEmulated : MmaAmxBase {
+  static void Begin() {}
+  static void End() {}
+
+  // BF16 of the lanes, rounded to nearest even, a lane's two values in one word.
+  static HWY_INLINE VF Zip(VF low, VF high) {
+    const DF d;
+    const hn::RebindToUnsigned<DF> du;
+    const auto rounded = [&](VF x) HWY_ATTR { return RoundedToBf16(hn::BitCast(du, x)); };
+    return hn::BitCast(d, hn::Or(rounded(low), hn::ShiftLeft<16>(rounded(high))));
+  }
+
+  template <int MB, int NB>
+  static HWY_INLINE void Products(const float* a, std::size_t a_step, const float* b, std::size_t b_step,
+                                  std::size_t depth, float* c, std::size_t c_step, bool first_in_chunk) {
+    EmulatedProducts<false>(a, a_step, b, b_step, depth, c, c_step, MB * kTileSide, NB * kTileSide, first_in_chunk);
+  }
+};
+#endif
+
+#if HWY_TARGET == HWY_AVX3
+// The machine's own. By name, since this target's instruction set does not include them; no compiler uses the tile
+// registers by itself: 0 to 3 hold sums, 4 and 5 rows of a, 6 and 7 rows of b.
+struct MmaAmx : MmaAmxBase {
+  static HWY_INLINE VF Zip(VF low, VF high) { return MmaBf16::Zip(low, high); }
+
+  static HWY_INLINE void Begin() {
+    alignas(64) static constexpr struct {
+      std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      std::uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } kConfig;
+    asm volatile("ldtilecfg %0" ::"m"(kConfig));
+  }
+  static HWY_INLINE void End() { asm volatile("tilerelease"); }
+
+  template <int MB, int NB>
+  static HWY_INLINE void Products(const float* a, std::size_t a_step, const float* b, std::size_t b_step,
+                                  std::size_t depth, float* c, std::size_t c_step, bool first_in_chunk) {
+    const std::size_t a_bytes = a_step * sizeof(float);
+    const std::size_t b_bytes = b_step * sizeof(float);
+    const std::size_t c_bytes = c_step * sizeof(float);
+    float* c1 = c + kTileSide;
+    float* c2 = c + kTileSide * c_step;
+    float* c3 = c2 + kTileSide;
+    if (first_in_chunk) {
+      asm volatile("tilezero %%tmm0\n\ttilezero %%tmm1\n\ttilezero %%tmm2\n\ttilezero %%tmm3" ::);
+    } else {
+      asm volatile("tileloadd (%0,%1,1), %%tmm0" ::"r"(c), "r"(c_bytes) : "memory");
+      if constexpr (NB == 2) asm volatile("tileloadd (%0,%1,1), %%tmm1" ::"r"(c1), "r"(c_bytes) : "memory");
+      if constexpr (MB == 2) asm volatile("tileloadd (%0,%1,1), %%tmm2" ::"r"(c2), "r"(c_bytes) : "memory");
+      if constexpr (MB == 2 && NB == 2) asm volatile("tileloadd (%0,%1,1), %%tmm3" ::"r"(c3), "r"(c_bytes) : "memory");
+    }
+    for (std::size_t block = 0; block < depth; ++block) {
+      const float* a0 = a + block * kTileSide;
+      const float* b0 = b + block * kTileSide * b_step;
+      asm volatile("tileloadd (%0,%1,1), %%tmm4" ::"r"(a0), "r"(a_bytes) : "memory");
+      asm volatile("tileloadd (%0,%1,1), %%tmm6" ::"r"(b0), "r"(b_bytes) : "memory");
+      asm volatile("tdpbf16ps %%tmm6, %%tmm4, %%tmm0" ::);
+      if constexpr (NB == 2) {
+        asm volatile("tileloadd (%0,%1,1), %%tmm7" ::"r"(b0 + kTileSide), "r"(b_bytes) : "memory");
+        asm volatile("tdpbf16ps %%tmm7, %%tmm4, %%tmm1" ::);
+      }
+      if constexpr (MB == 2) {
+        asm volatile("tileloadd (%0,%1,1), %%tmm5" ::"r"(a0 + kTileSide * a_step), "r"(a_bytes) : "memory");
+        asm volatile("tdpbf16ps %%tmm6, %%tmm5, %%tmm2" ::);
+        if constexpr (NB == 2) asm volatile("tdpbf16ps %%tmm7, %%tmm5, %%tmm3" ::);
+      }
+    }
+    asm volatile("tilestored %%tmm0, (%0,%1,1)" ::"r"(c), "r"(c_bytes) : "memory");
+    if constexpr (NB == 2) asm volatile("tilestored %%tmm1, (%0,%1,1)" ::"r"(c1), "r"(c_bytes) : "memory");
+    if constexpr (MB == 2) asm volatile("tilestored %%tmm2, (%0,%1,1)" ::"r"(c2), "r"(c_bytes) : "memory");
+    if constexpr (MB == 2 && NB == 2) asm volatile("tilestored %%tmm3, (%0,%1,1)" ::"r"(c3), "r"(c_bytes) : "memory");
+  }
+};
+#endif
+
+// c[rows][columns] (+)= a times b over `depth` blocks of 16 words; rows and columns are multiples of 16.
+template <class Mma>
+HWY_INLINE void AmxProducts(const float* a, std::size_t a_step, const float* b, std::size_t b_step, std::size_t depth,
+                            float* c, std::size_t c_step, std::size_t rows, std::size_t columns, bool first_in_chunk) {
+  for (std::size_t m = 0; m < rows; m += 2 * kTileSide) {
+    for (std::size_t i = 0; i < columns; i += 2 * kTileSide) {
+      const bool two_rows = m + kTileSide < rows;
+      const bool two_columns = i + kTileSide < columns;
+      const float* am = a + m * a_step;
+      float* to = c + m * c_step + i;
+      if (two_rows && two_columns) {
+        Mma::template Products<2, 2>(am, a_step, b + i, b_step, depth, to, c_step, first_in_chunk);
+      } else if (two_rows) {
+        Mma::template Products<2, 1>(am, a_step, b + i, b_step, depth, to, c_step, first_in_chunk);
+      } else if (two_columns) {
+        Mma::template Products<1, 2>(am, a_step, b + i, b_step, depth, to, c_step, first_in_chunk);
+      } else {
+        Mma::template Products<1, 1>(am, a_step, b + i, b_step, depth, to, c_step, first_in_chunk);
+      }
+    }
+  }
+}
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

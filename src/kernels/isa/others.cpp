@@ -1,7 +1,0 @@
-// The kernels of every other machine: SSE4, NEON, and what the compiler may use everywhere. SSSE3 would add nothing to SSE4
-// but time; vectors of SVE cannot be kept in arrays.
-#define MANYHEADS_TARGETS ~(HWY_AVX3 | HWY_AVX2)
-#define MANYHEADS_LINK link_others
-#define HWY_DISABLED_TARGETS \
-  (HWY_SSSE3 | HWY_AVX2 | HWY_AVX3 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | MANYHEADS_DISABLED_TARGETS)
-#include "kernels/isa/highway-inl.hpp"

@@ -1,0 +1,75 @@
+// Per-target include guard: this file is read once for each instruction set.
+#if defined(MANYHEADS_ISA_REGISTER_SHAPE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHEADS_ISA_REGISTER_SHAPE_INL_HPP
+#undef MANYHEADS_ISA_REGISTER_SHAPE_INL_HPP
+#else
+#define MANYHEADS_ISA_REGISTER_SHAPE_INL_HPP
+#endif
+
+#include <cstddef>
+
+#include "hwy/highway.h"
+#include "kernels/isa/vector-inl.hpp"
+
+// How many vectors and rows keep the multipliers busy and fit the registers of a target.
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Vectors of queries in the largest tile, and rows of the register tile, so that accumulators and operands fit.
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SSSE3
+constexpr int kBlockVectors = 3;
+constexpr int kMmaRows = 4;
+#else
+constexpr int kBlockVectors = 4;
+constexpr int kMmaRows = 4;
+#endif
+
+// Register rows that keep the multipliers busy beside NV vectors.
+template <int NV>
+constexpr int MmaRowsBeside() {
+  return NV * 2 * kMmaRows <= kBlockVectors * kMmaRows ? 2 * kMmaRows : kMmaRows;
+}
+
+// Vectors of keys or values beside R broadcast rows, so that sums and operands fit the registers.
+template <int R>
+constexpr int VectorsBeside() {
+  return R * 4 <= kMmaRows * kBlockVectors ? 4 : R * 2 <= kMmaRows * kBlockVectors ? 2 : 1;
+}
+
+// Vectors of keys that R rows of queries are multiplied with at a time: enough chains of sums to keep the multipliers
+// busy, and a query's word is loaded once for all of them. No more: each is sixteen rows to read from and, at a word, a
+// line to fetch.
+template <int R>
+constexpr int KeysBeside() {
+#if HWY_TARGET == HWY_AVX3
+  return 2;
+#else
+  return R <= 2 ? 2 : 1;  // half as many registers
+#endif
+}
+
+// Keys whose values are multiplied between two calls of what is done meanwhile, and how many fetches that is beside so
+// many vectors of values: a few lines at a time. A burst fills the queue of lines that are missing, and holds up what
+// the rows read.
+template <class Mma>
+constexpr std::size_t kKeysPerPrefetch = HWY_TARGET == HWY_AVX3 ? Mma::kValuesPerWord : 4;
+template <int NV>
+constexpr std::size_t kPrefetches = HWY_TARGET == HWY_AVX3 ? (NV + 1) / 2 : 1;
+
+// How often other work is to be done meanwhile in a block of vectors by four words: where sixteen rows lie in a vector,
+// at each word, since a burst of fetching would hold up what they read.
+constexpr std::size_t kPrefetchesPerBlock = HWY_TARGET == HWY_AVX3 ? 4 : 1;
+
+// The register tile of projections: rows, and vectors of a packed panel.
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SSSE3
+constexpr int kLinearRows = 6;
+#else
+constexpr int kLinearRows = 12;
+#endif
+constexpr int kPanelVectors = 2;
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,313 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include <manyheads/half.hpp>
+#include <manyheads/tensor.hpp>
+
+#include "kernels/canonical_order.hpp"
+
+// What crosses the seam between meaning and machine: plain pointers, strides in elements and sizes, all checked before.
+namespace manyheads::kernels {
+
+// 32- or 64-bit integers of the caller's.
+struct IntegerView {
+  const void* data = nullptr;
+  bool wide = false;
+  std::int64_t stride[2] = {0, 0};
+  bool defined() const noexcept { return data != nullptr; }
+  std::int64_t at(std::int64_t i, std::int64_t j) const noexcept {
+    const std::int64_t at = i * stride[0] + j * stride[1];
+    return wide ? static_cast<const std::int64_t*>(data)[at] : static_cast<const std::int32_t*>(data)[at];
+  }
+};
+
+// What queries, keys, values and mask are, for every direction. Strides are of batch, head, row, element.
+struct QkvMask {
+  const void* q = nullptr;
+  const void* k = nullptr;
+  const void* v = nullptr;
+  DType type = DType::kF32;     // of q
+  DType kv_type = DType::kF32;  // of k and v: q's, or I8 with a scale for each key and head
+  std::int64_t batch = 0, q_heads = 0, kv_heads = 0, tq = 0, tk = 0, d = 0, dv = 0;
+  std::int64_t q_stride[4] = {}, k_stride[4] = {}, v_stride[4] = {};
+  std::int64_t first_chunk = 0;  // chunks of the sequence that lie before key 0: they place this part in the tree
+  // Packed V of BF16 pairs: [keys / 2][Dv] words, those of each two keys. v is not read then.
+  const float* packed_v = nullptr;
+  const float* k_scales = nullptr;  // for I8
+  const float* v_scales = nullptr;
+  std::int64_t k_scales_stride[3] = {}, v_scales_stride[3] = {};  // batch, head, key
+  bool int8_products = false;                                     // with I8: queries and probabilities become bytes too
+
+  // Packed sequences: entry b is [starts[b], starts[b + 1]) of its tensors' row axis. tq and tk are the longest
+  // entry's.
+  IntegerView q_starts, k_starts;  // [B+1]
+  // Paged keys and values: key j of entry b is row j % page_size of page pages[b, j / page_size], which takes the place
+  // of the batch axis.
+  IntegerView pages;
+  std::int64_t page_size = 0;
+
+  double scale = 1;
+  double softcap = 0;
+
+  bool causal = false;
+  std::int64_t window_left = -1, window_right = -1;
+  std::int64_t offset = 0;          // of the diagonal, where `offsets` is null
+  IntegerView offsets;              // [B]
+  bool offset_from_length = false;  // the diagonal's offset is the entry's key length - Tq
+  // [B], both in storage places: keys [key_starts[b], key_lengths[b]) exist. All that speaks of key j in a kernel
+  // counts from the first of them; bias, bool mask, documents and the diagonal keep storage places.
+  IntegerView key_starts, key_lengths;
+  IntegerView q_documents, k_documents;  // [B,T]
+  // The lowest and the highest document of each run of keys, [B][runs][2]; where null, ids are read each time.
+  const std::int64_t* run_documents = nullptr;
+  // The bool mask: a query attends where it holds this truth.
+  const std::uint8_t* allowed = nullptr;
+  bool allowed_where = true;
+  std::int64_t allowed_stride[4] = {};
+  const void* bias = nullptr;
+  DType bias_type = DType::kF32;
+  std::int64_t bias_stride[4] = {};
+  const float* alibi = nullptr;
+  std::int64_t alibi_stride = 0;
+  const float* sinks = nullptr;
+  std::int64_t sinks_stride = 0;
+
+  // Query heads that share a key/value head.
+  std::int64_t group() const noexcept { return q_heads / kv_heads; }
+  bool documents() const noexcept { return q_documents.defined(); }
+  // Whether pairs of BF16 may be multiplied: every I8 is a BF16 too.
+  bool bf16_pairs() const noexcept {
+    return type == DType::kBF16 && !int8_products && (kv_type == DType::kBF16 || kv_type == DType::kI8);
+  }
+
+  // Where query i of entry b and head h begins.
+  std::int64_t q_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
+    return row_at(q_stride, q_starts, b, h, i);
+  }
+  std::int64_t key_start(std::int64_t b) const noexcept { return key_starts.defined() ? key_starts.at(b, 0) : 0; }
+  // Where key j of entry b and key/value head h begins, and its value and scales.
+  std::int64_t k_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept { return key_at(k_stride, b, h, j); }
+  std::int64_t v_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept { return key_at(v_stride, b, h, j); }
+  std::int64_t key_at(const std::int64_t* stride, std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
+    if (key_starts.defined()) j += key_starts.at(b, 0);
+    if (page_size == 0) return row_at(stride, k_starts, b, h, j);
+    return pages.at(b, j / page_size) * stride[0] + h * stride[1] + j % page_size * stride[2];
+  }
+  // The scales of keys [begin, end), to to[0] and on. A chain lies in one page, since pages hold whole chains.
+  void copy_k_scales(std::int64_t b, std::int64_t h, std::int64_t begin, std::int64_t end, float* to) const noexcept {
+    copy_scales(k_scales, k_scales_stride, b, h, begin, end, to);
+  }
+  void copy_v_scales(std::int64_t b, std::int64_t h, std::int64_t begin, std::int64_t end, float* to) const noexcept {
+    copy_scales(v_scales, v_scales_stride, b, h, begin, end, to);
+  }
+  std::int64_t bias_at(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const noexcept {
+    return b * bias_stride[0] + h * bias_stride[1] + i * bias_stride[2] + (j + key_start(b)) * bias_stride[3];
+  }
+  std::int64_t allowed_at(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const noexcept {
+    return b * allowed_stride[0] + h * allowed_stride[1] + i * allowed_stride[2] +
+           (j + key_start(b)) * allowed_stride[3];
+  }
+  bool allows(std::uint8_t value) const noexcept { return (value != 0) == allowed_where; }
+  std::int64_t key_document(std::int64_t b, std::int64_t j) const noexcept {
+    return k_documents.at(b, j + key_start(b));
+  }
+  // How many of keys [begin, end) lie one row stride apart, from the first on: those of its page. Key starts are whole
+  // chains there, so that a chain lies in one page.
+  std::int64_t adjacent(std::int64_t b, std::int64_t begin, std::int64_t end) const noexcept {
+    return page_size == 0 ? end - begin : std::min(end - begin, page_size - (key_start(b) + begin) % page_size);
+  }
+  bool all_adjacent(std::int64_t b, std::int64_t begin, std::int64_t end) const noexcept {
+    return adjacent(b, begin, end) == end - begin;
+  }
+  std::int64_t queries(std::int64_t b) const noexcept {
+    return q_starts.defined() ? q_starts.at(b + 1, 0) - q_starts.at(b, 0) : tq;
+  }
+  // The keys that exist.
+  std::int64_t key_length(std::int64_t b) const noexcept { return key_end(b) - key_start(b); }
+  // The storage place behind the last key.
+  std::int64_t key_end(std::int64_t b) const noexcept {
+    if (k_starts.defined()) return k_starts.at(b + 1, 0) - k_starts.at(b, 0);
+    return key_lengths.defined() ? key_lengths.at(b, 0) : tk;
+  }
+  // The key on the diagonal of query 0.
+  std::int64_t diagonal(std::int64_t b) const noexcept {
+    const std::int64_t stored = offsets.defined()    ? offsets.at(b, 0)
+                                : offset_from_length ? key_end(b) - queries(b)
+                                                     : offset;
+    return stored - key_start(b);
+  }
+
+ protected:
+  static std::int64_t row_at(const std::int64_t* stride, const IntegerView& starts, std::int64_t b, std::int64_t h,
+                             std::int64_t i) noexcept {
+    const std::int64_t entry = starts.defined() ? starts.at(b, 0) * stride[2] : b * stride[0];
+    return entry + h * stride[1] + i * stride[2];
+  }
+
+ private:
+  void copy_scales(const float* scales, const std::int64_t* stride, std::int64_t b, std::int64_t h, std::int64_t begin,
+                   std::int64_t end, float* to) const noexcept {
+    for (std::int64_t j = begin; j < end;) {
+      const std::int64_t stop = std::min(end, (j / kChainKeys + 1) * kChainKeys);
+      const float* from = scales + key_at(stride, b, h, j);
+      if (stride[2] == 1) {
+        std::memcpy(to, from, static_cast<std::size_t>(stop - j) * sizeof(float));
+        to += stop - j;
+      } else {
+        for (std::int64_t i = 0; i < stop - j; ++i) *to++ = from[i * stride[2]];
+      }
+      j = stop;
+    }
+  }
+};
+
+// One forward call: the fused path's outputs.
+struct ForwardParams : QkvMask {
+  void* out = nullptr;
+  DType out_type = DType::kF32;
+  std::int64_t out_stride[4] = {};
+  float* lse = nullptr;  // may be null
+  std::int64_t lse_stride[3] = {};
+  // Row states, dense: [S,B,Hq,Tq], [S,B,Hq,Tq], [S,B,Hq,Tq,Dv]; null where they are not asked for.
+  float* row_max = nullptr;
+  float* row_sum = nullptr;
+  float* row_output = nullptr;
+  const ForwardParams* unpacked = nullptr;  // of a call on a packed head: the caller's own
+
+  // Where the output of query i of entry b and head h begins, and its lse.
+  std::int64_t out_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
+    return row_at(out_stride, q_starts, b, h, i);
+  }
+  std::int64_t lse_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
+    return row_at(lse_stride, q_starts, b, h, i);
+  }
+};
+
+// Attention probabilities from the lse of a forward call.
+struct ProbsParams : QkvMask {
+  const float* lse = nullptr;  // [B,Hq,Tq]
+  std::int64_t lse_stride[3] = {};
+  float* probs = nullptr;  // [B,Hq,Tq,Tk]
+  std::int64_t probs_stride[4] = {};
+  float* row_lse = nullptr;  // [B,Hq,Tq], dense, out: the lse of the row itself; may be null
+
+  std::int64_t lse_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
+    return b * lse_stride[0] + h * lse_stride[1] + i * lse_stride[2];
+  }
+  float* row_of_probs(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
+    return probs + b * probs_stride[0] + h * probs_stride[1] + i * probs_stride[2];
+  }
+  float* row_lse_of(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
+    return row_lse == nullptr ? nullptr : row_lse + (b * q_heads + h) * tq + i;
+  }
+};
+
+// Queries that pass over the keys together: rows of one batch entry and one key/value head. Row r is query r % n
+// of the group's head r / n, with n queries in the entry.
+struct QueryBlock {
+  std::int64_t batch = 0;
+  std::int64_t kv_head = 0;
+  std::int64_t row = 0;
+  std::int64_t rows = 0;
+};
+
+// Part of a query block's keys, in whole runs. A split of 2^n chunks that begins at a multiple of 2^n of them is a
+// whole branch of the combine tree. Splits in ascending order may also follow each other as one: the block's workspace
+// then holds what is between them, from the first, which begins it, to the last, which ends it.
+struct KvSplit {
+  std::int64_t begin = 0;
+  std::int64_t end = -1;  // -1: all there are
+  bool first = true, last = true;
+};
+
+// How the keys of a query block are split: each split is a branch of the combine tree.
+struct KvSplits {
+  std::int64_t count = 1;
+  std::int64_t chunks = 0;  // in each, a power of two; 0: as `branches` says
+  Branches branches;
+  // The first chunk of split i, of those of the sequence.
+  std::int64_t chunk(std::int64_t i) const noexcept { return chunks > 0 ? i * chunks : branches.begin(i); }
+};
+
+// Row states of parts of the keys, combined to one output. Rows are [B,Hq,Tq].
+struct StatesParams {
+  struct Branch {
+    const float* max = nullptr;     // [rows]
+    const float* sum = nullptr;     // [rows]
+    const float* output = nullptr;  // [rows,Dv]
+    std::int64_t chunk = 0;         // the first of the branch
+  };
+  const Branch* branches = nullptr;
+  std::int64_t count = 0;
+  std::int64_t q_heads = 0, tq = 0, dv = 0;
+  const float* sinks = nullptr;
+  std::int64_t sinks_stride = 0;
+  void* out = nullptr;
+  DType out_type = DType::kF32;
+  std::int64_t out_stride[4] = {};
+  float* lse = nullptr;  // may be null
+  std::int64_t lse_stride[3] = {};
+};
+
+// What a projection's epilogue does to each sum after the bias.
+enum class Activation { kNone, kRelu, kGelu, kGeluTanh };
+
+// y = activation(x W^T + bias) for the rows and the panels given; W packed as [N / panel][K][panel], of BF16 with each
+// two neighbours along K as one word, the first in its low half: [N / panel][(K + 1) / 2][panel][2], 0 behind the last.
+struct LinearParams {
+  const float* x = nullptr;
+  std::int64_t x_stride = 0;
+  const float* packed = nullptr;
+  DType type = DType::kF32;     // of packed: F32 or BF16
+  const float* bias = nullptr;  // [N rounded up to panel]
+  float* y = nullptr;
+  std::int64_t y_stride = 0;
+  // Where not null, the finished rows go here, rounded, and y holds sums under way: without an activation, with BF16
+  // weights and LinearKernels::rounds_rows_to_bf16.
+  bfloat16* rounded = nullptr;
+  std::int64_t rounded_stride = 0;
+  std::int64_t in = 0, out = 0;
+  Activation activation = Activation::kNone;
+};
+
+// The weights [N,K] of a projection, to be packed as LinearParams says.
+struct PackWeightsParams {
+  const void* weight = nullptr;
+  DType type = DType::kF32;  // of weight
+  std::int64_t stride[2] = {};
+  std::int64_t out = 0, in = 0;
+  DType kept = DType::kF32;  // F32, or BF16 rounded to nearest even
+  float* packed = nullptr;
+};
+
+// A row of keys or values on its way into a cache: F32, BF16 or F16, to any of them or to I8.
+struct CacheRowParams {
+  const void* from = nullptr;
+  DType type = DType::kF32;
+  std::int64_t from_at = 0, from_stride = 1;
+  std::int64_t width = 0;
+  void* to = nullptr;  // dense
+  DType to_type = DType::kF32;
+  float* scale = nullptr;  // of I8, out: a byte times it is the value
+};
+
+// y = (x - mean) / sqrt(variance + epsilon) * gamma + beta over each row of x + residual (residual may be null, y may
+// be x).
+struct NormParams {
+  const float* x = nullptr;
+  std::int64_t x_stride = 0;
+  const float* residual = nullptr;
+  std::int64_t residual_stride = 0;
+  const float* gamma = nullptr;
+  const float* beta = nullptr;
+  float* y = nullptr;
+  std::int64_t y_stride = 0;
+  std::int64_t size = 0;
+  float epsilon = 0;
+};
+
+}  // namespace manyheads::kernels

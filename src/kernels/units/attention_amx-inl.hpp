@@ -1,0 +1,36 @@
+// Attention by tiles of BF16: the machine's, or emulated. For each of Highway's targets in MANYHEADS_TARGETS: this file
+// is read once for each of them.
+#include "kernels/dispatch.hpp"
+#include "kernels/isa/processor.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/units/attention_amx-inl.hpp"
+#include "hwy/foreach_target.h"
+// After it, so that the headers below are read for each target.
+#include "hwy/highway.h"
+#if (HWY_TARGET & (MANYHEADS_TARGETS)) != 0
+#include "kernels/algorithm/forward-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
+[[maybe_unused]] const UnitRegistration kRegistration{HWY_TARGET, [](TargetKernels& kernels) {
+#if HWY_TARGET == HWY_AVX3
+                                                        kernels.amx = ForwardKernels<MmaAmx>();
+#else
+  kernels.amx = ForwardKernels<MmaAmxEmulated>();
+#endif
+                                                      }};
+#endif
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // MANYHEADS_TARGETS
+
+#if HWY_ONCE
+namespace manyheads::kernels {
+void MANYHEADS_LINK() {}
+}  // namespace manyheads::kernels
+#endif

@@ -1,0 +1,31 @@
+// Attention by dot products of BF16 pairs. For each of Highway's targets in MANYHEADS_TARGETS: this file is read
+// once for each of them.
+#include "kernels/dispatch.hpp"
+#include "kernels/isa/processor.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/units/attention_bf16-inl.hpp"
+#include "hwy/foreach_target.h"
+// After it, so that the headers below are read for each target.
+#include "hwy/highway.h"
+#if (HWY_TARGET & (MANYHEADS_TARGETS)) != 0
+#include "kernels/algorithm/forward-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+
+[[maybe_unused]] const UnitRegistration kRegistration{HWY_TARGET, [](TargetKernels& kernels) {
+                                                        kernels.bf16 = ForwardKernels<MmaBf16>();
+                                                        kernels.bf16_int8 = ForwardKernels<MmaBf16Int8>();
+                                                      }};
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // MANYHEADS_TARGETS
+
+#if HWY_ONCE
+namespace manyheads::kernels {
+void MANYHEADS_LINK() {}
+}  // namespace manyheads::kernels
+#endif

@@ -1,0 +1,33 @@
+// Attention by products of bytes. For each of Highway's targets in MANYHEADS_TARGETS: this file is read
+// once for each of them.
+#include "kernels/dispatch.hpp"
+#include "kernels/isa/processor.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/units/attention_int8-inl.hpp"
+#include "hwy/foreach_target.h"
+// After it, so that the headers below are read for each target.
+#include "hwy/highway.h"
+#if (HWY_TARGET & (MANYHEADS_TARGETS)) != 0
+#include "kernels/algorithm/forward-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace manyheads::kernels::HWY_NAMESPACE {
+
+[[maybe_unused]] const UnitRegistration kRegistration{HWY_TARGET, [](TargetKernels& kernels) {
+                                                        kernels.int8 = ForwardKernels<MmaInt8>();
+#if HWY_TARGET == HWY_AVX3
+                                                        kernels.int8_vnni = ForwardKernels<MmaInt8Vnni>();
+#endif
+                                                      }};
+
+}  // namespace manyheads::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // MANYHEADS_TARGETS
+
+#if HWY_ONCE
+namespace manyheads::kernels {
+void MANYHEADS_LINK() {}
+}  // namespace manyheads::kernels
+#endif
