@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <manyheads/error.hpp>
 #include <optional>
@@ -24,6 +25,12 @@ inline std::string error_of(const std::function<void()>& work,
     return error.what();
   }
   return "no error";
+}
+
+// The tree whose files tests read: where it was built, or where MANYHEADS_SOURCE_DIR says that it was carried.
+inline std::filesystem::path source_dir() {
+  const char* carried = std::getenv("MANYHEADS_SOURCE_DIR");
+  return carried != nullptr && *carried != '\0' ? carried : MANYHEADS_SOURCE_DIR;
 }
 
 inline std::int64_t from_environment(const char* name, std::int64_t otherwise) {

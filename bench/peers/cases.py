@@ -181,6 +181,56 @@ class Bert:
             return model(torch.from_numpy(inputs["ids"])).last_hidden_state.numpy()
 
 
+@dataclasses.dataclass
+class Linear:
+    """A projection: rows of float32 times weights that are kept as `dtype`."""
+
+    dtype: str
+    inputs_size: int
+    outputs_size: int
+    rows: int
+
+    @property
+    def name(self):
+        return f"linear {self.dtype} {self.inputs_size}x{self.outputs_size} {self.rows} rows"
+
+    @property
+    def flop(self):
+        return 2.0 * self.rows * self.inputs_size * self.outputs_size
+
+    def inputs(self):
+        random = np.random.default_rng(5)
+
+        def normal(*shape, scale=1.0):
+            return random.standard_normal(shape, np.float32) * np.float32(scale)
+
+        weight = normal(self.outputs_size, self.inputs_size, scale=self.inputs_size**-0.5)
+        return {
+            "x": normal(self.rows, self.inputs_size),
+            "weight": weight.astype(TYPES[self.dtype]),
+            "bias": normal(self.outputs_size, scale=0.1),
+        }
+
+    def expected(self, inputs):
+        w = {n: a.astype(np.float64) for n, a in inputs.items()}
+        return w["x"] @ w["weight"].T + w["bias"]
+
+
+def amx_cases(model):
+    """What bench/amx measures."""
+    cases = []
+    for d in (64, 128):
+        for heads, tokens in ((8, 1024), (2, 4096)):
+            cases += [Attention("bf16", d, tokens, causal, heads) for causal in (False, True)]
+    cases += [Attention("f32", 64, 1024, False, 8), Attention("f32", 64, 4096, False, 2)]
+    cases += [Attention("f32", 64, 4096, True, 2), Attention("f32", 128, 4096, False, 2)]
+    cases += [Linear("bf16", 512, 512, 4096), Linear("bf16", 768, 3072, 4096), Linear("f32", 768, 3072, 4096)]
+    cases += [Layer(1, 7), Layer(1, 128), Layer(8, 512)]
+    cases += [Decode(dtype, 64, kv_heads) for dtype in ("f32", "bf16") for kv_heads in (4, 32)]
+    cases += [Bert(model, b, t, "bf16") for b, t in ((1, 10), (1, 128), (32, 128))] + [Bert(model, 32, 128)]
+    return cases
+
+
 def all_cases(model):
     cases = []
     for dtype in ("f32", "bf16"):

@@ -2,6 +2,7 @@
 //
 //   prepare attention FOLDER f32|bf16|f16 B H T D full|causal W inputs q, k, v; W keys that a query sees, 0: all
 //   prepare decode FOLDER f32|bf16|f16 HQ HKV KEYS D COPIES     the same; every run takes the next copy of k and v
+//   prepare linear FOLDER f32|bf16 IN OUT ROWS                inputs x, bias of F32 and weight, which keeps its type
 //   prepare layer FOLDER B T D_MODEL HEADS                    inputs x and the state_dict's tensors
 //   prepare bert FOLDER f32|bf16 B T MODEL                    input ids; the type is the weights'
 //   time SECONDS      seconds a run of the case prepared last, over enough runs to fill SECONDS
@@ -31,6 +32,7 @@
 #include "bench/cases/sampling.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/isa/processor.hpp"
+#include "layer/linear.hpp"
 
 namespace {
 
@@ -161,6 +163,24 @@ Run prepare_layer(std::istream& words, const std::string& folder, int threads) {
   };
 }
 
+Run prepare_linear(std::istream& words, const std::string& folder, int threads) {
+  const DType type = next_type(words);
+  const auto in = next<std::int64_t>(words), out = next<std::int64_t>(words), rows = next<std::int64_t>(words);
+  const Tensor x = read(folder + "/x", DType::kF32, {rows, in}), weight = read(folder + "/weight", type, {out, in}),
+               bias = read(folder + "/bias", DType::kF32, {out});
+  const auto linear = std::make_shared<const manyheads::layer::Linear>(weight.cview(), bias.cview(), type);
+  manyheads::Threads workers;
+  workers.num_threads = threads;
+  const auto workspace =
+      std::make_shared<manyheads::base::AlignedBuffer<float>>(linear->workspace_floats(rows, workers) + 1);
+  Tensor y(DType::kF32, {rows, out});
+  return [=]() mutable {
+    linear->run(x.as<float>(), rows, in, y.as<float>(), out, manyheads::layer::Activation::kNone, workers,
+                workspace->data());
+    return y;
+  };
+}
+
 Run prepare_bert(std::istream& words, const std::string& folder, int threads) {
   const DType weights = next_type(words);
   manyheads::model::TokenBatch input;
@@ -190,6 +210,8 @@ Run prepare(std::istream& words, int threads) {
     run = prepare_decode(words, folder, threads);
   } else if (kind == "layer") {
     run = prepare_layer(words, folder, threads);
+  } else if (kind == "linear") {
+    run = prepare_linear(words, folder, threads);
   } else if (kind == "bert") {
     run = prepare_bert(words, folder, threads);
   } else {

@@ -56,6 +56,8 @@ class Ours:
         elif decode:
             dtype = cases.TYPES[case.dtype]
             sizes = (case.dtype, case.heads, case.kv_heads, case.keys, case.head_size, case.copies)
+        elif isinstance(case, cases.Linear):
+            sizes = (case.dtype, case.inputs_size, case.outputs_size, case.rows)
         elif isinstance(case, cases.Layer):
             sizes = (case.batch, case.tokens, case.d_model, case.heads)
         else:

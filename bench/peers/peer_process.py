@@ -42,7 +42,11 @@ def serve(module, threads, pipe):
     peer.start(threads)
     pipe.send((peer.NAME, peer.VERSION))
     sample = inputs = None
-    while (case := pipe.recv()) is not None:
+    while True:
+        try:
+            case = pipe.recv()
+        except EOFError:  # whoever asks has ended
+            return
         try:
             if case == "time":
                 pipe.send((sample(), None))

@@ -66,6 +66,17 @@ def layer(case, inputs):
     return run, lambda: run().double().numpy()
 
 
+def linear(case, inputs):
+    weight = to_torch(inputs["weight"])
+    x, bias = (torch.from_numpy(inputs[n]).to(weight.dtype) for n in ("x", "bias"))
+
+    def run():
+        with torch.inference_mode():
+            return torch.nn.functional.linear(x, weight, bias)
+
+    return run, lambda: run().double().numpy()
+
+
 def bert(case, inputs):
     model = load_bert(case.folder, "sdpa", {"f32": torch.float32, "bf16": torch.bfloat16}[case.dtype])
     ids = torch.from_numpy(inputs["ids"])

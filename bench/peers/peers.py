@@ -24,6 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Rounds of a case end after this many seconds, where some peer is slow: long samples need fewer.
 LONG = 12
 LEAST_ROUNDS = 3
+PEERS = ("peer_torch", "peer_onnxruntime", "peer_openvino", "peer_jax")
 
 
 def parse():
@@ -32,7 +33,10 @@ def parse():
     parser.add_argument("--model", type=pathlib.Path, default=ROOT / "models" / "all-MiniLM-L6-v2")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9, help="samples of each, taken in turn")
-    parser.add_argument("--only", default="", help="only cases whose name contains this")
+    parser.add_argument("--cases", choices=("all", "amx"), default="all", help="amx: those of bench/amx")
+    parser.add_argument("--peers", default=",".join(PEERS), help="which of them, separated by commas")
+    parser.add_argument("--only", default="", help='only cases whose name, as "CASE, N threads", contains this')
+    parser.add_argument("--list", action="store_true", help="print these names and end")
     parser.add_argument("--markdown", type=pathlib.Path, help="also write the table to this file")
     parser.add_argument("--json", type=pathlib.Path, help="write all figures to this file, after each case")
     parser.add_argument("--resume", action="store_true", help="keep the cases that the --json file has already")
@@ -133,13 +137,17 @@ def main():
         sys.exit(f"peers: no program {args.ours}; bench/peers/run builds it")
     if not (args.model / "model.safetensors").exists():
         sys.exit(f"peers: no model in {args.model}; scripts/fetch-model gets it")
-    chosen = [case for case in cases.all_cases(str(args.model)) if args.only in case.name]
+    of_set = {"all": cases.all_cases, "amx": cases.amx_cases}[args.cases](str(args.model))
+    chosen = [case for case in of_set if args.only in f"{case.name}, {args.threads} threads"]
+    if args.list:
+        print("".join(f"{case.name}, {args.threads} threads\n" for case in chosen), end="")
+        return
     if not chosen:
         sys.exit(f"peers: no case has {args.only!r} in its name")
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"peers: this machine is busy (load {load:.1f}): the figures will be rough", file=sys.stderr)
-    peers = [Peer(module, args.threads) for module in ("peer_torch", "peer_onnxruntime", "peer_openvino", "peer_jax")]
+    peers = [Peer(module, args.threads) for module in args.peers.split(",")]
 
     with tempfile.TemporaryDirectory() as folder, Ours(args.ours, args.threads, folder) as ours:
         about = {

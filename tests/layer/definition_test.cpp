@@ -143,7 +143,7 @@ Outcome run(const MultiHeadAttention& layer, const LayerCase& c, MultiHeadAttent
 
 std::vector<fs::path> golden_files() {
   std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(fs::path(MANYHEADS_SOURCE_DIR) / "tests/golden/mha")) {
+  for (const auto& entry : fs::directory_iterator(test::source_dir() / "tests/golden/mha")) {
     if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());

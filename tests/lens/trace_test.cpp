@@ -13,6 +13,7 @@
 
 #include "io/malformed.hpp"
 #include "model/tokenizer.hpp"
+#include "support.hpp"
 
 namespace manyheads::lens {
 namespace {
@@ -29,7 +30,7 @@ class CountingExecutor : public Executor {
 
 // No number of threads means all of them, in every step: the sums in double are one step of each layer.
 TEST(MakeTrace, NoNumberOfThreadsMeansAll) {
-  const auto model = std::filesystem::path(MANYHEADS_SOURCE_DIR) / "tests/golden/embed/tiny";
+  const auto model = test::source_dir() / "tests/golden/embed/tiny";
   const auto encoder = model::load_encoder(model);
   const model::Encoding encoding = model::Tokenizer(model / "tokenizer.json").encode("the cat sat");
   ASSERT_EQ(::setenv("MANYHEADS_NUM_THREADS", "3", 1), 0);

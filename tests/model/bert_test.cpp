@@ -30,8 +30,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path golden() { return fs::path(MANYHEADS_SOURCE_DIR) / "tests/golden/model"; }
-fs::path minilm() { return fs::path(MANYHEADS_SOURCE_DIR) / "models/all-MiniLM-L6-v2"; }
+fs::path golden() { return test::source_dir() / "tests/golden/model"; }
+fs::path minilm() { return test::source_dir() / "models/all-MiniLM-L6-v2"; }
 
 double value(const Tensor& tensor, std::int64_t i) {
   return tensor.dtype() == DType::kF64 ? tensor.as<double>()[i] : tensor.as<float>()[i];

@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 using test::error_of;
 
 std::unique_ptr<const Encoder> tiny() {
-  return load_encoder(fs::path(MANYHEADS_SOURCE_DIR) / "tests/golden/model/tiny_gelu");
+  return load_encoder(test::source_dir() / "tests/golden/model/tiny_gelu");
 }
 
 TEST(Encoder, AFolderIsOpenedByItsModelType) {

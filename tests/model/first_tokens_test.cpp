@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "io/json.hpp"
+#include "support.hpp"
 
 namespace manyheads::model {
 namespace {
@@ -18,7 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-fs::path tiny() { return fs::path(MANYHEADS_SOURCE_DIR) / "tests/golden/embed/tiny"; }
+fs::path tiny() { return test::source_dir() / "tests/golden/embed/tiny"; }
 
 Json tokenizer_json() { return io::read_json(tiny() / "tokenizer.json").value; }
 Tokenizer load(const Json& json) { return Tokenizer(io::JsonDocument{json, "tokenizer.json"}); }

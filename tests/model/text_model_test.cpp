@@ -17,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 using test::error_of;
 
-fs::path tiny() { return fs::path(MANYHEADS_SOURCE_DIR) / "tests/golden/embed/tiny"; }
+fs::path tiny() { return test::source_dir() / "tests/golden/embed/tiny"; }
 
 TEST(TextModel, AFolderIsATokenizerAndAnEncoder) {
   const TextModel model(tiny());

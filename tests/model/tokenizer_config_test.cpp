@@ -7,6 +7,7 @@
 #include <string>
 
 #include "io/malformed.hpp"
+#include "support.hpp"
 
 namespace manyheads::model {
 namespace {
@@ -21,7 +22,7 @@ class TokenizerConfig : public testing::Test {
  protected:
   TokenizerConfig() { write("tokenizer.json", tokenizer()); }
   static Json tokenizer() {
-    return Json::parse(std::ifstream(fs::path(MANYHEADS_SOURCE_DIR) / "tests/golden/embed/tiny/tokenizer.json"));
+    return Json::parse(std::ifstream(test::source_dir() / "tests/golden/embed/tiny/tokenizer.json"));
   }
   void write(const std::string& name, const Json& content) { folder_.write(name, content.dump()); }
   std::string error(const Json& settings) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "attention/call.hpp"
+#include "support.hpp"
 
 // The node tests of ONNX's operator Attention (opsets 23 to 25), run through our attention. tests/golden/README.md says
 // how the operator's words read here.
@@ -164,7 +165,7 @@ MANYHEADS_AT_EACH_ISA(Onnx);
 
 TEST_P(Onnx, EveryNodeTestOfAttention) {
   const SafetensorsFile file =
-      load_safetensors(std::string(MANYHEADS_SOURCE_DIR) + "/tests/golden/onnx/attention.safetensors");
+      load_safetensors((source_dir() / "tests/golden/onnx/attention.safetensors").string());
   int cases = 0, y_passed = 0, caches = 0, caches_passed = 0, matrices = 0, matrices_passed = 0;
   for (const auto& [name, text] : file.metadata) {
     if (name == "onnx_version") continue;
