@@ -20,14 +20,15 @@ void link_avx512_attention_f32();
 void link_avx512_attention_bf16();
 void link_avx512_attention_int8();
 void link_avx512_attention_amx();
+void link_avx512_attention_amx_emulated();
 void link_avx512_linear();
 void link_avx2_attention_f32();
 void link_avx2_attention_int8();
-void link_avx2_attention_amx();
+void link_avx2_attention_amx_emulated();
 void link_avx2_linear();
 void link_other_attention_f32();
 void link_other_attention_int8();
-void link_other_attention_amx();
+void link_other_attention_amx_emulated();
 void link_other_linear();
 
 namespace {
@@ -37,14 +38,15 @@ void link_units() {
   link_avx512_attention_bf16();
   link_avx512_attention_int8();
   link_avx512_attention_amx();
+  link_avx512_attention_amx_emulated();
   link_avx512_linear();
   link_avx2_attention_f32();
   link_avx2_attention_int8();
-  link_avx2_attention_amx();
+  link_avx2_attention_amx_emulated();
   link_avx2_linear();
   link_other_attention_f32();
   link_other_attention_int8();
-  link_other_attention_amx();
+  link_other_attention_amx_emulated();
   link_other_linear();
 }
 
@@ -57,7 +59,7 @@ std::map<std::int64_t, std::vector<Fill>>& units() {
 }
 
 // How an instruction set multiplies BF16.
-enum class Bf16 { kAsF32, kPairs, kTiles };
+enum class Bf16 { kAsF32, kPairs, kTiles, kEmulatedTiles };
 
 // An instruction set: a target of Highway's, and what it asks of the machine beyond that target's own.
 struct Isa {
@@ -73,20 +75,30 @@ bool has_slow_bf16_products() { return has_bf16_products() && !fast_bf16_product
 
 constexpr std::int64_t kNamedTargets = HWY_AVX3 | HWY_AVX2 | HWY_SSE4 | HWY_NEON;
 
-// Best first. The emulation of tiles is not for speed: with it the path over tiles is tested on every machine.
+// Best first. The emulation of tiles is not for speed: with it the path over tiles is tested on every machine. That of
+// AVX-512 gives the bits of amx_bf16; the others have an exponential of their own.
 constexpr Isa kIsas[] = {
-    {"amx_bf16", HWY_AVX3, Bf16::kTiles, has_amx_bf16}, {"avx512_bf16", HWY_AVX3, Bf16::kPairs, has_fast_bf16_products},
-    {"avx512", HWY_AVX3, Bf16::kAsF32, always},         {"avx512_bf16", HWY_AVX3, Bf16::kPairs, has_slow_bf16_products},
-    {"avx2", HWY_AVX2, Bf16::kAsF32, always},           {"amx_emulated", HWY_AVX2, Bf16::kTiles, always},
-    {"sse4", HWY_SSE4, Bf16::kAsF32, always},           {"neon", HWY_NEON, Bf16::kAsF32, always},
-    {"amx_emulated", HWY_NEON, Bf16::kTiles, always},   {"portable", ~kNamedTargets, Bf16::kAsF32, always},
+    {"amx_bf16", HWY_AVX3, Bf16::kTiles, has_amx_bf16},
+    {"avx512_bf16", HWY_AVX3, Bf16::kPairs, has_fast_bf16_products},
+    {"avx512", HWY_AVX3, Bf16::kAsF32, always},
+    {"avx512_bf16", HWY_AVX3, Bf16::kPairs, has_slow_bf16_products},
+    {"amx_emulated_avx512", HWY_AVX3, Bf16::kEmulatedTiles, always},
+    {"avx2", HWY_AVX2, Bf16::kAsF32, always},
+    {"amx_emulated", HWY_AVX2, Bf16::kEmulatedTiles, always},
+    {"sse4", HWY_SSE4, Bf16::kAsF32, always},
+    {"neon", HWY_NEON, Bf16::kAsF32, always},
+    {"amx_emulated", HWY_NEON, Bf16::kEmulatedTiles, always},
+    {"portable", ~kNamedTargets, Bf16::kAsF32, always},
 };
 
 KernelTable table_of(const Isa& isa, std::int64_t target) {
   TargetKernels kernels;
   for (const Fill fill : units().at(target)) fill(kernels);
   const bool pairs = isa.bf16 == Bf16::kPairs;
-  const AttentionKernels& bf16 = pairs ? kernels.bf16 : isa.bf16 == Bf16::kTiles ? kernels.amx : kernels.f32;
+  const AttentionKernels& bf16 = pairs                               ? kernels.bf16
+                                 : isa.bf16 == Bf16::kTiles         ? kernels.amx
+                                 : isa.bf16 == Bf16::kEmulatedTiles ? kernels.amx_emulated
+                                                                    : kernels.f32;
   return {.name = isa.name,
           .target = target,
           .f32 = kernels.f32,

@@ -10,7 +10,7 @@ namespace manyheads::kernels {
 
 // What the units of isa/ compile for one of Highway's targets. A kernel that a target lacks is all null.
 struct TargetKernels {
-  AttentionKernels f32{}, bf16{}, bf16_int8{}, int8{}, int8_vnni{}, amx{};
+  AttentionKernels f32{}, bf16{}, bf16_int8{}, int8{}, int8_vnni{}, amx{}, amx_emulated{};
   ProbsKernel probs = nullptr;
   StatesKernels states{};
   LinearKernels linear{}, linear_bf16{};

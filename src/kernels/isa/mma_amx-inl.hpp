@@ -37,6 +37,13 @@ struct MmaAmxBase {
   }
 };
 
+// Denormals as 0 of their sign.
+HWY_INLINE VF Flushed(VF x) {
+  const DF d;
+  return hn::IfThenElse(hn::Lt(hn::Abs(x), hn::Set(d, std::numeric_limits<float>::min())),
+                        hn::And(x, hn::Set(d, -0.0f)), x);
+}
+
 // c[rows][columns] (+)= a[rows][16 depth] times b[16 depth][columns], rows `_step` words apart, as TDPBF16PS defines it
 // (Intel's manual): in each block of 16 words the first values in one chain of multiply-adds, the second in another,
 // then their sum is added to c; denormals count as 0 and come out as 0. Guarded, a value counts as 0 where its weight
@@ -48,9 +55,7 @@ HWY_INLINE void EmulatedProducts(const float* a, std::size_t a_step, const float
   const DF d;
   const hn::RebindToUnsigned<DF> du;
   const std::size_t n = hn::Lanes(d);
-  const auto flushed = [&](VF x) HWY_ATTR {
-    return hn::IfThenZeroElse(hn::Lt(hn::Abs(x), hn::Set(d, std::numeric_limits<float>::min())), x);
-  };
+  const auto flushed = [](VF x) HWY_ATTR { return Flushed(x); };
   const auto first_of = [&](VF x) HWY_ATTR { return flushed(hn::BitCast(d, hn::ShiftLeft<16>(hn::BitCast(du, x)))); };
   const auto second_of = [&](VF x) HWY_ATTR {
     return flushed(hn::BitCast(d, hn::And(hn::BitCast(du, x), hn::Set(du, 0xffff0000u))));
@@ -76,16 +81,16 @@ HWY_INLINE void EmulatedProducts(const float* a, std::size_t a_step, const float
   }
 }
 
-#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
 struct MmaAmxEmulated : MmaAmxBase {
   static void Begin() {}
   static void End() {}
 
-  // BF16 of the lanes, rounded to nearest even, a lane's two values in one word.
+  // BF16 of the lanes, rounded to nearest even, a lane's two values in one word; denormals as 0.
   static HWY_INLINE VF Zip(VF low, VF high) {
     const DF d;
     const hn::RebindToUnsigned<DF> du;
-    const auto rounded = [&](VF x) HWY_ATTR { return RoundedToBf16(hn::BitCast(du, x)); };
+    const auto rounded = [&](VF x) HWY_ATTR { return RoundedToBf16(hn::BitCast(du, Flushed(x))); };
     return hn::BitCast(d, hn::Or(rounded(low), hn::ShiftLeft<16>(rounded(high))));
   }
 

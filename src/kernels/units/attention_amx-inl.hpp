@@ -1,5 +1,5 @@
-// Attention by tiles of BF16: the machine's, or emulated. For each of Highway's targets in MANYHEADS_TARGETS: this file
-// is read once for each of them.
+// Attention by tiles of BF16: the machine's, or emulated (MANYHEADS_AMX_EMULATED). For each of Highway's targets in
+// MANYHEADS_TARGETS: this file is read once for each of them.
 #include "kernels/dispatch.hpp"
 #include "kernels/isa/processor.hpp"
 
@@ -16,10 +16,10 @@ namespace manyheads::kernels::HWY_NAMESPACE {
 
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
 [[maybe_unused]] const UnitRegistration kRegistration{HWY_TARGET, [](TargetKernels& kernels) {
-#if HWY_TARGET == HWY_AVX3
-                                                        kernels.amx = ForwardKernels<MmaAmx>();
+#ifdef MANYHEADS_AMX_EMULATED
+                                                        kernels.amx_emulated = ForwardKernels<MmaAmxEmulated>();
 #else
-  kernels.amx = ForwardKernels<MmaAmxEmulated>();
+                                                        kernels.amx = ForwardKernels<MmaAmx>();
 #endif
                                                       }};
 #endif
