@@ -235,7 +235,7 @@ void add_attend(CLI::App& app) {
           "--int8-products", request->int8_products,
           "With I8 keys and values, round queries and weights to bytes too and multiply integers: faster, coarser")
       ->excludes(reference);
-  verb->add_flag("--explain", request->explain, "Also print the path, tiles and blocks that were taken");
+  verb->add_flag("--explain", request->explain, "Also print how the call ran: its path, query blocks and KV splits");
   add_common(*verb, request->common);
   verb->footer("Example: manyheads attend qkv.safetensors -o out.safetensors --causal top-left --weights");
   verb->callback([request] { run(*request); });

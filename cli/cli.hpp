@@ -19,8 +19,8 @@ struct Common {
   int threads = 0;
 };
 
-// One file per verb. Each adds its subcommand, with an example in its help, and a callback that does the work and
-// throws: manyheads::Error becomes exit code 1, CLI::ParseError and UsageError become 2.
+// One file a verb. Each adds its subcommand, with an example in its help, and a callback that does the work. The
+// callback throws manyheads::Error for exit code 1, CLI::ParseError or UsageError for 2.
 void add_dims(CLI::App& app);
 void add_look(CLI::App& app);
 void add_trace(CLI::App& app);
@@ -32,21 +32,21 @@ void add_bench(CLI::App& app);
 // Adds --json and --threads (1 or more) to a verb.
 void add_common(CLI::App& verb, Common& common);
 
-// A request that does not make sense, found after parsing: exit code 2.
+// A senseless request, found after parsing: exit code 2.
 struct UsageError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Standard output has no reader any more: main ends quietly with 0. Thrown by print, so that destructors clean up.
+// print throws it when standard output has lost its reader: destructors clean up, main ends quietly with 0.
 struct ClosedPipe {};
 
-// Standard output, checked: a closed pipe ends the program quietly, a full disk is an Error.
+// Writes to standard output. A closed pipe ends the program quietly, a full disk is an Error.
 void print(std::string_view text);
 
-// One line on standard error, "manyheads VERB: message", whatever names and texts the message quotes.
+// Writes one line to standard error, "manyheads VERB: message", whatever the message quotes.
 void complain(const std::string& verb, std::string message);
 
-// One line of JSON. Numbers that are not finite become null, bytes that are not UTF-8 the replacement character.
+// Writes one line of JSON. Numbers that are not finite become null, bytes that are not UTF-8 U+FFFD.
 void print_json(const nlohmann::ordered_json& value);
 
 // Whether standard output (or standard error) is a terminal that takes colours (NO_COLOR is honoured).

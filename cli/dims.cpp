@@ -53,7 +53,7 @@ struct Cut {
   std::optional<double> ratio;  // to the single head, measured in turn with it
 };
 
-struct MachineLimits {
+struct MachineRoofline {
   double fma = 0;     // GFLOP/s
   double memory = 0;  // GB/s
   double ridge() const { return fma / memory; }
@@ -85,7 +85,7 @@ Cut make_cut(const DimsRequest& request, std::int64_t heads) {
   return cut;
 }
 
-const char* binding(const Step& step, const MachineLimits& limits) {
+const char* binding(const Step& step, const MachineRoofline& limits) {
   return step.intensity() < limits.ridge() ? "memory" : "fma";
 }
 
@@ -168,7 +168,7 @@ std::string duration(double seconds) {
 
 const char* heads_word(std::int64_t heads) { return heads == 1 ? "head" : "heads"; }
 
-// d_model as a bar, a border where one head ends and the next begins.
+// d_model as a bar, with a border between heads.
 std::string drawing(std::int64_t heads) {
   constexpr std::int64_t kWidth = 64;
   if (heads > kWidth / 2) return "(too narrow to draw)";
@@ -208,7 +208,7 @@ std::string shapes_text(const DimsRequest& request, const std::vector<Cut>& cuts
 bool same_work(const Step& a, const Step& b) { return a.flop == b.flop && a.bytes == b.bytes; }
 
 std::string work_text(const DimsRequest& request, const std::vector<Cut>& cuts,
-                      const std::optional<MachineLimits>& limits) {
+                      const std::optional<MachineRoofline>& limits) {
   std::string text =
       "\n" +
       paragraph(base::format("Work for batch {}, {} tokens, {}; each step reads its inputs and writes its outputs "
@@ -251,7 +251,7 @@ std::string work_text(const DimsRequest& request, const std::vector<Cut>& cuts,
 }
 
 std::string to_text(const DimsRequest& request, const std::vector<Cut>& cuts,
-                    const std::optional<MachineLimits>& limits) {
+                    const std::optional<MachineRoofline>& limits) {
   std::vector<Cut> whole;  // those that divide
   std::string list;
   for (const Cut& cut : cuts) {
@@ -283,18 +283,18 @@ std::string to_text(const DimsRequest& request, const std::vector<Cut>& cuts,
   return text;
 }
 
-// Throws where no count divides d_model: there is nothing to show.
+// Throws where no count divides d_model.
 void check_any_divides(const std::vector<Cut>& cuts) {
   std::string problems;
   for (const Cut& cut : cuts) {
     if (cut.problem.empty()) return;
-    // "... by 7 heads (512 = 7 * 73 + 1); 1, 2, 4 would divide": of the others, the first part.
+    // "... by 7 heads (512 = 7 * 73 + 1); 1, 2, 4 would divide": the first part, for the other counts.
     problems += problems.empty() ? cut.problem : "; " + cut.problem.substr(0, cut.problem.find(';'));
   }
   throw Error(ErrorCode::kInvalidArgument, problems);
 }
 
-nlohmann::ordered_json to_json(const Step& step, const std::optional<MachineLimits>& limits) {
+nlohmann::ordered_json to_json(const Step& step, const std::optional<MachineRoofline>& limits) {
   nlohmann::ordered_json json{
       {"step", step.name}, {"flop", step.flop}, {"bytes", step.bytes}, {"intensity", step.intensity()}};
   json["limit"] = limits ? nlohmann::ordered_json(binding(step, *limits)) : nlohmann::ordered_json();
@@ -302,7 +302,7 @@ nlohmann::ordered_json to_json(const Step& step, const std::optional<MachineLimi
 }
 
 nlohmann::ordered_json to_json(const DimsRequest& request, const std::vector<Cut>& cuts,
-                               const std::optional<MachineLimits>& limits) {
+                               const std::optional<MachineRoofline>& limits) {
   using Json = nlohmann::ordered_json;
   const std::int64_t e = request.d_model;
   Json json{{"d_model", e},
@@ -350,7 +350,7 @@ void run(DimsRequest request) {
   }
   check_any_divides(cuts);
   if (request.common.threads == 0) request.common.threads = default_num_threads();
-  std::optional<MachineLimits> limits;
+  std::optional<MachineRoofline> limits;
   if (!request.no_time) {
     check_memory(request);
     const kernels::KernelTable& table = kernels::active_table();
@@ -358,7 +358,7 @@ void run(DimsRequest request) {
     const std::vector<double> rates =
         bench::medians_in_turn(7, {[&] { return machine.arithmetic(table.probes.fma, request.common.threads); },
                                    [&] { return machine.memory(table, request.common.threads); }});
-    limits = MachineLimits{rates[0], rates[1]};
+    limits = MachineRoofline{rates[0], rates[1]};
     measure(request, cuts);
   }
   if (request.common.json) {

@@ -28,7 +28,7 @@ namespace manyheads::cli {
 
 namespace {
 
-// Lines, and about as many bytes, that are sorted by length together; tokens of one pass through the model.
+// A window of lines (or about so many bytes) is sorted by length. A pass through the model takes so many tokens.
 constexpr std::size_t kWindow = 2048;
 constexpr std::size_t kWindowBytes = std::size_t{16} << 20;
 constexpr std::size_t kBatchTokens = 8192;
@@ -46,7 +46,7 @@ struct Embed {
   bool skip_empty = false;
 };
 
-// The text `lines` so far on a terminal's standard error, and nothing in a pipe.
+// Shows the number of texts so far on a terminal's standard error, and nothing in a pipe.
 class Progress {
  public:
   ~Progress() { clear(); }
@@ -86,7 +86,7 @@ class Embedder {
   std::int64_t limit() const { return limit_; }
   const std::string& limit_source() const { return limit_source_; }
 
-  // What became of the lines [first, first + texts.size()) of `source`.
+  // The vectors of the lines [first, first + texts.size()) of `source`.
   struct Result {
     std::vector<std::size_t> kept;  // the texts that have a vector, counted from 0
     std::vector<float> vectors;     // one after another
@@ -106,7 +106,7 @@ class Embedder {
                            problems[t] = std::current_exception();
                          }
                        });
-    // Of several bad lines the first is named, whichever thread was faster.
+    // The first of several bad lines is named, whichever thread was faster.
     for (const std::exception_ptr& problem : problems) {
       if (problem) std::rethrow_exception(problem);
     }
@@ -116,7 +116,7 @@ class Embedder {
       result.kept.push_back(t);
       if (encoded[t].cut) ++result.cut;
     }
-    // Texts of like length share a pass. The encoder's bits do not depend on who shares it.
+    // Texts of like length share a pass. The encoder's bits do not depend on their neighbours.
     std::vector<std::size_t> order(result.kept.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     const auto tokens = [&](std::size_t i) -> const model::FirstTokens& { return encoded[result.kept[i]]; };
@@ -149,7 +149,7 @@ class Embedder {
   }
 
  private:
-  // The tokens that sentence-transformers cuts a text to, and no more than the model has positions for.
+  // sentence-transformers cuts a text to this many tokens, at most the model's positions.
   void set_limit() {
     limit_ = model_.encoder().config().max_position_embeddings;
     limit_source_ = "max_position_embeddings of config.json";
@@ -175,7 +175,8 @@ class Embedder {
     check_utf8(subject, text);
     model::FirstTokens tokens;
     try {
-      tokens = model::first_tokens(model_.parts().configured.tokenizer, prompt_ + text, static_cast<std::size_t>(limit_));
+      tokens =
+          model::first_tokens(model_.parts().configured.tokenizer, prompt_ + text, static_cast<std::size_t>(limit_));
       if (request_.skip_empty) *empty = is_empty(tokens, text) ? 1 : 0;
     } catch (const Error& error) {
       throw Error(error.code(), subject + ": " + error.what());
@@ -193,11 +194,12 @@ class Embedder {
   // A prompt does not count: it is the same in every line.
   bool is_empty(const model::FirstTokens& tokens, const std::string& text) const {
     if (prompt_.empty()) return tokens.text_tokens == 0;
-    return model::first_tokens(model_.parts().configured.tokenizer, text, static_cast<std::size_t>(limit_)).text_tokens == 0;
+    return model::first_tokens(model_.parts().configured.tokenizer, text, static_cast<std::size_t>(limit_))
+               .text_tokens == 0;
   }
 
-  // The tokens that stand before a text, as sentence-transformers counts them: those of the prompt alone without the
-  // special one at the end.
+  // The tokens before a text, as sentence-transformers counts them: those of the prompt alone, without the special one
+  // at the end.
   std::int64_t prompt_tokens() const {
     const model::Encoding encoding = model_.parts().configured.tokenizer.encode(prompt_);
     const std::int64_t size = std::min(static_cast<std::int64_t>(encoding.size()), limit_);
@@ -228,7 +230,7 @@ std::string json_line(std::size_t line, const std::string& text, const float* ve
   return json + "]}\n";
 }
 
-// What is put together for a file.
+// All vectors of a run, for a file.
 struct Collected {
   std::vector<float> vectors;
   std::vector<std::int64_t> lines;
@@ -269,7 +271,7 @@ void embed(const Embed& request) {
   for (;;) {
     std::vector<std::string> texts;
     const std::size_t first = reader.number() + 1;
-    // Whoever waits for an answer gets it: a window ends where nothing more can be read now.
+    // A window ends where nothing more can be read now: whoever waits for an answer gets it.
     const auto more = [&](std::size_t bytes) {
       if (texts.empty()) return true;
       return texts.size() < kWindow && bytes < kWindowBytes && (!request.out.empty() || reader.ready());

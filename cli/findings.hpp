@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-// What `look` found, and the two ways to print it.
+// What `look` finds, and how it prints that as text and as JSON.
 namespace manyheads::cli {
 
 struct HeadName {

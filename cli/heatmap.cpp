@@ -18,8 +18,8 @@ constexpr int kMinColumns = 20;
 constexpr int kMaxLabel = 12;
 constexpr int kMaxHeading = 9;
 
-// From each weight on: a colour of the 256, light or dark text on it, and a shade for where there are no colours. The
-// colours run from dark violet over green to yellow, which all kinds of colour sight tell apart.
+// From each weight on: one of 256 colours, light or dark text on it, and a shade for terminals without colours. The
+// colours run from dark violet over green to yellow, which the colour-blind tell apart too.
 struct Level {
   double from;
   int background;

@@ -38,7 +38,7 @@ struct Layer {
 
 std::int64_t columns(const Layer& request, const StateDict& state, const std::string& name) {
   const Tensor& weight = need(request.weights_file, state, name);
-  const bool square = name == "out_proj.weight";  // sizes that the file does not hold must not be allocated
+  const bool square = name == "out_proj.weight";  // a file must not have us allocate sizes that it does not hold
   if (weight.rank() != 2 || weight.size(0) < 1 || (square && weight.size(0) != weight.size(1))) {
     throw Error(ErrorCode::kInvalidArgument, name + " in " + base::path_in_quotes(request.weights_file) +
                                                  " needs the axes " + (square ? "[d_model,d_model]" : "[out,in]") +

@@ -87,12 +87,10 @@ void LineReader::fill() {
 
 bool LineReader::wait(int milliseconds) const {
   pollfd poll{fd_, POLLIN, 0};
-  // An error or a reader's end counts as something to read: read() then tells.
+  // An error or the end counts as something to read: read() then tells which.
   return ::poll(&poll, 1, milliseconds) > 0;
 }
 
-void LineReader::fail() const {
-  throw Error(ErrorCode::kIo, "cannot read " + name_ + ": " + std::strerror(errno));
-}
+void LineReader::fail() const { throw Error(ErrorCode::kIo, "cannot read " + name_ + ": " + std::strerror(errno)); }
 
 }  // namespace manyheads::cli

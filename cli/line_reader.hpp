@@ -6,8 +6,8 @@
 
 namespace manyheads::cli {
 
-// Lines of a file or of standard input ("-"), without their ends; a last line needs none. A byte order mark before the
-// first line is left out. A descriptor that does not block is waited for.
+// Reads the lines of a file or of standard input ("-"), without their ends; the last line needs none. Leaves out a byte
+// order mark before the first line. Waits for a descriptor that does not block.
 class LineReader {
  public:
   explicit LineReader(const std::string& path);
@@ -15,19 +15,19 @@ class LineReader {
   LineReader(const LineReader&) = delete;
   LineReader& operator=(const LineReader&) = delete;
 
-  // Whether next() would answer without waiting for whoever writes. Reads what is there.
+  // Whether next() would answer without waiting for the writer. Reads what is there.
   bool ready();
 
   // The next line, waited for; false at the end. Throws Error when nothing can be read or a line is longer than 64 MiB.
   bool next(std::string* line);
 
-  std::size_t number() const { return number_; }  // of the line that next() gave last, from 1
+  std::size_t number() const { return number_; }  // of the last line, from 1
   const std::string& name() const { return name_; }
 
  private:
   [[noreturn]] void fail() const;
-  bool has_line();  // moves what is read into line_; true when a whole line, or the end, is there
-  void fill();      // reads once, and waits for it
+  bool has_line();                    // moves what is read into line_; true when a whole line, or the end, is there
+  void fill();                        // reads once, and waits for it
   bool wait(int milliseconds) const;  // for something to read; -1: for as long as it takes
 
   std::string name_;

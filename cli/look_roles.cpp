@@ -15,7 +15,7 @@ namespace {
 
 using lens::ScoreId;
 
-// The roles that a head is told by, of which the first that it has counts: those that say where attention goes.
+// The roles that say where attention goes. A head is listed under the first that it has.
 constexpr ScoreId kTold[] = {ScoreId::kFirst, ScoreId::kSeparator, ScoreId::kPunctuation,       ScoreId::kPrevious,
                              ScoreId::kNext,  ScoreId::kSelf,      ScoreId::kDuplicateTokenMul, ScoreId::kEntropy};
 
@@ -28,14 +28,14 @@ const lens::ScoreRule* told_by(const lens::HeadReading& reading) {
   return nullptr;
 }
 
-// "[CLS]", or a word of the text that nobody would know by its name alone.
+// "[CLS]", or "the first token" where it is a word of the text.
 std::string first_token(const Findings& found) {
   const lens::Trace& trace = found.trace;
   const bool special = !trace.words.empty() && trace.words.front() < 0;
   return special ? lens::printable(trace.tokens.front()) : "the first token";
 }
 
-// "[SEP]", or what the marks are where there are several kinds.
+// "[SEP]", or a general name where there are several kinds.
 std::string separators(const Findings& found) {
   const lens::TokenKinds kinds = lens::token_kinds(found.trace);
   std::string name;
@@ -47,7 +47,7 @@ std::string separators(const Findings& found) {
   return lens::printable(name);
 }
 
-// What heads of a role do: "rest on [CLS]"; of one head "rests on [CLS]".
+// What heads of a role do: "rest on [CLS]", or of one head "rests on [CLS]".
 std::string told(const Findings& found, ScoreId id, bool one) {
   const std::string s = one ? "s" : "";
   switch (id) {
@@ -149,7 +149,7 @@ std::string heads_by_role(const Findings& found, int columns, int lines) {
     return ranks_before(a->strongest[0], b->strongest[0]);
   });
   if (rest.empty()) return out;
-  // Two of these beside each other on 80 columns.
+  // Two of these fit side by side on 80 columns.
   std::size_t name_columns = 0;
   for (const lens::HeadReading* reading : rest) {
     name_columns = std::max(name_columns, base::format("{}.{}", reading->layer, reading->head).size());

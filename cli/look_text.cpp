@@ -86,7 +86,7 @@ class Painter {
   bool colour_;
 };
 
-// What the tokens are that no text has, for those that occur.
+// Explains the special tokens that occur.
 std::string token_notes(const lens::Trace& trace, int columns) {
   const auto occurs = [&](const char* token) {
     return std::find(trace.tokens.begin(), trace.tokens.end(), token) != trace.tokens.end();
@@ -154,7 +154,7 @@ std::string head_line(const Findings& found, const lens::HeadReading& reading, c
   return line + "\n";
 }
 
-// A link that stands out, and the head that it does so in; null where no head has a link to show.
+// The link that stands out most, and its head; null where no head has a link.
 struct Example {
   const lens::HeadReading* head = nullptr;
   const lens::WeighedLink* link = nullptr;
@@ -175,7 +175,7 @@ Example example_of(const Findings& found, const Shown& shown) {
   return example;
 }
 
-// How to read "0.60 (0.02)", told with the first such pair of numbers that is shown.
+// How to read "0.60 (0.02)", explained at the first pair shown.
 std::string how_to_read(const Findings& found, const Example& shown, int columns) {
   if (shown.link == nullptr) return "";
   const lens::HeadReading* reader = shown.head;

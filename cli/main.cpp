@@ -30,8 +30,8 @@ namespace {
 
 enum ExitCode { kOk = 0, kFailed = 1, kUsage = 2 };
 
-// A program started without one of the standard streams would give its number to the first file it opens, and then
-// write messages into that file. A read-only stand-in makes such a write fail instead.
+// A program started without a standard stream gives its number to the first file it opens, and would write messages
+// into that file. A read-only stand-in makes such a write fail instead.
 void reserve_standard_streams() {
   int fd = 0;
   do {
@@ -40,21 +40,20 @@ void reserve_standard_streams() {
   if (fd > STDERR_FILENO) ::close(fd);
 }
 
-// The system has taken this handler away by now, and the signal comes again as soon as it returns: the process dies of
-// it, which is what a shell looks at to end a loop.
+// The system has removed this handler by now (SA_RESETHAND), and the raised signal comes when it returns: the process
+// dies of the signal, which makes a shell end its loop.
 void die_of(int signal) {
   base::remove_temporaries();
   ::raise(signal);
 }
 
-// Each signal that would end the process otherwise. One that was ignored at the start, by nohup or for a command in the
-// background, stays so.
+// Handles each signal that would end the process. One ignored from the start, by nohup or in the background, stays so.
 void clean_up_on_signals() {
-  struct sigaction dying {};
+  struct sigaction dying{};
   dying.sa_handler = die_of;
   dying.sa_flags = static_cast<int>(SA_RESETHAND);
   for (const int signal : {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU}) {
-    struct sigaction before {};
+    struct sigaction before{};
     if (::sigaction(signal, nullptr, &before) == 0 && before.sa_handler == SIG_DFL) {
       ::sigaction(signal, &dying, nullptr);
     }

@@ -16,7 +16,7 @@ namespace {
 // A pipe may have a name of its own too.
 bool is_standard_output(const std::string& path) {
   if (base::descriptor_of(path) == STDOUT_FILENO) return true;
-  struct stat named {}, output {};
+  struct stat named{}, output{};
   return ::stat(path.c_str(), &named) == 0 && ::fstat(STDOUT_FILENO, &output) == 0 && named.st_dev == output.st_dev &&
          named.st_ino == output.st_ino && (S_ISFIFO(named.st_mode) || S_ISSOCK(named.st_mode));
 }

@@ -5,19 +5,18 @@
 
 namespace manyheads::cli {
 
-// Where a verb's -o leads. "-", /dev/stdout and their like are standard output, which then holds the file and nothing
-// else.
+// The file that a verb's -o names. "-", /dev/stdout and the like are standard output, which then holds nothing else.
 class OutFile {
  public:
-  // Throws UsageError where --json would share standard output, or where that is a terminal; Error where the path is a
+  // Throws UsageError where the file would share standard output with --json or a terminal, Error where the path is a
   // folder or lies in none.
   OutFile(const std::string& named, bool json);
 
-  // Calls write(path). A reader of standard output that has gone ends the program quietly, as with print.
+  // Calls write(path). A closed pipe ends the program quietly, as with print.
   void save(const std::function<void(const std::string& path)>& write) const;
 
-  // What the verb says when the file is there; beside a file on standard output it says only what was `asked` for, on
-  // standard error.
+  // Tells that the file is written. Beside a file on standard output it tells only what was `asked` for, on standard
+  // error.
   void report(const std::string& text, const std::string& asked = "") const;
 
   std::string shown() const;  // for a message

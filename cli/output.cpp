@@ -24,9 +24,8 @@ void print(std::string_view text) {
 void complain(const std::string& verb, std::string message) {
   std::replace(message.begin(), message.end(), '\n', ' ');
   message.erase(message.find_last_not_of(' ') + 1);
-  const std::string line =
-      "manyheads" + (verb.empty() ? "" : " " + verb) + ": " + base::escaped(message) + "\n";
-  base::write_all(STDERR_FILENO, line.data(), line.size());  // where it fails, nowhere is left to say it
+  const std::string line = "manyheads" + (verb.empty() ? "" : " " + verb) + ": " + base::escaped(message) + "\n";
+  base::write_all(STDERR_FILENO, line.data(), line.size());  // there is nowhere left to report a failure
 }
 
 void print_json(const nlohmann::ordered_json& value) {

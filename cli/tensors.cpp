@@ -15,8 +15,8 @@ StateDict load_named(const std::string& path, std::span<const std::string_view> 
     if (std::find(known.begin(), known.end(), name) != known.end()) return;
     std::string names;
     for (const std::string_view k : known) names += (names.empty() ? "" : ", ") + std::string(k);
-    throw Error(ErrorCode::kInvalidArgument, base::path_in_quotes(path) + " has a tensor " + base::in_quotes(name) +
-                                                 ", which is none of " + names);
+    throw Error(ErrorCode::kInvalidArgument,
+                base::path_in_quotes(path) + " has a tensor " + base::in_quotes(name) + ", which is none of " + names);
   };
   for (const auto& [name, dtype] : file.unsupported) {
     check(name);

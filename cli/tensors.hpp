@@ -8,7 +8,7 @@
 
 namespace manyheads::cli {
 
-// The tensors of a safetensors file that a verb reads. Throws Error for a name that is not among `known`.
+// The tensors of a verb's safetensors file. Throws Error for a name that is not among `known`.
 StateDict load_named(const std::string& path, std::span<const std::string_view> known);
 
 // The tensor of that name. Throws Error when there is none.

@@ -8,12 +8,11 @@
 
 namespace manyheads::cli {
 
-// The name a model folder goes by: its last part.
+// A model's name: the last part of its folder.
 std::string model_name(const std::string& folder);
 
-// A text (and the second of a pair) as the model takes it. Throws Error when one of them is empty, is not UTF-8, or
-// they have more tokens than the model has positions and `truncate` is off. The messages call the texts `subject` and
-// --pair.
+// A text (and the second of a pair) as the model takes it. Throws Error when a text is empty or not UTF-8, or when they
+// have more tokens than the model has positions and `truncate` is off. Messages call the texts `subject` and --pair.
 struct EncodedText {
   model::Encoding encoding;
   std::size_t full_size = 0;  // tokens before truncation
@@ -21,14 +20,14 @@ struct EncodedText {
 EncodedText encode_text(const model::TextModel& model, const std::string& subject, const std::string& text,
                         const std::optional<std::string>& pair, bool truncate);
 
-// The part of these checks that needs no model, so that it can come first. Throws Error.
+// The checks that need no model, and so come first. Throws Error.
 void check_utf8(const std::string& subject, const std::string& text);
 void check_text(const std::string& subject, const std::string& text);
 
 // Throws Error when there is no such folder.
 void check_model(const std::string& folder);
 
-// Long work must not end at a file that cannot be written: throws Error when `path` is a folder or lies in none.
+// Throws Error when `path` is a folder or lies in none: long work must not end at a file that cannot be written.
 void check_output(const std::string& path);
 
 }  // namespace manyheads::cli

@@ -14,7 +14,7 @@ namespace manyheads::bench {
 
 namespace {
 
-// One call of attention() with the memory that it works on.
+// One call of attention() and its memory.
 struct Call {
   ConstTensorView q, k, v;
   TensorView out;
@@ -29,9 +29,9 @@ struct Call {
   }
 };
 
-// Which keys take part, beside what attention() is told of it: the error is against `added` alone.
+// A mask twice: as attention() is told of it, and as `added`, against which the error is taken.
 struct Part {
-  double share = 1;                                              // of all pairs that are worked on
+  double share = 1;                                              // of all pairs that are computed
   std::function<void(Call&)> set{};                              // empty: no mask
   std::function<float(std::int64_t i, std::int64_t j)> added{};  // to the score of query i and key j; -inf forbids
   bool causal = false;
@@ -101,7 +101,7 @@ Part lengths_part(std::int64_t tokens, double share) {
           .added = [length](std::int64_t, std::int64_t j) { return forbid_unless(j < length); }};
 }
 
-// Half of the pairs, at random: no block is ruled out, all of them are worked on.
+// Half of the pairs, at random: no block is ruled out, all are computed.
 Part bool_part(std::int64_t tokens) {
   auto seen = std::make_shared<Tensor>(DType::kBool, Dims{tokens, tokens});
   return {.share = 1,
@@ -147,7 +147,7 @@ const std::byte* at(const ConstTensorView& view, std::int64_t head, std::int64_t
          static_cast<std::size_t>(head * view.stride(1) + token * view.stride(2)) * size_of(view.dtype());
 }
 
-// Of query `i` of a head over its first `keys` keys, whose scores `added` is added to where it is defined.
+// The error of query `i` of a head over its first `keys` keys. `added`, where defined, is added to the scores.
 double row_error(const Call& call, std::int64_t head, std::int64_t i, std::int64_t keys, ConstTensorView added) {
   const std::int64_t d = call.q.size(3);
   const DType type = call.q.dtype();
@@ -195,7 +195,7 @@ Case attention_case(const Prefill& p, const std::optional<Prefill>& base = {}, c
   return c;
 }
 
-// The same on one thread is the base.
+// The base is the same on one thread.
 Case on_threads(Prefill p, int threads) {
   if (threads == 1) return attention_case(p);
   const Prefill one = p;
@@ -203,7 +203,7 @@ Case on_threads(Prefill p, int threads) {
   return attention_case(p, one, "one thread");
 }
 
-// Sequences that begin and sequences that go on by one token, in one packed call; over a call for each of them.
+// Prefills and steps of decoding in one packed call; the base is one call a sequence.
 Case packed_case(DType type, std::int64_t heads, std::int64_t d, int threads) {
   struct Sequence {
     std::int64_t queries, keys;
@@ -287,7 +287,7 @@ Case packed_case(DType type, std::int64_t heads, std::int64_t d, int threads) {
 constexpr DType kFloats[] = {DType::kF32, DType::kBF16, DType::kF16};
 constexpr DType kTwoFloats[] = {DType::kF32, DType::kBF16};
 
-// As many heads as make lengths comparable in time, and few enough that long ones end.
+// The longer the tokens, the fewer heads: cases take comparable time.
 std::int64_t heads_at(std::int64_t tokens) { return std::clamp<std::int64_t>(8192 / tokens, 1, 8); }
 
 Prefill prefill(DType type, std::int64_t d, std::int64_t tokens) {

@@ -9,7 +9,7 @@
 
 namespace manyheads::bench {
 
-// One line of the result. The limits of the machine are lines too.
+// One line of the result. The machine's roofline has lines too.
 struct Row {
   std::string name{};
   std::string dtype = "f32";  // of keys and values
@@ -23,7 +23,7 @@ struct Row {
   std::optional<double> share{};  // of all pairs of a query and a key that the mask allows
   std::string over{};             // what `ratio` is over; empty: the row has none
   std::string isa{};
-  std::string limit{};  // "fma"; for bf16 "dot" or "tile" where the machine has it and it is faster; "memory"
+  std::string limit{};  // "memory", "fma", or for bf16 "dot" or "tile" where the machine has them and they are faster
   std::optional<double> limit_gflops{};
   std::optional<double> gflops{};
   std::optional<double> limit_gbs{};
@@ -39,7 +39,7 @@ struct Row {
   }
 };
 
-// A case when its turn has come: all inputs at once would be large.
+// A case with its inputs, made when its turn comes: all at once would be large.
 struct PreparedCase {
   std::function<void()> work;
   std::function<void()> base;     // what the ratio is over; empty: nothing
@@ -50,21 +50,21 @@ struct PreparedCase {
 struct Case {
   Row row;
   double flop = 0;
-  double bytes = 0;       // read from memory; not 0: memory is the limit
+  double bytes = 0;       // read from memory; above 0: memory is the limit
   double base_share = 1;  // the ratio is over this part of the base's time
   std::function<PreparedCase()> prepare;
 };
 
 struct Size {
   bool quick = false;
-  int threads = 1;  // the most
+  int threads = 1;  // at most
 };
 
 std::vector<Case> attention_cases(const Size& size);
 std::vector<Case> decode_cases(const Size& size);
 std::vector<Case> layer_cases(const Size& size);
 
-// 1, and the most where that is another.
+// 1, and size.threads where it is another.
 std::vector<int> thread_counts(const Size& size);
 
 // Rows to compare with float64: the first, the last and some between.

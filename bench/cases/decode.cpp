@@ -23,20 +23,20 @@ struct Decode {
   std::int64_t kv_heads = 4, d = 64;
   int threads = 1;
   bool int8_products = false;
-  bool wide_queries = false;  // F32 over I8, which else has BF16
+  bool wide_queries = false;  // F32 over I8 keys, else BF16
 
   DType query_type() const { return type != DType::kI8 ? type : wide_queries ? DType::kF32 : DType::kBF16; }
 };
 
 std::size_t elements(const Decode& decode) { return static_cast<std::size_t>(decode.kv_heads * kKeys * decode.d); }
 
-// Keys and values, and the scales of I8, all read once.
+// Keys, values and the scales of I8, each read once.
 double bytes_of(const Decode& decode) {
   const std::size_t scales = decode.type == DType::kI8 ? static_cast<std::size_t>(decode.kv_heads * kKeys) * 4 : 0;
   return 2 * static_cast<double>(elements(decode) * size_of(decode.type) + scales);
 }
 
-// [Hkv,keys,D]: every head has the numbers of the first from another token on, which is quicker than more of them.
+// [Hkv,keys,D]: every head repeats the first one's numbers from another token on, which is quicker than drawing them.
 Tensor cache_of(const Decode& decode, std::uint64_t seed) {
   const Dims one{kKeys, decode.d};
   Tensor first;
@@ -70,7 +70,7 @@ Tensor scales_of(const Decode& decode, std::uint64_t seed) {
   return scales;
 }
 
-// A tensor that many times over, so that a run finds nothing of its own in a cache when its turn comes again.
+// `copies` copies of a tensor: no run finds what it read last time in a cache.
 Tensor repeated(const Tensor& tensor, std::int64_t copies) {
   const std::size_t bytes = static_cast<std::size_t>(tensor.elements()) * size_of(tensor.dtype());
   Tensor all(tensor.dtype(), {copies, tensor.elements()});
@@ -81,7 +81,7 @@ Tensor repeated(const Tensor& tensor, std::int64_t copies) {
   return all;
 }
 
-// What is read, in its copies: tensors of [Hkv,...] apart, or pages of [Hkv,size,D] together.
+// A step of decoding over copies of its cache: tensors [Hkv,keys,D], or pages [Hkv,size,D].
 class Step {
  public:
   Step(const Decode& decode, const Tensor& k, const Tensor& v, const Tensor& k_scales, const Tensor& v_scales)
@@ -162,7 +162,7 @@ class Step {
   Workspace workspace_;
 };
 
-// Pages in no order, as a cache has them after a while, so that the next one is not the next in memory.
+// Pages in random order, as in a cache after a while.
 std::vector<std::int64_t> shuffled_pages(std::int64_t count) {
   std::vector<std::int64_t> pages(static_cast<std::size_t>(count));
   std::iota(pages.begin(), pages.end(), 0);

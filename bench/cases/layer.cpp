@@ -89,7 +89,7 @@ std::vector<double> layer_row(const LayerWork& work, const std::vector<double>& 
       const double* k = &kv[static_cast<std::size_t>(j * 2 * e + h * d)];
       double score = 0;
       for (std::int64_t c = 0; c < d; ++c) score += q[static_cast<std::size_t>(c)] * k[c];
-      // Scores of such inputs are small: no maximum has to be taken out in float64.
+      // Scores of such inputs are small: float64 needs no maximum subtracted.
       const double weight = std::exp(score / std::sqrt(static_cast<double>(d)));
       sum += weight;
       for (std::int64_t c = 0; c < d; ++c) concatenated[static_cast<std::size_t>(h * d + c)] += weight * k[e + c];

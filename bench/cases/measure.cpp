@@ -25,7 +25,7 @@ Row measure(const Case& of, const std::string& isa, Roofline& machine, bool quic
   const bool memory = of.bytes > 0;
   const PreparedCase prepared = of.prepare();
   const double long_enough = memory ? 20e-3 : 4e-3;
-  double once = 0;  // of work: what limits it is measured for as long
+  double once = 0;  // seconds of work: its roofline is measured for as long
   std::vector<std::function<double()>> samples;
   samples.push_back([&once, sample = timed(prepared.work, long_enough)] { return once = sample(); });
   const auto rate = [&](Roofline::Work work) {
@@ -91,12 +91,13 @@ void measure_limits(int threads, Roofline& machine, bool quick, const std::funct
   set_isa(available.front());
   measure_one("limit memory", "f32", available.front(),
               [&] { return machine.memory(kernels::active_table(), threads); });
-  // What 8 rows that share a key do to a vector of F32, BF16 and I8: reading and multiplying do not go side by side.
+  // 8 rows that share a key multiply a vector of F32, BF16 or I8 so often: reading and multiplying do not overlap
+  // whole.
   for (const int multiplies : {8, 16, 32}) {
     measure_one(base::format("limit memory, {} FMA", multiplies), "f32", available.front(),
                 [&] { return machine.memory(kernels::active_table(), threads, multiplies); });
   }
-  // What a page of 16 keys is to memory: 2 KB for BF16 of 64 values, twice as much for F32 or 128.
+  // The bytes of a page of 16 keys: 2 KB for BF16 of 64 values, twice as much for F32 or 128.
   for (const int kilobytes : {2, 4, 8}) {
     measure_one(base::format("limit memory, {} KB pieces", kilobytes), "f32", available.front(), [&] {
       return machine.memory_in_pieces(kernels::active_table(), threads, static_cast<std::size_t>(kilobytes) * 1024);

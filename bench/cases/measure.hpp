@@ -8,12 +8,12 @@
 
 namespace manyheads::bench {
 
-// What a case reaches on the instruction set in use, `isa`, taken in turn with what limits it and with its base. The
+// What a case reaches on the instruction set in use, `isa`, measured in turn with its roofline and its base. Takes the
 // best of each: others take time from a shared machine and never give any. `quick` takes fewer rounds.
 Row measure(const Case& of, const std::string& isa, Roofline& machine, bool quick);
 
-// The rows of the machine's own limits on so many threads, on every instruction set. Each is measured only where
-// `wanted` says so, and is handed to `add` as soon as it stands. Leaves the best instruction set in use.
+// The machine's roofline as rows, for every instruction set, on `threads` threads. Measures the rows that are `wanted`
+// and hands each to `add` at once. Leaves the best instruction set in use.
 void measure_limits(int threads, Roofline& machine, bool quick, const std::function<bool(const Row&)>& wanted,
                     const std::function<void(const Row&)>& add);
 

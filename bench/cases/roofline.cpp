@@ -50,7 +50,7 @@ double Roofline::arithmetic(Work work, int threads, double least) {
 const float* Roofline::memory_to_read() {
   if (memory_.size() == 0) {
     memory_ = base::AlignedBuffer<float>(beyond_caches() / sizeof(float));
-    std::memset(memory_.data(), 0, memory_.size() * sizeof(float));  // pages not yet touched would all be one
+    std::memset(memory_.data(), 0, memory_.size() * sizeof(float));  // untouched pages would all be one page
   }
   return memory_.data();
 }

@@ -38,7 +38,7 @@ std::function<double()> timed(std::function<void()> work, double least) {
     work();
     return std::max(seconds_now() - begin, 1e-9);
   };
-  // The first run may be slow by what it meets for the first time: it tells enough of long work alone.
+  // A first run is slow for reasons of its own: it is enough for long work only.
   double once = seconds();
   if (once < 10 * least) once = seconds();
   const auto runs = static_cast<std::int64_t>(std::clamp(std::ceil(least / once), 1.0, 1e6));

@@ -10,16 +10,16 @@ namespace manyheads::bench {
 
 double seconds_now();
 
-// Calls each function in turn, A B A B, and returns the values of each. After three rounds, `enough` seconds end it
-// too: long samples are averages of their own.
+// Calls the functions in turn, A B A B, and returns the values of each. Ends after `rounds`, or after three and
+// `enough` seconds: long samples are averages already.
 std::vector<std::vector<double>> in_turn(int rounds, const std::vector<std::function<double()>>& samples,
                                          double enough = std::numeric_limits<double>::infinity());
 
-// The same; the median of each one's values.
+// The same; returns the median of each function's values.
 std::vector<double> medians_in_turn(int rounds, const std::vector<std::function<double()>>& samples);
 
-// A sample of how long `work` takes: it is run as often as fills about `least` seconds, after one or two to
-// warm up.
+// A function that samples how long `work` takes. It runs `work` as often as fills about `least` seconds. One or two
+// runs here warm up.
 std::function<double()> timed(std::function<void()> work, double least = 4e-3);
 
 // Random normal numbers times `scale`, from a fixed seed. F32, BF16 or F16.

@@ -5,7 +5,7 @@
 namespace manyheads::base {
 namespace {
 
-// Moves past one character and appends what stands for it.
+// Moves past one character and appends it, or its escape.
 void append_escaped(std::string& out, std::string_view text, std::size_t* position) {
   char32_t c = 0;
   if (!next_code_point(text, position, &c)) {

@@ -11,7 +11,7 @@
 namespace manyheads::io {
 namespace {
 
-// Reads characters and tells the parser's caller where it stands: the parser's events carry no place.
+// Counts the characters that the parser has read: its events carry no place.
 class Cursor {
  public:
   using iterator_category = std::forward_iterator_tag;
@@ -112,7 +112,7 @@ const Json* find(const JsonDocument& object, const std::string& key) {
   return found == object.value.end() ? nullptr : &*found;
 }
 
-// The value as it stands in the file, short enough for a message.
+// The value as in the file, short enough for a message.
 std::string shown(const Json* value) {
   if (value == nullptr) return "missing";
   if (value->is_string()) return base::in_quotes(value->get_ref<const std::string&>(), 60);
@@ -167,7 +167,7 @@ void stream_json(std::string_view text, const std::string& place, JsonEvents& ev
     throw Error(ErrorCode::kMalformedFile, place + ": " + problem + " (byte " + std::to_string(byte) + ")");
   };
   if (!Json::sax_parse(first, last, &events)) refuse(events.problem(), reached - text.data());
-  // The parser takes a zero byte for the end and would not see what follows.
+  // The parser takes a zero byte for the end and does not see what follows.
   if (const std::size_t zero = text.find('\0'); zero != text.npos) {
     refuse("not JSON: a zero byte", static_cast<std::ptrdiff_t>(zero));
   }

@@ -17,20 +17,23 @@ using Json = nlohmann::json;
 
 constexpr int kMaxJsonDepth = 64;
 
-// A JSON value and where it stands, for error messages: `place` is the file, or the file and the key inside it.
+// A JSON value, and for error messages its place: the file, or the file and the key in it.
 struct JsonDocument {
   Json value;
   std::string place;
 };
 
-// Reads text that comes from anyone. Throws Error (kMalformedFile) with `place` and the byte when it is empty, breaks
-// JSON's grammar, is not UTF-8, repeats a key in an object, nests deeper than `max_depth`, or has a number that does
-// not fit. Numbers without fraction or exponent stay integers.
+// Reads untrusted text. Throws Error (kMalformedFile) with `place` and the byte when the text
+// - is empty, not UTF-8, or no JSON,
+// - repeats a key in an object,
+// - nests deeper than `max_depth`, or
+// - has a number that does not fit.
+// Numbers without fraction or exponent stay integers.
 JsonDocument parse_json(std::string_view text, std::string place, int max_depth = kMaxJsonDepth);
 JsonDocument read_json(const std::filesystem::path& path, int max_depth = kMaxJsonDepth);
 
-// For a reader that keeps only what it needs of a long text: gets the parser's events, and ends the parse with
-// `return refuse("why")`. Repeated keys and depth are for it to see.
+// Gets the parser's events, for a reader that keeps only part of a long text. An event ends the parse with
+// `return refuse("why")`. The reader checks depth and repeated keys itself.
 class JsonEvents : public nlohmann::json_sax<Json> {
  public:
   const std::string& problem() const { return problem_; }
@@ -44,11 +47,11 @@ class JsonEvents : public nlohmann::json_sax<Json> {
   std::string problem_;
 };
 
-// Reads text that comes from anyone, and throws as parse_json does.
+// Reads untrusted text, and throws as parse_json does.
 void stream_json(std::string_view text, const std::string& place, JsonEvents& events);
 
-// The value of a key of an object. Each throws Error (kMalformedFile) that names the file, the key, what is there and
-// what should be: when the key is missing or null, of another type, or outside [min, max].
+// The value of an object's key. Throws Error (kMalformedFile) when the key is missing or null, of another type, or
+// outside [min, max]. The message names the file, the key, the value and what is needed.
 constexpr std::int64_t kMaxInt = std::numeric_limits<std::int64_t>::max();
 constexpr double kMaxNumber = std::numeric_limits<double>::max();
 std::int64_t require_int(const JsonDocument& object, const std::string& key, std::int64_t min = 0,
@@ -59,7 +62,7 @@ bool require_bool(const JsonDocument& object, const std::string& key);
 std::string require_string(const JsonDocument& object, const std::string& key);
 JsonDocument require_object(const JsonDocument& object, const std::string& key);
 std::vector<JsonDocument> require_array(const JsonDocument& object, const std::string& key);
-// The value itself, where it is long: a copy with each item's place takes many times its text.
+// The value itself, for long ones: a copy with each item's place takes many times its text.
 const Json& view_object(const JsonDocument& object, const std::string& key);
 const Json& view_array(const JsonDocument& object, const std::string& key);
 

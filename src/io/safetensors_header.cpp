@@ -46,8 +46,8 @@ constexpr std::array<SafetensorsType, 22> kFileTypes = {{
 
 using Entries = std::map<std::string, SafetensorsEntry>;
 
-// Reads the header's table as it goes by: no more is kept than the names and what they stand for. What JSON forbids
-// ends the parse; what is wrong with an entry is told once the whole header is known to be JSON.
+// Reads the header's table from the parser's events and keeps its entries only. Broken JSON ends the parse; a wrong
+// entry is reported once the whole header is known to be JSON.
 class HeaderReader final : public JsonEvents {
  public:
   explicit HeaderReader(std::string place) : place_(std::move(place)) {}
@@ -127,7 +127,7 @@ class HeaderReader final : public JsonEvents {
  private:
   static constexpr int kMaxDepth = 3;
 
-  // A member of an entry: for a list, its first numbers, and the first item that is none.
+  // A member of an entry; of a list, its first numbers and what is wrong with the first bad item.
   struct Field {
     enum Kind { kMissing, kOther, kRight };
     Kind kind = kMissing;
@@ -151,7 +151,7 @@ class HeaderReader final : public JsonEvents {
     too_large_ = empty_ = false;
   }
 
-  // A value that may not stand where it does, or that nobody asks for.
+  // A value in a wrong place, or of an unknown key.
   void other_value() {
     const std::string header = place_ + ": header";
     if (depth_ == 0) return malformed(header, "must be a JSON object");
@@ -186,7 +186,7 @@ class HeaderReader final : public JsonEvents {
       const auto number = value.get<std::int64_t>();
       if (field_->numbers.size() < SafetensorsShape::kMostShown) field_->numbers.push_back(number);
       if (field_ != &shape_) return;
-      // The product is of sizes above 0: a 0 must not hide sizes that no stride can count.
+      // The product leaves out zeros: a 0 must not hide sizes that no stride can count.
       empty_ = empty_ || number == 0;
       too_large_ = too_large_ || (number > 0 && !base::multiply(elements_, number, &elements_));
     }

@@ -25,7 +25,7 @@ struct SafetensorsType {
   std::optional<DType> type;  // none: the format has it, Tensor has not
 };
 
-// The first sizes of a shape, as many as a message shows, and how many there are.
+// The rank of a shape and its first sizes, as many as a message shows.
 struct SafetensorsShape {
   static constexpr std::size_t kMostShown = 16;
   std::vector<std::int64_t> first;
@@ -47,9 +47,8 @@ struct SafetensorsHeader {
   std::map<std::string, std::string> metadata;
 };
 
-// Reads a header that comes from anyone, and holds no more than its names meanwhile. Throws Error (kMalformedFile) with
-// `place`, the file, where it breaks the format or where the entries do not fill `data_size` bytes of data without
-// gaps.
+// Reads an untrusted header, in memory that grows with its names. Throws Error (kMalformedFile) with `place`, the file,
+// where it breaks the format or where the entries do not fill `data_size` bytes without gaps.
 SafetensorsHeader parse_safetensors_header(std::string_view text, std::int64_t data_size, const std::string& place);
 
 // "model.safetensors: tensor "name"", for messages.

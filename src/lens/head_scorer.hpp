@@ -26,16 +26,16 @@ class Mean {
   std::int64_t count_ = 0;
 };
 
-// Reads the rows of a head's weights one by one, so that what it holds grows with n and not with its square. Sums run
-// in double.
+// Works out a head's scores from the rows of its weights, one by one: memory grows with n, not with its square. Sums
+// run in double.
 class HeadScorer {
  public:
-  // `tokens` must outlive this. Throws Error where its lists differ in length, which is n.
+  // `tokens` must outlive this. Its lists have length n; throws Error where they differ.
   explicit HeadScorer(const TokenKinds& tokens);
 
-  // The n weights of the next query, from the first on.
+  // Takes the n weights of the next query.
   void add(const float* row);
-  // The scores of the rows so far, which should be all n.
+  // The scores, once all n rows are in.
   HeadScores finish() const;
 
  private:

@@ -16,7 +16,7 @@ LinkReader::LinkReader(const std::vector<Word>& words, std::vector<Link> asked, 
   if (!words.empty()) offsets_.resize((2 * words.size() - 1) * (pair ? 2 : 1));
 }
 
-// Of the link's offset in offsets_.
+// The place of the link's offset in offsets_.
 std::size_t LinkReader::place(const Link& link) const {
   const std::size_t n = words_.size();
   const bool across = words_[link.query].sequence != words_[link.key].sequence;
@@ -58,7 +58,7 @@ std::optional<double> LinkReader::mean_without(const Link& link, double weight) 
   const Offset& offset = offsets_[place(link)];
   if (offset.count < 2) return std::nullopt;
   const double others = offset.sum - weight;
-  return others < 0 ? 0 : others / static_cast<double>(offset.count - 1);  // a rounding below nothing is nothing
+  return others < 0 ? 0 : others / static_cast<double>(offset.count - 1);  // a rounding may fall below 0
 }
 
 std::vector<WeighedLink> LinkReader::asked() const {

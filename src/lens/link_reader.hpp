@@ -8,18 +8,18 @@
 
 namespace manyheads::lens {
 
-// Reads a head's weights row by row, so that what it holds grows with the number of words and not with its square.
-// Sums run in double.
+// Works out the links of a head from the rows of its weights, one by one: memory grows with the number of words, not
+// with its square. Sums run in double.
 class LinkReader {
  public:
   // `words` must outlive this.
   LinkReader(const std::vector<Word>& words, std::vector<Link> asked, std::size_t num_strongest);
 
-  // The weights of the next token of the text, from the first on.
+  // Takes the weights of the next token.
   void add(const float* row);
 
-  // Once all rows are read: the links asked for, and the `num_strongest` between different words that rank first. Links
-  // with no weight are none of these.
+  // Once all rows are in: the links asked for, and the first `num_strongest` by rank between different words. Links
+  // without weight are left out of these.
   std::vector<WeighedLink> asked() const;
   std::vector<WeighedLink> strongest() const;
 
@@ -28,7 +28,7 @@ class LinkReader {
   struct Offset {
     double sum = 0;
     std::int64_t count = 0;
-    std::vector<WeighedLink> heaviest;  // in order; of one offset, the heaviest rank first
+    std::vector<WeighedLink> heaviest;  // in order: links of one offset rank by weight
   };
 
   std::size_t place(const Link& link) const;
@@ -39,10 +39,10 @@ class LinkReader {
   std::vector<Link> links_;
   std::size_t num_strongest_;
   std::int64_t token_ = 0;
-  std::size_t word_ = 0;         // whose rows come now, or next
-  std::vector<double> row_;      // what that word gives to each word
+  std::size_t word_ = 0;         // the word whose rows come now or next
+  std::vector<double> row_;      // that word's weight on each word
   std::vector<double> weights_;  // of links_
-  std::vector<Offset> offsets_;  // of links in one text, then of those across, by key - query + words - 1
+  std::vector<Offset> offsets_;  // by key - query + words - 1: links in one text, then links across
 };
 
 }  // namespace manyheads::lens

@@ -19,8 +19,8 @@ std::string strip_spaces(const std::string& text) {
   return text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1);
 }
 
-// Where the text of a word ends whose last token is `last`: a tokenizer that strips accents leaves those of the last
-// letter out of it.
+// The end of a word's text, `last` being its last token. A tokenizer that strips accents leaves out those of the last
+// letter; they belong to the word.
 std::size_t end_of_word(const Trace& trace, const std::string& text, std::size_t last) {
   auto end = static_cast<std::size_t>(trace.offsets[last][1]);
   std::size_t limit = text.size();
@@ -32,7 +32,7 @@ std::size_t end_of_word(const Trace& trace, const std::string& text, std::size_t
   return end;
 }
 
-// The word as the text spells it, or its pieces put together where the trace has no offsets.
+// The word as the text spells it, or its pieces joined where the trace has no offsets.
 std::string spelling(const Trace& trace, const Word& word) {
   const auto first = static_cast<std::size_t>(word.first_token);
   const auto last = static_cast<std::size_t>(word.first_token + word.num_tokens - 1);

@@ -11,7 +11,7 @@ namespace manyheads::lens {
 
 namespace {
 
-// Rows of weights read at once: few enough for a cache, enough for the kernels to fill their vectors.
+// Rows of weights read at once: they fit a cache, and fill the kernels' vectors.
 std::int64_t block_rows(const Trace& trace) {
   constexpr std::int64_t kWeights = 1 << 16;
   constexpr std::int64_t kFewest = 16;

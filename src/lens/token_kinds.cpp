@@ -37,7 +37,7 @@ bool all_punctuation(const std::string& text) {
 TokenKinds token_kinds(const Trace& trace) {
   TokenKinds kinds;
   const auto n = static_cast<std::size_t>(trace.key_length);
-  // Someone may write [SEP] into the text; the model sees the same token.
+  // A [SEP] written into the text is the same token to the model.
   std::unordered_set<std::string_view> separators;
   for (std::size_t t = 1; t < trace.tokens.size(); ++t) {
     if (is_special(trace, t)) separators.insert(trace.tokens[t]);

@@ -53,9 +53,7 @@ void check_layer(const TraceLayer& layer, std::size_t i, std::int64_t num_querie
 
 }  // namespace
 
-std::string tensor_name(std::size_t layer, const char* part) {
-  return "layers." + std::to_string(layer) + "." + part;
-}
+std::string tensor_name(std::size_t layer, const char* part) { return "layers." + std::to_string(layer) + "." + part; }
 
 void check_trace(const Trace& trace, const Checker& check) {
   check.require(!trace.layers.empty(), "a trace needs at least one layer (layers.0.q)");
@@ -94,12 +92,13 @@ void check_trace(const Trace& trace, const Checker& check) {
                   "offsets of token " + std::to_string(i) + " are " + std::to_string(begin) + " to " +
                       std::to_string(end) + ", its text has " + std::to_string(own.size()) + " bytes");
   }
-  // One character may stand for several tokens; a text that each token has anew would take their product of memory.
+  // Tokens may share characters. If every token had the whole text, their copies would take the product of both in
+  // memory.
   std::int64_t covered = 0;
   const auto bytes = static_cast<std::int64_t>(trace.text.size() + (trace.text2 ? trace.text2->size() : 0));
   for (const auto& [begin, end] : trace.offsets) covered += end - begin;
-  check.require(covered <= 64 * bytes, "offsets give " + std::to_string(covered) + " bytes to tokens of texts of " +
-                                           std::to_string(bytes));
+  check.require(covered <= 64 * bytes,
+                "offsets give " + std::to_string(covered) + " bytes to tokens of texts of " + std::to_string(bytes));
   check.require(std::isfinite(trace.scale), "scale is not finite");
   check.require(std::isfinite(trace.softcap) && trace.softcap >= 0, "softcap must be finite and not negative");
   check.require(trace.window[0] >= -1 && trace.window[1] >= -1, "window needs two numbers of -1 or more");

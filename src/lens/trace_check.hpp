@@ -10,7 +10,7 @@ namespace manyheads::lens {
 // The name of a layer's tensor in a trace file.
 std::string tensor_name(std::size_t layer, const char* part);
 
-// Throws with the place ("save_trace", or the file) in front.
+// Throws Error that begins with the place: "save_trace", or the file.
 class Checker {
  public:
   Checker(std::string place, ErrorCode code) : place_(std::move(place)), code_(code) {}
@@ -25,7 +25,7 @@ class Checker {
   ErrorCode code_;
 };
 
-// Throws where the fields and tensors of a trace do not belong together.
+// Throws where the fields and tensors of a trace do not fit each other.
 void check_trace(const Trace& trace, const Checker& check);
 
 }  // namespace manyheads::lens

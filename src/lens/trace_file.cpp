@@ -15,7 +15,7 @@ namespace {
 
 using io::Json;
 
-// The strings of the file's metadata, each read as JSON where it has structure.
+// The file's metadata: strings, some of which hold JSON.
 class Metadata {
  public:
   Metadata(const SafetensorsFile& file, const Checker& check) : file_(file), check_(check) {}

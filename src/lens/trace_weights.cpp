@@ -12,14 +12,14 @@
 namespace manyheads::lens {
 namespace {
 
-// One head of a view whose first axis is the heads: [1,1,...].
+// One head of a view [H,...] as [1,1,...].
 ConstTensorView one_head(const ConstTensorView& view, std::int64_t head) {
   const float* data = static_cast<const float*>(view.data()) + head * view.stride(0);
   if (view.rank() == 2) return {data, Dims{1, 1, view.size(1)}, Dims{0, 0, view.stride(1)}};
   return {data, Dims{1, 1, view.size(1), view.size(2)}, Dims{0, 0, view.stride(1), view.stride(2)}};
 }
 
-// Some of the places along an axis that is not the first. A size of 1 that stands for all places stays.
+// A range of an axis that is not the first. An axis of size 1, which broadcasts, stays.
 ConstTensorView part_of(const ConstTensorView& view, int axis, std::int64_t first, std::int64_t count) {
   Dims shape = view.shape();
   if (shape[axis] == 1) return view;
@@ -36,9 +36,11 @@ double length_of(const float* row, std::int64_t count, std::int64_t stride) {
   return std::sqrt(sum);
 }
 
-// Throws where a row's lse is not the one, `own`, that q and k give. Each of the two may come of sums in F32 in any
-// order: a score then errs by a rounding of |q| |k| (which no sum of products exceeds) for each of D and some more, the
-// sum over the keys by one for each of them, and what is added and taken to base 2 by a few of lse.
+// Throws where a row's lse is not `own`, the one that q and k give. Both may be sums in F32, in any order. Their error
+// is at most the sum of
+// - D + 16 roundings of scale |q| |k|, which no score exceeds,
+// - one rounding a key for the sum over the keys, and some more,
+// - four roundings of lse itself, for what is added and for the change to base 2.
 void check_lse(const Trace& trace, std::size_t layer_index, std::int64_t head, std::int64_t first_query,
                const std::vector<float>& own) {
   const TraceLayer& layer = trace.layers[layer_index];
@@ -56,11 +58,10 @@ void check_lse(const Trace& trace, std::size_t layer_index, std::int64_t head, s
     const std::int64_t i = first_query + static_cast<std::int64_t>(r);
     const double there = static_cast<double>(*row(lse, i)), right = static_cast<double>(own[r]);
     const double scores = std::fabs(trace.scale) * length_of(row(q, i), depth, q.stride(3)) * longest;
-    const double roundings = static_cast<double>(depth + 16) * scores + 4 * std::fabs(right) +
-                             static_cast<double>(trace.key_length) + 64;
-    const bool same = std::isfinite(right)
-                          ? !(std::fabs(there - right) > 2 * 0x1p-24 * roundings) && !std::isnan(there)
-                          : !std::isfinite(there) && (there < 0) == (right < 0);
+    const double roundings =
+        static_cast<double>(depth + 16) * scores + 4 * std::fabs(right) + static_cast<double>(trace.key_length) + 64;
+    const bool same = std::isfinite(right) ? !(std::fabs(there - right) > 2 * 0x1p-24 * roundings) && !std::isnan(there)
+                                           : !std::isfinite(there) && (there < 0) == (right < 0);
     if (same) continue;
     throw Error(trace.place.empty() ? ErrorCode::kInvalidArgument : ErrorCode::kMalformedFile,
                 base::format("{}: {} of head {}, row {} is {:.9g}; q and k give {:.9g}, so that the row's weights "
@@ -98,7 +99,7 @@ void trace_rows(const Trace& trace, std::size_t layer_index, std::int64_t head, 
   if (trace.key_length != trace.num_keys()) {
     options.mask.key_lengths = ConstTensorView(&trace.key_length, Dims{1});
   }
-  // The first of these rows is not the text's first: the diagonal moves with it.
+  // These rows begin at a later query: the diagonal moves with it.
   const bool bottom_right = trace.alignment == Alignment::kBottomRight;
   const std::int64_t diagonal = first_query + (bottom_right ? trace.key_length - trace.num_queries() : 0);
   if (rows != trace.num_queries()) {

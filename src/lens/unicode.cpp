@@ -10,7 +10,7 @@ namespace manyheads::lens {
 
 namespace {
 
-// What is not UTF-8 stays as it is.
+// Text that is not UTF-8 stays as it is.
 std::string mapped(std::string_view text, int options) {
   utf8proc_uint8_t* bytes = nullptr;
   const utf8proc_ssize_t size =

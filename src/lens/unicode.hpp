@@ -23,13 +23,13 @@ int display_width(std::string_view text) noexcept;
 // Safe to show in a terminal: control characters become a middle dot.
 std::string printable(std::string_view text);
 
-// Equal for texts of the same characters, whichever way accents and syllables are composed (NFC and NFD).
+// Equal for texts of the same characters, however accents and syllables are composed (NFC, NFD).
 std::string normal_form(std::string_view text);
 
-// Equal for texts that differ in case and normal form alone: Unicode's caseless match.
+// Equal for texts that differ only in case and normal form: Unicode's caseless match.
 std::string fold_case(std::string_view text);
 
-// Whether any letter has a small form that is another.
+// Whether any letter is not its own lower case.
 bool has_capitals(std::string_view text);
 
 }  // namespace manyheads::lens

@@ -20,16 +20,15 @@
 namespace manyheads::model {
 namespace {
 
-// How the rows of a run are shared out. Between two products over all tokens (attention) a row needs no other: a worker
-// takes a block of rows through all that lies between, while they are in its cache. Few rows are one block, whose
-// projections the workers share.
+// How workers share the rows of a run. Between two calls of attention no row needs another: a worker takes a block of
+// rows through all steps while they are in its cache. Few rows are one block, whose projections the workers share.
 struct Blocks {
   std::int64_t rows = 0, count = 1;
-  int workers = 1;  // that take blocks
+  int workers = 1;  // each takes blocks
   int inner = 1;    // threads of a projection within a block
 
   Blocks(std::int64_t all_rows, int threads) : rows(all_rows) {
-    // Whole register tiles of every kernel.
+    // A multiple of every microkernel's rows.
     const kernels::Tuning& tuning = kernels::tuning();
     count = std::max<std::int64_t>(1, (rows + tuning.encoder_block_rows - 1) / tuning.encoder_block_rows);
     if (threads > 1 && rows >= threads * tuning.encoder_least_rows) count = (count + threads - 1) / threads * threads;
@@ -48,8 +47,8 @@ struct BertEncoder::Impl {
                       .num_layers = c.num_hidden_layers,
                       .num_heads = c.num_attention_heads,
                       .num_kv_heads = c.num_attention_heads,
-                      .head_dim = c.head_size(),
-                      .scale = 1.0 / std::sqrt(static_cast<double>(c.head_size())),
+                      .head_dim = c.head_dim(),
+                      .scale = 1.0 / std::sqrt(static_cast<double>(c.head_dim())),
                       .vocab_size = c.vocab_size,
                       .type_vocab_size = c.type_vocab_size,
                       .max_position_embeddings = c.max_position_embeddings};
@@ -68,8 +67,8 @@ std::int64_t count_rows(const TokenBatch& input) {
   return rows;
 }
 
-// Whether attention takes all entries as one packed call. Longer entries are quicker in calls of one length, which copy
-// a head's keys and values dense.
+// Whether all entries are one packed call of attention. Entries of more tokens are faster in calls of one length, which
+// pack a head's keys and values.
 bool packs(const TokenBatch& input) {
   const std::int64_t longest = kernels::tuning().encoder_packed_tokens;
   bool one_length = true, all_short = true;
@@ -80,16 +79,16 @@ bool packs(const TokenBatch& input) {
   return all_short && !one_length;
 }
 
-// Where a layer's heads are kept for the caller; null pointers: nowhere.
+// Where the caller wants a layer's heads; null: nowhere.
 struct Kept {
   float* qkv = nullptr;  // [rows,3 E]
   float* lse = nullptr;  // [H,rows]
 };
 
-// One call of forward: its memory, carved from the workspace, and its steps.
+// One forward pass: its memory in the workspace, and its steps.
 class Pass {
  public:
-  // `block`: any of the model's, which are alike; null where it has none.
+  // `block` is any of the model's, which are alike; null where it has none.
   Pass(const BertConfig& config, const TokenBatch& input, const EncoderOptions& options, Workspace& workspace,
        const BertBlock* block)
       : config_(config),
@@ -140,8 +139,8 @@ class Pass {
     from.embedding_norm.run(x_ + begin * e, nullptr, x_ + begin * e, count, config_.layer_norm_eps);
   }
 
-  // Writes where attention reads: what is kept for the caller, or the pass's own memory. Where rows are rounded,
-  // attention reads them rounded, and the caller gets a copy.
+  // Projects queries, keys and values to where attention reads them: the caller's tensor, or the pass's own memory.
+  // Rounded rows are attention's alone; the caller gets a copy of them.
   void project(const BertBlock& block, const Kept& kept, std::int64_t begin, std::int64_t count, int worker) const {
     const std::int64_t e = config_.hidden_size, width = 3 * e;
     if (!rounds_) return linear(block.qkv, x_ + begin * e, count, qkv(kept) + begin * width, worker);
@@ -167,7 +166,7 @@ class Pass {
     });
   }
 
-  // All of a layer behind attention.
+  // The rest of a layer: output projection, norms and the feed-forward part.
   void finish(const BertBlock& block, ConstTensorView head_scale, std::int64_t begin, std::int64_t count,
               int worker) const {
     const std::int64_t e = config_.hidden_size;
@@ -176,8 +175,7 @@ class Pass {
     float* const middle = middle_ + worker * blocks_.most() * e;
     float* const wide = wide_of(worker);
     if (head_scale.defined()) {
-      layer::scale_heads(heads, count, config_.num_attention_heads, config_.head_size(), head_scale,
-                         {.num_threads = 1});
+      layer::scale_heads(heads, count, config_.num_attention_heads, config_.head_dim(), head_scale, {.num_threads = 1});
     }
     linear(block.attention_output, heads, count, middle, worker);
     block.attention_norm.run(middle, x, middle, count, config_.layer_norm_eps);
@@ -186,7 +184,7 @@ class Pass {
     block.output_norm.run(x, middle, x, count, config_.layer_norm_eps);
   }
 
-  // The rows to their places in [B,T,E].
+  // Copies rows to their places in [B,T,E].
   void unpack(float* to, std::int64_t begin, std::int64_t count) const {
     const std::int64_t e = config_.hidden_size;
     for_each_row(begin, count, [&](std::int64_t row, std::int64_t b, std::int64_t t) {
@@ -195,13 +193,12 @@ class Pass {
   }
 
  private:
-  // What a call of attention reads and writes: all rows as one packed call (length -1), or `entries` neighbours of one
-  // length.
+  // The tensors of a call of attention: all rows as one packed call (length -1), or `entries` neighbours of one length.
   struct Operands {
     TensorView q, k, v, out, lse;
   };
 
-  // Lays the arrays out in the workspace, what attention works in behind them.
+  // Lays the arrays out in the workspace, attention's own behind them.
   void place() {
     const auto workers = static_cast<std::int64_t>(blocks_.workers);
     const std::int64_t e = config_.hidden_size;
@@ -231,16 +228,16 @@ class Pass {
 
   float* qkv(const Kept& kept) const { return kept.qkv != nullptr ? kept.qkv : qkv_; }
 
-  // A block's rows at their widest; where they are rounded, their projections under way too.
+  // Floats of a row at its widest; of a rounded row, its projections before they are rounded too.
   std::int64_t widest() const { return std::max(config_.intermediate_size, rounds_ ? 3 * config_.hidden_size : 0); }
   float* wide_of(int worker) const { return wide_ + worker * blocks_.most() * widest(); }
   // The threads of each of a block's projections.
   Threads inner() const { return {blocks_.inner, options_.threads.executor}; }
-  // What the projections of a block of rows work in.
+  // The workspace of a block's projections.
   float* linear_of(int worker) const { return linear_ + static_cast<std::size_t>(worker) * linear_floats_; }
 
-  // Calls body(first row, entries, length) for the calls of attention over all entries: one packed call, or one for
-  // each row of neighbours of one length. None has padding, so none needs a mask.
+  // Calls body(first row, entries, length) for each call of attention: one packed call, or one for each group of
+  // neighbours of one length. None has padding, so none needs a mask.
   template <class Body>
   void for_each_call(Body&& body) const {
     if (packed_) return body(0, input_.batch, -1);
@@ -252,9 +249,8 @@ class Pass {
     }
   }
 
-  // What such a call reads and writes.
   Operands operands(const Kept& kept, std::int64_t first, std::int64_t entries, std::int64_t length) const {
-    const std::int64_t e = config_.hidden_size, h = config_.num_attention_heads, d = config_.head_size();
+    const std::int64_t e = config_.hidden_size, h = config_.num_attention_heads, d = config_.head_dim();
     const auto view_of = [&](auto* rows, std::int64_t stride) {
       return length < 0 ? TensorView(rows, {rows_, h, d}, {stride, d, 1})
                         : layer::heads_view(rows, entries, h, length, d, length * stride, stride);
@@ -302,13 +298,13 @@ class Pass {
   std::int64_t rows_;
   int threads_;
   Blocks blocks_;
-  std::int64_t* row_starts_ = nullptr;                         // [B + 1]: the tokens that count lie one after another
-  float *x_ = nullptr, *heads_ = nullptr;                      // [rows,E]
-  float* qkv_ = nullptr;                                       // [rows,3 E]
-  bfloat16* rounded_qkv_ = nullptr;                            // the same memory where rows are rounded
-  float *middle_ = nullptr, *wide_ = nullptr;                  // a block of rows for each worker
-  float* linear_ = nullptr;                                    // linear_floats_ for each worker
-  float* attention_ = nullptr;                                 // attention_floats_
+  std::int64_t* row_starts_ = nullptr;         // [B+1]: entry b is rows row_starts_[b] to row_starts_[b+1]
+  float *x_ = nullptr, *heads_ = nullptr;      // [rows,E]
+  float* qkv_ = nullptr;                       // [rows,3 E]
+  bfloat16* rounded_qkv_ = nullptr;            // the same memory where rows are rounded
+  float *middle_ = nullptr, *wide_ = nullptr;  // a block of rows for each worker
+  float* linear_ = nullptr;                    // linear_floats_ for each worker
+  float* attention_ = nullptr;                 // attention_floats_
   std::optional<attention_detail::PreparedForward> prepared_;  // the last of a layer's calls
   int calls_ = 0;
   std::size_t attention_floats_ = 0;
@@ -341,7 +337,7 @@ std::unique_ptr<const Encoder> load_bert(const std::filesystem::path& folder, DT
 Tensor BertEncoder::forward(const TokenBatch& input, const EncoderOptions& options) const {
   const BertWeights& m = impl_->weights;
   const BertConfig& config = impl_->config;
-  const std::int64_t e = config.hidden_size, h = config.num_attention_heads, d = config.head_size();
+  const std::int64_t e = config.hidden_size, h = config.num_attention_heads, d = config.head_dim();
   std::optional<Workspace> own;
   const Pass pass(config, input, options, options.workspace != nullptr ? *options.workspace : own.emplace(),
                   m.blocks.empty() ? nullptr : &m.blocks.front());
@@ -371,7 +367,7 @@ Tensor BertEncoder::forward(const TokenBatch& input, const EncoderOptions& optio
     std::vector<Tensor>& storage = (*options.layers)[i].storage;
     return Kept{storage[0].as<float>(), storage[1].as<float>()};
   };
-  // What becomes of rows that have passed `layers` layers.
+  // Hands on rows that have passed `layers` layers.
   const auto go_on = [&](std::size_t layers, std::int64_t begin, std::int64_t count, int worker) {
     if (layers == m.blocks.size()) {
       pass.unpack(last.as<float>(), begin, count);

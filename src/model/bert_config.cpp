@@ -36,7 +36,7 @@ BertConfig load_bert_config(const std::filesystem::path& folder) {
   config.intermediate_size = require_int(json, "intermediate_size", 1, kMostWidth);
   config.vocab_size = require_int(json, "vocab_size", 1, kMostRows);
   config.max_position_embeddings = require_int(json, "max_position_embeddings", 1, kMostRows);
-  // Older files leave out what has always had one value in BERT.
+  // Older files leave out keys that have one value in every BERT.
   config.type_vocab_size = has(json, "type_vocab_size") ? require_int(json, "type_vocab_size", 1, kMostRows) : 2;
   config.layer_norm_eps = has(json, "layer_norm_eps") ? require_number(json, "layer_norm_eps", 0, 1) : 1e-12;
   config.hidden_act = activation(json);

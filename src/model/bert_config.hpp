@@ -19,7 +19,7 @@ struct BertConfig {
   double layer_norm_eps = 0;
   layer::Activation hidden_act = layer::Activation::kGelu;
 
-  std::int64_t head_size() const noexcept { return hidden_size / num_attention_heads; }
+  std::int64_t head_dim() const noexcept { return hidden_size / num_attention_heads; }
 };
 
 // Reads `folder`/config.json. Throws Error naming the file and the key: another model_type, a key that is missing or

@@ -38,14 +38,14 @@ class Checkpoint {
            " is missing (looked for with and without the prefix bert.)");
   }
 
-  // F32: the tensor itself where it is of this type already.
+  // The tensor itself where it is F32 already, else a copy.
   Tensor take_f32(const std::string& name, const Dims& shape) const {
     const Tensor tensor = take(name, shape);
     return tensor.dtype() == DType::kF32 ? tensor : layer::converted(tensor.cview(), DType::kF32);
   }
 
  private:
-  // Checkpoints turned over from the first BERT call a norm's tensors gamma and beta.
+  // Checkpoints converted from the first BERT call a norm's tensors gamma and beta.
   static std::vector<std::string> names(const std::string& name) {
     std::vector<std::string> all{name, "bert." + name};
     for (const auto& [now, once] :

@@ -24,15 +24,15 @@ struct BertBlock {
   BertNorm attention_norm, output_norm;
 };
 
-// An encoder's tensors as it multiplies them.
+// An encoder's tensors, packed for its products.
 struct BertWeights {
   Tensor words, positions, types;  // F32
   BertNorm embedding_norm;
   std::vector<BertBlock> blocks;
 
-  // From a checkpoint's tensors, the projections kept as `kept`. `unsupported` says what its tensors of other types
-  // are, and `place` where all of them come from. Throws Error (kMalformedFile) naming the place and the tensor that is
-  // missing, of another type or of another shape than the config's.
+  // Takes a checkpoint's tensors and keeps the projections as `kept`. `unsupported` names the types of tensors that no
+  // Tensor holds, `place` is where all come from. Throws Error (kMalformedFile) that names the place and the tensor
+  // that is missing, or whose type or shape is not the config's.
   BertWeights(const BertConfig& config, const StateDict& tensors, const std::map<std::string, std::string>& unsupported,
               const std::string& place, DType kept);
 };

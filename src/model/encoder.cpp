@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "base/utf8.hpp"
 #include "io/json.hpp"
 #include "model/bert.hpp"
 
@@ -76,7 +77,8 @@ constexpr Architecture kArchitectures[] = {{"bert", load_bert}};
 std::string known_types() {
   std::string names;
   for (const Architecture& known : kArchitectures) {
-    names += (names.empty() ? "\"" : " or \"") + std::string(known.model_type) + "\"";
+    if (!names.empty()) names += " or ";
+    names += base::in_quotes(known.model_type);
   }
   return names;
 }

@@ -7,7 +7,7 @@
 namespace manyheads::model {
 namespace {
 
-// Texts up to this many bytes are encoded at once. Longer ones are encoded in parts of about this size.
+// Texts of up to this many bytes are encoded at once, longer ones in parts of about this size.
 constexpr std::size_t kPart = std::size_t{1} << 14;
 
 std::size_t text_tokens_of(const Encoding& encoding) {
@@ -15,7 +15,7 @@ std::size_t text_tokens_of(const Encoding& encoding) {
       std::count_if(encoding.sequences.begin(), encoding.sequences.end(), [](std::int32_t s) { return s >= 0; }));
 }
 
-// Words of ASCII that are unknown however long they are, each cut down to as many letters as make it so.
+// The text with each long ASCII word cut down to as many letters as make it unknown.
 std::string shorten_words(std::string_view text, std::size_t unknown_from) {
   std::string out;
   for (std::size_t begin = 0; begin < text.size();) {
@@ -43,7 +43,7 @@ FirstTokens first_tokens(const Tokenizer& tokenizer, std::string_view text, std:
     text = shortened;
   }
   FirstTokens result;
-  Encoding head;                    // of the first part that has a token: it shows where special tokens stand
+  Encoding head;                     // of the first part with a token: it shows where special tokens stand
   std::vector<std::int64_t> others;  // of the parts after it
   std::size_t room = 0;
   for (std::size_t begin = 0;;) {

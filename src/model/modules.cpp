@@ -18,14 +18,14 @@ bool is_there(const fs::path& path) {
   return fs::exists(path, none);
 }
 
-// A module's folder lies in the model's: the file must not lead out of it.
+// A module's folder lies in the model's: no path may lead out of it.
 bool stays_inside(const fs::path& path) {
   return !path.is_absolute() &&
          std::none_of(path.begin(), path.end(), [](const fs::path& part) { return part == ".."; });
 }
 
-// Arguments for transformers' loaders, by their new and their old names. Those that choose how the same numbers are
-// computed are passed over; of the rest none is known.
+// Arguments for transformers' loaders, by their new and old names. Those that only choose how the same vectors are
+// computed are skipped; any other is an error.
 void check_loader_arguments(const JsonDocument& config) {
   constexpr std::array<const char*, 10> kSameVectors = {
       "add_pooling_layer", "attn_implementation", "dtype",     "low_cpu_mem_usage", "revision",
@@ -43,7 +43,7 @@ void check_loader_arguments(const JsonDocument& config) {
 }
 
 void check_transformer(const JsonDocument& config) {
-  // The first two are read here, the next ones say what is so in every encoder of texts or apply to no plain call.
+  // The first two are read here; the others hold for every text encoder, or apply to no plain call.
   constexpr std::array<const char*, 18> kKnown = {"max_seq_length",   "do_lower_case",          "transformer_task",
                                                   "modality_config",  "module_output_name",     "processing_kwargs",
                                                   "unpad_inputs",     "query_length",           "document_length",
@@ -101,7 +101,7 @@ TransformerModule load_transformer_module(const fs::path& folder) {
   const std::vector<Module> modules = load_modules(folder);
   if (modules.empty()) return module;
   if (!modules[0].path.empty()) module.folder = folder / modules[0].path;
-  // The names that the file has had, in the order in which they are looked for.
+  // The names that the file has had, in the order of the search.
   for (const char* kind : {"bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"}) {
     const fs::path path = module.folder / ("sentence_" + std::string(kind) + "_config.json");
     if (!is_there(path)) continue;

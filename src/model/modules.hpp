@@ -18,28 +18,28 @@ struct Module {
   io::JsonDocument entry;      // for messages
 };
 
-// The modules of a folder, in order. None without modules.json. Throws Error on a path that leads out of the folder.
+// The modules of a folder, in order; none without modules.json. Throws Error on a path that leads out of the folder.
 std::vector<Module> load_modules(const std::filesystem::path& folder);
 
-// What sentence_bert_config.json says of texts and tokens. Without modules.json sentence-transformers does not read it.
+// What sentence_bert_config.json says of texts and tokens. sentence-transformers reads it only beside a modules.json.
 struct TransformerModule {
   std::filesystem::path folder;                // of config.json, the weights and the tokenizer
   std::optional<std::int64_t> max_seq_length;  // tokens, special ones counted
-  std::string max_seq_length_file;             // that says so
+  std::string max_seq_length_file;             // the file that says so
   bool do_lower_case = false;
 };
 
-// Throws Error on a setting that would change vectors and is not known here.
+// Throws Error on an unknown setting that would change vectors.
 TransformerModule load_transformer_module(const std::filesystem::path& folder);
 
-// What config_sentence_transformers.json says, read only where there is a modules.json.
+// What config_sentence_transformers.json says. It is read only beside a modules.json.
 struct SentenceSettings {
   std::map<std::string, std::string> prompts;  // text that goes before each text, by name
   std::optional<std::string> default_prompt_name;
-  std::optional<std::int64_t> truncate_dim;  // numbers of a vector that are kept
+  std::optional<std::int64_t> truncate_dim;  // keeps the first so many numbers of a vector
   std::string place;
 
-  // The prompt of this name, or the default one (none: empty). Throws Error naming those there are.
+  // The prompt of this name, or the default one (empty where there is none). Throws Error that lists the known names.
   const std::string& prompt(const std::optional<std::string>& name) const;
 };
 

@@ -19,7 +19,7 @@ using io::JsonDocument;
 
 using Mode = PoolingConfig::Mode;
 
-// A mode's name, and the key that older files switch it on with. Of several they count in this order.
+// A mode's name, and the key by which older files switch it on. Several modes stand in this order.
 struct NamedMode {
   const char* name;
   const char* key;
@@ -87,11 +87,11 @@ void check_normalize(const fs::path& folder, const Module& module) {
   }
 }
 
-// One mode's vector of the tokens [begin, end) of a row, as the sums in double.
+// One mode's vector over the tokens [begin, end) of a row, summed in double.
 void pool_row(const ConstTensorView& hidden, std::int64_t row, std::int64_t begin, std::int64_t end, Mode mode,
               double* out) {
   const std::int64_t width = hidden.size(2);
-  // Where a prompt is all there is, no token counts: the first one stands in for itself, the rest is 0.
+  // Of a text that is all prompt no token counts: kCls still takes the first token, the other modes give 0.
   if (mode == Mode::kCls) {
     if (begin == end) begin = 0;
     end = std::min(begin + 1, end);

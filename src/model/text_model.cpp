@@ -45,10 +45,10 @@ void check_ids(const std::string& subject, const std::vector<std::int64_t>& ids,
                          std::int64_t count) {
     for (const std::int64_t value : values) {
       if (value < count) continue;
-      throw Error(ErrorCode::kMalformedFile,
-                  subject + ": tokenizer.json and config.json of " + base::path_in_quotes(model.parts().module.folder) +
-                      " do not fit: " + what + " " + std::to_string(value) + ", " + key + " is " +
-                      std::to_string(count));
+      throw Error(ErrorCode::kMalformedFile, subject + ": tokenizer.json and config.json of " +
+                                                 base::path_in_quotes(model.parts().module.folder) +
+                                                 " do not fit: " + what + " " + std::to_string(value) + ", " + key +
+                                                 " is " + std::to_string(count));
     }
   };
   check(ids, "token id", "vocab_size", model.encoder().config().vocab_size);

@@ -15,7 +15,7 @@ namespace {
 using io::Json;
 using io::JsonDocument;
 
-// One line: the library's texts may hold pieces of the file.
+// On one line: the library's message may quote the file.
 std::string last_error() {
   std::size_t size = 0;
   const char* text = manyheads_tokenizer_error(&size);
@@ -32,8 +32,8 @@ std::string type_of(const Json& part) {
   return part.is_object() && part.contains("type") && part["type"].is_string() ? part["type"].get<std::string>() : "";
 }
 
-// Each step must work on single characters, or on a character and the marks that follow it: the normaliser of BERT and
-// small letters do; words are then taken at every blank and mark of punctuation.
+// Breaks are known where each step works on single characters, or on a character and the marks that follow it. BERT's
+// normalizer and lower-casing do; BERT's pre-tokenizer then splits at every blank and punctuation mark.
 TextBreaks breaks_of(const Json& file) {
   TextBreaks breaks;
   Json normalizer = file.value("normalizer", Json());
@@ -102,7 +102,7 @@ struct Tokenizer::Handle {
 void Tokenizer::check(const JsonDocument& file) {
   const Json& whole = view_object(file, "model");
   if (has(file, "added_tokens")) view_array(file, "added_tokens");
-  // What is long is only looked at.
+  // Long values are looked at, not copied.
   JsonDocument model{Json::object(), file.place + ": " + base::in_quotes("model")};
   if (const auto type = whole.find("type"); type != whole.end()) {
     model.value["type"] = type->is_array() ? Json::array() : type->is_object() ? Json::object() : *type;
@@ -116,7 +116,7 @@ void Tokenizer::check(const JsonDocument& file) {
 
 Tokenizer::Tokenizer(const std::filesystem::path& path) : place_(base::path_in_quotes(path)) {
   const base::MappedFile file = base::map_file(path);
-  // Our own reading comes first: it names the byte, where the library may only say that nothing matched.
+  // Our own parser comes first: it names the byte, where the library may only say that nothing matched.
   const JsonDocument document = io::parse_json(file.text(), place_);
   load(file.text(), document);
 }
@@ -143,12 +143,13 @@ Encoding Tokenizer::encode_pair(std::string_view first, std::string_view second,
 
 Encoding Tokenizer::run(std::string_view text, const std::string_view* pair, bool add_special_tokens) const {
   manyheads_encoding_view view{};
-  // An empty view may have no address, which to the library would mean that there is no second text.
+  // The library takes a null address for no second text, and an empty view may have one.
   const char* pair_data = pair == nullptr ? nullptr : pair->empty() ? "" : pair->data();
   const int status = manyheads_tokenizer_encode(handle_->tokenizer, text.data(), text.size(), pair_data,
                                                 pair == nullptr ? 0 : pair->size(), add_special_tokens ? 1 : 0, &view);
   if (status == MANYHEADS_NOT_UTF8) throw Error(ErrorCode::kInvalidArgument, "tokenizer: " + last_error());
-  if (status != MANYHEADS_OK) throw Error(ErrorCode::kInvalidArgument, place_ + ": cannot encode the text: " + last_error());
+  if (status != MANYHEADS_OK)
+    throw Error(ErrorCode::kInvalidArgument, place_ + ": cannot encode the text: " + last_error());
   const std::unique_ptr<manyheads_encoding, void (*)(manyheads_encoding*)> owner(view.owner, manyheads_encoding_free);
 
   Encoding encoding;

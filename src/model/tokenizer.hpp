@@ -18,18 +18,18 @@ namespace manyheads::model {
 // A letter or digit of ASCII.
 bool is_alnum(char c);
 
-// Where a long text can be cut so that its parts, each encoded by itself, give the tokens of the whole, one after
-// another. Known for BERT's way only, which takes words at blanks, punctuation and Chinese characters: before any of
-// these a word has ended, whatever follows, unless a token that is added to the vocabulary reaches across.
+// Where a long text can be cut so that its parts, encoded one by one, give the tokens of the whole. Known for BERT's
+// tokenizers alone: they end a word before a blank, a punctuation mark or a Chinese character, whatever follows. An
+// added token that reaches across such a place rules it out.
 struct TextBreaks {
   bool known = false;
   bool chinese = false;                  // before a Chinese character too
   std::array<bool, 128> before_ascii{};  // before this character
-  // Letters and digits of ASCII that make a word unknown, however many more follow; 0: no such number. Up to a quarter
+  // A word of so many ASCII letters and digits is unknown, however many more follow; 0: no such number. Up to a quarter
   // of them at either end may belong to an added token.
   std::size_t unknown_from = 0;
 
-  // The last place in [first, last] where `text` can be cut, or else the next one after it, or else the text's size.
+  // The last place in [first, last] where `text` can be cut, else the next one behind `last`, else the text's size.
   std::size_t find(std::string_view text, std::size_t first, std::size_t last) const;
 };
 
@@ -44,15 +44,15 @@ struct TextBreaks {
 //   pre-tokenizer   a text becomes at most 64 times as long
 //   post-processor  64 pieces a template, 4 copies of a text, 1024 ids and 64 KiB of tokens in all
 //   model           WordPiece's max_input_chars_per_word 512; unk_token, prefix and suffix 256 bytes
-// Reading a file takes some hundred times its size at most, a text about 1 KB a token. A bound of a text is an Error of
-// encode (kInvalidArgument), the others are of the file.
+// Reading a file takes at most some hundred times its size, a text about 1 KB a token. encode throws for a text beyond
+// its bound (kInvalidArgument), the constructor for a file beyond one of the others.
 class Tokenizer {
  public:
   // Throws Error: kIo, or kMalformedFile with the file and what is wrong.
   explicit Tokenizer(const std::filesystem::path& path);
   explicit Tokenizer(const io::JsonDocument& file);  // its content
 
-  // Throws Error (kMalformedFile) where `file` has not the parts of a tokenizer.json.
+  // Throws Error (kMalformedFile) where `file` lacks the parts of a tokenizer.json.
   static void check(const io::JsonDocument& file);
 
   // Throws Error (kInvalidArgument) when a text is not UTF-8, with the byte.

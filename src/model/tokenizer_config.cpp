@@ -26,7 +26,7 @@ JsonDocument read_if_there(const fs::path& path) {
   return document;
 }
 
-// The classes that transformers builds anew from the vocabulary.
+// Whether transformers builds the tokenizer anew from the vocabulary.
 bool is_bert(const JsonDocument& settings, const fs::path& folder) {
   std::string name = "BertTokenizer";
   const JsonDocument config = read_if_there(folder / "config.json");
@@ -52,13 +52,13 @@ bool flag(const JsonDocument& settings, const char* key, bool otherwise) {
   return has(settings, key) ? require_bool(settings, key) : otherwise;
 }
 
-// A token is named by its text, or by an object with `content` and how it is found in a text.
+// A token is given as its text, or as an object with `content` and how a text is searched for it.
 std::string content(const JsonDocument& object, const std::string& key) {
   return object.value[key].is_object() ? require_string(require_object(object, key), "content")
                                        : require_string(object, key);
 }
 
-// An entry of tokenizer.json's added_tokens. `options` may hold how the token is found.
+// An entry of tokenizer.json's added_tokens. `options` may say how a text is searched for it.
 Json added_token(const std::string& text, const JsonDocument& options, bool special) {
   special = flag(options, "special", special);
   return {{"id", 0},
@@ -70,7 +70,7 @@ Json added_token(const std::string& text, const JsonDocument& options, bool spec
           {"special", special}};
 }
 
-// The tokens that are found in a text before words are, in transformers' order: those of tokenizer_config.json, or of
+// The tokens that are searched for before words, in transformers' order: those of tokenizer_config.json, or of
 // tokenizer.json where it lists none; then the named special ones that are missing.
 Json added_tokens(const JsonDocument& tokenizer, const JsonDocument& settings, const JsonDocument& named) {
   Json list = Json::array();

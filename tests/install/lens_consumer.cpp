@@ -1,4 +1,5 @@
-// Opens a model folder with the installed lens, reads its heads, and keeps a trace. Ends with 0 when all is as it should be.
+// Opens a model folder with the installed lens, reads its heads, and keeps a trace. Ends with 0 when all is as it
+// should be.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>

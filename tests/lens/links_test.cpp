@@ -64,8 +64,8 @@ TEST(FindWordTest, FirstOccurrenceUnlessAnIndexIsGiven) {
 }
 
 TEST(FindWordTest, AnyCaseAndAnyNormalForm) {
-  const std::vector<Word> words = {{"ΣΊΣΥΦΟΣ", 0, 1, 0}, {"cafe\u0301", 1, 1, 0}, {"Ệ", 2, 1, 0},
-                                   {"caf\u00e9", 3, 1, 0}, {"Caf\u00e9", 4, 1, 0}, {"ԵՐԵՎԱՆ", 5, 1, 0}};
+  const std::vector<Word> words = {{"ΣΊΣΥΦΟΣ", 0, 1, 0},   {"cafe\u0301", 1, 1, 0}, {"Ệ", 2, 1, 0},
+                                   {"caf\u00e9", 3, 1, 0}, {"Caf\u00e9", 4, 1, 0},  {"ԵՐԵՎԱՆ", 5, 1, 0}};
   EXPECT_EQ(find_word(words, "σίσυφος"), 0u);
   EXPECT_EQ(find_word(words, "ệ"), 2u);
   EXPECT_EQ(find_word(words, "երեվան"), 5u);

@@ -97,7 +97,7 @@ inline Trace random_trace(const Shape& shape, const std::function<void(Trace&)>&
   return trace;
 }
 
-inline void add(TraceLayer& layer, ConstTensorView TraceLayer::*part, const Tensor& tensor) {
+inline void add(TraceLayer& layer, ConstTensorView TraceLayer::* part, const Tensor& tensor) {
   layer.*part = tensor.cview();
   layer.storage.push_back(tensor);
 }

@@ -167,10 +167,7 @@ TEST_F(TraceFileTest, EachMalformationIsItsOwnError) {
       {"softcap must", [](Tensors&, Metadata& m) { m["softcap"] = "-1"; }},
       {"key_length is 6", [](Tensors&, Metadata& m) { m["key_length"] = "6"; }},
       {"key_length is -1", [](Tensors&, Metadata& m) { m["key_length"] = "-1"; }},
-      {"at least one layer",
-       [](Tensors& t, Metadata&) {
-         t = {{"other", t.at("layers.0.q")}};
-       }},
+      {"at least one layer", [](Tensors& t, Metadata&) { t = {{"other", t.at("layers.0.q")}}; }},
       {"layers.1.lse", [](Tensors& t, Metadata&) { t.erase("layers.1.lse"); }},
       {"layers.0.k", [](Tensors& t, Metadata&) { t.erase("layers.0.k"); }},
       {"belongs to no layer", [](Tensors& t, Metadata&) { t.erase("layers.0.q"); }},
@@ -199,48 +196,18 @@ TEST_F(TraceFileTest, EachMalformationIsItsOwnError) {
               {"layers.0.k", Tensor(DType::kF32, {1, 100, 1})},
               {"layers.0.lse", Tensor(DType::kF32, {1, 100})}};
        }},
-      {"layers.0.q is F64",
-       [](Tensors& t, Metadata&) {
-         t["layers.0.q"] = Tensor(DType::kF64, {2, 5, 4});
-       }},
-      {"3 axes",
-       [](Tensors& t, Metadata&) {
-         t["layers.0.q"] = Tensor(DType::kF32, {2, 5});
-       }},
+      {"layers.0.q is F64", [](Tensors& t, Metadata&) { t["layers.0.q"] = Tensor(DType::kF64, {2, 5, 4}); }},
+      {"3 axes", [](Tensors& t, Metadata&) { t["layers.0.q"] = Tensor(DType::kF32, {2, 5}); }},
       {"3 axes", [](Tensors& t, Metadata&) { t["layers.0.k"] = Tensor(DType::kF32, {5}); }},
-      {"one head size",
-       [](Tensors& t, Metadata&) {
-         t["layers.0.k"] = Tensor(DType::kF32, {2, 5, 3});
-       }},
-      {"multiple",
-       [](Tensors& t, Metadata&) {
-         t["layers.0.k"] = Tensor(DType::kF32, {3, 5, 4});
-       }},
-      {"heads and a head size",
-       [](Tensors& t, Metadata&) {
-         t["layers.0.k"] = Tensor(DType::kF32, {0, 5, 4});
-       }},
-      {"as layer 0",
-       [](Tensors& t, Metadata&) {
-         t["layers.1.k"] = Tensor(DType::kF32, {2, 6, 4});
-       }},
-      {"layers.1.lse is",
-       [](Tensors& t, Metadata&) {
-         t["layers.1.lse"] = Tensor(DType::kF32, {2, 6});
-       }},
-      {"layers.0.v is",
-       [](Tensors& t, Metadata&) {
-         t["layers.0.v"] = Tensor(DType::kF32, {2, 6, 4});
-       }},
+      {"one head size", [](Tensors& t, Metadata&) { t["layers.0.k"] = Tensor(DType::kF32, {2, 5, 3}); }},
+      {"multiple", [](Tensors& t, Metadata&) { t["layers.0.k"] = Tensor(DType::kF32, {3, 5, 4}); }},
+      {"heads and a head size", [](Tensors& t, Metadata&) { t["layers.0.k"] = Tensor(DType::kF32, {0, 5, 4}); }},
+      {"as layer 0", [](Tensors& t, Metadata&) { t["layers.1.k"] = Tensor(DType::kF32, {2, 6, 4}); }},
+      {"layers.1.lse is", [](Tensors& t, Metadata&) { t["layers.1.lse"] = Tensor(DType::kF32, {2, 6}); }},
+      {"layers.0.v is", [](Tensors& t, Metadata&) { t["layers.0.v"] = Tensor(DType::kF32, {2, 6, 4}); }},
       {"layers.0.sinks is", [](Tensors& t, Metadata&) { t["layers.0.sinks"] = Tensor(DType::kF32, {3}); }},
-      {"layers.0.bias is",
-       [](Tensors& t, Metadata&) {
-         t["layers.0.bias"] = Tensor(DType::kF32, {3, 5});
-       }},
-      {"layers.0.bias is",
-       [](Tensors& t, Metadata&) {
-         t["layers.0.bias"] = Tensor(DType::kF32, {1, 1, 5, 5});
-       }},
+      {"layers.0.bias is", [](Tensors& t, Metadata&) { t["layers.0.bias"] = Tensor(DType::kF32, {3, 5}); }},
+      {"layers.0.bias is", [](Tensors& t, Metadata&) { t["layers.0.bias"] = Tensor(DType::kF32, {1, 1, 5, 5}); }},
   };
   for (const Case& test : cases) {
     StateDict tensors = good.tensors;

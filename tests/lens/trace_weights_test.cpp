@@ -55,8 +55,8 @@ TEST(TraceWeightsTest, AForeignLseIsAnError) {
   };
   const Trace right = random_trace({});
   const float own = right.layers[1].storage[2].as<float>()[8];
-  for (const float lse : {0.0f, own - 0.001f, own + 0.001f, own - 90, own + 90, -4100.0f, 4100.0f, 3e38f, -3e38f, inf,
-                          -inf, nan}) {
+  for (const float lse :
+       {0.0f, own - 0.001f, own + 0.001f, own - 90, own + 90, -4100.0f, 4100.0f, 3e38f, -3e38f, inf, -inf, nan}) {
     const Trace trace = with(lse);
     EXPECT_NE(weights_error(trace, 1, 1).find("trace_weights: layers.1.lse of head 1, row 3 is "), std::string::npos)
         << lse << weights_error(trace, 1, 1);

@@ -62,7 +62,7 @@ TEST_F(BertConfigFile, ReadsWhatItSays) {
   EXPECT_EQ(read.hidden_size, 32);
   EXPECT_EQ(read.num_hidden_layers, 2);
   EXPECT_EQ(read.num_attention_heads, 4);
-  EXPECT_EQ(read.head_size(), 8);
+  EXPECT_EQ(read.head_dim(), 8);
   EXPECT_EQ(read.intermediate_size, 64);
   EXPECT_EQ(read.vocab_size, 50);
   EXPECT_EQ(read.max_position_embeddings, 40);

@@ -355,9 +355,7 @@ TEST(BertEncoder, LoadNamesTheTensorThatDoesNotFit) {
       error([](StateDict& t) { t.erase("encoder.layer.1.output.dense.bias"); }),
       "BertEncoder: tensor \"encoder.layer.1.output.dense.bias\" [32] is missing (looked for with and without the "
       "prefix bert.)");
-  EXPECT_EQ(error([](StateDict& t) {
-              t["embeddings.word_embeddings.weight"] = Tensor(DType::kF32, {50, 31});
-            }),
+  EXPECT_EQ(error([](StateDict& t) { t["embeddings.word_embeddings.weight"] = Tensor(DType::kF32, {50, 31}); }),
             "BertEncoder: tensor \"embeddings.word_embeddings.weight\" is [50,31], expected [50,32]");
   EXPECT_EQ(error([](StateDict& t) { t["encoder.layer.0.attention.self.key.bias"] = Tensor(DType::kI64, {32}); }),
             "BertEncoder: tensor \"encoder.layer.0.attention.self.key.bias\" is I64, expected F32, BF16 or F16");

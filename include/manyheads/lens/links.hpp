@@ -27,20 +27,22 @@ struct Link {
   std::size_t key = 0;
 };
 
-// Finds a word by name: its first occurrence, or the i-th with "name#i", i from 1. A name in small letters matches in
-// any case; one with capitals matches the same spelling, or any case where that does not occur; the normal form (NFC,
-// NFD) makes no difference. Throws Error that lists the words where there is none.
+// Finds a word by name: its first occurrence, or the i-th with "name#i", i from 1. Throws Error that lists the words
+// where there is none.
+// - A name in small letters matches in any case.
+// - A name with capitals matches its own spelling, or any case where that does not occur.
+// - The normal form (NFC, NFD) makes no difference.
 std::size_t find_word(const std::vector<Word>& words, std::string_view name);
 bool has_word(const std::vector<Word>& words, std::string_view name);
 
-// A link as one head weighs it. Weights are word by word: the sum over the pieces of the attended word, the mean over
-// the pieces of the attending word (Clark et al. 2019).
+// A link as one head weighs it, word by word: the sum over the pieces of the attended word, the mean over the pieces of
+// the attending word (Clark et al. 2019).
 struct WeighedLink {
   Link link;
   double weight = 0;
-  // The head's mean weight at the same offset (key - query, in words) over the other words that have a word there; of a
-  // pair of texts, over links that stay in one text, or cross to the other, as this one does. None where no other word
-  // has one: nothing then tells the link from its offset.
+  // The head's mean weight at the same offset (key - query, in words) over the other words that have a word there. In a
+  // pair of texts, a link within one text is compared to such links, a link across to links across. None where no other
+  // word has one: nothing then tells the link from its offset.
   std::optional<double> offset_mean;
 
   std::optional<double> above_offset() const {
@@ -48,7 +50,7 @@ struct WeighedLink {
   }
 };
 
-// Ranks by above_offset, largest first; links without one come behind, by weight; NaN is last.
+// Ranks by above_offset, largest first; then links without one, by weight; NaN is last.
 bool ranks_before(const WeighedLink& a, const WeighedLink& b);
 
 }  // namespace manyheads::lens

@@ -18,7 +18,7 @@ struct HeadReading {
   std::vector<WeighedLink> asked;
 };
 
-// What the heads give to one link.
+// What each head gives to one link.
 struct LinkReading {
   Link link;
   struct Head {
@@ -26,17 +26,17 @@ struct LinkReading {
     std::int64_t head = 0;
     WeighedLink link;
   };
-  std::vector<Head> best;  // all heads, as ranks_before has them
+  std::vector<Head> best;  // all heads, in the order of ranks_before
   double mean = 0;         // the mean weight over all heads
 };
 
-// Reads every head of a trace of a text with itself (as many queries as keys). Each thread holds some rows of weights,
-// some hundred KiB or 16 rows, and sums that grow with the number of tokens. Throws Error for a trace of two different
-// sequences.
+// Reads every head of a trace: its scores, the `num_strongest` links that rank first, and the `links` asked for. The
+// trace must be of a text with itself, as many queries as keys; else throws Error. Each thread allocates 256 KiB of
+// weights or 16 rows, and sums that grow with the number of tokens. num_threads 0: default_num_threads().
 std::vector<HeadReading> read_heads(const Trace& trace, const std::vector<Word>& words, const std::vector<Link>& links,
                                     std::size_t num_strongest, const Threads& threads = {});
 
-// Ranks the heads for each link.
+// Ranks the heads for each of `links`, which read_heads was asked for.
 std::vector<LinkReading> rank_heads(const std::vector<HeadReading>& heads, const std::vector<Link>& links);
 
 }  // namespace manyheads::lens

@@ -23,8 +23,8 @@ enum class ScoreId {
   kSink,
 };
 
-// How a score is worked out and read. A head has the role when its value is above the threshold (kPositional: at or
-// above). Where the source gives no threshold, `threshold_is_ours` says so.
+// How a score is computed and read. A head has the role when its score is above the threshold (kPositional: at or above
+// it). `threshold_is_ours` tells that the source gives none.
 struct ScoreRule {
   ScoreId id;
   const char* name;  // "previous"
@@ -39,7 +39,7 @@ struct ScoreRule {
 std::span<const ScoreRule> score_rules();
 
 struct Score {
-  std::optional<double> value;        // none where the tokens leave nothing to take a mean over
+  std::optional<double> value;        // none where there is nothing to take a mean over
   std::optional<std::int64_t> place;  // kPositional: the offset k - q; kSink: the key
 };
 

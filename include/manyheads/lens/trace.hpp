@@ -14,7 +14,7 @@
 
 namespace manyheads::lens {
 
-// What rebuilds a layer's weights: A = exp(scale q k + bias - lse). Views into `storage`, any strides.
+// A layer's part of A = exp(scale q k + bias - lse). Views into `storage`, any strides.
 struct TraceLayer {
   ConstTensorView q;      // [H,Tq,D] F32, after any rotary embedding
   ConstTensorView k;      // [Hkv,Tk,D] F32
@@ -25,9 +25,9 @@ struct TraceLayer {
   std::vector<Tensor> storage;
 };
 
-// The heads of one forward pass over one text, or a pair of texts: a safetensors file with tensors
-// layers.{i}.q, .k, .lse (and .v, .bias, .sinks) and these fields as metadata, JSON where structured. Any program that
-// writes such a file can be looked at.
+// The heads of one forward pass over a text or a pair of texts: all that rebuilds their weights. As a file it is
+// safetensors with tensors layers.{i}.q, .k, .lse (and .v, .bias, .sinks) and these fields as metadata, JSON where
+// structured. Any program may write such files.
 struct Trace {
   std::string place;  // the file it was read from, for messages; empty where there is none
   std::string model;
@@ -57,30 +57,30 @@ struct Trace {
 
 struct TraceOptions {
   std::optional<std::string> text2;
-  // lse of the forward pass is a few float steps off, as large scores are. For a reader who rebuilds the weights from
-  // the file alone, it is summed again in double from the same q and k, and rounded once.
+  // Sums lse again in double, from the same q and k, and rounds it once. The forward pass's lse is a few float steps
+  // off where scores are large, which a reader sees who rebuilds the weights from the file alone.
   bool lse_in_double = false;
   Threads threads{};
 };
 
-// Runs the encoder on the tokens of `text` (and options.text2) and keeps q, k and lse of every head. q and k are not
-// copied: the views stand on what the projections wrote.
+// Runs the encoder on the tokens of `text` (and options.text2) and keeps q, k and lse of every head. Copies no q or k:
+// the views stand on what the projections wrote.
 Trace make_trace(const model::Encoder& encoder, const model::Encoding& encoding, const std::string& model,
                  const std::string& text, const TraceOptions& options = {});
 
-// Written beside and renamed. Throws Error (kInvalidArgument) when the fields and tensors do not belong together.
+// Writes a file beside `path` and renames it. Throws Error (kInvalidArgument) when fields and tensors do not fit each
+// other.
 void save_trace(const std::filesystem::path& path, const Trace& trace);
 
-// Throws Error (kMalformedFile) naming the file and the field or tensor.
+// Maps the file. Throws Error (kMalformedFile) that names the file and the field or tensor.
 Trace load_trace(const std::filesystem::path& path);
 
-// The weights [Tq,Tk] F32 of one head, by the engine from q, k and lse. Throws Error naming the file, the layer, the
-// head and the row where lse is not the one that q, k, bias, sinks and mask give, within the roundings of sums in F32.
+// The weights [Tq,Tk] F32 of one head, recomputed from q, k and lse. Throws Error that names the file, the layer, the
+// head and the row where lse is not what q, k, bias, sinks and mask give, within the roundings of sums in F32.
 void trace_weights(const Trace& trace, std::size_t layer, std::int64_t head, TensorView weights,
                    const Threads& threads = {});
 
-// The same for some queries alone, the first being `first_query`: weights [rows,Tk], the same bits as in the whole
-// matrix, which never has to exist.
+// Rows of it from `first_query` on: weights [rows,Tk], with the bits of the whole matrix, which never has to exist.
 void trace_rows(const Trace& trace, std::size_t layer, std::int64_t head, std::int64_t first_query, TensorView weights,
                 const Threads& threads = {});
 
