@@ -42,12 +42,12 @@ def markdown(result):
     lines = [
         f"{result['date']}, {result['machine']}, {threads} thread{'s' * (threads > 1)}, {OURS} on {result['isa']}; "
         f"{versions}.",
-        "A figure is the fraction of the limit measured in turn with it, the best of several of both; a ratio is the "
-        "peer's time by ours, above 1 where ours is faster; – is what a peer does not do. Errors are against float64.",
+        "A figure is the fraction of the limit measured in turn with it, the best of several of both. A ratio is the "
+        "peer's time over ours, above 1 where ours is faster. – is what a peer does not do. Errors are against float64.",
     ]
     tables = (
         ("gflops", "GFLOP/s", "The limit is the multiply-add rate (bf16: of float32 ones, of the bf16 dot product or "
-         "of tiles, whichever is fastest here)."),
+         "of AMX tiles, whichever is fastest here)."),
         ("gbs", "GB/s", "Decoding, one token: the limit is reading memory. Every run takes another copy of the keys and "
          "values, so that none finds them in a cache."),
     )  # fmt: skip
