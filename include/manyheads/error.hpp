@@ -15,8 +15,8 @@ enum class ErrorCode {
   kMalformedFile,  // a file's content breaks its format
 };
 
-// The only exception the library throws, but for std::bad_alloc where not even a message's memory can be had. The message
-// names the function, the argument and the shapes:
+// The only exception the library throws, but for std::bad_alloc where not even a message's memory can be had. The
+// message names the function, the argument and the shapes:
 //   "attention: k has head size 32, q has 64 (q [1,8,7,64], k [1,8,7,32])"
 class MANYHEADS_API Error : public std::runtime_error {
  public:

@@ -1,6 +1,6 @@
 #pragma once
 
-// What libmanyheads shows of itself where it is shared: all else stays hidden.
+// Marks what a shared libmanyheads exports. Everything else stays hidden.
 #if defined(__GNUC__)
 #define MANYHEADS_API __attribute__((visibility("default")))
 #else

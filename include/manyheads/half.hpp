@@ -5,7 +5,7 @@
 
 namespace manyheads {
 
-// Storage for the two half types: the bits, with conversions that round to nearest, ties to even.
+// The bits of the two half types, with conversions that round to nearest, ties to even.
 struct bfloat16 {
   std::uint16_t bits = 0;
   bfloat16() = default;

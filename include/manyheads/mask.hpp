@@ -7,16 +7,15 @@
 
 namespace manyheads {
 
-// Where the diagonal j = i + o of the scores lies (i a query's place, j a key's). Causal, window and ALiBi count from
-// it.
+// Where the diagonal j = i + o of the scores lies, for query i and key j. Causal, window and ALiBi count from it.
 enum class Alignment {
-  kUnspecified,  // as top_left; but causal with Tq != Tk then is an error: the two readings differ
+  kUnspecified,  // as top_left; an error for causal with Tq != Tk, where the two readings differ
   kTopLeft,      // o = 0
   kBottomRight,  // o = Tk - Tq, or key_lengths[b] - Tq where key lengths are given
 };
 
-// Which keys a query may attend to, and what is added to its scores. Parts compose with `|`; all of them hold at once.
-// A part given twice is an error. The views are not copied: their memory must outlive the call.
+// Which keys a query may attend to, and what is added to its scores. Parts compose with `|`, and all of them hold at
+// once. A part given twice is an error. The views are not copied: their memory must outlive the call.
 struct Mask {
   bool causal = false;  // allows j <= i + o
   Alignment alignment = Alignment::kUnspecified;
@@ -24,10 +23,9 @@ struct Mask {
   std::int64_t window_right = -1;  // allows j <= i + o + right; -1 is unbounded; causal caps it at 0
   ConstTensorView offsets{};       // [B] I32 or I64: o for each batch entry, instead of the alignment's
   ConstTensorView key_lengths{};   // [B] I32 or I64, 0 to Tk: only keys below it exist
-  ConstTensorView
-      key_starts{};  // [B] I32 or I64, 0 to key_lengths[b]: keys before it do not exist (padding on the left)
-  ConstTensorView q_documents{};   // [B,Tq] I32 or I64 } a query attends to keys of equal id
-  ConstTensorView k_documents{};   // [B,Tk] I32 or I64 }
+  ConstTensorView key_starts{};    // [B] I32 or I64, 0 to key_lengths[b]: keys before it do not exist (left padding)
+  ConstTensorView q_documents{};   // [B,Tq] I32 or I64: a query attends to keys of equal id
+  ConstTensorView k_documents{};   // [B,Tk] I32 or I64
   ConstTensorView allowed{};       // BOOL, true = attend; broadcasts from the right to [B,Hq,Tq,Tk]
   ConstTensorView ignored{};       // BOOL, true = ignore; broadcasts the same. Not beside `allowed`
   ConstTensorView bias{};          // F32 or q's type, added to the scaled scores; broadcasts the same; -inf forbids

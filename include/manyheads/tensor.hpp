@@ -14,7 +14,7 @@
 
 namespace manyheads {
 
-// Element types. Attention computes on kF32, kBF16 and kF16; the others carry masks, lengths and ids.
+// Element types. Attention computes on kF32, kBF16 and kF16. The others carry masks, lengths and ids.
 enum class DType : std::uint8_t { kF32, kBF16, kF16, kF64, kBool, kU8, kI8, kI32, kI64 };
 
 MANYHEADS_API std::size_t size_of(DType type) noexcept;
@@ -61,7 +61,7 @@ struct dtype_of<std::int64_t> {
 
 constexpr int kMaxRank = 8;
 
-// A list of up to kMaxRank sizes or strides. Throws Error when longer.
+// A list of up to kMaxRank sizes or strides. Throws Error where it is longer.
 class MANYHEADS_API Dims {
  public:
   Dims() = default;
@@ -80,13 +80,16 @@ class MANYHEADS_API Dims {
   int rank_ = 0;
 };
 
-MANYHEADS_API Dims contiguous_strides(const Dims& shape);     // row-major, in elements
-MANYHEADS_API std::int64_t element_count(const Dims& shape);  // throws Error when the product leaves 63 bits or a size is negative
+MANYHEADS_API Dims contiguous_strides(const Dims& shape);  // row-major, in elements
+// Throws Error where a size is negative or the product leaves 63 bits.
+MANYHEADS_API std::int64_t element_count(const Dims& shape);
 
-// A view on the caller's memory: it owns nothing and costs nothing to copy. Strides count elements, are signed, and
-// may be anything within the address space; nothing steps along an axis of one element or in an empty view, and a stride
-// there that is no distance in memory is kept as 0. data points at the element with every index 0. A view of const memory is ConstTensorView; a
-// TensorView turns into one by itself.
+// A view on the caller's memory: it owns nothing and costs nothing to copy. TensorView may be written to and converts
+// to this one.
+// - data points at the element with every index 0.
+// - Strides count elements, are signed, and may be anything within the address space.
+// - Nothing steps along an axis of one element or in an empty view. A stride there that is no distance in memory is
+//   kept as 0.
 class MANYHEADS_API ConstTensorView {
  public:
   ConstTensorView() = default;
@@ -129,17 +132,18 @@ class MANYHEADS_API TensorView : public ConstTensorView {
   void* data() const noexcept { return const_cast<void*>(data_); }
 };
 
-// A tensor of rows [B,T,H,D] as [B,H,T,D], the order that attention takes: nothing moves. Throws Error for another rank.
+// The view of rows [B,T,H,D] as [B,H,T,D], the order that attention takes. Moves nothing. Throws Error for another
+// rank.
 MANYHEADS_API ConstTensorView from_bthd(const ConstTensorView& view);
 MANYHEADS_API TensorView from_bthd(const TensorView& view);
 
-// A dense row-major tensor that owns its memory (64-byte aligned), or keeps alive the file it is mapped from.
-// Copies share the memory.
+// A dense row-major tensor, 64-byte aligned. It owns its memory, or keeps alive the file it is mapped from. Copies
+// share the memory.
 class MANYHEADS_API Tensor {
  public:
   Tensor() = default;
   Tensor(DType type, Dims shape);  // zero-filled; throws Error (kOutOfMemory)
-  // A tensor over memory that `owner` keeps alive, read-only.
+  // A read-only tensor over memory that `owner` keeps alive.
   Tensor(std::shared_ptr<const void> owner, const void* data, DType type, Dims shape);
 
   TensorView view();  // throws Error for a read-only tensor
@@ -152,7 +156,7 @@ class MANYHEADS_API Tensor {
   std::int64_t elements() const { return element_count(shape_); }
   bool defined() const noexcept { return owner_ != nullptr; }
   const void* bytes() const noexcept { return data_; }
-  // The elements. Throws Error where T is not the tensor's own type, and for a read-only tensor that is to be written.
+  // The elements. Throws Error where T is not the tensor's type, or a read-only tensor is to be written.
   template <class T>
   T* as() {
     check_type(dtype_of<T>::value);

@@ -2,14 +2,14 @@
 
 #include <manyheads/export.hpp>
 
-// The version of these headers, told once: the build reads it from here. Before 1.0 a minor version may change the API.
+// The version of these headers; the build reads it from here. Before 1.0 a minor version may change the API.
 #define MANYHEADS_VERSION_MAJOR 0
 #define MANYHEADS_VERSION_MINOR 1
 #define MANYHEADS_VERSION_PATCH 0
 
 namespace manyheads {
 
-// That of the library linked: "0.1.0".
+// The version of the library linked: "0.1.0".
 MANYHEADS_API const char* version() noexcept;
 
 }  // namespace manyheads
