@@ -22,12 +22,12 @@ constexpr std::int64_t kChunkKeys = 512;
 // The running maximum moves when a run exceeds it by more than this many powers of two.
 constexpr float kMaxSlack = 40.0f;
 
-// Chunks [first, first + count) as whole branches of the tree, each as large as can be, ascending: the row states of such
-// branches combine to those of any call over more chunks.
+// Chunks [first, first + count) cut into whole branches of the tree, ascending, each as large as can be. The row states
+// of such branches combine to those of any call over more chunks.
 struct Branches {
   std::int64_t first = 0, count = 0;
 
-  // The first chunk of branch i, and of the one behind the last, the chunk behind the last.
+  // The first chunk of branch i. For i = size(): the chunk behind the last.
   constexpr std::int64_t begin(std::int64_t i) const noexcept {
     std::int64_t at = first;
     for (; i > 0 && at < first + count; --i) at = next(at);

@@ -15,7 +15,7 @@
 namespace manyheads {
 namespace kernels {
 
-// Empty; naming them keeps their units, isa/*.cpp, in a static link.
+// Each is empty. Naming it keeps its unit, units/*.cpp, in a static link.
 void link_avx512_attention_f32();
 void link_avx512_attention_bf16();
 void link_avx512_attention_int8();
@@ -52,7 +52,7 @@ void link_units() {
 
 using Fill = void (*)(TargetKernels&);
 
-// What the units registered for each of Highway's targets.
+// What the units registered, by Highway's target.
 std::map<std::int64_t, std::vector<Fill>>& units() {
   static std::map<std::int64_t, std::vector<Fill>> map;
   return map;
@@ -61,7 +61,7 @@ std::map<std::int64_t, std::vector<Fill>>& units() {
 // How an instruction set multiplies BF16.
 enum class Bf16 { kAsF32, kPairs, kTiles, kEmulatedTiles };
 
-// An instruction set: a target of Highway's, and what it asks of the machine beyond that target's own.
+// An instruction set: one of Highway's targets, and what it needs beyond that target.
 struct Isa {
   const char* name;
   std::int64_t target;
@@ -75,8 +75,8 @@ bool has_slow_bf16_products() { return has_bf16_products() && !fast_bf16_product
 
 constexpr std::int64_t kNamedTargets = HWY_AVX3 | HWY_AVX2 | HWY_SSE4 | HWY_NEON;
 
-// Best first. The emulation of tiles is not for speed: with it the path over tiles is tested on every machine. That of
-// AVX-512 gives the bits of amx_bf16; the others have an exponential of their own.
+// Best first. The emulation of tiles is not for speed: it lets every machine test the path over tiles. That of AVX-512
+// gives the bits of amx_bf16; the others have an exponential of their own.
 constexpr Isa kIsas[] = {
     {"amx_bf16", HWY_AVX3, Bf16::kTiles, has_amx_bf16},
     {"avx512_bf16", HWY_AVX3, Bf16::kPairs, has_fast_bf16_products},
@@ -115,7 +115,7 @@ KernelTable table_of(const Isa& isa, std::int64_t target) {
           .probes = kernels.probes};
 }
 
-// Calls visit(isa, target) for all that this build has, best first.
+// Calls visit(isa, target) for each instruction set of this build, best first.
 template <class Visit>
 void each_built(Visit&& visit) {
   link_units();
@@ -158,7 +158,7 @@ UnitRegistration::UnitRegistration(std::int64_t target, void (*fill)(TargetKerne
 
 const std::vector<KernelTable>& available_tables() {
   static const std::vector<KernelTable> tables = [] {
-    // What the compiler was allowed to use everywhere runs here. Highway asks for AES too before it counts NEON.
+    // What the compiler may use everywhere runs here. Highway does not count NEON without AES.
     const std::int64_t runs = hwy::SupportedTargets() | HWY_STATIC_TARGET;
     std::vector<KernelTable> list;
     each_built([&](const Isa& isa, std::int64_t target) {

@@ -8,7 +8,7 @@
 
 namespace manyheads::kernels {
 
-// What the units of isa/ compile for one of Highway's targets. A kernel that a target lacks is all null.
+// What the units in units/ compile for one of Highway's targets. A kernel that a target lacks is all null.
 struct TargetKernels {
   AttentionKernels f32{}, bf16{}, bf16_int8{}, int8{}, int8_vnni{}, amx{}, amx_emulated{};
   ProbsKernel probs = nullptr;
@@ -20,8 +20,8 @@ struct TargetKernels {
   RooflineProbes probes{};
 };
 
-// A unit of isa/ adds what it compiled for a target, before main. `fill` runs code of that target: it is called only
-// where the machine has it.
+// Adds what a unit compiled for a target, before main. `fill` runs code of that target, so it is called only on
+// machines that have it.
 struct UnitRegistration {
   UnitRegistration(std::int64_t target, void (*fill)(TargetKernels&));
 };
@@ -29,8 +29,8 @@ struct UnitRegistration {
 // The tables of the instruction sets that this machine runs, best first.
 const std::vector<KernelTable>& available_tables();
 
-// The one that calls use: set by name, by MANYHEADS_ISA, or the best. Throws Error on a name that is unknown or that
-// the machine cannot run.
+// The table that calls use: the one set by name, else the one that MANYHEADS_ISA names, else the best. Throws Error
+// where the name is unknown or the machine cannot run it.
 const KernelTable& active_table();
 void set_active_table(const std::string& name);
 

@@ -5,12 +5,12 @@
 
 #include "kernels/params.hpp"
 
-// Document ids of keys and queries. They are read, and keys never, to tell what a query block may see.
+// Document ids of keys and queries. The ids alone, and no key, tell what a query block may see.
 namespace manyheads::kernels {
 
 struct KeyRange {
   std::int64_t begin = 0;
-  std::int64_t end = 0;  // <= begin: no key at all
+  std::int64_t end = 0;  // <= begin: no key
 };
 
 // The lowest and the highest of some document ids.
@@ -21,14 +21,14 @@ struct IdRange {
   bool meets(const IdRange& other) const noexcept { return other.high >= low && high >= other.low; }
 };
 
-// Calls with the ids from [b, begin] on, as they lie, and the step between them.
+// Calls visit(ids, step) with the ids from [b, begin] on, as they lie in memory.
 template <class Visit>
 auto with_ids(const IntegerView& ids, std::int64_t b, std::int64_t begin, Visit&& visit) noexcept {
   const std::int64_t at = b * ids.stride[0] + begin * ids.stride[1];
   return ids.wide ? visit(static_cast<const std::int64_t*>(ids.data) + at, ids.stride[1])
                   : visit(static_cast<const std::int32_t*>(ids.data) + at, ids.stride[1]);
 }
-// The same with the ids of the keys, from key `begin` on.
+// The same for the ids of the keys, from key `begin` on.
 template <class Visit>
 auto with_key_ids(const QkvMask& params, std::int64_t b, std::int64_t begin, Visit&& visit) noexcept {
   return with_ids(params.k_documents, b, params.key_start(b) + begin, visit);
@@ -38,7 +38,7 @@ inline IdRange id_range(const IntegerView& ids, std::int64_t b, std::int64_t beg
   return with_ids(ids, b, begin, [&](const auto* id, std::int64_t step) noexcept {
     auto low = *id;
     auto high = *id;
-    if (step == 1) {  // by itself, so that it becomes vectors
+    if (step == 1) {  // a loop of its own, which becomes vectors
       for (std::int64_t j = 0; j < end - begin; ++j) {
         low = id[j] < low ? id[j] : low;
         high = id[j] > high ? id[j] : high;
@@ -53,7 +53,7 @@ inline IdRange id_range(const IntegerView& ids, std::int64_t b, std::int64_t beg
   });
 }
 
-// The ids of keys [begin, end), from the call's table where it has them.
+// The ids of keys [begin, end), from QkvMask::run_documents where the call has it.
 inline IdRange key_ids(const QkvMask& params, std::int64_t b, std::int64_t begin, std::int64_t end) noexcept {
   const std::int64_t start = params.key_start(b);
   const bool whole = begin % kRunKeys == 0 && (end - begin == kRunKeys || end == params.tk - start);
@@ -62,7 +62,7 @@ inline IdRange key_ids(const QkvMask& params, std::int64_t b, std::int64_t begin
   return {run[0], run[1]};
 }
 
-// Fills such a table, [B][runs of Tk][2].
+// Fills QkvMask::run_documents, [B][runs of Tk][2].
 inline void tabulate_documents(const QkvMask& params, std::int64_t* to) noexcept {
   for (std::int64_t b = 0; b < params.batch; ++b, to += 2 * runs_of(params.tk)) {
     const std::int64_t start = params.key_start(b);
@@ -76,7 +76,7 @@ inline void tabulate_documents(const QkvMask& params, std::int64_t* to) noexcept
   }
 }
 
-// From the first to the last of keys [begin, end) whose ids lie in `ids`.
+// The keys of [begin, end) from the first to the last whose id lies in `ids`.
 inline KeyRange keys_with_ids(const QkvMask& params, std::int64_t b, const IdRange& ids, std::int64_t begin,
                               std::int64_t end) noexcept {
   return with_key_ids(params, b, 0, [&](const auto* id, std::int64_t step) noexcept {

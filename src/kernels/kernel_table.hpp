@@ -9,26 +9,28 @@
 // or an error message.
 namespace manyheads::kernels {
 
-// The forward with one way to multiply.
+// The forward for one type of products.
 struct AttentionKernels {
-  std::int64_t query_block_rows;                                       // of the largest query block
+  std::int64_t query_block_rows;                                       // the most rows of a query block
   std::size_t (*workspace_floats)(const QkvMask&, std::int64_t rows);  // for a query block of so many rows
-  // The rows of a query block over a split of its keys: to the caller's output, or to `states` (row_state_floats) where
-  // it is not null; the row states of the splits of a block follow each other, and combine stores what they come to, and
-  // where the caller asks for row states those of each split.
-  // What `next`, the block that the worker will likely take then, reads is prefetched meanwhile; no rows: not known.
+  // Computes a query block over one split of its keys.
+  // - states null: the last split writes the caller's rows. Else: writes row_state_floats floats to `states`.
+  // - next: the block that the worker will likely take next; what it reads is prefetched. No rows: not known.
   void (*forward)(const ForwardParams&, const QueryBlock&, const KvSplit&, const QueryBlock& next, float* states,
                   float* workspace);
   std::size_t (*row_state_floats)(const QkvMask&, std::int64_t rows);
+  // Combines the row states of a block's splits, which lie one after the other in `states`, and writes the caller's
+  // rows. Where the caller asks for row states, it writes those of each split too.
   void (*combine)(const ForwardParams&, const QueryBlock&, const KvSplits&, float* states);
-  // Packed K and packed V: keys and values [0, keys) of a block's head to `to` (packed_kv_floats), dense, in the form
-  // that the products read; and the call that reads them there, for query blocks of that head alone.
   std::size_t (*packed_kv_floats)(const QkvMask&);
+  // Packs keys and values [0, keys) of a block's head to `to` [packed_kv_floats], dense, in the form that the products
+  // read.
   void (*pack_kv)(const QkvMask&, const QueryBlock&, std::int64_t keys, float* to);
+  // The call that reads packed K and V; for query blocks of that head alone.
   ForwardParams (*on_packed_kv)(const ForwardParams&, const float* from);
 };
 
-// Rows [row_begin, row_end) of an attention whose keys were computed in parts.
+// Combines the row states of parts of the keys for rows [row_begin, row_end).
 struct StatesKernels {
   std::size_t (*workspace_floats)(std::int64_t dv);
   void (*combine)(const StatesParams&, std::int64_t row_begin, std::int64_t row_end, float* workspace);
@@ -39,9 +41,9 @@ using ProbsKernel = void (*)(const ProbsParams&, const QueryBlock&, float* works
 struct LinearKernels {
   std::int64_t panel;             // columns of a packed panel
   std::int64_t block_rows;        // rows of the largest register tile
-  bool rounds_rows_to_bf16;       // with BF16 weights: rows are rounded too, and pairs multiplied
-  std::int64_t workspace_floats;  // that one worker takes then
-  // `workspace` is not looked at else.
+  bool rounds_rows_to_bf16;       // for BF16 weights: rounds rows of x too and multiplies pairs
+  std::int64_t workspace_floats;  // of one worker, where it rounds rows
+  // Reads `workspace` only where it rounds rows.
   void (*linear)(const LinearParams&, std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin,
                  std::int64_t panel_end, float* workspace);
 };
@@ -54,19 +56,20 @@ using NormKernel = void (*)(const NormParams&, std::int64_t row_begin, std::int6
 
 // Work that one unit of the machine alone limits.
 struct RooflineProbes {
-  // Multiply-adds: returns the FLOP done; the value keeps the compiler from dropping it.
+  // Multiply-adds. Returns the FLOP done; `value` keeps the compiler from dropping them.
   double (*fma)(std::int64_t rounds, float* value);
-  // Reads the floats once and returns their sum; each vector is multiplied and added so many times, a multiple of 8.
-  // As many floats from `ahead` on are prefetched meanwhile; null: none.
+  // Reads the floats once and returns their sum.
+  // - multiplies: multiply-adds for each vector, a multiple of 8.
+  // - ahead: prefetches as many floats from here on; null: none.
   float (*read)(const float* data, std::int64_t count, int multiplies, const float* ahead);
 };
 
-// What one instruction set offers.
+// The kernels of one instruction set.
 struct KernelTable {
   const char* name;
-  std::int64_t target;  // Highway's bit for it
+  std::int64_t target;  // Highway's bit
   AttentionKernels f32, bf16, bf16_int8, int8;
-  bool bf16_products;  // `bf16` multiplies pairs of BF16 without making them F32
+  bool bf16_products;  // `bf16` multiplies BF16 pairs without widening them to F32
   ProbsKernel probs;
   StatesKernels states;
   LinearKernels linear;
@@ -75,7 +78,7 @@ struct KernelTable {
   NormKernel layer_norm;
   RooflineProbes probes;
 
-  // The kernels that a call takes.
+  // The kernels for a call.
   const AttentionKernels& attention(const QkvMask& params) const noexcept {
     if (params.int8_products) return int8;
     if (!params.bf16_pairs()) return f32;

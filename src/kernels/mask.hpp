@@ -6,18 +6,18 @@
 #include "kernels/documents.hpp"
 #include "kernels/params.hpp"
 
-// What the mask of a call leaves, both ways: the keys of a query or of a query block, and the queries of a key or of a
-// key block. No kernel asks anything else which keys to read. Keys count from the first that exists
-// (QkvMask::key_start).
+// The mask of a call, both ways: the keys of a query or a query block, and the queries of a key or a key block. Kernels
+// ask nothing else which keys to read. Keys count from the first that exists (QkvMask::key_start).
 namespace manyheads::kernels {
 
 struct QueryRange {
   std::int64_t begin = 0;
-  std::int64_t end = 0;  // <= begin: no query at all
+  std::int64_t end = 0;  // <= begin: no query
 };
 
-// What causal, window and the number of keys leave to one batch entry: key j is query i's where
-//   i + diagonal - left <= j <= i + diagonal + right  and  0 <= j < length;  a negative left or right bounds nothing.
+// What causal, window and the number of keys leave to one batch entry. Query i sees key j where
+//   i + diagonal - left <= j <= i + diagonal + right  and  0 <= j < length.
+// A negative left or right bounds nothing.
 struct Band {
   Band(const QkvMask& params, std::int64_t b) noexcept
       : queries(params.queries(b)),
@@ -31,11 +31,11 @@ struct Band {
     const std::int64_t begin = left >= 0 ? std::max(i + diagonal - left, std::int64_t{0}) : 0;
     return {begin, std::max(keys_end(i), begin)};
   }
-  // The key behind the last that query i or one before it sees.
+  // One past the last key that queries 0 to i see.
   std::int64_t keys_end(std::int64_t i) const noexcept {
     return right >= 0 ? std::max(std::min(length, i + diagonal + right + 1), std::int64_t{0}) : length;
   }
-  // From the first to the last query that sees any of these keys.
+  // From the first to the last query that sees any of `keys`.
   QueryRange queries_of(KeyRange keys) const noexcept {
     keys.end = std::min(keys.end, length);
     if (keys.begin >= keys.end) return {};
@@ -46,7 +46,8 @@ struct Band {
   std::int64_t queries, length, diagonal, left, right;
 };
 
-// Walks the rows of a query block: the query of each, and its head within the group. Divides once, not once a row.
+// Walks the rows of a query block: the query of each, and its head within the group. Divides once a block, not once a
+// row.
 struct RowCursor {
   RowCursor(const QkvMask& params, const QueryBlock& q_block) noexcept
       : tq(params.queries(q_block.batch)), head(q_block.row / tq), query(q_block.row % tq) {}
@@ -59,7 +60,7 @@ struct RowCursor {
   std::int64_t tq, head, query;
 };
 
-// Over the rows of a query block: the keys that any row sees, and those that all rows see.
+// The keys that any row of a query block sees, and the keys that all of them see.
 struct BlockKeyRange {
   explicit BlockKeyRange(const QkvMask& params) noexcept : any{params.tk, 0}, all{0, params.tk} {}
   BlockKeyRange() = default;
@@ -75,12 +76,12 @@ class AttentionMask {
  public:
   explicit AttentionMask(const QkvMask& params) noexcept : params_(params) {}
 
-  // Whether a mask of places or documents leaves most keys unread: blocks side by side then read different keys.
+  // Whether window or documents leave most keys unread: neighbouring blocks then read different keys.
   bool narrow() const noexcept { return params_.window_left >= 0 || params_.documents(); }
-  // Whether some query may see fewer keys than another for its place.
+  // Whether the number of visible keys depends on the query's position.
   bool by_place() const noexcept { return params_.window_left >= 0 || params_.window_right >= 0; }
 
-  // Whether query i of entry b and head h sees key j, but for a bias of -inf.
+  // Whether query i of entry b and head h sees key j. Leaves biases of -inf aside.
   bool sees(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const noexcept {
     const KeyRange keys = Band(params_, b).keys_of(i);
     if (j < keys.begin || j >= keys.end) return false;
@@ -88,7 +89,7 @@ class AttentionMask {
     return params_.allowed == nullptr || params_.allows(params_.allowed[params_.allowed_at(b, h, i, j)]);
   }
 
-  // From the first to the last key that the rows of a query block see, without a look at the bool mask.
+  // From the first to the last key that the rows of a query block see. Leaves the bool mask aside.
   BlockKeyRange keys_of(const QueryBlock& q_block) const noexcept {
     BlockKeyRange range(params_);
     RowCursor cursor(params_, q_block);
@@ -98,7 +99,7 @@ class AttentionMask {
     return range;
   }
 
-  // Leaves out the keys before the first and behind the last that a block's rows may see for their documents.
+  // Drops the leading and the trailing keys whose documents no row of the block has.
   void narrow_to_documents(const QueryBlock& q_block, KeyRange& keys) const noexcept {
     if (keys.begin >= keys.end) return;
     const IdRange ids = query_ids(q_block, 0, q_block.rows);
@@ -138,14 +139,14 @@ class AttentionMask {
     return ids;
   }
 
-  // Walks the runs of keys that a query block has to read, in ascending order: visit(begin, end, partly_masked) with
-  // [begin, end) inside one run, partly_masked where a row of the block may not see all of them. Returns the number of
-  // runs visited.
+  // Walks the runs of keys that a query block reads, ascending: visit(begin, end, partly_masked). [begin, end) lies in
+  // one run; partly_masked says that some row may not see all of it. Returns the number of runs.
   template <class Visit>
   std::int64_t each_run(const QueryBlock& q_block, const BlockKeyRange& range, Visit&& visit) const {
     const IdRange ids = params_.documents() ? query_ids(q_block, 0, q_block.rows) : IdRange{};
     std::int64_t visited = 0;
-    if (range.any.begin >= range.any.end) return visited;  // or the run that such a range begins in would be visited
+    if (range.any.begin >= range.any.end)
+      return visited;  // else the run that an empty range begins in would be visited
     for (std::int64_t run = range.any.begin / kRunKeys * kRunKeys; run < range.any.end; run += kRunKeys) {
       const std::int64_t begin = std::max(run, range.any.begin);
       const std::int64_t end = std::min(run + kRunKeys, range.any.end);
@@ -158,9 +159,9 @@ class AttentionMask {
     return visited;
   }
 
-  // The other way: walks the query blocks of up to `rows` queries of head h of the group, each from a multiple of
-  // `rows` on, that have to read keys of a run [keys.begin, keys.end), in ascending order: visit(q_block,
-  // partly_masked). Returns the number of blocks visited.
+  // The other direction: walks the query blocks of head h of the group that read keys of one run, ascending:
+  // visit(q_block, partly_masked). Each block begins at a multiple of `rows` and has at most so many. Returns the
+  // number of blocks.
   template <class Visit>
   std::int64_t each_query_block(std::int64_t b, std::int64_t kv_head, std::int64_t h, KeyRange keys, std::int64_t rows,
                                 Visit&& visit) const {
@@ -186,8 +187,8 @@ class AttentionMask {
  private:
   enum class Visibility { kNone, kPartly, kAll };
 
-  // What all masks leave of the keys, part of a run, to the rows of a query block; `in_all` where every row has them
-  // for its place.
+  // What all masks leave of `keys`, part of a run, to the rows of a query block. in_all: the positions leave all of
+  // them to every row.
   Visibility seen_of(const QueryBlock& q_block, const IdRange& ids, bool in_all, KeyRange keys) const noexcept {
     bool partly = !in_all;
     if (params_.documents()) {
@@ -212,8 +213,8 @@ class AttentionMask {
     for (std::int64_t r = 0; r < q_block.rows && (all || !any); ++r, cursor.next()) {
       const std::int64_t head = q_block.kv_head * params_.group() + cursor.head;
       const std::uint8_t* at = params_.allowed + params_.allowed_at(q_block.batch, head, cursor.query, begin);
-      std::uint8_t seen = 0;  // of a run's 64 keys
-      if (stride[3] == 1) {   // by itself, so that it becomes vectors
+      std::uint8_t seen = 0;  // keys of the run, at most 64
+      if (stride[3] == 1) {   // a loop of its own, which becomes vectors
         for (std::int64_t j = 0; j < end - begin; ++j) seen = static_cast<std::uint8_t>(seen + (at[j] != 0 ? 1 : 0));
       } else {
         for (std::int64_t j = 0; j < end - begin; ++j) {

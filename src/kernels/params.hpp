@@ -10,10 +10,11 @@
 
 #include "kernels/canonical_order.hpp"
 
-// What crosses the seam between meaning and machine: plain pointers, strides in elements and sizes, all checked before.
+// What crosses the seam between meaning and machine: plain pointers, strides in elements, and sizes, all checked
+// before.
 namespace manyheads::kernels {
 
-// 32- or 64-bit integers of the caller's.
+// The caller's integers, of 32 or 64 bits.
 struct IntegerView {
   const void* data = nullptr;
   bool wide = false;
@@ -25,27 +26,27 @@ struct IntegerView {
   }
 };
 
-// What queries, keys, values and mask are, for every direction. Strides are of batch, head, row, element.
+// Queries, keys, values and mask, for every direction. Strides are of batch, head, row, element.
 struct QkvMask {
   const void* q = nullptr;
   const void* k = nullptr;
   const void* v = nullptr;
   DType type = DType::kF32;     // of q
-  DType kv_type = DType::kF32;  // of k and v: q's, or I8 with a scale for each key and head
+  DType kv_type = DType::kF32;  // of k and v: q's, or I8 with one scale for each key and head
   std::int64_t batch = 0, q_heads = 0, kv_heads = 0, tq = 0, tk = 0, d = 0, dv = 0;
   std::int64_t q_stride[4] = {}, k_stride[4] = {}, v_stride[4] = {};
-  std::int64_t first_chunk = 0;  // chunks of the sequence that lie before key 0: they place this part in the tree
-  // Packed V of BF16 pairs: [keys / 2][Dv] words, those of each two keys. v is not read then.
+  std::int64_t first_chunk = 0;  // chunks of the sequence before key 0: where this part stands in the tree
+  // Packed V of BF16 pairs: [keys / 2][Dv], a word for the values of each two keys. v is then not read.
   const float* packed_v = nullptr;
   const float* k_scales = nullptr;  // for I8
   const float* v_scales = nullptr;
   std::int64_t k_scales_stride[3] = {}, v_scales_stride[3] = {};  // batch, head, key
   bool int8_products = false;                                     // with I8: queries and probabilities become bytes too
 
-  // Packed sequences: entry b is [starts[b], starts[b + 1]) of its tensors' row axis. tq and tk are the longest
-  // entry's.
+  // Packed sequences: entry b is [starts[b], starts[b + 1]) of its tensors' row axis. tq and tk are those of the
+  // longest entry.
   IntegerView q_starts, k_starts;  // [B+1]
-  // Paged keys and values: key j of entry b is row j % page_size of page pages[b, j / page_size], which takes the place
+  // Paged keys and values: key j of entry b is row j % page_size of page pages[b, j / page_size]. Pages take the place
   // of the batch axis.
   IntegerView pages;
   std::int64_t page_size = 0;
@@ -55,16 +56,16 @@ struct QkvMask {
 
   bool causal = false;
   std::int64_t window_left = -1, window_right = -1;
-  std::int64_t offset = 0;          // of the diagonal, where `offsets` is null
+  std::int64_t offset = 0;          // of the diagonal where `offsets` is null
   IntegerView offsets;              // [B]
-  bool offset_from_length = false;  // the diagonal's offset is the entry's key length - Tq
-  // [B], both in storage places: keys [key_starts[b], key_lengths[b]) exist. All that speaks of key j in a kernel
-  // counts from the first of them; bias, bool mask, documents and the diagonal keep storage places.
+  bool offset_from_length = false;  // the diagonal's offset is the entry's key length less Tq
+  // [B], both in storage places: keys [key_starts[b], key_lengths[b]) exist. Kernels count key j from the first of
+  // them; bias, bool mask, documents and the diagonal keep storage places.
   IntegerView key_starts, key_lengths;
   IntegerView q_documents, k_documents;  // [B,T]
-  // The lowest and the highest document of each run of keys, [B][runs][2]; where null, ids are read each time.
+  // The lowest and the highest document of each run of keys, [B][runs][2]. Null: ids are read each time.
   const std::int64_t* run_documents = nullptr;
-  // The bool mask: a query attends where it holds this truth.
+  // The bool mask: a query attends where its value is allowed_where.
   const std::uint8_t* allowed = nullptr;
   bool allowed_where = true;
   std::int64_t allowed_stride[4] = {};
@@ -76,20 +77,20 @@ struct QkvMask {
   const float* sinks = nullptr;
   std::int64_t sinks_stride = 0;
 
-  // Query heads that share a key/value head.
+  // Query heads of one key/value head.
   std::int64_t group() const noexcept { return q_heads / kv_heads; }
   bool documents() const noexcept { return q_documents.defined(); }
-  // Whether pairs of BF16 may be multiplied: every I8 is a BF16 too.
+  // Whether the products may take BF16 pairs. Every I8 is a BF16 too.
   bool bf16_pairs() const noexcept {
     return type == DType::kBF16 && !int8_products && (kv_type == DType::kBF16 || kv_type == DType::kI8);
   }
 
-  // Where query i of entry b and head h begins.
+  // The offset of query i of entry b and head h.
   std::int64_t q_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
     return row_at(q_stride, q_starts, b, h, i);
   }
   std::int64_t key_start(std::int64_t b) const noexcept { return key_starts.defined() ? key_starts.at(b, 0) : 0; }
-  // Where key j of entry b and key/value head h begins, and its value and scales.
+  // The offsets of key j of entry b and key/value head h, of its value and of its scales.
   std::int64_t k_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept { return key_at(k_stride, b, h, j); }
   std::int64_t v_at(std::int64_t b, std::int64_t h, std::int64_t j) const noexcept { return key_at(v_stride, b, h, j); }
   std::int64_t key_at(const std::int64_t* stride, std::int64_t b, std::int64_t h, std::int64_t j) const noexcept {
@@ -97,7 +98,7 @@ struct QkvMask {
     if (page_size == 0) return row_at(stride, k_starts, b, h, j);
     return pages.at(b, j / page_size) * stride[0] + h * stride[1] + j % page_size * stride[2];
   }
-  // The scales of keys [begin, end), to to[0] and on. A chain lies in one page, since pages hold whole chains.
+  // Copies the scales of keys [begin, end). A chain lies in one page, since pages hold whole chains.
   void copy_k_scales(std::int64_t b, std::int64_t h, std::int64_t begin, std::int64_t end, float* to) const noexcept {
     copy_scales(k_scales, k_scales_stride, b, h, begin, end, to);
   }
@@ -115,8 +116,8 @@ struct QkvMask {
   std::int64_t key_document(std::int64_t b, std::int64_t j) const noexcept {
     return k_documents.at(b, j + key_start(b));
   }
-  // How many of keys [begin, end) lie one row stride apart, from the first on: those of its page. Key starts are whole
-  // chains there, so that a chain lies in one page.
+  // How many of keys [begin, end) lie one row stride apart, from the first on: those of its page. With pages, key
+  // starts are whole chains, so that a chain lies in one page.
   std::int64_t adjacent(std::int64_t b, std::int64_t begin, std::int64_t end) const noexcept {
     return page_size == 0 ? end - begin : std::min(end - begin, page_size - (key_start(b) + begin) % page_size);
   }
@@ -126,7 +127,7 @@ struct QkvMask {
   std::int64_t queries(std::int64_t b) const noexcept {
     return q_starts.defined() ? q_starts.at(b + 1, 0) - q_starts.at(b, 0) : tq;
   }
-  // The keys that exist.
+  // The number of keys that exist.
   std::int64_t key_length(std::int64_t b) const noexcept { return key_end(b) - key_start(b); }
   // The storage place behind the last key.
   std::int64_t key_end(std::int64_t b) const noexcept {
@@ -165,20 +166,20 @@ struct QkvMask {
   }
 };
 
-// One forward call: the fused path's outputs.
+// A forward call: the fused path and its outputs.
 struct ForwardParams : QkvMask {
   void* out = nullptr;
   DType out_type = DType::kF32;
   std::int64_t out_stride[4] = {};
   float* lse = nullptr;  // may be null
   std::int64_t lse_stride[3] = {};
-  // Row states, dense: [S,B,Hq,Tq], [S,B,Hq,Tq], [S,B,Hq,Tq,Dv]; null where they are not asked for.
+  // Row states, dense: max and sum [S,B,Hq,Tq], output [S,B,Hq,Tq,Dv]. Null where nobody asks for them.
   float* row_max = nullptr;
   float* row_sum = nullptr;
   float* row_output = nullptr;
-  const ForwardParams* unpacked = nullptr;  // of a call on a packed head: the caller's own
+  const ForwardParams* unpacked = nullptr;  // the caller's own call, where this one reads packed K and V
 
-  // Where the output of query i of entry b and head h begins, and its lse.
+  // The offsets of the output of query i of entry b and head h, and of its lse.
   std::int64_t out_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
     return row_at(out_stride, q_starts, b, h, i);
   }
@@ -193,7 +194,7 @@ struct ProbsParams : QkvMask {
   std::int64_t lse_stride[3] = {};
   float* probs = nullptr;  // [B,Hq,Tq,Tk]
   std::int64_t probs_stride[4] = {};
-  float* row_lse = nullptr;  // [B,Hq,Tq], dense, out: the lse of the row itself; may be null
+  float* row_lse = nullptr;  // [B,Hq,Tq], dense, out: each row's own lse; may be null
 
   std::int64_t lse_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
     return b * lse_stride[0] + h * lse_stride[1] + i * lse_stride[2];
@@ -206,8 +207,8 @@ struct ProbsParams : QkvMask {
   }
 };
 
-// Queries that pass over the keys together: rows of one batch entry and one key/value head. Row r is query r % n
-// of the group's head r / n, with n queries in the entry.
+// Queries that pass over the keys together: rows of one batch entry and one key/value head. Row r is query r % n of the
+// group's head r / n, with n queries in the entry.
 struct QueryBlock {
   std::int64_t batch = 0;
   std::int64_t kv_head = 0;
@@ -215,31 +216,32 @@ struct QueryBlock {
   std::int64_t rows = 0;
 };
 
-// Part of a query block's keys, in whole runs. A split of 2^n chunks that begins at a multiple of 2^n of them is a
-// whole branch of the combine tree. Splits in ascending order may also follow each other as one: the block's workspace
-// then holds what is between them, from the first, which begins it, to the last, which ends it.
+// Part of a query block's keys, in whole runs.
+// - A split of 2^n chunks that begins at a multiple of 2^n chunks is a whole branch of the combine tree.
+// - Ascending splits may also continue each other. The block's workspace then holds the state between them, from the
+//   one with `first` to the one with `last`.
 struct KvSplit {
   std::int64_t begin = 0;
-  std::int64_t end = -1;  // -1: all there are
+  std::int64_t end = -1;  // -1: all keys
   bool first = true, last = true;
 };
 
-// How the keys of a query block are split: each split is a branch of the combine tree.
+// The splits of a query block's keys. Each is a branch of the combine tree.
 struct KvSplits {
   std::int64_t count = 1;
-  std::int64_t chunks = 0;  // in each, a power of two; 0: as `branches` says
+  std::int64_t chunks = 0;  // in each split, a power of two; 0: as `branches` says
   Branches branches;
-  // The first chunk of split i, of those of the sequence.
+  // The first chunk of split i, counted from the sequence's first.
   std::int64_t chunk(std::int64_t i) const noexcept { return chunks > 0 ? i * chunks : branches.begin(i); }
 };
 
-// Row states of parts of the keys, combined to one output. Rows are [B,Hq,Tq].
+// Row states of parts of the keys, to be combined to one output. Rows are [B,Hq,Tq].
 struct StatesParams {
   struct Branch {
     const float* max = nullptr;     // [rows]
     const float* sum = nullptr;     // [rows]
     const float* output = nullptr;  // [rows,Dv]
-    std::int64_t chunk = 0;         // the first of the branch
+    std::int64_t chunk = 0;         // the branch's first
   };
   const Branch* branches = nullptr;
   std::int64_t count = 0;
@@ -253,11 +255,13 @@ struct StatesParams {
   std::int64_t lse_stride[3] = {};
 };
 
-// What a projection's epilogue does to each sum after the bias.
+// What a projection applies after the bias.
 enum class Activation { kNone, kRelu, kGelu, kGeluTanh };
 
-// y = activation(x W^T + bias) for the rows and the panels given; W packed as [N / panel][K][panel], of BF16 with each
-// two neighbours along K as one word, the first in its low half: [N / panel][(K + 1) / 2][panel][2], 0 behind the last.
+// y = activation(x W^T + bias) for the given rows and panels. W is packed:
+// - F32: [N / panel][K][panel];
+// - BF16: [N / panel][(K + 1) / 2][panel][2], a word for two neighbours along K, the first in its low half, 0 behind
+//   the last.
 struct LinearParams {
   const float* x = nullptr;
   std::int64_t x_stride = 0;
@@ -266,7 +270,7 @@ struct LinearParams {
   const float* bias = nullptr;  // [N rounded up to panel]
   float* y = nullptr;
   std::int64_t y_stride = 0;
-  // Where not null, the finished rows go here, rounded, and y holds sums under way: without an activation, with BF16
+  // Not null: the finished rows go here, rounded, and y holds partial sums. Only without an activation, with BF16
   // weights and LinearKernels::rounds_rows_to_bf16.
   bfloat16* rounded = nullptr;
   std::int64_t rounded_stride = 0;
@@ -284,7 +288,7 @@ struct PackWeightsParams {
   float* packed = nullptr;
 };
 
-// A row of keys or values on its way into a cache: F32, BF16 or F16, to any of them or to I8.
+// A row of keys or values to store in a cache: from F32, BF16 or F16 to any of them or to I8.
 struct CacheRowParams {
   const void* from = nullptr;
   DType type = DType::kF32;
@@ -292,11 +296,11 @@ struct CacheRowParams {
   std::int64_t width = 0;
   void* to = nullptr;  // dense
   DType to_type = DType::kF32;
-  float* scale = nullptr;  // of I8, out: a byte times it is the value
+  float* scale = nullptr;  // of I8, out: value = byte * scale
 };
 
-// y = (x - mean) / sqrt(variance + epsilon) * gamma + beta over each row of x + residual (residual may be null, y may
-// be x).
+// y = (x - mean) / sqrt(variance + epsilon) * gamma + beta over each row of x + residual. residual may be null, y may
+// be x.
 struct NormParams {
   const float* x = nullptr;
   std::int64_t x_stride = 0;

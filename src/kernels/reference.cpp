@@ -31,7 +31,7 @@ void each_key(const QkvMask& params, std::int64_t b, std::int64_t h, std::int64_
   const std::int64_t step = params.allowed_stride[3];
   for (std::int64_t j = keys.begin; j < keys.end; ++j) {
     if (allowed != nullptr && !params.allows(allowed[j * step])) {
-      // Padding forbids many keys on end: eight at a time.
+      // Padding forbids long runs of keys: eight are skipped at a time.
       const std::uint64_t all = params.allowed_where ? 0 : 0x0101010101010101u;
       for (std::uint64_t eight = 0; step == 1 && j + 9 <= keys.end; j += 8) {
         std::memcpy(&eight, allowed + j + 1, sizeof(eight));
@@ -45,9 +45,9 @@ void each_key(const QkvMask& params, std::int64_t b, std::int64_t h, std::int64_
   }
 }
 
-// `count` elements as doubles.
+// Reads `count` elements as doubles.
 void load_row(const void* data, DType type, std::int64_t at, std::int64_t step, double* to, std::int64_t count) {
-  if (type == DType::kF32 && step == 1) {  // by itself, so that it becomes vectors
+  if (type == DType::kF32 && step == 1) {  // a loop of its own, which becomes vectors
     const float* from = static_cast<const float*>(data) + at;
     for (std::int64_t e = 0; e < count; ++e) to[e] = static_cast<double>(from[e]);
   } else {
@@ -68,7 +68,7 @@ double dot(const double* x, const double* y, std::int64_t count) {
   return total;
 }
 
-// The softmax of one row: the keys it sees, their probs, and lse.
+// The softmax of one row: its visible keys, their probabilities, and lse.
 struct Softmax {
   std::vector<std::int64_t> keys;
   std::vector<double> probs;
@@ -101,7 +101,7 @@ struct Softmax {
         s -= static_cast<double>(params.alibi[h * params.alibi_stride]) *
              std::fabs(static_cast<double>(j - i - params.diagonal(b)));
       }
-      if (std::isnan(s) || s == kInfinity) {  // NaN, and inf - inf, reach every weight
+      if (std::isnan(s) || s == kInfinity) {  // NaN, and inf - inf, reach every probability
         std::fill(probs.begin(), probs.end(), std::numeric_limits<double>::quiet_NaN());
         lse = std::numeric_limits<double>::quiet_NaN();
         return;
@@ -109,11 +109,11 @@ struct Softmax {
       probs[n] = s;
       largest = std::max(largest, s);
     }
-    double sum = sink == kInfinity ? 1 : std::exp(sink - largest);  // an infinite sink takes all there is
+    double sum = sink == kInfinity ? 1 : std::exp(sink - largest);  // an infinite sink takes all the mass
     for (double& prob : probs) sum += prob = std::exp(prob - largest);
     for (double& prob : probs) prob /= sum;
     lse = largest + std::log(sum);
-    // -inf is for rows that see no key.
+    // -inf is kept for rows that see no key.
     if (std::isfinite(lse)) lse = std::clamp(lse, -kLargestFloat, kLargestFloat);
   }
 };
@@ -153,7 +153,7 @@ void reference_row(const ForwardParams& params, std::int64_t b, std::int64_t h, 
   if (params.lse != nullptr) params.lse[params.lse_at(b, h, i)] = static_cast<float>(row.lse);
   const std::int64_t kv = h / params.group();
   std::vector<double> out(static_cast<std::size_t>(params.dv)), value(out.size());
-  // A key that is not visible is not read, whatever it holds.
+  // A forbidden key's value is never read, whatever it holds.
   for (std::size_t n = 0; n < row.keys.size(); ++n) {
     const std::int64_t j = row.keys[n];
     load_row(params.v, params.kv_type, params.v_at(b, kv, j), params.v_stride[3], value.data(), params.dv);

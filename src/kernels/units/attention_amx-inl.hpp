@@ -1,5 +1,5 @@
-// Attention by tiles of BF16: the machine's, or emulated (MANYHEADS_AMX_EMULATED). For each of Highway's targets in
-// MANYHEADS_TARGETS: this file is read once for each of them.
+// Attention by AMX tiles of BF16, or their emulation (MANYHEADS_AMX_EMULATED), for each of Highway's targets in
+// MANYHEADS_TARGETS. This file is read once for each of them.
 #include "kernels/dispatch.hpp"
 #include "kernels/isa/processor.hpp"
 

@@ -1,5 +1,5 @@
-// Attention by dot products of BF16 pairs. For each of Highway's targets in MANYHEADS_TARGETS: this file is read
-// once for each of them.
+// Attention by dot products of BF16 pairs, for each of Highway's targets in MANYHEADS_TARGETS. This file is read once
+// for each of them.
 #include "kernels/dispatch.hpp"
 #include "kernels/isa/processor.hpp"
 

@@ -1,5 +1,5 @@
-// Attention by multiply-adds of F32, and its probabilities. For each of Highway's targets in MANYHEADS_TARGETS: this
-// file is read once for each of them.
+// Attention by multiply-adds of F32, its probabilities and the combination of row states, for each of Highway's targets
+// in MANYHEADS_TARGETS. This file is read once for each of them.
 #include "kernels/dispatch.hpp"
 #include "kernels/isa/processor.hpp"
 
@@ -19,7 +19,7 @@ namespace manyheads::kernels::HWY_NAMESPACE {
 [[maybe_unused]] const UnitRegistration kRegistration{HWY_TARGET, [](TargetKernels& kernels) {
                                                         kernels.f32 = ForwardKernels<MmaF32>();
                                                         kernels.probs = Probs;
-  kernels.states = {CombineStatesFloats, CombineStates};
+                                                        kernels.states = {CombineStatesFloats, CombineStates};
                                                       }};
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE

@@ -1,5 +1,5 @@
-// Attention by products of bytes. For each of Highway's targets in MANYHEADS_TARGETS: this file is read
-// once for each of them.
+// Attention by products of bytes, for each of Highway's targets in MANYHEADS_TARGETS. This file is read once for each
+// of them.
 #include "kernels/dispatch.hpp"
 #include "kernels/isa/processor.hpp"
 

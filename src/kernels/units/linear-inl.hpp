@@ -1,5 +1,5 @@
-// Projections, LayerNorm, rows of a cache and the roofline probes. For each of Highway's targets in MANYHEADS_TARGETS: this file is read
-// once for each of them.
+// Projections, LayerNorm, rows of a cache and the roofline probes, for each of Highway's targets in MANYHEADS_TARGETS.
+// This file is read once for each of them.
 #include "kernels/dispatch.hpp"
 #include "kernels/isa/processor.hpp"
 
@@ -28,8 +28,8 @@ namespace manyheads::kernels::HWY_NAMESPACE {
       kernels.linear_bf16.linear = LinearBf16<MmaBf16>;
 #endif
       kernels.pack_weights = PackWeights;
-  kernels.cache_row = StoreCacheRow;
-  kernels.layer_norm = LayerNorm;
+      kernels.cache_row = StoreCacheRow;
+      kernels.layer_norm = LayerNorm;
       kernels.probes = {FmaProbe, ReadProbe};
     }};
 

@@ -1,4 +1,4 @@
-// Which of Highway's targets the including unit compiles: AVX2 alone.
+// Of Highway's targets, the including unit compiles AVX2 alone.
 #define MANYHEADS_TARGETS HWY_AVX2
 #define HWY_DISABLED_TARGETS                                                                         \
   (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | \
