@@ -1,3 +1,11 @@
+// Bias and mask: from products q k to scores.
+//
+//   s = cap tanh(scale q k / cap) + bias - slope |j - i - o|,  -inf where the row may not see the key
+//   (without a softcap, scale q k itself)
+//
+// Contract: scores are in base 2. One rule (ScoreMod) serves prefill, where queries lie in the lanes, and decode, where
+// keys do: the bits are the same.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_BIAS_MASK_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_BIAS_MASK_INL_HPP
@@ -17,12 +25,11 @@
 #include "kernels/mask.hpp"
 #include "kernels/params.hpp"
 
-// From products to scores: scale, softcap, bias, ALiBi and masks, in one rule for both forms.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// From products to scores, whatever lies in the lanes.
+// The rule for one vector of scores, whatever lies in its lanes.
 struct ScoreMod {
   ScoreMod(const QkvMask& params, const BlockInfo& info, bool adds_extra)
       : score_mod(info.score_mod),
@@ -34,15 +41,16 @@ struct ScoreMod {
         factor(info.score_factor),
         cap(info.cap) {}
 
-  // `key_scale` is the keys' own, `extra` the bias or what BiasRow gave, -inf for forbidden keys; ALiBi is -slope *
-  // |distance + place|.
+  // - key_scale: the scale of I8 keys.
+  // - extra: the bias, or what BiasRow wrote; -inf where it forbids the key.
+  // - ALiBi adds -slope * |distance + run_offset|.
   HWY_INLINE VF operator()(VF x, VF key_scale, VF extra, VF slope, VF distance, VF run_offset) const {
     const DF d;
     const VF log2e = hn::Set(d, kLog2e);
     if (scaled_keys) x = hn::Mul(x, key_scale);
     if (score_mod) {
       if (factor != 1.0f) x = hn::Mul(x, hn::Set(d, factor));
-      if (extreme_scale) {  // must not turn a finite score into an infinite one; in base 2 still finite
+      if (extreme_scale) {  // keeps finite scores finite, in base 2 too
         const VF huge = hn::Set(d, 2.0e38f);
         x = MaxKeepsNaN(hn::Neg(huge), MinKeepsNaN(huge, x));
         if (cap == 0) x = hn::Mul(x, log2e);
@@ -51,7 +59,7 @@ struct ScoreMod {
         const VF full = hn::Set(d, static_cast<float>(static_cast<double>(cap) * 1.44269504088896340736));
         x = hn::Mul(full, Tanh(d, hn::Mul(x, hn::Set(d, 1.0f / cap))));
       }
-      // Both at once: each addition to a large score rounds it anew.
+      // Bias and ALiBi in one addition: each addition to a large score rounds it anew.
       if (bias) {
         if (alibi) {
           x = hn::Add(x, hn::NegMulAdd(slope, hn::Abs(hn::Add(distance, run_offset)), hn::Mul(extra, log2e)));
@@ -67,25 +75,25 @@ struct ScoreMod {
     return x;
   }
 
-  // Whether a bias is all that it can come to.
+  // Whether nothing but a bias is added.
   bool plain() const { return !scaled_keys && !alibi && !extreme_scale && cap == 0; }
 
   bool score_mod, bias_or_mask, scaled_keys, bias, alibi, extreme_scale;
   float factor, cap;
 };
 
-// A key's place in a run that begins at `begin`, as far as it lies there.
+// Key `key`'s offset from `begin`, clamped to a run.
 HWY_INLINE float RunOffset(std::int64_t key, std::int64_t begin) {
   return static_cast<float>(std::min(std::max(key - begin, std::int64_t{0}), kRunKeys));
 }
 
-// A row's part in the scores of a run that begins at `begin`: its keys' places, and ALiBi's terms.
+// What a row adds to a run from `begin` on: its range of visible keys, as offsets, and ALiBi's terms.
 struct RowMask {
   RowMask(const QkvMask& params, const QueryBlock& q_block, const BlockInfo& info, std::size_t r, std::int64_t begin)
       : first(RunOffset(info.begin[r], begin)), last(RunOffset(info.end[r], begin)) {
     if (params.alibi != nullptr) {
       slope = params.alibi[info.head[r] * params.alibi_stride] * kLog2e;
-      // Counted from the run's first key, so that a run cut by the mask rounds alike.
+      // Counts from the run's first key, so that a run cut by the mask rounds alike.
       distance = static_cast<float>(begin / kRunKeys * kRunKeys - info.query[r] - params.diagonal(q_block.batch));
     }
   }
@@ -93,7 +101,7 @@ struct RowMask {
   float slope = 0, distance = 0;
 };
 
-// What is added to the scores of row r: bias, and -inf where the bool mask forbids, of keys [begin, end).
+// Writes what is added to row r's scores of keys [begin, end): the bias, and -inf where the bool mask forbids.
 HWY_INLINE void BiasRow(const QkvMask& params, const QueryBlock& q_block, const BlockInfo& info, std::size_t r,
                         std::int64_t begin, std::int64_t end, float* HWY_RESTRICT added) {
   const std::size_t keys = static_cast<std::size_t>(end - begin);
@@ -109,7 +117,7 @@ HWY_INLINE void BiasRow(const QkvMask& params, const QueryBlock& q_block, const 
     const std::uint8_t* at = params.allowed + params.allowed_at(q_block.batch, h, i, begin);
     const std::int64_t step = params.allowed_stride[3];
     const bool where = params.allowed_where;
-    if (step == 1) {  // by itself, so that it becomes vectors
+    if (step == 1) {  // a loop of its own, which becomes vectors
       for (std::size_t j = 0; j < keys; ++j) added[j] = (at[j] == 0) == where ? kForbidden : added[j];
     } else {
       for (std::size_t j = 0; j < keys; ++j) {
@@ -119,12 +127,11 @@ HWY_INLINE void BiasRow(const QkvMask& params, const QueryBlock& q_block, const 
   }
 }
 
-// The bias of a vector of rows in the lanes, key by key in ascending order. It is transposed as many keys at a time:
-// whole lines of rows that may lie a power of two apart, and so on the same few lines of the first cache, are read
-// once.
+// The bias of a vector of rows in the lanes, read key by key, ascending. It is transposed as many keys at a time as
+// there are lanes, so that each line is read once. Rows may lie a power of two apart, on the same few lines of L1.
 class BiasLanes {
  public:
-  // Of rows [row, row + lanes) and so many keys from `begin` on.
+  // For rows [row, row + lanes) and `keys` keys from `begin` on.
   BiasLanes(const QkvMask& params, const QueryBlock& q_block, const BlockInfo& info, std::size_t row,
             std::int64_t begin, std::size_t keys)
       : params_(params), as_it_lies_(params.bias_type == DType::kF32 && params.bias_stride[3] == 1), keys_(keys) {
@@ -134,13 +141,13 @@ class BiasLanes {
       at_[l] = params.bias_at(q_block.batch, info.head[row + l], info.query[row + l], begin);
     }
   }
-  // That of a key, counted from `begin`.
+  // The bias of key begin + key.
   HWY_INLINE VF operator()(std::size_t key) {
     const std::size_t n = LaneCount();
     if (key % n == 0) FillBlock(key, std::min(n, keys_ - key));
     return hn::Load(DF(), block_ + key % n * n);
   }
-  // Those of as many keys as there are lanes from `key` on, in registers.
+  // The bias of as many keys as lanes, from begin + key on, in registers.
   HWY_INLINE void Square(std::size_t key, VF (&square)[kMaxLanes]) const {
     const DF d;
     const std::size_t n = hn::Lanes(d);
@@ -186,7 +193,7 @@ class BiasLanes {
   HWY_ALIGN float block_[kMaxLanes * kMaxLanes];
 };
 
-// A bit a key of each lane: low and high words, asked for in ascending order.
+// Bits of a lane, one a key: words of the first and the last 32 keys. Read in ascending order.
 class MaskBits {
  public:
   MaskBits(const std::uint32_t* low, const std::uint32_t* high)
@@ -206,7 +213,7 @@ class MaskBits {
   hn::Vec<DU> bits_, high_, bit_;
 };
 
-// Which of keys [begin, end), a run or less, the bool mask allows to row r: a bit each.
+// The keys of [begin, end), a run or less, that the bool mask allows to row r: one bit each.
 HWY_INLINE std::uint64_t AllowedBits(const QkvMask& params, const QueryBlock& q_block, const BlockInfo& info,
                                      std::size_t r, std::int64_t begin, std::int64_t end) {
   const std::size_t keys = static_cast<std::size_t>(end - begin);
@@ -226,15 +233,15 @@ HWY_INLINE std::uint64_t AllowedBits(const QkvMask& params, const QueryBlock& q_
   return params.allowed_where ? bits : ~bits;
 }
 
-// MaskScoresInLanes of a vector of rows for the usual ones, without a question a key: a bias, a bool mask or both.
-// Returns the largest score.
+// MaskScoresInLanes for one vector of rows and the usual cases: bias, bool mask or both. It branches on none of them
+// key by key. Returns the largest score.
 template <bool kBias, bool kAllowed>
 HWY_INLINE VF AddBiasInLanes(BiasLanes& bias, MaskBits mask_bits, VF factor, std::size_t count, std::size_t lanes,
                              float* HWY_RESTRICT scores) {
   const DF d;
   const VF forbidden = hn::Set(d, kForbidden);
   VF top = forbidden;
-  // Inline: as a function of its own, which a compiler may make of it, it took a tenth of a biased call.
+  // Inline: as a function, which a compiler may make of it, it took a tenth of a biased call.
   const auto add = [&](std::size_t key, VF extra) HWY_ATTR __attribute__((always_inline)) {
     float* to = scores + key * lanes;
     VF x = hn::LoadU(d, to);
@@ -261,9 +268,9 @@ HWY_INLINE VF AddBiasInLanes(BiasLanes& bias, MaskBits mask_bits, VF factor, std
   return top;
 }
 
-// From products to scores of keys [begin, end), as PrefillScores has them: what stands between, and -inf where a row
-// may not see a key. `best` holds the largest of each lane's products, and of its scores then. A function of its own:
-// in one with the products it costs them registers.
+// Turns the products of keys [begin, end) into scores, as PrefillScores has them; forbidden ones -inf. `best` holds
+// each lane's largest product before, and its largest score after. Not inline: within the function of the products it
+// costs them registers.
 template <int NV>
 HWY_NOINLINE void MaskScoresInLanes(const QkvMask& params, const QueryBlock& q_block, const BlockInfo& info,
                                     std::size_t lanes, std::size_t row, std::int64_t begin, std::int64_t end,
@@ -298,7 +305,7 @@ HWY_NOINLINE void MaskScoresInLanes(const QkvMask& params, const QueryBlock& q_b
     const IdRange& ids = info.vector_ids[vector];
     const bool one_document = ids.low == ids.high && key_documents.low == ids.low && key_documents.high == ids.low;
     const bool documents = info.documents && !one_document;
-    // Keys that all the lanes see, where nothing is asked but that: their scores stay.
+    // Keys that every lane sees keep their scores, where the position alone decides.
     std::size_t seen = count;
     std::size_t seen_end = count;
     if (only_masks && !documents) {
@@ -311,7 +318,7 @@ HWY_NOINLINE void MaskScoresInLanes(const QkvMask& params, const QueryBlock& q_b
     }
     HWY_ALIGN float row_first[kMaxLanes];
     HWY_ALIGN float row_last[kMaxLanes];
-    for (std::size_t l = 0; l < n; ++l) {  // by itself, so that it becomes vectors
+    for (std::size_t l = 0; l < n; ++l) {  // a loop of its own, which becomes vectors
       row_first[l] = RunOffset(info.begin[row + at + l], begin);
       row_last[l] = RunOffset(info.end[row + at + l], begin);
     }
@@ -378,7 +385,7 @@ HWY_NOINLINE void MaskScoresInLanes(const QkvMask& params, const QueryBlock& q_b
   }
 }
 
-// From products to scores of keys [begin, end), a run or less, in scores[row][64]; -inf where a row may not see a key.
+// Turns the products of keys [begin, end), a run or less, into scores[row][64]; forbidden ones -inf.
 inline HWY_NOINLINE void MaskScoresInRows(const QkvMask& params, const QueryBlock& q_block, const BlockInfo& info,
                                           std::size_t rows, std::int64_t begin, std::int64_t end,
                                           float* HWY_RESTRICT added, float* HWY_RESTRICT scores) {
@@ -414,7 +421,7 @@ inline HWY_NOINLINE void MaskScoresInRows(const QkvMask& params, const QueryBloc
   }
 }
 
-// The same where keys have factors and nothing else is to do.
+// The same where I8 keys have scales and nothing else is to do.
 HWY_INLINE void ScaleScoresInRows(const QkvMask& params, const QueryBlock& q_block, std::size_t rows,
                                   std::int64_t begin, std::int64_t end, float* HWY_RESTRICT scores) {
   const DF d;

@@ -1,3 +1,5 @@
+// The rows of a query block: their queries, their visible keys, and the factors from products to scores.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_BLOCK_INFO_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_BLOCK_INFO_INL_HPP
@@ -17,40 +19,39 @@
 #include "kernels/mask.hpp"
 #include "kernels/params.hpp"
 
-// The rows of a query block: which queries they are, what they may see, and how their products become scores.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// What a tile's rows are, and how their products become scores.
+// The rows of a query block. Padded rows, behind the last, repeat the first query and see no key.
 struct BlockInfo {
-  static constexpr int kMaxRows = 64;  // lanes of the largest tile: 4 vectors of 16
+  static constexpr int kMaxRows = 64;  // rows of the largest query block: 4 vectors of 16
 
   std::int64_t head[kMaxRows];
   std::int64_t query[kMaxRows];
   std::int64_t begin[kMaxRows];  // the keys that causal, window and length leave to the row
   std::int64_t end[kMaxRows];
-  std::int64_t document[kMaxRows];  // where there are documents
-  std::int64_t rows = 0;            // rows of the call; places behind them stand for the first, and see no key
+  std::int64_t document[kMaxRows];  // where the call has documents
+  std::int64_t rows = 0;            // without the padded ones
   BlockKeyRange range;
-  KeyRange vector_keys[kMaxRows];               // what the ranges above leave to any row of a vector
-  KeyRange vector_all[kMaxRows];                // and to all of them
-  IdRange vector_ids[kMaxRows];                 // where there are documents
+  KeyRange vector_keys[kMaxRows];               // keys that any row of a vector sees by position
+  KeyRange vector_all[kMaxRows];                // keys that all rows of a vector see by position
+  IdRange vector_ids[kMaxRows];                 // where the call has documents
   double q_factor = 1;                          // folded into the packed queries
   double sum_factor = 1;                        // on products summed in double
-  float row_factor[MmaF32::kDecodeRows];        // on products of bytes: the row's step and the factor
-  std::int32_t row_start[MmaF32::kDecodeRows];  // where they begin
-  float score_factor = 1;                       // on the product before softcap and what is added
-  float late_factor = 1;                        // on the score, where nothing is added
-  float cap = 0;                                // softcap, 0 where there is none
-  bool extreme_scale = false;                   // a scale that would overflow or vanish in q
+  float row_factor[MmaF32::kDecodeRows];        // on products of bytes: the row's step times the factor
+  std::int32_t row_start[MmaF32::kDecodeRows];  // what sums of bytes begin with
+  float score_factor = 1;                       // on the product, before softcap, bias and ALiBi
+  float late_factor = 1;                        // on the score, where nothing is added to it
+  float cap = 0;                                // softcap; 0: none
+  bool extreme_scale = false;                   // the scale would overflow or vanish in q
   bool score_mod = false;     // softcap, bias, ALiBi or an extreme scale: the product is not yet the score
   bool bias_or_mask = false;  // bias or bool mask
   bool documents = false;
-  bool scaled_keys = false;  // I8 keys: each has its own factor
+  bool scaled_keys = false;  // I8 keys: each has its scale
   const float* packed = nullptr;
 
-  // Where rows [first, first + n) begin.
+  // Rows [first, first + n) as lanes; at(head, query) is the offset of each.
   template <class At>
   LaneRows rows_at(std::size_t first, std::size_t n, At&& at) const {
     LaneRows lanes;
@@ -99,10 +100,10 @@ HWY_INLINE void BeginBlock(const QkvMask& params, const QueryBlock& q_block, std
       info.vector_ids[v] = mask.query_ids(q_block, row, std::min(static_cast<std::int64_t>(n), q_block.rows - row));
     }
   }
-  // A plain scale is folded with the change of base.
+  // A usual scale is folded with the change to base 2.
   const double magnitude = std::fabs(params.scale);
   info.extreme_scale = !(magnitude < 0x1p40 && magnitude > 0x1p-40);
-  // Far above every score a cap changes nothing; far below all of them it makes them 0.
+  // A cap far above every score changes nothing; one far below all makes them 0.
   info.cap = params.softcap > 1e30 ? 0.0f
              : params.softcap > 0  ? static_cast<float>(std::fmax(params.softcap, 1e-30))
                                    : 0.0f;
@@ -116,18 +117,18 @@ HWY_INLINE void BeginBlock(const QkvMask& params, const QueryBlock& q_block, std
   // Base 2 from the start, unless softcap stands between.
   const double factor = info.cap > 0 ? params.scale : params.scale * 1.44269504088896340736;
   if (info.extreme_scale) {
-    // Beyond float's range every scale picks the row's largest score alone; a smaller one does so without saturating.
+    // Beyond float's range every scale picks the row's largest score alone. 1e30 does so too, without saturating.
     info.score_factor = static_cast<float>(magnitude > 1e38 ? std::copysign(1e30, params.scale) : params.scale);
   } else if (Mma::kScaledQueries) {
     (InDouble<Mma>(static_cast<std::size_t>(params.d)) ? info.sum_factor : info.q_factor) = factor;
   } else {
-    // The sign alone leaves a half type's bits exact; a positive factor keeps the order of the products.
+    // Folding the sign alone leaves the bits of BF16 and F16 exact. A positive factor keeps the order of the products.
     info.q_factor = std::copysign(1.0, params.scale);
     (info.score_mod ? info.score_factor : info.late_factor) = static_cast<float>(std::fabs(factor));
   }
 }
 
-// The keys of a split, of those that a query block reads.
+// The keys of a query block that lie in a split.
 HWY_INLINE BlockKeyRange Within(BlockKeyRange range, const KvSplit& split) {
   range.any.begin = std::max(range.any.begin, split.begin);
   if (split.end >= 0) range.any.end = std::min(range.any.end, split.end);

@@ -1,3 +1,5 @@
+// Rows of keys and values on their way into a cache: rounded once to its type, or scaled to I8.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_CACHE_ROWS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_CACHE_ROWS_INL_HPP
@@ -16,12 +18,11 @@
 #include "kernels/isa/load_store-inl.hpp"
 #include "kernels/params.hpp"
 
-// Rows of keys and values on their way into a cache: rounded once to its type, or scaled to bytes.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Calls body(values, at, count) for the row as F32, a piece at a time.
+// Calls body(values, at, count) for the row as F32, 256 values at a time.
 template <class Body>
 HWY_INLINE void EachPiece(const CacheRowParams& params, Body&& body) {
   constexpr std::int64_t kPiece = 256;
@@ -33,8 +34,8 @@ HWY_INLINE void EachPiece(const CacheRowParams& params, Body&& body) {
   }
 }
 
-// Bytes of 127 steps of the row's largest magnitude, rounded in double; returns the step. I8 has no NaN and no infinity: a
-// step of NaN says it for the whole row.
+// Writes bytes of 127 steps of the row's largest magnitude, rounded in double. Returns the step. I8 has no NaN and no
+// infinity: a step of NaN stands for them in the whole row.
 HWY_INLINE float StoreInt8Row(const CacheRowParams& params) {
   float largest = 0;
   bool finite = true;
@@ -44,8 +45,8 @@ HWY_INLINE float StoreInt8Row(const CacheRowParams& params) {
       largest = std::max(largest, std::fabs(values[i]));
     }
   });
-  const float step = finite ? static_cast<float>(static_cast<double>(largest) / 127)
-                            : std::numeric_limits<float>::quiet_NaN();
+  const float step =
+      finite ? static_cast<float>(static_cast<double>(largest) / 127) : std::numeric_limits<float>::quiet_NaN();
   const double inverse = finite && step > 0 ? 1.0 / static_cast<double>(step) : 0.0;
   std::int8_t* const to = static_cast<std::int8_t*>(params.to);
   EachPiece(params, [&](const float* values, std::int64_t at, std::int64_t count) HWY_ATTR {
@@ -73,9 +74,8 @@ void StoreCacheRow(const CacheRowParams& params) {
     *params.scale = StoreInt8Row(params);
     return;
   }
-  EachPiece(params, [&](const float* values, std::int64_t at, std::int64_t count) HWY_ATTR {
-    StoreRow(params.to_type, params.to, at, 1, count, values);
-  });
+  EachPiece(params, [&](const float* values, std::int64_t at, std::int64_t count)
+                        HWY_ATTR { StoreRow(params.to_type, params.to, at, 1, count, values); });
 }
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE

@@ -1,3 +1,10 @@
+// Row states, and the fixed tree that combines those of the chunks.
+//
+//   m = max(m_a, m_b);  sum and output: x = x_a 2^(m_a - m) + x_b 2^(m_b - m)
+//
+// Contract: m is a whole number, so the factors are exact. The shape of the tree depends on chunk numbers alone.
+// Cost: a multiplication and a multiply-add for each element of output and chunk.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_COMBINE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_COMBINE_INL_HPP
@@ -15,12 +22,11 @@
 #include "kernels/algorithm/workspace-inl.hpp"
 #include "kernels/isa/exp2-inl.hpp"
 
-// Row states and the fixed tree that combines those of the chunks.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Row states whose rows lie in the lanes: maxima [lanes], sums [lanes], outputs [Dv][lanes].
+// Row states for prefill, rows in the lanes: maxima [lanes], sums [lanes], outputs [Dv][lanes].
 struct StatesInLanes {
   std::size_t lanes, width;
 
@@ -34,16 +40,16 @@ struct StatesInLanes {
       const VF fa = PowerOfTwo(d, hn::Sub(ma, m));
       const VF fb = PowerOfTwo(d, hn::Sub(mb, m));
       hn::StoreU(m, d, a + at);
-      // Row 1 is the sum, the rows behind it the output: scaled alike.
+      // Row 1 is the sum, the rows behind it the output: both scale alike.
       for (std::size_t i = lanes + at; i < (2 + width) * lanes; i += lanes) {
         hn::StoreU(hn::MulAdd(hn::LoadU(d, a + i), fa, hn::Mul(hn::LoadU(d, b + i), fb)), d, a + i);
       }
     }
   }
 };
-// Row states whose rows follow each other: maxima, sums [kDecodeRows], outputs [row][width].
+// Row states for decode, row by row: maxima and sums [kDecodeRows], outputs [row][width].
 struct StatesInRows {
-  std::size_t width, rows;  // those that there are, of the kDecodeRows that have room
+  std::size_t width, rows;  // rows: those in use, of kDecodeRows
 
   void Combine(float* HWY_RESTRICT a, const float* HWY_RESTRICT b) const {
     const DF d;
@@ -72,8 +78,8 @@ HWY_INLINE void ClearRowStates(const QkvMask& params, const QueryBlock& q_block,
   std::fill_n(states + padded_rows, RowStateFloats<Mma>(params, q_block.rows) - padded_rows, 0.0f);
 }
 
-// Combines row states in the binary tree over the numbers of their chunks, in which a missing chunk counts as empty: the
-// shape does not depend on which chunks a query block happened to read.
+// Combines row states in the binary tree over chunk numbers. A missing chunk counts as empty, so the shape does not
+// depend on the chunks that a query block read.
 template <class States>
 class CombineTree {
  public:
@@ -82,10 +88,11 @@ class CombineTree {
     if (anew) opened_.count = 0;
   }
 
-  // The states opened last and their chunk; null and -1 where there are none.
+  // The row states opened last, and their chunk; null and -1 where there are none.
   float* states() const { return opened_.count == 0 ? nullptr : at(opened_.count - 1); }
   std::int64_t chunk() const { return opened_.count == 0 ? -1 : opened_.last[opened_.count - 1]; }
-  // The states to fill for a chunk. Those whose common branch does not reach the chunk are complete and combined first.
+  // Opens the row states of a chunk and returns them. States whose common branch does not reach the chunk are complete:
+  // they are combined first.
   float* open(std::int64_t chunk) {
     const std::int64_t* last = opened_.last;
     while (opened_.count >= 2 &&
@@ -95,7 +102,7 @@ class CombineTree {
     opened_.last[opened_.count++] = chunk;
     return states();
   }
-  // Combines all that is left; null when no chunk was opened.
+  // Combines all open states; null where no chunk was opened.
   float* close() {
     while (opened_.count >= 2) combine_top();
     return states();

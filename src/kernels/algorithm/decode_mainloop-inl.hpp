@@ -1,3 +1,12 @@
+// Decode mainloop: one to kDecodeRows queries of a block over one split of its keys, to row states.
+//
+//   S = Q K^T,  P = online softmax of S,  O = O + P V
+//
+// Contract: keys and values lie in the lanes, where prefill keeps queries. The chains of operations are those of
+// prefill, and so are the bits. Returns the row states once the last split is done; null before it, or where no key was
+// read.
+// Cost: reads each key and value once. The next run is prefetched while this one is multiplied.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_DECODE_MAINLOOP_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_DECODE_MAINLOOP_INL_HPP
@@ -20,8 +29,6 @@
 #include "kernels/algorithm/softmax-inl.hpp"
 #include "kernels/tuning.hpp"
 
-// The loop over the keys of a query block with a few queries, as in decoding: keys and values lie in the lanes, and the
-// next run is prefetched meanwhile. The chains of operations are those of prefill, and so are the bits.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -42,7 +49,7 @@ HWY_NOINLINE float* DecodeMainloop(const ForwardParams& params, const QueryBlock
   DecodeQueries<Mma, R>(params, q_block, workspace + at.keys, queries, info);
   float* scores = workspace + at.scores;  // [row][64]
   float* added = workspace + at.added;
-  // Sums of weights are taken by chains, a lane each: rows up to a whole vector.
+  // The softmax sums probabilities by chains, one chain a lane: clear the rows up to a whole vector.
   for (std::size_t i = R * kRun; i < kDecodeRows * kRun; ++i) scores[i] = 0.0f;
 
   CombineTree<StatesInRows> tree({width, static_cast<std::size_t>(q_block.rows)}, at.tree(workspace), split.first);
@@ -68,8 +75,8 @@ HWY_NOINLINE float* DecodeMainloop(const ForwardParams& params, const QueryBlock
         const std::size_t run_offset = static_cast<std::size_t>(begin - run);
         const std::size_t count = static_cast<std::size_t>(end - begin);
 
-        // The next run's keys are fetched while this one's are multiplied, and values beside values: the other way
-        // round memory was slower.
+        // Prefetches the next run's keys beside the products with keys, and its values beside those with values. The
+        // other way round was slower.
         MemoryRange ahead[kMaxRanges];
         const std::int64_t next = std::min(run + kRunKeys, range.any.end),
                            after = std::min(next + kRunKeys, range.any.end);

@@ -1,3 +1,10 @@
+// Epilogue: from the row states of a query block to the caller's rows.
+//
+//   out = output / sum,  lse = max log 2 + log sum,  with the head's sink in both
+//
+// Contract: rounds once to the type of out. Rows that left F32's range are computed again in float64 by reference_row.
+// Cost: O(Dv) a row.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_EPILOGUE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_EPILOGUE_INL_HPP
@@ -17,7 +24,6 @@
 #include "kernels/algorithm/combine-inl.hpp"
 #include "kernels/reference.hpp"
 
-// From the row states of a query block to the caller's rows: divide, convert, store, lse.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -25,9 +31,10 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Maxima this far from 0, in base 2, may have stopped at a bound.
 constexpr float kFarthestScore = 2.8e38f;
 
-// Whether a row's maximum and sum tell that its scores left F32's range. A sum of 0 is also that of a row that sees no
-// key, and the lowest maximum that of one whose keys all have the lowest float as bias and count alike: padding, which
-// is told from the mask and the bias alone.
+// Whether a row's maximum and sum say that its scores left F32's range. Two cases look alike and are told apart by mask
+// and bias:
+// - sum 0: also a row that sees no key;
+// - the lowest maximum: also padding, a row whose keys all have the lowest float as bias and count alike.
 HWY_INLINE bool ScoresBeyondFloat(const ForwardParams& params, const QueryBlock& q_block, const BlockInfo& info,
                                   std::size_t r, float maximum, float sum) {
   if (sum == 0.0f) {
@@ -40,27 +47,28 @@ HWY_INLINE bool ScoresBeyondFloat(const ForwardParams& params, const QueryBlock&
   return info.extreme_scale || low_sink || !one_bias(params, q_block.batch, info.head[r], info.query[r]);
 }
 
-// The lse of a row, and the factor that its output takes.
+// A row's lse, and the factor of its output.
 struct RowScale {
   double lse, inverse;
 };
 
-// From a row's maximum and sum, and its head's sink (null: none). `padding(lse)` is asked for the lse of a row all of whose
-// scores stopped at the lowest. Also where probabilities are rounded for their product the sum is that before: with the
-// sum of the rounded ones a row of one key would be exact, but an output of small probabilities beside a large one whose
-// value is 0 would take over that one's error, and pass 2 u A.
+// From a row's maximum and sum and its head's sink (null: none). `padding(lse)` gives the lse of a row all of whose
+// scores stopped at the lowest.
+//
+// The sum is that of the probabilities before they are rounded for the pv product. With the rounded ones, a row of one
+// key would be exact; but an output of small probabilities beside a large one whose value is 0 would take over the
+// large one's error, and pass 2 u A.
 template <class Padding>
 HWY_INLINE RowScale FinishRow(float maximum, float total, const float* sink, Padding&& padding) {
   const double sum = static_cast<double>(total);
-  const double sink_score =
-      sink != nullptr ? static_cast<double>(*sink) : -std::numeric_limits<double>::infinity();
-  // 0 only where every key is forbidden: the largest score contributes at least 2^-1/2.
+  const double sink_score = sink != nullptr ? static_cast<double>(*sink) : -std::numeric_limits<double>::infinity();
+  // 0 only where every key is forbidden: the largest score adds at least 2^-1/2.
   if (sum == 0.0) return {sink_score, 0};
   const double m = static_cast<double>(maximum);
   double keys = (m + std::log2(sum)) * 0.693147180559945309417;
   if (m <= -static_cast<double>(kFarthestScore)) keys = padding(keys);
   double lse = keys;
-  double share = 1;  // of the keys beside the sink
+  double share = 1;  // the keys' share of the mass beside the sink
   if (sink != nullptr) {
     share = 1.0 / (1.0 + std::exp(sink_score - keys));
     lse = sink_score > keys ? sink_score + std::log1p(std::exp(keys - sink_score))
@@ -70,33 +78,32 @@ HWY_INLINE RowScale FinishRow(float maximum, float total, const float* sink, Pad
   return {lse, share / sum};
 }
 
-// The same for row r of a query block, whose lse goes to the caller.
+// FinishRow for row r of a query block. Writes lse and returns the output's factor.
 HWY_INLINE double FinishRowOf(const ForwardParams& params, const QueryBlock& q_block, const BlockInfo& info,
                               std::size_t r, float maximum, float total) {
   const std::int64_t h = info.head[r], i = info.query[r];
   const float* const sink = params.sinks != nullptr ? params.sinks + h * params.sinks_stride : nullptr;
-  // Of padding its bias is all there is to see.
-  const RowScale scale = FinishRow(maximum, total, sink, [&](double lse) {
-    return one_bias(params, q_block.batch, h, i).value_or(lse);
-  });
+  // All keys of a padding row share its bias, which is then its lse.
+  const RowScale scale =
+      FinishRow(maximum, total, sink, [&](double lse) { return one_bias(params, q_block.batch, h, i).value_or(lse); });
   if (params.lse != nullptr) params.lse[params.lse_at(q_block.batch, h, i)] = static_cast<float>(scale.lse);
   return scale.inverse;
 }
 
-// + 0 turns the -0 of a row of -0 products into the 0 that a longer sum gives. A row without keys has scale 0.
+// + 0 turns the -0 of a row of -0 products into the 0 of a longer sum. A row without keys has scale 0.
 HWY_INLINE VF Normalised(VF output, VF scale) {
   const DF d;
   const VF y = hn::Add(hn::Mul(output, scale), hn::Zero(d));
   return hn::IfThenElse(hn::Eq(scale, hn::Zero(d)), hn::Zero(d), y);
 }
 
-// The rows of a tile that leave F32's range somewhere between the inputs and the output: a bit each. They are computed
-// again in float64.
+// The rows of a query block that leave F32's range between inputs and output, one bit each. They are computed again in
+// float64.
 class RowsBeyondFloat {
  public:
   HWY_INLINE RowsBeyondFloat() : check_(hn::Zero(DF())) {}
   HWY_INLINE void add(std::size_t r) { rows_ |= std::uint64_t{1} << r; }
-  // For a vector of outputs: NaN from the first on that is not finite.
+  // Checks a vector of outputs: check_ is NaN from the first one on that is not finite.
   HWY_INLINE void see(VF output) { check_ = hn::MulAdd(output, hn::Zero(DF()), check_); }
   HWY_INLINE bool saw_any() const { return !hn::AllTrue(DF(), hn::Eq(check_, check_)); }
   HWY_INLINE void forget() { check_ = hn::Zero(DF()); }
@@ -112,8 +119,8 @@ class RowsBeyondFloat {
   std::uint64_t rows_ = 0;
 };
 
-// The factor of a row in F32. A sink far above the keys leaves one that F32 holds coarsely or not at all: the row takes it
-// in double then.
+// A row's factor in F32. A sink far above the keys makes it so small that F32 holds it coarsely or not at all: the row
+// is then multiplied in double.
 HWY_INLINE float ScaledByDouble(double factor, float* output, std::size_t width, std::size_t step) {
   if (!(factor > 0 && factor < static_cast<double>(std::numeric_limits<float>::min()))) {
     return static_cast<float>(factor);
@@ -125,7 +132,7 @@ HWY_INLINE float ScaledByDouble(double factor, float* output, std::size_t width,
   return 1.0f;
 }
 
-// One split's row states, in the order of the caller's rows.
+// Writes the row states of one split, in the order of the caller's rows.
 template <class Mma>
 HWY_INLINE void SaveRowStates(const ForwardParams& params, const QueryBlock& q_block, const BlockInfo& info,
                               const float* states, std::int64_t split) {
@@ -145,7 +152,7 @@ HWY_INLINE void SaveRowStates(const ForwardParams& params, const QueryBlock& q_b
   }
 }
 
-// The caller's rows from the row states over all keys.
+// Writes the caller's rows from the row states over all keys.
 template <class Mma>
 HWY_INLINE void StoreBlock(const ForwardParams& params, const QueryBlock& q_block, const BlockInfo& info, float* root) {
   const DF d;
@@ -159,7 +166,8 @@ HWY_INLINE void StoreBlock(const ForwardParams& params, const QueryBlock& q_bloc
     if (ScoresBeyondFloat(params, q_block, info, r, root[r], root[padded_rows + r])) beyond.add(r);
   }
   const bool sums_only = params.lse == nullptr && params.sinks == nullptr;
-  for (std::size_t r = 0; sums_only && r < static_cast<std::size_t>(q_block.rows); ++r) {  // by itself, for vectors
+  for (std::size_t r = 0; sums_only && r < static_cast<std::size_t>(q_block.rows);
+       ++r) {  // a loop of its own, which becomes vectors
     const double sum = static_cast<double>(root[padded_rows + r]);
     inverse[r] = static_cast<float>(sum != 0.0 ? 1.0 / sum : 0.0);
   }

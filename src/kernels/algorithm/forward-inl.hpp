@@ -1,3 +1,10 @@
+// The fused forward of one query block: prefill or decode mainloop, then the epilogue.
+//
+// Contract: online softmax over runs of 64 keys and chunks of 512; chunks combine in a fixed tree
+// (canonical_order.hpp). A row depends on itself only, at fixed key positions: a skipped run or chunk leaves the same
+// bits as one whose keys are all forbidden to the row.
+// Cost: see the mainloops. The workspace is ForwardWorkspace; no Tq x Tk memory.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_FORWARD_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_FORWARD_INL_HPP
@@ -15,20 +22,17 @@
 #include "kernels/algorithm/prefill_mainloop-inl.hpp"
 #include "kernels/kernel_table.hpp"
 
-// The fused forward: online softmax over runs of 64 keys, chunks of 512, chunks combined in a fixed tree. What a row
-// computes depends on itself only, at fixed key positions: a run or chunk that is skipped leaves the same bits as one
-// whose keys are all forbidden to the row.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Vectors of the lanes of so many AMX tiles side by side.
+// Vectors in the lanes of so many AMX tiles side by side.
 constexpr int SideVectors(int sides) {
   return sides * static_cast<int>(kTileSide) / static_cast<int>(HWY_LANES(float));
 }
 
-// The kernel for `count` vectors or rows, N at most. Where only rows there are, a power of two: the places between see
-// no key.
+// Runs the kernel for `count` vectors or rows, at most N. Decode-only products take a power of two: the rows between
+// are padded and see no key.
 template <class Mma, template <class, int> class Kernel, int N, class... Args>
 HWY_INLINE float* WithCount(std::size_t count, Args&&... args) {
   if constexpr (N > 1) {
@@ -53,7 +57,8 @@ struct DecodeKernel {
   }
 };
 
-// The rows of a query block over a split of its keys: to the caller's output, or to row states where they are given.
+// Computes a query block over one split of its keys. Writes the caller's rows, or row states where `states` is not
+// null.
 template <class Mma>
 void ForwardBlock(const ForwardParams& params, const QueryBlock& q_block, const KvSplit& split, const QueryBlock& next,
                   float* states, float* workspace) {
@@ -91,7 +96,7 @@ void ForwardBlock(const ForwardParams& params, const QueryBlock& q_block, const 
   }
 }
 
-// Combines the row states of a query block's splits, in place, as the one tree over all chunks would, and stores the rows.
+// Combines the row states of a query block's splits in place, as one tree over all chunks would, and writes the rows.
 template <class Mma>
 void CombineBlock(const ForwardParams& params, const QueryBlock& q_block, const KvSplits& splits, float* states) {
   BlockInfo info;

@@ -1,3 +1,8 @@
+// Rows of memory into the lanes of vectors, word by word, and back: a transposition.
+//
+// Contract: lane l holds row l; lanes without a row hold 0. A word is 32 bits, one F32, two BF16 or four I8.
+// Cost: dense rows are transposed from where they lie, in squares of four words.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_LANE_ROWS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_LANE_ROWS_INL_HPP
@@ -17,7 +22,6 @@
 #include "kernels/isa/transpose-inl.hpp"
 #include "kernels/isa/widen-inl.hpp"
 
-// Rows of memory into the lanes of vectors, word by word, and back.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -28,7 +32,7 @@ constexpr std::size_t kSegment = 64;  // words of a row handled at a time
 struct LaneRows {
   std::int64_t at[kMaxLanes];
   std::size_t count = 0;
-  std::int64_t stride = 0;  // from each row to the next; 0 where it differs, is not known, or lanes have no row
+  std::int64_t stride = 0;  // from each row to the next; 0 where it differs, is unknown, or lanes have no row
 
   void find_stride() {
     if (count < LaneCount() || count < 2) return;
@@ -39,9 +43,8 @@ struct LaneRows {
   }
 };
 
-
-// Visits `count` words of K vectors of rows, from word `from` on, four at a time: visit(value, vectors) in ascending
-// order. `from` and `count` are multiples of four.
+// Visits `count` words of K vectors of rows, from word `from` on, four at a time: visit(word, vectors), ascending.
+// `from` and `count` are multiples of four.
 template <Held kHeld, std::size_t K, class StridedRows, class Visit, class Prefetch>
 HWY_INLINE void EachBlock(const StridedRows (&rows)[K], std::size_t from, std::size_t count, Visit&& visit,
                           Prefetch&& prefetch) {
@@ -71,8 +74,8 @@ HWY_INLINE void EachBlock(const StridedRows (&rows)[K], std::size_t from, std::s
   }
 }
 
-// EachWord for the first words of dense rows of values of `size` bytes, as many as fill whole blocks; returns how many
-// of the unit's words those hold. The rows are transposed as they lie.
+// EachWord for the leading words of dense rows, as many as fill whole blocks of four. `size` is that of a value in
+// bytes. Returns how many of the Mma's words it visited. Transposes the rows from where they lie.
 template <Held kHeld, std::size_t K, class Visit, class Prefetch>
 HWY_INLINE std::size_t EachDense(const void* base, std::int64_t size, const LaneRows (&from_rows)[K], std::size_t words,
                                  Visit&& visit, Prefetch&& prefetch) {
@@ -103,9 +106,7 @@ HWY_INLINE std::size_t EachDense(const void* base, std::int64_t size, const Lane
   return count * WordsIn(kHeld);
 }
 
-
-// Visits the words of K vectors of rows in ascending order, each with the vectors that hold it of every row; 0 in the
-// lanes without a row.
+// Calls visit(word, vectors) for each word of K vectors of rows, ascending. Lanes without a row hold 0.
 template <class Mma, std::size_t K, class Visit, class Prefetch>
 HWY_INLINE void EachWord(DType type, const void* base, const LaneRows (&from_rows)[K], std::int64_t step,
                          std::int64_t width, Visit&& visit, Prefetch&& prefetch) {
@@ -170,7 +171,7 @@ HWY_INLINE void EachWord(DType type, const void* base, const LaneRows (&from_row
   }
 }
 
-// Each row, as words that `change` was applied to, to packed[word][lane], `lanes` apart; 0 in the lanes without a row.
+// Packs the rows to packed[word][lane], `lanes` wide, each word passed through `change`. Lanes without a row hold 0.
 template <class Mma, class Change>
 HWY_INLINE void PackLanes(DType type, const void* base, const LaneRows& from_rows, std::int64_t step,
                           std::int64_t width, std::size_t lanes, float* HWY_RESTRICT packed, const Change& change) {
@@ -181,7 +182,7 @@ HWY_INLINE void PackLanes(DType type, const void* base, const LaneRows& from_row
       NoPrefetch());
 }
 
-// The way back: output[value][lane], `lanes` apart, to each lane's row, changed with the lane's factor.
+// The way back: writes output[value][lane], `lanes` wide, to each lane's row, changed with the lane's factor.
 template <class Change>
 HWY_INLINE void UnpackLanes(DType type, void* base, const LaneRows& to_rows, std::int64_t step, std::int64_t width,
                             std::size_t lanes, const float* HWY_RESTRICT output, const float* HWY_RESTRICT factors,

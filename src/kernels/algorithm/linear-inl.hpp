@@ -1,3 +1,12 @@
+// The projections around attention.
+//
+//   y = activation(x W^T + b)
+//
+// Contract: W is packed in panels of columns (LinearParams). Each y is one chain of multiply-adds over k, ascending:
+// the bits of a row do not depend on the other rows or on the threads.
+// Cost: 2 K N FLOP a row. Few rows read each weight once; more rows read a panel's piece of linear_depth inputs from
+// L2.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_LINEAR_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_LINEAR_INL_HPP
@@ -18,17 +27,15 @@
 #include "kernels/isa/register_shape-inl.hpp"
 #include "kernels/params.hpp"
 
-// The projections around attention: y = activation(x W^T + b).
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Rows rounded to BF16 pairs at a time, and the words of workspace that they take (Tuning::linear_bf16_depth).
+// Rows of x that are rounded to BF16 pairs at a time, and the workspace words for them (Tuning::linear_bf16_depth).
 constexpr std::int64_t kBf16Rows = 4 * kLinearRows;
 inline std::int64_t LinearBf16Words() { return kBf16Rows * (tuning().linear_bf16_depth / 2); }
 
-// Prefetches a panel's words `distance` words ahead of those that a step reads: weights that L2 does not hold arrive in
-// time.
+// Prefetches a panel's words `distance` words ahead, so that weights that L2 does not hold arrive in time.
 struct PrefetchPanel {
   HWY_INLINE void operator()(const float* here) const {
     for (std::size_t at = 0; at < width; at += 16) hwy::Prefetch(here + distance + at);
@@ -36,8 +43,7 @@ struct PrefetchPanel {
   std::size_t width, distance;
 };
 
-// The same far ahead into L2 (Tuning::prefetch_to_l2): asked for twice, since such a prefetch may be dropped, and then
-// into L1.
+// The same far ahead into L2 (Tuning::prefetch_to_l2): twice, since such a prefetch may be dropped, and then into L1.
 struct PrefetchPanelToL2 {
   HWY_INLINE void operator()(const float* here) const {
     for (std::size_t at = 0; at < width; at += 16) {
@@ -48,11 +54,11 @@ struct PrefetchPanelToL2 {
   }
   std::size_t width, distance;
 };
-// Fewer rows have no time for that beside their multiplications.
+// Fewer rows have no time for it beside their multiplications.
 constexpr int kRowsToPrefetchToL2 = 3;
 
-// What a projection's weights are kept as, and how they multiply: sums over x [M rows][depth], x_m words apart, times
-// weights [words][width].
+// The products with each kind of packed weights: acc += x [M][depth], rows x_m words apart, times weights
+// [words][width].
 struct F32Weights {
   static constexpr bool kPairs = false;
   template <int M, int NV, class Prefetch>
@@ -62,7 +68,7 @@ struct F32Weights {
   }
 };
 
-// BF16 made F32 in registers, which is exact: the bits are those of F32 weights of the same values.
+// BF16 widened to F32 in registers, which is exact: the bits are those of F32 weights of the same values.
 struct WidenedWeights {
   static constexpr bool kPairs = false;
   template <int M, int NV, class Prefetch>
@@ -96,7 +102,7 @@ struct WidenedWeights {
   }
 };
 
-// BF16 times x of BF16 pairs, by the Mma that multiplies them.
+// BF16 weights times BF16 pairs of x, by the Mma that multiplies them.
 template <class PairsMma>
 struct PairedWeights {
   static constexpr bool kPairs = true;
@@ -108,7 +114,7 @@ struct PairedWeights {
   }
 };
 
-// One panel over the inputs [from, from + depth) of all rows, as words.
+// One panel and the inputs [from, from + depth) of all rows, as words.
 struct LinearStep {
   std::int64_t panel = 0;
   std::int64_t from = 0, depth = 0;
@@ -120,8 +126,9 @@ struct LinearStep {
   std::size_t prefetch_words = 0;
 };
 
-// The activation of rows [begin, end) of a panel's finished sums, tile by tile while they are near. In a loop of its
-// own: unrolled with the tile its steps neither overlap nor fit where the processor keeps decoded instructions.
+// Applies the activation to rows [begin, end) of a panel, register tile by register tile while they are in L1. In a
+// loop of its own: unrolled with the register tile, its steps neither overlap nor fit where the processor keeps decoded
+// instructions.
 HWY_NOINLINE void Activate(const LinearParams& params, std::int64_t panel, std::int64_t begin, std::int64_t end) {
   const DF d;
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
@@ -222,7 +229,7 @@ HWY_INLINE void LinearBlockOf(const LinearParams& params, const LinearStep& step
   }
 }
 
-// Tiles over rows [begin, end), of nearly equal height: a lone last row would starve the multipliers.
+// Register tiles over rows [begin, end), of nearly equal height: a lone last row would starve the multipliers.
 template <class Weights>
 HWY_INLINE void LinearBlocks(const LinearParams& params, const LinearStep& step, std::int64_t begin, std::int64_t end) {
   for (std::int64_t blocks = (end - begin + kLinearRows - 1) / kLinearRows; blocks > 0; --blocks) {
@@ -249,7 +256,7 @@ void LinearF32(const LinearParams& params, std::int64_t row_begin, std::int64_t 
                std::int64_t panel_end) {
   const std::int64_t terms = params.type == DType::kBF16 ? 2 : 1;
   const std::int64_t width = kPanelVectors * static_cast<std::int64_t>(LaneCount());
-  // Few rows read each weight once: in one go.
+  // Few rows read each weight once: in one piece.
   const Tuning& tuned = tuning();
   const std::int64_t most = row_end - row_begin <= kLinearRows ? params.in : tuned.linear_depth;
   ForDepths(params.in, most, [&](std::int64_t from, std::int64_t depth) HWY_ATTR {
@@ -275,7 +282,7 @@ void Linear(const LinearParams& params, std::int64_t row_begin, std::int64_t row
   LinearF32<F32Weights>(params, row_begin, row_end, panel_begin, panel_end);
 }
 
-// The same with the dot product of pairs for BF16 weights: x is rounded to BF16 too, a block of rows at a time.
+// The same by dot products of BF16 pairs, where weights are BF16: x is rounded to BF16 too, a block of rows at a time.
 template <class Mma>
 void LinearBf16(const LinearParams& params, std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin,
                 std::int64_t panel_end, float* HWY_RESTRICT narrow) {
@@ -286,7 +293,7 @@ void LinearBf16(const LinearParams& params, std::int64_t row_begin, std::int64_t
   const Tuning& tuned = tuning();
   for (std::int64_t begin = row_begin; begin < row_end;) {
     const std::int64_t rows = row_end - begin < kBf16Rows ? row_end - begin : kBf16Rows;
-    const std::int64_t most = LinearBf16Words() / rows / n * n * 2;  // as deep as the rows have room for
+    const std::int64_t most = LinearBf16Words() / rows / n * n * 2;  // as deep as the workspace holds for so many rows
     ForDepths(params.in, most, [&](std::int64_t from, std::int64_t depth) HWY_ATTR {
       const std::int64_t stride = (depth + 2 * n - 1) / (2 * n) * n;
       for (std::int64_t row = 0; row < rows; ++row) {
@@ -303,16 +310,16 @@ void LinearBf16(const LinearParams& params, std::int64_t row_begin, std::int64_t
       }
       for (std::int64_t panel = panel_begin; panel < panel_end; ++panel) {
         LinearBlocks<PairedWeights<Mma>>(params,
-                                    {.panel = panel,
-                                     .from = from,
-                                     .depth = depth,
-                                     .weights = params.packed + (panel * ((params.in + 1) / 2) + from / 2) * width,
-                                     .x = narrow,
-                                     .x_stride = static_cast<std::size_t>(stride),
-                                     .first = begin,
-                                     .prefetch_to_l2 = tuned.prefetch_to_l2 != 0,
-                                     .prefetch_words = static_cast<std::size_t>(tuned.linear_prefetch_words)},
-                                    begin, begin + rows);
+                                         {.panel = panel,
+                                          .from = from,
+                                          .depth = depth,
+                                          .weights = params.packed + (panel * ((params.in + 1) / 2) + from / 2) * width,
+                                          .x = narrow,
+                                          .x_stride = static_cast<std::size_t>(stride),
+                                          .first = begin,
+                                          .prefetch_to_l2 = tuned.prefetch_to_l2 != 0,
+                                          .prefetch_words = static_cast<std::size_t>(tuned.linear_prefetch_words)},
+                                         begin, begin + rows);
       }
     });
     begin += rows;

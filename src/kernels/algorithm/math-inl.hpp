@@ -1,3 +1,5 @@
+// tanh and GELU, with the error bounds that each states.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_MATH_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_MATH_INL_HPP
@@ -9,12 +11,11 @@
 #include "hwy/highway.h"
 #include "kernels/isa/exp2-inl.hpp"
 
-// tanh and GELU.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// tanh, relative error below 4 * 2^-24: an odd polynomial (Cephes tanhf) near 0, where 1 - 2 / (e^2x + 1) cancels.
+// tanh, relative error below 4 * 2^-24. Near 0, where 1 - 2 / (e^2x + 1) cancels, an odd polynomial (Cephes tanhf).
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V Tanh(D d, V x) {
   const V a = hn::Abs(x);
@@ -32,8 +33,10 @@ HWY_INLINE V Tanh(D d, V x) {
   return hn::IfThenElse(hn::IsNaN(x), x, y);
 }
 
-// x Phi(x). With a = |x|, 1 - erf(a / sqrt 2) = exp(-a^2 / 2) P(a) and P fitted for the least error of that product
-// with P(0) = 1: |error| <= 1e-8. No division: the units of a tile's epilogue would wait for it.
+// x Phi(x), |error| <= 1e-8. With a = |x|:
+//   1 - erf(a / sqrt 2) = exp(-a^2 / 2) P(a),
+// P fitted for the least error of the product with P(0) = 1. No division: the epilogue of a register tile would wait
+// for it.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V Gelu(D d, V x) {
   const V a = MinKeepsNaN(hn::Set(d, 14.0f), hn::Abs(x));  // exp(-a^2 / 2) is 0 there
@@ -53,7 +56,8 @@ HWY_INLINE V Gelu(D d, V x) {
   p = hn::MulAdd(p, a, hn::Set(d, 1.0f));
   const V tail = hn::Mul(p, e);
   const V half = hn::Mul(hn::Set(d, 0.5f), x);
-  // x >= 0: x (2 - tail) / 2; below: x tail / 2, which keeps the small values small.
+  // - x >= 0: x (2 - tail) / 2;
+  // - x < 0: x tail / 2, which keeps the small values small.
   const V factor = hn::IfThenElse(hn::Lt(x, hn::Zero(d)), tail, hn::Sub(hn::Set(d, 2.0f), tail));
   return hn::Mul(half, factor);
 }

@@ -1,3 +1,8 @@
+// LayerNorm over rows: NormParams has the formula.
+//
+// Contract: F32 throughout. The variance is summed from the differences to the mean.
+// Cost: three passes over a row.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_NORM_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_NORM_INL_HPP
@@ -13,7 +18,6 @@
 #include "kernels/isa/vector-inl.hpp"
 #include "kernels/params.hpp"
 
-// LayerNorm over rows.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;

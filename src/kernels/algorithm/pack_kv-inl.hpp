@@ -1,3 +1,11 @@
+// Keys and values in the form that the products read.
+//
+// - KRows, VRows, PackValueQuads, AmxValues: a run at a time, where it lies or packed into the workspace.
+// - PackKv: packed K and packed V of a whole head, which many query blocks read.
+// Contract: a word is 32 bits, one F32, two BF16 or four I8. Missing keys and values are 0 unless a function says
+// otherwise.
+// Cost: a copy of what does not lie in that form already.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_PACK_KV_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_PACK_KV_INL_HPP
@@ -18,13 +26,12 @@
 #include "kernels/isa/widen-inl.hpp"
 #include "kernels/params.hpp"
 
-// Keys and values in the form that the products read: where they lie, packed a run at a time, or a whole head (packed
-// K, packed V).
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Keys [begin, end) of one head: where they lie, or in scratch [keys][words]. For tiles in whole tiles, the rest 0.
+// Keys [begin, end) of one head, [keys][words]: where they lie, or in the workspace. For AMX in whole tiles, 0 behind
+// the last key and value.
 template <class Mma>
 HWY_INLINE StridedRows KRows(const QkvMask& params, const QueryBlock& q_block, std::int64_t begin, std::int64_t end,
                              float* workspace) {
@@ -49,8 +56,8 @@ HWY_INLINE StridedRows KRows(const QkvMask& params, const QueryBlock& q_block, s
   return {workspace, words};
 }
 
-// Values of keys [begin, end) of BF16 or I8, of each two keys as one row of words of BF16, [keys / 2][padded]: the
-// first key's in the low halves, 0 for a key behind the last and behind the last value.
+// Packs values of keys [begin, end), BF16 or I8, as words of BF16 pairs: [keys / 2][padded]. The low half is the first
+// key's. 0 behind the last key and the last value.
 HWY_INLINE void PackValuePairs(const QkvMask& params, const QueryBlock& q_block, std::int64_t begin, std::int64_t end,
                                std::size_t padded, float* to) {
   const std::int64_t step = params.v_stride[3];
@@ -84,16 +91,17 @@ HWY_INLINE void PackValuePairs(const QkvMask& params, const QueryBlock& q_block,
   }
 }
 
-// Values of keys [begin, end): a row of words for each kValuesPerWord keys, the values of an index side by side;
-// `begin` is a multiple of kValuesPerWord, and the weight of a key behind the last is 0. Rows are `multiple` of values
-// wide, 0 behind the last. Where they lie, or in scratch.
+// Values of keys [begin, end): a row of words for each kValuesPerWord keys; a word holds their values of one index.
+// Where they lie, or in the workspace.
+// - `begin` is a multiple of kValuesPerWord. A key behind the last has probability 0.
+// - A row has a multiple of `multiple` words, 0 behind the last value.
 template <class Mma>
 HWY_INLINE StridedRows VRows(const QkvMask& params, const QueryBlock& q_block, std::int64_t begin, std::int64_t end,
                              std::size_t multiple, float* workspace) {
   const std::int64_t* stride = params.v_stride;
   const std::size_t width = static_cast<std::size_t>(params.dv);
   const std::size_t padded = (width + multiple - 1) / multiple * multiple;
-  // Rows a power of two apart would fall on the same few lines of the first cache: only dense ones stay.
+  // Rows a power of two apart fall on the same few lines of L1: only dense ones are read where they lie.
   if (Mma::kValuesPerWord == 1 && params.kv_type == DType::kF32 && stride[3] == 1 && padded == width &&
       (stride[2] == params.dv || (multiple > 1 && stride[2] >= params.dv)) &&
       params.all_adjacent(q_block.batch, begin, end)) {
@@ -110,7 +118,7 @@ HWY_INLINE StridedRows VRows(const QkvMask& params, const QueryBlock& q_block, s
     if (params.packed_v == nullptr) {
       PackValuePairs(params, q_block, begin, end, padded, workspace);
     } else {
-      // The key behind a cut word's end comes along.
+      // A cut word brings along the key behind its end.
       const float* words = params.packed_v + static_cast<std::size_t>(begin) / 2 * width;
       if (padded == width) return {words, width};
       float* to = workspace;
@@ -123,13 +131,12 @@ HWY_INLINE StridedRows VRows(const QkvMask& params, const QueryBlock& q_block, s
   return {workspace, padded};
 }
 
-// Keys whose products with values are summed before they are added to others: what is read of a run begins at a
-// multiple of so many, or the sums of its keys would be other ones.
+// Keys whose products with values are summed in one step. A run is read from a multiple of them, else the sums of its
+// keys would round differently.
 template <class Mma>
 constexpr std::int64_t kKeysTogether = static_cast<std::int64_t>(Mma::kValuesPerWord * (Mma::kAmx ? kTileSide : 1));
 
-// Takes keys [begin, end) back to such a begin. Returns whether they come with others, that are to be guarded against
-// like any that a row may not see.
+// Moves `begin` back to such a multiple. Returns whether other keys come along: the rows may not see them.
 template <class Mma>
 HWY_INLINE bool TakesOthers(const QkvMask& params, std::int64_t& begin, std::int64_t end) {
   const std::int64_t more = begin % kKeysTogether<Mma>;
@@ -137,8 +144,8 @@ HWY_INLINE bool TakesOthers(const QkvMask& params, std::int64_t& begin, std::int
   return more != 0 || (params.packed_v != nullptr && end % static_cast<std::int64_t>(Mma::kValuesPerWord) != 0);
 }
 
-// Values as the rows of a tile's first operand: [value][words of keys], from rows [words of keys][value], in whole
-// tiles, the rest 0.
+// Values as rows of AMX's first operand: from [words of keys][value] to [value][words of keys], in whole tiles, 0
+// behind the last.
 HWY_INLINE StridedRows AmxValues(const StridedRows& values, std::size_t words, std::size_t width,
                                  float* HWY_RESTRICT to) {
   const std::size_t step = (words + kTileSide - 1) / kTileSide * kTileSide;
@@ -165,8 +172,8 @@ HWY_INLINE StridedRows AmxValues(const StridedRows& values, std::size_t words, s
   return {to, step};
 }
 
-// Values of keys [begin, end): a row of words for each four keys from a multiple of four on, `multiple` words or more,
-// behind a key's last value 0; where keys are missing in the last words any bytes.
+// Packs values of keys [begin, end) as words of four keys each, `begin` a multiple of four. A row has a multiple of
+// `multiple` words, 0 behind the last value. The bytes of keys behind the last are arbitrary.
 HWY_INLINE StridedRows PackValueQuads(const QkvMask& params, const QueryBlock& q_block, std::int64_t begin,
                                       std::int64_t end, std::size_t multiple, float* workspace) {
   const DF d;
@@ -177,7 +184,7 @@ HWY_INLINE StridedRows PackValueQuads(const QkvMask& params, const QueryBlock& q
   const std::int64_t step = params.v_stride[3];
   for (std::int64_t j = begin; j < end; j += 4) {
     std::uint32_t* to = reinterpret_cast<std::uint32_t*>(workspace) + static_cast<std::size_t>(j - begin) / 4 * padded;
-    // In one page, since pages hold whole chains.
+    // The four rows lie in one page, since pages hold whole chains.
     const std::uint8_t* first =
         static_cast<const std::uint8_t*>(params.v) + params.v_at(q_block.batch, q_block.kv_head, j);
     const std::uint8_t* rows[4];
@@ -197,17 +204,17 @@ HWY_INLINE StridedRows PackValueQuads(const QkvMask& params, const QueryBlock& q
   return {workspace, padded};
 }
 
-// Whether every value of the rows is finite.
+// Whether all values of the rows are finite.
 template <class Mma>
 HWY_INLINE bool AllFinite(const StridedRows& rows, std::size_t count, std::size_t width) {
   const DF d;
   const hn::RebindToUnsigned<DF> du;
   const std::size_t n = hn::Lanes(d);
-  const auto infinity = hn::Set(du, 0x7f80u);  // a BF16's; a NaN is larger
+  const auto infinity = hn::Set(du, 0x7f80u);  // BF16's infinity; a NaN is larger
   bool finite = true;
   VF sum[4];
   for (VF& split : sum) split = hn::Zero(d);
-  auto low = hn::Zero(du);  // the largest magnitudes of each half
+  auto low = hn::Zero(du);  // largest magnitudes of the low and the high halves
   auto high = hn::Zero(du);
   for (std::size_t j = 0; j < count; ++j) {
     const float* row = rows.data + j * rows.stride;
@@ -239,7 +246,9 @@ HWY_INLINE bool AllFinite(const StridedRows& rows, std::size_t count, std::size_
          hn::AllTrue(du, hn::Lt(hn::Max(low, hn::ShiftRight<16>(high)), infinity));
 }
 
-// Packed K and packed V of a head: dense words, keys at their storage places, then values. Many query blocks read them.
+// Packed K and packed V of a head, dense: words of keys at their storage places, then words of values.
+// - PackKv packs keys and values [0, keys).
+// - OnPackedKv is the call that reads them.
 template <class Mma>
 std::size_t PackedKFloats(const QkvMask& params) {
   return static_cast<std::size_t>(params.tk) * Words<Mma>(static_cast<std::size_t>(params.d));

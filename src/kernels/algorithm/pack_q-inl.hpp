@@ -1,3 +1,8 @@
+// Packed Q: the queries of a query block as words, with the scale folded in.
+//
+// Contract: prefill reads packed[word][lane], decode packed[word][row].
+// Cost: each query is read once a block.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_PACK_Q_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_PACK_Q_INL_HPP
@@ -14,13 +19,12 @@
 #include "kernels/algorithm/block_info-inl.hpp"
 #include "kernels/algorithm/pv_int8-inl.hpp"
 
-// Packed Q: the words of a query block, with the scale folded in.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Changes the words of queries on their way into a tile. The factor comes in two floats: their products with q add up
-// to the exact one with a single rounding to speak of.
+// The factor of the packed queries. It comes as two floats, whose products with q add up to the exact product with one
+// rounding that counts.
 template <class Mma>
 struct QueryFactor {
   explicit QueryFactor(const BlockInfo& info)
@@ -37,7 +41,7 @@ struct QueryFactor {
   float high, rest;
 };
 
-// The words of the tile's queries, packed[word][lane].
+// Packs the queries for prefill: packed[word][lane], `lanes` wide.
 template <class Mma>
 HWY_INLINE void PackQ(const QkvMask& params, const QueryBlock& q_block, std::size_t lanes, float* packed,
                       BlockInfo& info) {
@@ -47,14 +51,14 @@ HWY_INLINE void PackQ(const QkvMask& params, const QueryBlock& q_block, std::siz
     PackLanes<Mma>(params.type, params.q, info.rows_at(first, n, at), params.q_stride[3], params.d, lanes,
                    packed + first, QueryFactor<Mma>(info));
   }
-  if constexpr (Mma::kAmx) {  // whole tiles in depth
+  if constexpr (Mma::kAmx) {  // whole tiles along D
     const std::size_t words = Words<Mma>(static_cast<std::size_t>(params.d));
     std::fill(packed + words * lanes, packed + (words + kTileSide - 1) / kTileSide * kTileSide * lanes, 0.0f);
   }
   info.packed = packed;
 }
 
-// The queries' words, [word][row]. `copy` holds a row.
+// Packs R queries for decode: queries[word][row]. `copy` holds one row of floats.
 template <class Mma, int R>
 HWY_INLINE void DecodeQueries(const QkvMask& params, const QueryBlock& q_block, float* HWY_RESTRICT copy,
                               float* HWY_RESTRICT queries, BlockInfo& info) {

@@ -1,3 +1,8 @@
+// Packs the weights of a projection in the form that LinearParams says, columns in the lanes.
+//
+// Contract: packing to F32 is exact; to BF16 each weight is rounded once, to nearest even.
+// Cost: each weight is read and written once.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_PACK_WEIGHTS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_PACK_WEIGHTS_INL_HPP
@@ -16,12 +21,11 @@
 #include "kernels/isa/register_shape-inl.hpp"
 #include "kernels/params.hpp"
 
-// The weights of a projection in the form that LinearParams reads: packed once, column by column in the lanes.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// A vector of columns from `first` on, `count` of them there.
+// Packs one vector of columns, [first, first + count).
 HWY_INLINE void PackColumns(const PackWeightsParams& params, std::int64_t first, std::int64_t count, std::size_t panel,
                             float* to) {
   const auto unchanged = [](VF word) HWY_ATTR { return word; };
@@ -37,7 +41,7 @@ HWY_INLINE void PackColumns(const PackWeightsParams& params, std::int64_t first,
     }
     return;
   }
-  // Rounded a piece of each row at a time.
+  // Rounds a piece of each row at a time.
   constexpr std::int64_t kPiece = 256;
   HWY_ALIGN float values[kPiece];
   HWY_ALIGN std::uint16_t rounded[kMaxLanes * kPiece];
@@ -50,8 +54,8 @@ HWY_INLINE void PackColumns(const PackWeightsParams& params, std::int64_t first,
               width, values);
       StoreRow(DType::kBF16, rounded, c * kPiece, 1, width, values);
     }
-    PackLanes<MmaAmxBase>(DType::kBF16, rounded, rows, 1, width, panel,
-                          to + static_cast<std::size_t>(from / 2) * panel, unchanged);
+    PackLanes<MmaAmxBase>(DType::kBF16, rounded, rows, 1, width, panel, to + static_cast<std::size_t>(from / 2) * panel,
+                          unchanged);
   }
 }
 

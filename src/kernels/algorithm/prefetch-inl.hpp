@@ -1,3 +1,9 @@
+// Prefetch: memory on its way into L1 or L2 while the multipliers work.
+//
+// Contract: changes no result. Ranges are in whole lines of 64 bytes.
+// - Prefetcher: the next run's keys, values and bias, beside the products of this run.
+// - NextBlockPrefetch: the next query block's memory, beside the products of this block.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_PREFETCH_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_PREFETCH_INL_HPP
@@ -16,23 +22,23 @@
 #include "kernels/mask.hpp"
 #include "kernels/params.hpp"
 
-// Memory on its way into the caches while the multipliers work.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// A stretch of memory, in whole lines; on the way to the second cache the line `again` bytes from each of them is asked
-// for once more. Left as it is when made: every run makes an array of the most there may be.
+// A memory range, in whole lines. On the way to L2, the line `again` bytes from each is asked for once more. Not
+// initialised: every run makes an array of kMaxRanges.
 struct MemoryRange {
   const char* begin;
   const char* end;
   std::ptrdiff_t again;
 };
 
-// Fetches stretches of memory line by line, evenly over the steps of other work: a burst would leave the memory idle
-// for the rest of the time. As many lines each step: where their number changes, the steps pay for branches foretold
-// wrong. Into the first cache, or into the to_l2: where too many lines are on their way such a fetch is dropped, and
-// each is asked for twice.
+// Prefetches memory ranges line by line, evenly over the steps of other work.
+// - Evenly, since a burst would leave memory idle for the rest of the time.
+// - The same number of lines in each step: where it changes, mispredicted branches cost the steps more.
+// - Into L1, or with to_l2 into L2. A prefetch into L2 is dropped where too many lines are on their way: each line is
+//   asked for twice.
 template <bool kMayUseL2 = false>
 class Prefetcher {
  public:
@@ -69,7 +75,7 @@ class Prefetcher {
     __builtin_prefetch(at, 0, 2);
     __builtin_prefetch(at + again, 0, 2);
   }
-  // A step that does not lie in one stretch. Inline: a call would cost the work its registers.
+  // A step that crosses the end of a range. Inline: a call would cost the other work its registers.
   HWY_INLINE void across() {
     for (std::ptrdiff_t left = each_step_;;) {
       if (!kMayUseL2 || HWY_LIKELY(!to_l2_)) {
@@ -97,16 +103,16 @@ class Prefetcher {
   const char* at_ = nullptr;
   const char* end_ = nullptr;
   std::ptrdiff_t each_step_ = 0;    // bytes
-  std::ptrdiff_t whole_steps_ = 0;  // that lie in this stretch; negative: on the way to the second cache
+  std::ptrdiff_t whole_steps_ = 0;  // left in this range; negative: on the way to L2
   std::ptrdiff_t again_ = 0;
   bool to_l2_;
 };
 
-// The most that a run can come to: a stretch for each row of keys and values.
+// The most ranges of a run: one for each row of keys and values.
 constexpr std::size_t kMaxRanges = 2 * static_cast<std::size_t>(kRunKeys);
 
-// Rows of [begin, end), a run of keys or less, as stretches; returns how many. Beside the rows of a key those of the
-// key `back` before it, which there is, are asked for again (0: none are).
+// The rows of keys or values [begin, end), a run or less, as ranges. Returns how many. On the way to L2, the row of the
+// key `back` before each, which exists, is asked for again; back 0: none is.
 HWY_INLINE std::size_t RangesOf(const QkvMask& params, const QueryBlock& q_block, const void* base, std::int64_t size,
                                 const std::int64_t* stride, std::int64_t width, std::int64_t begin, std::int64_t end,
                                 std::int64_t back, MemoryRange* to) {
@@ -127,7 +133,8 @@ HWY_INLINE std::size_t RangesOf(const QkvMask& params, const QueryBlock& q_block
   return count;
 }
 
-// The keys of [begin, end), or the values. Not what scales them: crossing to it costs more than it saves.
+// The ranges of keys [begin, end), or of their values. Leaves their scales out: crossing to them costs more than it
+// saves.
 HWY_INLINE std::size_t NextRunRanges(const QkvMask& params, const QueryBlock& q_block, bool values, std::int64_t begin,
                                      std::int64_t end, std::int64_t back, MemoryRange* to) {
   const std::int64_t* stride = values ? params.v_stride : params.k_stride;
@@ -139,8 +146,8 @@ HWY_INLINE std::size_t NextRunRanges(const QkvMask& params, const QueryBlock& q_
   return count;
 }
 
-// What the run behind that of key `begin` will add to rows [row, row + rows), as stretches: rows lie far apart, in more
-// places than a processor foresees. Returns how many.
+// The ranges of bias and bool mask of rows [row, row + rows) in the run after that of key `begin`. Returns how many.
+// Rows lie far apart, in more streams than a processor foresees.
 HWY_INLINE std::size_t NextRunBiasRanges(const QkvMask& params, const QueryBlock& q_block, const BlockInfo& info,
                                          std::size_t row, std::size_t rows, std::int64_t begin, MemoryRange* to) {
   const std::int64_t next = (begin / kRunKeys + 1) * kRunKeys;
@@ -160,7 +167,7 @@ HWY_INLINE std::size_t NextRunBiasRanges(const QkvMask& params, const QueryBlock
   return count;
 }
 
-// The runs of a tile, without reading its bool mask: the first key and how many keys there are.
+// The first key that a query block reads, and how many keys. Leaves the bool mask aside.
 struct BlockKeys {
   BlockKeys(const QkvMask& params, const QueryBlock& q_block, const BlockKeyRange& range)
       : first(range.any.begin), count(std::max<std::int64_t>(range.any.end - range.any.begin, 0)) {
@@ -175,9 +182,10 @@ struct BlockKeys {
   std::int64_t first, count;
 };
 
-// Fetches, line by line while a tile is multiplied, the rows that it will write and what the tile behind it reads anew:
-// its queries, and its first keys and values where they are not this tile's too. Where a tile passes over many keys
-// that is little; under a narrow mask a tenth of the time otherwise goes by in waiting.
+// Prefetches while a query block is multiplied, line by line:
+// - the rows that it will write;
+// - the queries of the next block, and its first keys and values where this block does not read them.
+// A block that passes over many keys gains little. Under a narrow mask, a tenth of the time is waiting without it.
 class NextBlockPrefetch {
  public:
   NextBlockPrefetch(const ForwardParams& params, const QueryBlock& q_block, const BlockKeyRange& range_here,
@@ -199,12 +207,12 @@ class NextBlockPrefetch {
     };
     const std::int64_t all = lines(outputs_, params.dv, params.out_type) + lines(queries_, params.d, params.type) +
                              lines(keys_, params.d + params.dv, params.kv_type);
-    // Done by three quarters of the tile, whose vectors need not all multiply every key.
+    // Done by three quarters of the block, as not all its vectors need every key.
     const std::int64_t units = here.count * static_cast<std::int64_t>(vectors);
     rate_ = units > 0 ? all * kLine * 4 / 3 / units + 1 : 0;
   }
 
-  // After the products of so many keys with so many vectors of queries.
+  // Call it after the products of `keys` keys with `vectors` vectors of queries.
   HWY_INLINE void operator()(std::size_t keys, std::size_t vectors) {
     due_ += rate_ * static_cast<std::int64_t>(keys * vectors);
     for (; due_ >= kLine; due_ -= kLine) {
@@ -217,7 +225,7 @@ class NextBlockPrefetch {
  private:
   static constexpr std::int64_t kLine = 1 << 10;
 
-  // The next stretch of memory: a row, or those that lie behind it without a gap.
+  // Takes the next range: a row, or several without a gap between them.
   HWY_NOINLINE bool take() {
     if (outputs_ > 0) {
       const std::size_t lane = static_cast<std::size_t>(q_block_.rows - outputs_);
@@ -254,7 +262,7 @@ class NextBlockPrefetch {
   const QueryBlock& next_;
   const BlockInfo& info_;
   RowCursor cursor_;
-  std::int64_t outputs_ = 0, queries_ = 0, keys_ = 0, values_ = 0;  // rows still to be fetched
+  std::int64_t outputs_ = 0, queries_ = 0, keys_ = 0, values_ = 0;  // rows still to prefetch
   std::int64_t end_key_ = 0;
   std::int64_t rate_ = 0, due_ = 0;
   const char* at_ = nullptr;

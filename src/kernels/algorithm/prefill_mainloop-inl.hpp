@@ -1,3 +1,11 @@
+// Prefill mainloop: a query block of many queries over one split of its keys, to row states.
+//
+//   S^T = K Q^T,  P = online softmax of S,  O^T = O^T + V^T P^T
+//
+// Contract: the queries lie in the lanes, NV vectors of them. Returns the row states once the last split is done; null
+// before it, or where no key was read.
+// Cost: 2 (D + Dv) FLOP for each query and key of the runs read.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_PREFILL_MAINLOOP_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_PREFILL_MAINLOOP_INL_HPP
@@ -19,27 +27,26 @@
 #include "kernels/algorithm/qk_scores-inl.hpp"
 #include "kernels/algorithm/softmax-inl.hpp"
 
-// The loop over the keys of a query block with many queries, which lie in the lanes.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// A run of keys as PrefillMainloop hands it to its vectors.
+// What the vectors of a query block share of one run of keys.
 struct PrefillRun {
   std::int64_t begin, end;
   bool partly_masked;   // some lane may not see some key
-  bool mask_nonfinite;  // values that are not finite beside forbidden keys
-  bool first_in_chunk;  // the chunk's first
+  bool mask_nonfinite;  // a forbidden key may have values that are not finite
+  bool first_in_chunk;  // the first run of its chunk
   StridedRows keys, values;
   const float* value_scales;
   float* scores;
   float* amx_values;
-  float* output;  // of the chunk's node
+  float* output;  // of the chunk's row states
   NextBlockPrefetch& ahead;
 };
 
-// Keys [begin, end) of a run, at the begin of a word, for NV vectors from `vector` on: scores, weights, and their
-// products with the values. Lanes outside keep what they hold.
+// Adds keys [begin, end) of a run to the row states of NV vectors from `vector` on: scores, probabilities, pv product.
+// `begin` begins a word. The other vectors keep their state.
 template <class Mma, int NV, bool kWhole>
 HWY_INLINE void PrefillKeys(const QkvMask& params, const QueryBlock& q_block, const BlockInfo& info,
                             const PrefillRun& run, std::size_t lanes, std::size_t vector, std::int64_t begin,
@@ -101,7 +108,7 @@ HWY_INLINE void PrefillKeys(const QkvMask& params, const QueryBlock& q_block, co
   }
 }
 
-// The keys that any of vectors [first, last) needs of a run.
+// From the first to the last key that any of vectors [first, last) needs.
 HWY_INLINE KeyRange Together(const KeyRange* split, int first, int last) {
   KeyRange all{0, 0};
   for (int v = first; v < last; ++v) {
@@ -112,8 +119,8 @@ HWY_INLINE KeyRange Together(const KeyRange* split, int first, int last) {
   return all;
 }
 
-// A run of which each vector needs another part. A key forbidden to all the rows of a vector would add 0: skipping it
-// changes no bit, and fewer vectors at a time skip more, but keep the multipliers less busy.
+// A run of which each vector needs other keys. Keys forbidden to every row of a vector would add 0, so skipping them
+// changes no bit. Fewer vectors at a time skip more, but keep the multipliers less busy.
 template <class Mma, int NV>
 HWY_INLINE void PrefillByVectors(const QkvMask& params, const QueryBlock& q_block, const BlockInfo& info,
                                  const PrefillRun& run, std::size_t lanes, const KeyRange (&split)[NV], VF* m, VF* l) {

@@ -1,3 +1,10 @@
+// Attention probabilities of each head, recomputed from q, k and lse.
+//
+//   p = exp(score - lse)
+//
+// Contract: the scores are those of prefill in F32; each row is divided by its own sum.
+// Cost: one product, and Tk floats written a row.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_PROBS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_PROBS_INL_HPP
@@ -15,21 +22,21 @@
 #include "kernels/algorithm/pack_q-inl.hpp"
 #include "kernels/algorithm/qk_scores-inl.hpp"
 
-// Attention probabilities of each head, recomputed from q, k and lse: the fused path's own scores, written out and
-// exponentiated.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Turns a row of base-2 scores, the largest of which is `top`, into weights that, with the sink, sum to 1. `lse` is
-// only a guess at what they are shifted by: the row is divided by its own sum. Returns its own lse; NaN where the sum
-// is no number, since scores left F32's range.
+// Turns a row of base-2 scores, of which `top` is the largest, into probabilities that sum to 1 with the sink. `lse`
+// only guesses the shift: the row is divided by its own sum. Returns the row's own lse; NaN where the sum is not
+// finite, since scores left F32's range.
 HWY_INLINE float NormaliseProbs(float* row, std::int64_t step, std::int64_t count, float lse, float sink, float top) {
   const DF d;
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
   const auto at = [&](std::int64_t j) -> float& { return row[j * step]; };
-  // The row's own largest score where lse is so large that its rounding would show, or farther from the scores than the
-  // log of their number: then it is another's, and exponentials would leave the range.
+  // Shifts by the row's largest score instead where
+  // - lse is so large that its rounding would show;
+  // - lse is farther from the scores than the log of their number: it is another row's, and exponentials would leave
+  //   the range.
   double shift = static_cast<double>(lse) * 1.44269504088896340736;
   const double sink_score = static_cast<double>(sink) * 1.44269504088896340736;
   const double above = std::max(static_cast<double>(top), sink_score) - shift;
@@ -40,7 +47,7 @@ HWY_INLINE float NormaliseProbs(float* row, std::int64_t step, std::int64_t coun
   if (step == 1) {
     HWY_ALIGN float split[HWY_MAX_BYTES / sizeof(float)];
     std::int64_t j = 0;
-    while (j + n <= count) {  // short runs in float, the runs in double: the sum of a long row stays sharp
+    while (j + n <= count) {  // eight vectors in F32, their sums in double: the sum of a long row stays sharp
       VF sums = hn::Zero(d);
       for (std::int64_t steps = 0; steps < 8 && j + n <= count; ++steps, j += n) {
         const VF p = Exp2(d, hn::Sub(hn::LoadU(d, row + j), hn::Set(d, by)));
@@ -116,7 +123,7 @@ HWY_NOINLINE void ProbsBlock(const ProbsParams& params, const QueryBlock& q_bloc
     } else {
       own = NormaliseProbs(row_of(r), step, params.tk, lse, sink, tops[lane]);
       sound = std::fabs(own) < kFarthestScore / kLog2e;
-      if (!sound && own < 0 && !info.extreme_scale) {  // padding: its bias is all there is to see
+      if (!sound && own < 0 && !info.extreme_scale) {  // padding: all keys share its bias, which is its lse
         if (const auto bias = one_bias(params, q_block.batch, h, i)) {
           own = static_cast<float>(*bias);
           sound = true;

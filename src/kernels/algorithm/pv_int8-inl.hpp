@@ -1,3 +1,9 @@
+// pv product of integers, for int8_products: probabilities are rounded to bytes, and so are queries.
+//
+// Contract: integer sums are exact, so their order is free. A query has one step; a row's probabilities have one for
+// each run of keys.
+// Cost: a word multiplies four keys.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_PV_INT8_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_PV_INT8_INL_HPP
@@ -15,18 +21,16 @@
 #include "kernels/algorithm/block_info-inl.hpp"
 #include "kernels/isa/mma_int8-inl.hpp"
 
-// Products of integers: queries and probabilities are rounded to bytes as well. Sums are exact, so their order is free;
-// a query has one step, the probabilities of a row one for each run of keys.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// The step of bytes that reach `largest` and stand for the floats: 0 where they all count as 0, NaN where one is not
-// finite. `count` is a multiple of the lanes.
+// The step of bytes up to `largest` that stand for the floats. 0 where all count as 0, NaN where one is not finite.
+// `count` is a multiple of the lanes.
 HWY_INLINE float Int8Step(const float* HWY_RESTRICT from, std::size_t count, float largest) {
   const DF d;
   const hn::RebindToSigned<DF> di;
-  // The order of magnitudes is that of their bits, and what is not finite comes last.
+  // Magnitudes order as their bits do, infinity and NaN last.
   auto most = hn::Zero(di);
   for (std::size_t i = 0; i < count; i += hn::Lanes(d)) {
     most = hn::Max(most, hn::BitCast(di, hn::Abs(hn::LoadU(d, from + i))));
@@ -38,7 +42,7 @@ HWY_INLINE float Int8Step(const float* HWY_RESTRICT from, std::size_t count, flo
 }
 HWY_INLINE float InverseStep(float step) { return step > 0.0f ? 1.0f / step : 0.0f; }
 
-// The floats times `inverse`, each rounded to the nearest byte in range.
+// Writes the floats times `inverse`, each rounded to the nearest byte in range.
 template <class Byte>
 HWY_INLINE void ToInt8(const float* from, std::size_t count, float inverse, Byte* to) {
   const DF d;
@@ -48,8 +52,8 @@ HWY_INLINE void ToInt8(const float* from, std::size_t count, float inverse, Byte
   }
 }
 
-// The query of row r, which begins at `at`, as bytes at the begin of `copy`, which holds a row of floats in whole
-// squares; and what its products begin with and are multiplied by.
+// Rounds the query of row r, at offset `at`, to bytes at the front of `copy`, which holds a row of floats in whole
+// squares of kTileSide. Sets what the row's products begin with and are multiplied by.
 template <class Info>
 HWY_INLINE void Int8Query(const QkvMask& params, std::int64_t at, std::size_t r, float* HWY_RESTRICT copy, Info& info) {
   const std::size_t width = static_cast<std::size_t>(params.d);
@@ -65,7 +69,7 @@ HWY_INLINE void Int8Query(const QkvMask& params, std::int64_t at, std::size_t r,
   info.row_factor[r] = static_cast<float>(static_cast<double>(step) * info.q_factor);
 }
 
-// output[row][value] (+)= step[row] * sum over words of weights and values; `output` rows are `width` apart.
+// output[row][value] (+)= step[row] * sum over words of probs * values. `output` rows are `width` apart.
 template <class Mma, int NV, int R, class Prefetch>
 HWY_INLINE void PvInt8Columns(const float* HWY_RESTRICT probs, std::size_t weights_step,
                               const float* HWY_RESTRICT values, std::size_t values_step, std::size_t words,
@@ -85,8 +89,8 @@ HWY_INLINE void PvInt8Columns(const float* HWY_RESTRICT probs, std::size_t weigh
   }
 }
 
-// What a run's weights, [row][64], come to as bytes: words at each row's begin, their steps, and where a value's scale
-// is negative, the words of the weights below 0.
+// A run's probabilities [row][64] as bytes: words at the front of each row, and the row's step. `below` holds the words
+// of those below 0, where a value's scale is negative.
 template <class Mma, int R>
 struct Int8Probs {
   static constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
@@ -111,7 +115,8 @@ struct Int8Probs {
   HWY_ALIGN float below[R * kRun / 4];
 };
 
-// The weights of a run, [row][64], with PackValueQuads: output[row] (+)= weights[row] * values, `width` wide.
+// output[row] (+)= probs[row] * values, `width` wide, for a run's probabilities [row][64] and values from
+// PackValueQuads.
 template <class Mma, int R, int NV, class Prefetch>
 HWY_INLINE void PvInt8(const StridedRows& values, std::size_t words, bool first_in_chunk, std::size_t width,
                        float* HWY_RESTRICT probs, float* HWY_RESTRICT output, Prefetch&& prefetch) {

@@ -1,3 +1,11 @@
+// pv product: probabilities times values, added to the outputs of the row states.
+//
+//   O = O + P V
+//
+// Contract: prefill keeps queries in the lanes, decode values; the bits are the same. A run sums in chains of 16 keys
+// (MmaF32), or in the Mma's own order.
+// Cost: 2 Dv FLOP for each query and key. Decode reads values from where they lie where it can (PvInPlace).
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_PV_PRODUCT_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_PV_PRODUCT_INL_HPP
@@ -17,13 +25,12 @@
 #include "kernels/isa/register_shape-inl.hpp"
 #include "kernels/isa/widen-inl.hpp"
 
-// Probabilities times values, in the same two forms as the scores.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// output[dv][lane] (+)= sum over the run's keys, ascending, of values[key][dv] * p[key][lane]. `run_offset` is the
-// first key's place in its run; `keys` counts words.
+// output[m][lane] (+)= sum over words i, ascending, of a[m][i] * b[i][lane]. `run_offset` is the first key's offset in
+// its run.
 template <class Mma, int NV, int M, class Prefetch = NoPrefetch>
 HWY_INLINE void PvProduct(const float* HWY_RESTRICT a, std::size_t a_m, std::size_t a_i, const float* HWY_RESTRICT b,
                           std::size_t b_i, std::size_t run_offset, std::size_t words, bool first_in_chunk,
@@ -62,7 +69,7 @@ HWY_INLINE void PvProduct(const float* HWY_RESTRICT a, std::size_t a_m, std::siz
   }
 }
 
-// PvProduct over `width` values, those of an index side by side.
+// PvProduct for `width` values, where a word holds values of one index.
 template <class Mma, int NV>
 HWY_INLINE void PvProducts(const StridedRows& values, const float* HWY_RESTRICT probs, std::size_t run_offset,
                            std::size_t words, bool first_in_chunk, std::size_t width, std::size_t lanes,
@@ -79,7 +86,7 @@ HWY_INLINE void PvProducts(const StridedRows& values, const float* HWY_RESTRICT 
   }
 }
 
-// The same as a function: beside the code of masks the compiler would keep sums in memory.
+// Not inline: beside the code of masks the compiler would keep the sums in memory.
 template <class Mma, int NV>
 HWY_NOINLINE void PvProductsOutOfLine(const StridedRows& values, const float* HWY_RESTRICT probs,
                                       std::size_t run_offset, std::size_t words, bool first_in_chunk, std::size_t width,
@@ -87,7 +94,7 @@ HWY_NOINLINE void PvProductsOutOfLine(const StridedRows& values, const float* HW
   PvProducts<Mma, NV>(values, probs, run_offset, words, first_in_chunk, width, lanes, output);
 }
 
-// Weights as words, in place: each row's packed at its begin.
+// Packs probabilities as words in place: each row's at its front.
 template <class Mma, int R>
 HWY_INLINE void PackProbs(float* HWY_RESTRICT scores) {
   const DF d;
@@ -99,8 +106,8 @@ HWY_INLINE void PackProbs(float* HWY_RESTRICT scores) {
   }
 }
 
-// Values of a run as they lie in the caller's memory: where the keys of each chain begin, that of place 0 first,
-// `stride` values apart.
+// A run's values in the caller's memory: `chains` is where the keys of each chain begin, as if the run were whole; rows
+// are `stride` values apart.
 template <class Element>
 struct ValuesInPlace {
   std::size_t chain_end(std::size_t key) const {
@@ -115,8 +122,8 @@ struct ValuesInPlace {
   std::size_t stride, run_offset, keys;
 };
 
-// Adds the values from `from` on of keys [key, last), times the weights of R rows, to NV vectors of sums. They become
-// the unit's words on their way into the registers.
+// Adds probabilities of R rows times values of keys [key, last) to NV vectors of sums. The values, from `from` on,
+// become the Mma's words on their way into the registers.
 template <class Mma, class Values, int NV, int R, class Prefetch>
 HWY_INLINE void PvChain(const float* HWY_RESTRICT probs, const typename Values::Element* from, std::size_t stride,
                         std::size_t key, std::size_t last, VF (&sum)[R][NV], Prefetch&& prefetch) {
@@ -143,9 +150,8 @@ HWY_INLINE void PvChain(const float* HWY_RESTRICT probs, const typename Values::
   }
 }
 
-// PvProduct of NV vectors by one chain; `total` holds the sums of the run's chains before it. Chain by chain and not
-// vector by vector: what was fetched first is read first, before what comes after it takes its place in the first
-// cache.
+// PvProduct of NV vectors over one chain; `total` holds the sums of the run's earlier chains. It goes chain by chain,
+// not vector by vector: what was prefetched first is read first, before later lines displace it from L1.
 template <class Mma, class Values, int NV, int R, class Prefetch>
 HWY_INLINE void PvChainInPlace(const float* HWY_RESTRICT probs, const ValuesInPlace<typename Values::Element>& values,
                                std::size_t key, std::size_t i, bool first_in_chunk, std::size_t width,
@@ -177,7 +183,7 @@ HWY_INLINE void PvChainInPlace(const float* HWY_RESTRICT probs, const ValuesInPl
   }
 }
 
-// PvProduct of NV vectors for pairs: an even number of keys from an even place on, and weights as words.
+// PvProduct of NV vectors for BF16 pairs: an even number of keys from an even offset on, and probabilities as words.
 template <class Mma, class Values, int NV, int R, class Prefetch>
 HWY_INLINE void PvPairsInPlace(const float* HWY_RESTRICT probs, const ValuesInPlace<typename Values::Element>& values,
                                std::size_t i, bool first_in_chunk, std::size_t width, float* HWY_RESTRICT output,
@@ -215,9 +221,10 @@ HWY_INLINE void EachColumns(std::size_t width, F&& f) {
   for (; i < width; i += kLeast * n) f(std::integral_constant<int, kLeast>(), i);
 }
 
-// PvProduct over the whole width, where the values can be read as they lie: dense, in whole vectors, of a type that the
-// target converts or multiplies as it is, and nothing to guard against. False: nothing was done. A chain lies in one
-// page, since pages hold whole chains. The weights are lost; `total` has room for R rows.
+// PvProduct over the whole width, with values read from where they lie. Returns false, and does nothing, unless
+// - the values are dense, in whole vectors, and of a type that the target widens or multiplies as it is;
+// - no value needs masking (`mask_nonfinite`).
+// A chain lies in one page, since pages hold whole chains. Overwrites `probs`; `total` has room for R rows.
 template <class Mma, int R, class Prefetch>
 HWY_INLINE bool PvInPlace(const QkvMask& params, const QueryBlock& q_block, std::int64_t begin, std::size_t keys,
                           float* HWY_RESTRICT probs, bool first_in_chunk, float* HWY_RESTRICT total,
@@ -261,8 +268,8 @@ HWY_INLINE bool PvInPlace(const QkvMask& params, const QueryBlock& q_block, std:
   return done;
 }
 
-// The weights of a run in scores[row][64], of keys from `run_offset` in it on, with its values as words: output[row]
-// (+)= weights[row] * values, `width` wide. The weights are lost. `mask_nonfinite` as for SoftmaxInLanes.
+// output[row] (+)= probs[row] * values, `width` wide, for a run's probabilities in scores[row][64], of `count` keys
+// from `run_offset` on, and its values as words. Overwrites `scores`. `mask_nonfinite` as for SoftmaxInLanes.
 template <class Mma, int R, class Prefetch>
 HWY_INLINE void PvInRows(const StridedRows& values, std::size_t run_offset, std::size_t count, bool mask_nonfinite,
                          bool first_in_chunk, std::size_t width, float* HWY_RESTRICT scores, float* HWY_RESTRICT output,

@@ -1,3 +1,11 @@
+// Scores: the products q k^T of a query block with a run of keys, with bias and mask applied.
+//
+// - Prefill, S^T = K Q^T: queries in the lanes, so that masks, maxima and sums are vertical.
+// - Decode, S = Q K^T: keys in the lanes.
+// Contract: the two forms give the same bits. A score is one chain over D. MmaF32 sums runs of D
+// (DepthRun), or in double over a short D.
+// Cost: 2 D FLOP for each query and key.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_QK_SCORES_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_QK_SCORES_INL_HPP
@@ -17,14 +25,12 @@
 #include "kernels/algorithm/prefetch-inl.hpp"
 #include "kernels/isa/mma_amx-inl.hpp"
 
-// Products of queries and keys, in two forms with the same bits: prefill keeps many queries in the lanes, S^T = K Q^T,
-// so that masks, maxima and sums are vertical; decode keeps the keys there, S = Q K^T.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// products[m][lane] of M broadcast rows, word i of row m at m * stride + i * step, with the vectors of
-// columns[word][lanes]; `width` values in a row, and `factor` on those that are summed in double.
+// sum[m][lane] = M broadcast rows times the vectors of columns[word][lanes]. Word i of row m lies at m * stride + i *
+// step. `width` is the number of values in a row; `factor` multiplies sums taken in double.
 template <class Mma, int M, int NV>
 HWY_INLINE void Products(const float* HWY_RESTRICT rows, std::size_t stride, std::size_t step,
                          const float* HWY_RESTRICT columns, std::size_t lanes, std::size_t width, double factor,
@@ -55,7 +61,8 @@ HWY_INLINE void Products(const float* HWY_RESTRICT rows, std::size_t stride, std
   }
 }
 
-// Products of M keys with the queries of NV vectors of a tile, to scores[key][lane]; `lanes` between two words or keys.
+// Products of M keys with NV vectors of queries, to scores[key][lane]; words and keys are `lanes` apart. `best` takes
+// each lane's largest.
 template <class Mma, int M, int NV>
 HWY_INLINE void PrefillScoresOfKeys(const float* HWY_RESTRICT packed, std::size_t lanes, const StridedRows& keys,
                                     std::size_t key, std::size_t width, double factor, float* HWY_RESTRICT scores,
@@ -74,9 +81,10 @@ HWY_INLINE void PrefillScoresOfKeys(const float* HWY_RESTRICT packed, std::size_
   }
 }
 
-// Scores of keys [begin, end) against NV vectors of a tile of `lanes` from row `row` on, queries in the lanes, in base
-// 2 but for late_factor, to scores[key][lane], forbidden ones -inf; `maximum` takes each lane's largest.
-// `partly_masked` where some lane may not see some key; `prefetch` is told of the keys and vectors multiplied.
+// Scores of keys [begin, end) and NV vectors of queries from `row` on, of a block `lanes` wide, to scores[key][lane].
+// - In base 2, but for late_factor; forbidden ones are -inf. `maximum` is each lane's largest.
+// - partly_masked: some lane may not see some key.
+// - prefetch(keys, vectors) is called with what is multiplied next.
 template <class Mma, int NV, class Prefetch>
 HWY_INLINE void PrefillScores(const QkvMask& params, const QueryBlock& q_block, const BlockInfo& info,
                               std::size_t lanes, std::size_t row, const StridedRows& keys, std::int64_t begin,
@@ -130,7 +138,7 @@ HWY_INLINE void PrefillScores(const QkvMask& params, const QueryBlock& q_block, 
   }
 }
 
-// Products of R rows of queries with K vectors of keys, word by word as they come, in the order of Products.
+// Products of R queries with K vectors of keys, word by word as the keys come, in the order of Products.
 template <class Mma, int R, int K>
 struct WordProducts {
   WordProducts(const BlockInfo& info, const float* rows, std::size_t width, std::size_t words_of_row)
@@ -143,7 +151,7 @@ struct WordProducts {
     }
   }
   HWY_INLINE void operator()(std::size_t word, const VF (&vectors)[K]) {
-    if (Mma::kChains && (word & (run - 1)) == 0 && word > 0) {  // a power of two
+    if (Mma::kChains && (word & (run - 1)) == 0 && word > 0) {  // run is a power of two
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
@@ -173,8 +181,8 @@ struct WordProducts {
   VF chain[R][K], total[R][K];
 };
 
-// To scores[row][64], of K vectors of keys. The keys are multiplied on their way into the lanes: on their way through
-// memory loads wait for stores that merely have the same low bits of address.
+// Products of R queries with K vectors of keys, to scores[row][64]. Keys are multiplied on their way into the lanes:
+// through memory, loads would wait for stores that merely share the low bits of the address.
 template <class Mma, int R, int K, class Prefetch>
 HWY_INLINE void DecodeScores(const QkvMask& params, const BlockInfo& info, const LaneRows (&keys)[K],
                              const float* HWY_RESTRICT queries, std::size_t words, float* HWY_RESTRICT packed,

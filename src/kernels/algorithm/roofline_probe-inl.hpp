@@ -1,3 +1,5 @@
+// Roofline probes: work that one unit of the machine alone limits. The benchmarks measure everything else against it.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_ROOFLINE_PROBE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_ROOFLINE_PROBE_INL_HPP
@@ -12,7 +14,6 @@
 #include "kernels/tuning.hpp"
 #include "kernels/isa/vector-inl.hpp"
 
-// Work that one unit of the machine alone limits: what the benchmarks measure everything else against.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;

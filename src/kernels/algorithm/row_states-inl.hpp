@@ -1,3 +1,9 @@
+// Attention from the row states of parts of the keys, whoever computed them: the combine tree of a call over all keys,
+// and its epilogue.
+//
+// Contract: the bits are those of one call over all keys at this instruction set.
+// Cost: a multiplication and a multiply-add for each element of output and branch.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_ROW_STATES_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_ROW_STATES_INL_HPP
@@ -14,19 +20,17 @@
 #include "kernels/algorithm/epilogue-inl.hpp"
 #include "kernels/params.hpp"
 
-// Attention from the row states of parts of the keys, whoever computed them: the combine tree of a call over all keys, and
-// its epilogue.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// States of kDecodeRows rows, and room for one open branch a level.
+// Floats for the states of kDecodeRows rows, one open branch a level.
 inline std::size_t CombineStatesFloats(std::int64_t dv) {
   constexpr std::size_t kLevels = 64;
   return kLevels * (2 + RoundUp(static_cast<std::size_t>(dv), kMaxLanes)) * kDecodeRows;
 }
 
-// Up to kDecodeRows rows from `first` on.
+// Combines `rows` rows from `first` on, at most kDecodeRows.
 HWY_INLINE void CombineRows(const StatesParams& params, std::int64_t first, std::size_t rows, float* workspace) {
   const DF d;
   const std::size_t n = hn::Lanes(d);

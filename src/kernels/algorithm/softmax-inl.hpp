@@ -1,3 +1,11 @@
+// Online softmax: the scores of a run become probabilities, in place.
+//
+//   p = 2^(score - m),  sum = sum + p
+//
+// Contract: m, the running maximum, is a whole number and moves by one rule (MoveMaximum) at fixed key positions; sum
+// adds chains of 16 keys, one after the other. Prefill has queries in the lanes, decode keys, with the same bits.
+// Cost: one exponential a score.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_SOFTMAX_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_SOFTMAX_INL_HPP
@@ -15,15 +23,15 @@
 #include "kernels/isa/exp2-inl.hpp"
 #include "kernels/isa/transpose-inl.hpp"
 
-// The online softmax over a run of keys.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// The running maximum, told once for both forms: m, a whole number of powers of two, moves to the run's own largest score
-// only where that exceeds m by more than kMaxSlack. Any rescaling is exact then, and when m moves follows from the data at
-// fixed key positions alone. Returns whether m moved in a lane; `factor` is what sums and outputs so far are to be
-// multiplied by.
+// The rule of the running maximum. m moves to the run's largest score, rounded, where that exceeds m by more than
+// kMaxSlack.
+// - m is a whole number of powers of two: every rescaling is exact.
+// - When it moves follows from the data at fixed key positions alone.
+// Returns whether m moved in a lane. `factor` is what earlier sums and outputs are to be multiplied by.
 HWY_INLINE bool MoveMaximum(VF top, VF& m, VF& factor) {
   const DF d;
   const auto moves = hn::Gt(top, hn::Add(m, hn::Set(d, kMaxSlack)));
@@ -34,19 +42,19 @@ HWY_INLINE bool MoveMaximum(VF top, VF& m, VF& factor) {
   return true;
 }
 
-// The probability of a forbidden score as -0, which the products take as a word to leave its value out.
+// The probability -0 for a forbidden score: it tells the products to leave its value out.
 HWY_INLINE VF MarkForbidden(VF score, VF prob) {
   const DF d;
   return hn::IfThenElse(hn::Eq(score, hn::Set(d, kForbidden)), hn::Neg(hn::Zero(d)), prob);
 }
 
-// The probabilities of neighbouring keys as one word of the second product.
+// Stores the probabilities of two neighbouring keys as one word of the pv product.
 template <class Mma>
 HWY_INLINE void StoreProbs(VF first, VF second, float* to) {
   hn::StoreU(Mma::Zip(first, second), DF(), to);
 }
 
-// The factors of a run's values where they are I8; null for other types.
+// The scales of a run's I8 values; null for other types.
 HWY_INLINE const float* ValueScales(const QkvMask& params, const QueryBlock& q_block, std::int64_t begin,
                                     std::size_t keys, float* HWY_RESTRICT to) {
   if (params.v_scales == nullptr) return nullptr;
@@ -59,8 +67,10 @@ HWY_INLINE bool ScalesFinite(const float* scales, std::size_t keys) {
   return finite;
 }
 
-// Weights in place of a run's scores, p[word][lane], for the maxima m of NV vectors; adds them to l. Not kPlain, they
-// take the values' scales, if any, with them, and a forbidden key's weight is -0 where `mask_nonfinite` asks for it.
+// Replaces a run's scores by probabilities, p[word][lane], for the maxima m of NV vectors, and adds them to the sums l.
+// Unless kPlain, after the sum:
+// - each is multiplied by its value's scale, if any;
+// - a forbidden key's becomes -0 where mask_nonfinite.
 template <class Mma, int NV, bool kPlain>
 HWY_INLINE void SoftmaxInLanes(const VF* m, float late_factor, const float* value_scales, std::size_t run_offset,
                                std::size_t keys, bool mask_nonfinite, std::size_t lanes, float* HWY_RESTRICT scores,
@@ -108,7 +118,7 @@ HWY_INLINE void SoftmaxInLanes(const VF* m, float late_factor, const float* valu
     }
     if constexpr (Mma::kValuesPerWord == 2) {
       for (std::size_t v = 0; j < end && v < NV; ++v) {
-        // A key behind the last may be another vector's, and not finite.
+        // A key behind the last may be another vector's, with values that are not finite.
         const VF none = mask_nonfinite ? hn::Neg(hn::Zero(d)) : hn::Zero(d);
         StoreProbs<Mma>(prob(j, v), none, scores + j / 2 * lanes + v * n);
       }
@@ -119,8 +129,8 @@ HWY_INLINE void SoftmaxInLanes(const VF* m, float late_factor, const float* valu
   for (int v = 0; v < NV; ++v) l[v] = hn::Add(l[v], sum[v]);
 }
 
-// Adds the weights of some rows, [row][64] from `run_offset` on, to their sums l, in the order of SoftmaxInLanes:
-// chains of 16 keys, one after the other. A lane takes a chain.
+// Adds the probabilities of decode's rows, [row][64] from `run_offset` on, to their sums l, in the order of
+// SoftmaxInLanes: chains of 16 keys, one after the other. A lane takes a chain.
 HWY_INLINE void AddChains(const float* HWY_RESTRICT probs, std::size_t rows, std::size_t run_offset,
                           float* HWY_RESTRICT l) {
   constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
@@ -141,7 +151,7 @@ HWY_INLINE void AddChains(const float* HWY_RESTRICT probs, std::size_t rows, std
       }
       hn::Store(sum, d, sums + first);
     }
-  } else {  // the run is cut at its begin
+  } else {  // the run is cut at its front
     for (std::size_t c = 0; c < rows * kRun / kChain; ++c) sums[c] = 0.0f;
     for (std::size_t r = 0; r < rows; ++r) {
       for (std::size_t i = run_offset; i < kRun; ++i) sums[(r * kRun + i) / kChain] += probs[r * kRun + i - run_offset];
@@ -154,9 +164,10 @@ HWY_INLINE void AddChains(const float* HWY_RESTRICT probs, std::size_t rows, std
   }
 }
 
-// Weights in place of the scores of `count` keys, [row][64], from `run_offset` in their run on, and -0 for forbidden
-// ones where `mask_nonfinite` asks for it. The node's maxima move first, and its sums take the weights; these take the
-// values' scales, if any.
+// Replaces the scores of `count` keys, [row][64] from `run_offset` in their run on, by probabilities.
+// - First the maxima of the row states move, then the sums take the probabilities, then these take their values'
+//   scales, if any.
+// - A forbidden key's becomes -0 where mask_nonfinite.
 template <class Mma>
 HWY_NOINLINE void SoftmaxInRows(const BlockInfo& info, std::size_t rows, std::size_t run_offset, std::size_t count,
                                 bool mask_nonfinite, bool first_in_chunk, const float* value_scales, std::size_t width,

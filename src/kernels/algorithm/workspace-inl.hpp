@@ -1,3 +1,5 @@
+// The workspace of one worker: where the arrays of a query block lie in it.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_WORKSPACE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ALGORITHM_WORKSPACE_INL_HPP
@@ -15,20 +17,19 @@
 #include "kernels/isa/mma_amx-inl.hpp"
 #include "kernels/params.hpp"
 
-// The memory that a worker computes a query block in.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr std::size_t kDecodeRows = MmaF32::kDecodeRows;
 
-// The places of a tile: lanes in whole vectors (in whole tiles, where they multiply), or a few rows.
+// The rows of a query block, padded: prefill to whole vectors (AMX: whole tiles), decode to kDecodeRows.
 template <class Mma>
 HWY_INLINE std::size_t PaddedRows(std::int64_t block_rows) {
   const std::size_t rows = static_cast<std::size_t>(block_rows);
   return rows <= Mma::kDecodeRows ? kDecodeRows : RoundUp(rows, Mma::kAmx ? kTileSide : LaneCount());
 }
-// Floats that the output of a row takes.
+// Floats in the output of a row.
 template <class Mma>
 HWY_INLINE std::size_t OutputWidth(const QkvMask& params, std::int64_t block_rows) {
   const std::size_t dv = static_cast<std::size_t>(params.dv);
@@ -36,13 +37,13 @@ HWY_INLINE std::size_t OutputWidth(const QkvMask& params, std::int64_t block_row
   return block_rows <= Mma::kDecodeRows ? RoundUp(dv, LaneCount()) : dv;
 }
 
-// A node of the merge tree: maximum, sum, and the unnormalised output of each row, [Dv][lanes] or [rows][Dv].
+// Floats of the row states of a block: maximum, sum, and the output before the division, [Dv][lanes] or [rows][Dv].
 template <class Mma>
 HWY_INLINE std::size_t RowStateFloats(const QkvMask& params, std::int64_t block_rows) {
   return RoundUp((2 + OutputWidth<Mma>(params, block_rows)) * PaddedRows<Mma>(block_rows), 16);
 }
 
-// Where the nodes of a merge tree lie, `states` floats each, and which chunks the open ones begin with.
+// Where the open row states of the combine tree lie, and the chunk that was opened last in each.
 struct OpenStates {
   struct Chunks {
     std::int64_t count;
@@ -50,10 +51,10 @@ struct OpenStates {
   };
   Chunks* chunks;
   float* states;
-  std::size_t floats;  // of each
+  std::size_t floats;  // of one block's row states
 };
 
-// Where a tile's working memory lies in the scratch block of its worker. Sizes in floats, each rounded up to 64 bytes.
+// The workspace of a query block. Offsets in floats, each array at a multiple of 64 bytes.
 struct ForwardWorkspace {
   std::size_t packed, keys, values, amx_values, scores, added, opened, states, state_floats, total;
 
@@ -64,7 +65,7 @@ struct ForwardWorkspace {
       at += RoundUp(floats, 16);
       return begin;
     };
-    // Enough for a tile of this height or less, in any form.
+    // Enough for a block of so many rows or fewer, prefill or decode.
     const std::size_t padded_rows =
         RoundUp(std::max<std::size_t>(static_cast<std::size_t>(block_rows), kDecodeRows), kTileSide);
     const std::size_t d = RoundUp(static_cast<std::size_t>(params.d), 2 * kTileSide);
@@ -74,10 +75,10 @@ struct ForwardWorkspace {
     values = take(kRunKeys * dv);
     amx_values = take(params.bf16_pairs() ? kRunKeys / 2 * dv : 0);
     scores = take(kRunKeys * padded_rows);
-    added = take(params.bias != nullptr || params.allowed != nullptr ? kRunKeys * kDecodeRows : 0);  // of few rows
+    added = take(params.bias != nullptr || params.allowed != nullptr ? kRunKeys * kDecodeRows : 0);  // decode only
     state_floats = RoundUp((2 + dv) * padded_rows, 16);
     opened = take(sizeof(OpenStates::Chunks) / sizeof(float));
-    // The tree holds one open node a level, and the chunk under way.
+    // The tree holds one open state a level, and the chunk under way.
     const std::uint64_t chunks = static_cast<std::uint64_t>(params.tk / kChunkKeys + 1);
     states = take(state_floats * static_cast<std::size_t>(std::bit_width(chunks) + 2));
     total = at;

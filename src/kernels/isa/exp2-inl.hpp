@@ -1,3 +1,8 @@
+// Powers of two, and the probabilities of scores, 2^(score - maximum).
+//
+// Contract: each function states its error; NaN stays NaN.
+// Cost: Exp2 takes three multiply-adds and a multiplication with the table (AVX-512), else six and one.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ISA_EXP2_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ISA_EXP2_INL_HPP
@@ -11,20 +16,19 @@
 #include "hwy/highway.h"
 #include "kernels/isa/vector-inl.hpp"
 
-// Powers of two, and the probabilities of scores: 2^(score - maximum).
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr float kLog2e = 1.44269504088896340736f;
 constexpr float kForbidden = -std::numeric_limits<float>::infinity();
-// A finite score never counts as forbidden, however low: scores stop here, maxima begin below. A row whose maximum
-// stops here is computed again (ScoresBeyondFloat), so that no more is lost than what a larger score hides.
+// A finite score never counts as forbidden, however low: scores stop at kLowestScore, maxima begin below it. A row
+// whose maximum stops there is computed again (ScoresBeyondFloat). So nothing is lost but what a larger score hides.
 constexpr float kLowestScore = -3.0e38f;
 constexpr float kNoMaximum = -std::numeric_limits<float>::max();
 
-// Max and Min that keep a NaN of their second argument: x86's own return the second when either is NaN, others
-// may return the number.
+// Max and Min that keep a NaN of their second argument. x86's own return the second when either is NaN; others may
+// return the number.
 template <class V>
 HWY_INLINE V MaxKeepsNaN(V bound, V x) {
 #if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR
@@ -43,13 +47,14 @@ HWY_INLINE V MinKeepsNaN(V bound, V x) {
 }
 
 #if HWY_TARGET == HWY_AVX3
-// A number far smaller, added to this, is rounded to sixteenths, which the lowest bits of the sum then count.
+// Added to a far smaller number, it rounds that to sixteenths, which the lowest bits of the sum then count.
 constexpr float kSixteenths = 786432.0f;  // 1.5 * 2^19
 
-// 2^(k + r), k sixteenths as `counted` has them, |r| <= 1/32; 0 where it is not kept. The power of a sixteenth comes
-// from a table, from which i << 19 was taken: what adds the whole part to its exponent then adds that too. 2^r - 1 is a
-// polynomial fitted for the least relative error, 0.1 * 2^-24, or 8 * 2^-24 where kShort. It takes half the
-// multiply-adds of one for a whole power, and the table works beside it.
+// 2^(k + r), with k the sixteenths in `counted` and |r| <= 1/32; 0 where not `kept`.
+// - The power of a sixteenth comes from a table, less i << 19: the addition of the whole part to the exponent adds that
+//   back.
+// - 2^r - 1 is a polynomial fitted for the least relative error: 0.1 * 2^-24, or 8 * 2^-24 where kShort.
+// It takes half the multiply-adds of a polynomial for a whole power, and the table works beside it.
 template <bool kShort, class V>
 HWY_INLINE V PowerOfSixteenths(V counted, V r, __mmask16 kept) {
   const hn::DFromV<V> d;
@@ -71,9 +76,10 @@ HWY_INLINE V PowerOfSixteenths(V counted, V r, __mmask16 kept) {
 }
 #endif
 
-// 2^x for x <= 127, exactly 1 at 0 and exactly 0 below kLeast (-inf too); NaN stays NaN. Relative error below 1.5 *
-// 2^-24 (1.7 without fused multiply-add, 1.9 with a table: 0.8 in its entries, 1 in the last rounding, little in the
-// rest). Without one x = r + f with r whole, 0 <= f <= 1; the polynomial of 2^f was fitted for the least relative error
+// 2^x for x <= 127: exactly 1 at 0, exactly 0 below kLeast (-inf too); NaN stays NaN. Relative error:
+// - below 1.5 * 2^-24; 1.7 without fused multiply-add;
+// - 1.9 with the table: 0.8 in its entries, 1 in the last rounding, little in the rest.
+// Without the table x = r + f, r whole and 0 <= f <= 1. The polynomial of 2^f was fitted for the least relative error
 // with P(0) = 1.
 template <int kLeast = -126, class D, class V = hn::Vec<D>>
 HWY_INLINE V Exp2(D d, V x) {
@@ -112,25 +118,25 @@ HWY_INLINE V PowerOfTwo(D d, V k) {
   return hn::IfThenElse(hn::IsNaN(k), k, power);
 }
 
-// Weights below 2 to this power are 0. Beside the largest of the run or chunk, about 1, they are lost in any sum; but
-// their products would be denormal, which costs processors a hundred cycles each, and sharp heads are full of them.
+// Probabilities below 2 to this power are 0. Beside the largest of the run or chunk, about 1, they are lost in any sum.
+// Their products would be denormal, at a hundred cycles each on some processors, and sharp heads are full of them.
 constexpr int kLeastProb = -96;
 
-// From the scores of rows to their weights, 2^(factor x - m), for maxima m, whole numbers; NaN stays NaN.
+// Probabilities from scores, 2^(factor x - m), for maxima m, whole numbers. NaN stays NaN.
 template <class Mma>
 class ExpMinusMax {
  public:
   ExpMinusMax() = default;
   HWY_INLINE ExpMinusMax(VF m, VF factor) : m_(m), factor_(factor) {
 #if HWY_TARGET == HWY_AVX3
-    // A row without a maximum has no finite score: any will do.
+    // A row without a maximum has no finite score: any value will do.
     const DF d;
     const VF near = hn::IfThenZeroElse(hn::Or(hn::Eq(m, hn::Set(d, kNoMaximum)), Far()), m);
     m_below_ = hn::Sub(hn::Set(d, kSixteenths), near);
 #endif
   }
 
-  // Whether some maximum is so far from 0 that scores have to come through Nearer().
+  // Whether some maximum is so far from 0 that scores must pass through Nearer() first.
   HWY_INLINE bool far() const { return HWY_TARGET == HWY_AVX3 && !hn::AllFalse(DF(), Far()); }
   HWY_INLINE VF Nearer(VF x) const {
     const VF less = Less(x);
@@ -140,7 +146,7 @@ class ExpMinusMax {
   HWY_INLINE VF operator()(VF x) const {
     const DF d;
 #if HWY_TARGET == HWY_AVX3
-    // One sum takes the maximum off and counts sixteenths; the differences are exact.
+    // One sum takes the maximum off and counts sixteenths. The differences are exact.
     const VF counted = Mma::kScaledQueries ? hn::Add(x, m_below_) : hn::MulAdd(x, factor_, m_below_);
     const VF whole = hn::Sub(counted, m_below_);
     const VF rest = Mma::kScaledQueries ? hn::Sub(x, whole) : hn::MulSub(x, factor_, whole);
@@ -153,9 +159,9 @@ class ExpMinusMax {
   }
 
  private:
-  // The product is rounded by itself, as the maximum's was: far from 0 what it rounds is more than any weight bears.
+  // The product is rounded by itself, as the maximum's was. Far from 0 its rounding is more than any probability bears.
   HWY_INLINE VF Less(VF x) const { return hn::Sub(Mma::kScaledQueries ? x : hn::Mul(x, factor_), m_); }
-  // From here on a score's sixteenths would not be exact.
+  // From here on the sixteenths of a score would not be exact.
   HWY_INLINE auto Far() const {
     const DF d;
     return hn::And(hn::Ge(hn::Abs(m_), hn::Set(d, 0x1p19f)), hn::Ne(m_, hn::Set(d, kNoMaximum)));

@@ -1,3 +1,8 @@
+// Rows of memory of any type and stride: loads as F32, stores rounded once to nearest even.
+//
+// Contract: any address; `step` counts elements.
+// Cost: vectors where step is 1 and the target converts the type in vectors (kWhole); else one value at a time.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ISA_LOAD_STORE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ISA_LOAD_STORE_INL_HPP
@@ -14,12 +19,11 @@
 #include "kernels/isa/transpose-inl.hpp"
 #include "kernels/isa/vector-inl.hpp"
 
-// Rows of memory of any type and stride: loads as F32, stores rounded once.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// A vector of neighbouring values of a type, as F32; kWhole where the target converts them as vectors.
+// Loads a vector of neighbouring values of a type as F32. kWhole: the target converts vectors of them.
 template <DType kType>
 struct ValuesOf;
 template <>
@@ -51,7 +55,7 @@ template <>
 struct ValuesOf<DType::kF16> {
   using Element = float16;
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_NEON
-  // Targets that convert in hardware: Highway's software conversion has no infinities.
+  // Targets that convert in hardware. Highway's software conversion has no infinities.
   static constexpr bool kWhole = true;
   static HWY_INLINE VF Load(const Element* from) {
     const hn::Rebind<hwy::float16_t, DF> dh;
@@ -62,8 +66,8 @@ struct ValuesOf<DType::kF16> {
 #endif
 };
 
-// Neighbouring values as NV vectors, those of each pair of vectors in the order in which they cost least: InOrder
-// undoes it.
+// Loads neighbouring values as NV vectors. The values of each two vectors come in the cheapest order, which InOrder
+// undoes.
 template <class Values, int NV>
 HWY_INLINE void LoadVectors(const typename Values::Element* from, VF (&to)[NV]) {
   const DF d;
@@ -71,7 +75,7 @@ HWY_INLINE void LoadVectors(const typename Values::Element* from, VF (&to)[NV]) 
   if constexpr (std::is_same_v<typename Values::Element, bfloat16> && NV % 2 == 0) {
     const hn::RebindToUnsigned<DF> du;
 #pragma GCC unroll 4
-    for (std::size_t v = 0; v < NV; v += 2) {  // the even ones, then the odd ones: no shuffles
+    for (std::size_t v = 0; v < NV; v += 2) {  // the even values, then the odd ones: no shuffles
       const auto words = hn::LoadU(du, reinterpret_cast<const std::uint32_t*>(from + v * n));
       to[v] = hn::BitCast(d, hn::ShiftLeft<16>(words));
       to[v + 1] = hn::BitCast(d, hn::And(words, hn::Set(du, 0xffff0000u)));
@@ -88,7 +92,7 @@ HWY_INLINE void InOrder([[maybe_unused]] VF (&vectors)[NV]) {
   }
 }
 
-// Calls with the ValuesOf a type.
+// Calls visit with the ValuesOf a type.
 template <class Visit>
 HWY_INLINE void WithType(DType type, Visit&& visit) {
   switch (type) {
@@ -103,7 +107,7 @@ HWY_INLINE void WithType(DType type, Visit&& visit) {
   }
 }
 
-// A row of `count` values, `step` apart, as dense F32.
+// Copies a row of `count` values, `step` apart, to dense F32.
 HWY_INLINE void CopyRow(DType type, const void* base, std::int64_t at, std::int64_t step, std::int64_t count,
                         float* HWY_RESTRICT to) {
   WithType(type, [&]<class Values>(Values) HWY_ATTR {
@@ -120,7 +124,7 @@ HWY_INLINE void CopyRow(DType type, const void* base, std::int64_t at, std::int6
   });
 }
 
-// The bits of floats rounded to the nearest BF16, ties to even; a NaN stays one.
+// The bits of floats rounded to BF16, to nearest even; a NaN stays a NaN.
 template <class VU>
 HWY_INLINE VU RoundedToBf16(VU u) {
   const hn::DFromV<VU> du;
@@ -131,7 +135,7 @@ HWY_INLINE VU RoundedToBf16(VU u) {
   return hn::IfThenElse(nan, quiet, nearest);
 }
 
-// `count` floats to a row of the caller's, each rounded once.
+// Stores `count` floats to a row of the caller's, each rounded once.
 HWY_INLINE void StoreRow(DType type, void* base, std::int64_t at, std::int64_t step, std::int64_t count,
                          const float* HWY_RESTRICT from) {
   const DF d;

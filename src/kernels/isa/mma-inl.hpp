@@ -1,3 +1,11 @@
+// The microkernel: the inner product loop over registers, under both products of attention and the projections.
+//
+//   acc[m][n] = acc[m][n] + sum over i, ascending, of a[m][i] * b[i][n]
+//
+// Contract: told once over an Mma, which says how words multiply. A word is 32 bits, one F32, two BF16 or four I8; sums
+// are F32, of I8 I32. A sum is one chain, or runs of a chain (SumInRuns).
+// Cost: M x NV multiply-adds for NV loads and M broadcasts.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ISA_MMA_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ISA_MMA_INL_HPP
@@ -14,13 +22,11 @@
 #include "kernels/isa/load_store-inl.hpp"
 #include "kernels/isa/vector-inl.hpp"
 
-// What multiplies. Both products of attention are told once over an Mma: its operands are words of 32 bits, each one
-// F32, a pair of neighbouring BF16 or four I8, its sums F32 (of I8, I32).
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// A row of `count` values as words of them: where it lies, or in scratch, the last word filled up with 0.
+// A row of `count` values as words: where it lies, or in the workspace. 0 fills the last word.
 template <class Value>
 HWY_INLINE const float* WordRow(const void* base, std::int64_t at, std::int64_t step, std::int64_t count,
                                 float* workspace) {
@@ -33,10 +39,10 @@ HWY_INLINE const float* WordRow(const void* base, std::int64_t at, std::int64_t 
   return workspace;
 }
 
-// A unit whose sums begin at 0 and need no change: the operands are multiplied as they come.
+// An Mma whose sums begin at 0 and whose operands are multiplied as they come.
 struct MmaBase {
-  static constexpr bool kInt8 = false;  // rounds queries and weights to bytes (quads-inl.hpp)
-  using Element = void;                 // of the keys and values that pairs are taken from as they lie
+  static constexpr bool kInt8 = false;  // rounds queries and probabilities to bytes (pv_int8-inl.hpp)
+  using Element = void;                 // the type of keys and values that pairs are read from where they lie
 
   template <class Info>
   static HWY_INLINE VF Begin(const Info& /*info*/, int /*row*/) {
@@ -49,7 +55,7 @@ struct MmaBase {
   }
 };
 
-// The unit that multiplies many rows where this one multiplies few.
+// The Mma of prefill where this one is decode's.
 template <class DecodeMma>
 struct PrefillMmaOf {
   using Mma = DecodeMma;
@@ -58,9 +64,9 @@ struct PrefillMmaOf {
 // Fused multiply-adds of F32.
 struct MmaF32 : MmaBase {
   static constexpr std::size_t kValuesPerWord = 1;  // values in a word
-  static constexpr bool kAmx = false;               // a step is one vector's, not a tile's (tiles-inl.hpp)
-  static constexpr bool kDecodeOnly = false;        // any number of rows passes over the keys few by few
-  static constexpr int kDecodeRows = 8;             // up to so many rows pass over the keys one by one
+  static constexpr bool kAmx = false;               // multiplies vectors, not AMX tiles
+  static constexpr bool kDecodeOnly = false;        // true: any number of rows takes decode, a few at a time
+  static constexpr int kDecodeRows = 8;             // blocks of up to so many rows take decode
   // Long sums are cut into chains, which keeps their error within the bounds of F32.
   static constexpr bool kChains = true;
   // The scale lies in the packed queries.
@@ -68,7 +74,7 @@ struct MmaF32 : MmaBase {
 
   static HWY_INLINE VF MulAdd(VF a, VF b, VF sum) { return hn::MulAdd(a, b, sum); }
 
-  // A row of `count` values as words: where it lies, or in scratch.
+  // A row of `count` values as words: where it lies, or in the workspace.
   static HWY_INLINE const float* Row(DType type, const void* base, std::int64_t at, std::int64_t step,
                                      std::int64_t count, float* workspace) {
     if (type == DType::kF32 && step == 1) return static_cast<const float*>(base) + at;
@@ -82,7 +88,7 @@ constexpr std::size_t Words(std::size_t values) {
   return (values + Mma::kValuesPerWord - 1) / Mma::kValuesPerWord;
 }
 
-// The halves of a weight's words that say "forbidden" (-0) as a mask for the words they are multiplied with.
+// `value` with 0 where the probability says "forbidden" (-0), half by half of the words.
 template <class Mma>
 HWY_INLINE VF VisibleOnly(VF prob, VF value) {
   const DF d;
@@ -99,8 +105,8 @@ HWY_INLINE VF VisibleOnly(VF prob, VF value) {
   }
 }
 
-// A unit for values that are not finite beside forbidden keys: their product, 0 times NaN, would reach the sum. Such
-// values count as 0, which changes no bit of a finite sum. The weights are the second operand, or the first.
+// An Mma for forbidden keys whose values are not finite: 0 times NaN would reach the sum. Such values count as 0, which
+// changes no bit of a finite sum. The name says which operand the probabilities are.
 template <class Mma>
 struct ProbsSecond : Mma {
   static HWY_INLINE VF MulAdd(VF value, VF prob, VF sum) {
@@ -114,15 +120,12 @@ struct ProbsFirst : Mma {
   }
 };
 
-// The register tile under both products of attention and the projections: M broadcast values by NV vectors.
-//
-//   acc[m][n] = sum over i, ascending, of a[m * a_m + i * a_i] * b[i * b_i + n]
-//
-// One chain of the unit's steps for each element, from `acc` as it comes in. `prefetch` is called at each step with
-// where it reads b: for memory that is to be fetched while the multipliers work.
+// Called at each step of the loop with where it reads b: a place to prefetch while the multipliers work.
 struct NoPrefetch {
   HWY_INLINE void operator()(const float* /*here*/) const {}
 };
+// The loop: M broadcast words by NV vectors, one chain for each element, from `acc` as it comes in. Word i of row m
+// lies at a + m * a_m + i * a_i, its vectors at b + i * b_i.
 
 template <class Mma, int M, int NV, class Prefetch = NoPrefetch>
 HWY_INLINE void Accumulate(const float* HWY_RESTRICT a, std::size_t a_m, std::size_t a_i, const float* HWY_RESTRICT b,
@@ -154,8 +157,8 @@ HWY_INLINE void Clear(VF (&acc)[M][NV]) {
   }
 }
 
-// The same sum in chains of `run` terms, which begin where first + i is a multiple of it, added up one after the other.
-// A chain over many like terms drifts to one side: runs keep the error of a sum small.
+// The same sum in chains of `run` terms, added up one after the other. A chain begins where first + i is a multiple of
+// `run`. One chain over many like terms drifts to one side: runs keep the error small.
 template <class Mma, int M, int NV, class Prefetch = NoPrefetch>
 HWY_INLINE void SumInRuns(const float* HWY_RESTRICT a, std::size_t a_m, std::size_t a_i, const float* HWY_RESTRICT b,
                           std::size_t b_i, std::size_t first, std::size_t count, std::size_t run, VF (&total)[M][NV],
@@ -177,11 +180,11 @@ HWY_INLINE void SumInRuns(const float* HWY_RESTRICT a, std::size_t a_m, std::siz
   }
 }
 
-// A chain over all of D would round sharp heads too coarsely for lse: D is summed in runs, and the runs one after the
-// other.
+// D is summed in runs of so many words, added up one after the other. One chain over all of D would round sharp heads
+// too coarsely for lse.
 constexpr std::size_t DepthRun(std::size_t width) { return width <= 48 ? 8 : 16; }
-// Over a short D nothing averages the roundings out: such heads are summed and scaled in double, longer ones too where
-// products are rounded by themselves.
+// A short D averages no roundings out: such heads are summed and scaled in double. Where products are rounded by
+// themselves, longer heads are too.
 constexpr std::size_t kDoubleWidth = kFusedMultiplyAdd ? 16 : 48;
 
 template <class Mma>

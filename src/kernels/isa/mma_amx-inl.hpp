@@ -1,3 +1,8 @@
+// The AMX microkernel: a tile of 16 rows of 16 words of BF16 pairs times another, to 16 x 16 sums of F32.
+//
+// Contract: MmaAmx is the machine's, MmaAmxEmulated gives its bits on any machine. Denormals count as 0.
+// Cost: 16 x 16 x 32 multiply-adds an instruction; the emulation is for tests.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ISA_MMA_AMX_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ISA_MMA_AMX_INL_HPP
@@ -13,15 +18,13 @@
 #include "hwy/highway.h"
 #include "kernels/isa/mma_bf16-inl.hpp"
 
-// Products by tiles (AMX): a tile of 16 rows of 16 words of BF16 pairs, times 16 such rows, to 16 x 16 sums of F32. One
-// telling over the Mma: the machine's, or its emulation, which gives the same bits on any machine.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr std::size_t kTileSide = 16;
 
-// What a unit of tiles is, beside its products: pairs of BF16 as words.
+// What all Mmas of AMX share: BF16 pairs as words.
 struct MmaAmxBase {
   using Element = void;
   static constexpr std::size_t kValuesPerWord = 2;
@@ -44,10 +47,13 @@ HWY_INLINE VF Flushed(VF x) {
                         hn::And(x, hn::Set(d, -0.0f)), x);
 }
 
-// c[rows][columns] (+)= a[rows][16 depth] times b[16 depth][columns], rows `_step` words apart, as TDPBF16PS defines it
-// (Intel's manual): in each block of 16 words the first values in one chain of multiply-adds, the second in another,
-// then their sum is added to c; denormals count as 0 and come out as 0. Guarded, a value counts as 0 where its weight
-// in b says "forbidden", so that one which is not finite does not reach the sum.
+// c[rows][columns] (+)= a[rows][16 depth] times b[16 depth][columns], rows `_step` words apart, as Intel's manual
+// defines TDPBF16PS:
+// - in each block of 16 words, the first values make one chain of multiply-adds and the second values another;
+// - the sum of the two is added to c;
+// - denormals count as 0 and come out as 0.
+// kGuarded: a value counts as 0 where its probability in b is -0, forbidden, so that one that is not finite does not
+// reach the sum.
 template <bool kGuarded>
 HWY_INLINE void EmulatedProducts(const float* a, std::size_t a_step, const float* b, std::size_t b_step,
                                  std::size_t depth, float* c, std::size_t c_step, std::size_t rows, std::size_t columns,
@@ -86,7 +92,7 @@ struct MmaAmxEmulated : MmaAmxBase {
   static void Begin() {}
   static void End() {}
 
-  // BF16 of the lanes, rounded to nearest even, a lane's two values in one word; denormals as 0.
+  // BF16 of `low` and `high`, rounded to nearest even: a lane's two values in one word. Denormals are 0.
   static HWY_INLINE VF Zip(VF low, VF high) {
     const DF d;
     const hn::RebindToUnsigned<DF> du;
@@ -103,8 +109,8 @@ struct MmaAmxEmulated : MmaAmxBase {
 #endif
 
 #if HWY_TARGET == HWY_AVX3
-// The machine's own. By name, since this target's instruction set does not include them; no compiler uses the tile
-// registers by itself: 0 to 3 hold sums, 4 and 5 rows of a, 6 and 7 rows of b.
+// By name, since this target's instruction set does not include AMX. No compiler uses the tile registers by itself: 0
+// to 3 hold sums, 4 and 5 rows of a, 6 and 7 rows of b.
 struct MmaAmx : MmaAmxBase {
   static HWY_INLINE VF Zip(VF low, VF high) { return MmaBf16::Zip(low, high); }
 
@@ -159,7 +165,7 @@ struct MmaAmx : MmaAmxBase {
 };
 #endif
 
-// c[rows][columns] (+)= a times b over `depth` blocks of 16 words; rows and columns are multiples of 16.
+// c[rows][columns] (+)= a times b over `depth` blocks of 16 words. rows and columns are multiples of 16.
 template <class Mma>
 HWY_INLINE void AmxProducts(const float* a, std::size_t a_step, const float* b, std::size_t b_step, std::size_t depth,
                             float* c, std::size_t c_step, std::size_t rows, std::size_t columns, bool first_in_chunk) {

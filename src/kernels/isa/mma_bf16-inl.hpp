@@ -1,3 +1,8 @@
+// The BF16 microkernel: dot products of BF16 pairs.
+//
+// Contract: each product is exact; the two are added to an F32 sum one after the other; denormals count as 0.
+// Cost: two multiply-adds a lane and instruction.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ISA_MMA_BF16_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ISA_MMA_BF16_INL_HPP
@@ -13,12 +18,11 @@
 #include "kernels/isa/mma-inl.hpp"
 #include "kernels/isa/widen-inl.hpp"
 
-// Products of pairs of BF16.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// A row of BF16, or of I8 as such, as words of pairs.
+// A row of BF16, or of I8 widened to BF16, as words of pairs.
 HWY_INLINE const float* PairRow(DType type, const void* base, std::int64_t at, std::int64_t step, std::int64_t count,
                                 float* workspace) {
   if (type != DType::kI8) return WordRow<std::uint16_t>(base, at, step, count, workspace);
@@ -30,8 +34,7 @@ HWY_INLINE const float* PairRow(DType type, const void* base, std::int64_t at, s
 }
 
 #if HWY_TARGET == HWY_AVX3
-// Dot products of pairs of BF16 (vdpbf16ps): each product exact, the two added to the sum one after the other;
-// denormals count as 0. As an instruction by name, since this target's own set does not include it.
+// vdpbf16ps by name, since this target's instruction set does not include it.
 struct MmaBf16 : MmaBase {
   using Element = bfloat16;
   static constexpr std::size_t kValuesPerWord = 2;
@@ -51,7 +54,7 @@ struct MmaBf16 : MmaBase {
     return PairRow(type, base, at, step, count, workspace);
   }
 
-  // BF16 of `low` and `high`, rounded to nearest even, as neighbours: a lane's two values in one word.
+  // BF16 of `low` and `high`, rounded to nearest even: a lane's two values in one word.
   static HWY_INLINE VF Zip(VF low, VF high) {
     alignas(64) static constexpr std::uint16_t kOrder[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
                                                              21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
@@ -67,13 +70,13 @@ struct MmaBf16 : MmaBase {
   }
 };
 
-// The same products where keys and values are I8: few rows make them BF16 on their way into the registers.
+// The same products for I8 keys and values. Decode widens them to BF16 on their way into the registers.
 struct MmaBf16Int8 : MmaBf16 {
   using Element = std::int8_t;
 };
 template <>
 struct PrefillMmaOf<MmaBf16Int8> {
-  using Mma = MmaBf16;  // which read copies
+  using Mma = MmaBf16;  // reads packed K and V or runs, already widened
 };
 #endif
 

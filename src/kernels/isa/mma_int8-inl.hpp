@@ -1,3 +1,8 @@
+// The I8 microkernel: products of bytes, four a word, summed in 32-bit integers.
+//
+// Contract: exact, in any order. Used by decode alone, at any number of rows.
+// Cost: one instruction for four products a lane with VNNI; two multiply-adds of 16-bit pairs on other x86.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ISA_MMA_INT8_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ISA_MMA_INT8_INL_HPP
@@ -13,18 +18,17 @@
 #include "kernels/isa/mma-inl.hpp"
 #include "kernels/isa/transpose-inl.hpp"
 
-// Products of integers, four bytes a word.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// What any unit of bytes is. The first operand's bytes are unsigned, the second's signed.
+// What all Mmas of bytes share. The first operand's bytes are unsigned, the second's signed.
 struct MmaInt8Base {
   using Element = void;
   static constexpr std::size_t kValuesPerWord = 4;
   static constexpr bool kAmx = false;
   static constexpr bool kInt8 = true;
-  static constexpr bool kDecodeOnly = true;  // what rows share, the keys' transposition, is little
+  static constexpr bool kDecodeOnly = true;  // rows share little: the transposition of keys
   static constexpr int kDecodeRows = 8;
   static constexpr bool kChains = false;
   static constexpr bool kScaledQueries = true;
@@ -33,7 +37,7 @@ struct MmaInt8Base {
                                      std::int64_t count, float* workspace) {
     return WordRow<std::int8_t>(base, at, step, count, workspace);
   }
-  // Signed bytes as the first operand: 128 more each, which products with a row take off again from their begin.
+  // Signed bytes as the first operand: each grows by 128, which row_start takes off the products again.
   static HWY_INLINE VF Key(VF words) {
     const hn::RebindToUnsigned<DF> du;
     return hn::BitCast(DF(), hn::Xor(hn::BitCast(du, words), hn::Set(du, 0x80808080u)));
@@ -52,7 +56,7 @@ struct MmaInt8Base {
   }
 };
 
-// With what every machine has.
+// For every machine.
 struct MmaInt8 : MmaInt8Base {
   static HWY_INLINE VF MulAdd(VF a, VF b, VF sum) {
     const hn::RebindToSigned<DF> di;
@@ -88,7 +92,7 @@ struct MmaInt8 : MmaInt8Base {
 };
 
 #if HWY_TARGET == HWY_AVX3
-// With VNNI (vpdpbusd), by name: this target's own set does not include it. The same sums.
+// VNNI (vpdpbusd) by name, since this target's instruction set does not include it. The sums are the same.
 struct MmaInt8Vnni : MmaInt8Base {
   static HWY_INLINE VF MulAdd(VF a, VF b, VF sum) {
     asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(a.raw), "v"(b.raw));

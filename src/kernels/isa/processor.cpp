@@ -13,7 +13,7 @@ namespace manyheads::kernels {
 #if defined(__x86_64__)
 namespace {
 
-// A processor's family as its maker counts it: AMD's Zen 4 is 0x19, Zen 5 0x1a.
+// The processor's family in its maker's count: AMD's Zen 4 is 0x19, Zen 5 0x1a.
 unsigned family() {
   unsigned version = 0, unused = 0;
   if (__get_cpuid(1, &version, &unused, &unused, &unused) == 0) return 0;
@@ -56,7 +56,7 @@ bool has_amx_bf16() {
     unsigned low = 0, high = 0;
     asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     if ((low >> (kTileState - 1) & 3) != 3) return false;
-    // Linux hands the tiles' state out on request, for the whole process.
+    // Linux grants the tiles' state on request, for the whole process.
     return ::syscall(SYS_arch_prctl, kRequestPermission, kTileState) == 0;
   }();
   return has;

@@ -1,3 +1,5 @@
+// Register shapes: how many vectors and rows keep the multipliers busy and fit the registers of a target.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ISA_REGISTER_SHAPE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ISA_REGISTER_SHAPE_INL_HPP
@@ -11,12 +13,11 @@
 #include "hwy/highway.h"
 #include "kernels/isa/vector-inl.hpp"
 
-// How many vectors and rows keep the multipliers busy and fit the registers of a target.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Vectors of queries in the largest tile, and rows of the register tile, so that accumulators and operands fit.
+// Vectors of queries in the largest query block, and rows of the register tile: accumulators and operands fit.
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SSSE3
 constexpr int kBlockVectors = 3;
 constexpr int kMmaRows = 4;
@@ -25,21 +26,21 @@ constexpr int kBlockVectors = 4;
 constexpr int kMmaRows = 4;
 #endif
 
-// Register rows that keep the multipliers busy beside NV vectors.
+// Rows of the register tile that keep the multipliers busy beside NV vectors.
 template <int NV>
 constexpr int MmaRowsBeside() {
   return NV * 2 * kMmaRows <= kBlockVectors * kMmaRows ? 2 * kMmaRows : kMmaRows;
 }
 
-// Vectors of keys or values beside R broadcast rows, so that sums and operands fit the registers.
+// Vectors of keys or values beside R broadcast rows: sums and operands fit the registers.
 template <int R>
 constexpr int VectorsBeside() {
   return R * 4 <= kMmaRows * kBlockVectors ? 4 : R * 2 <= kMmaRows * kBlockVectors ? 2 : 1;
 }
 
-// Vectors of keys that R rows of queries are multiplied with at a time: enough chains of sums to keep the multipliers
-// busy, and a query's word is loaded once for all of them. No more: each is sixteen rows to read from and, at a word, a
-// line to fetch.
+// Vectors of keys that R rows of queries are multiplied with at a time. Enough chains of sums keep the multipliers
+// busy, and a query's word is loaded once for all of them. No more: each vector reads from sixteen rows and, at each
+// word, prefetches a line.
 template <int R>
 constexpr int KeysBeside() {
 #if HWY_TARGET == HWY_AVX3
@@ -49,16 +50,15 @@ constexpr int KeysBeside() {
 #endif
 }
 
-// Keys whose values are multiplied between two calls of what is done meanwhile, and how many fetches that is beside so
-// many vectors of values: a few lines at a time. A burst fills the queue of lines that are missing, and holds up what
-// the rows read.
+// Keys whose values are multiplied between two calls of the prefetch, and the prefetches of a call beside NV vectors of
+// values. A few lines at a time: a burst fills the queue of missing lines and holds up what the rows read.
 template <class Mma>
 constexpr std::size_t kKeysPerPrefetch = HWY_TARGET == HWY_AVX3 ? Mma::kValuesPerWord : 4;
 template <int NV>
 constexpr std::size_t kPrefetches = HWY_TARGET == HWY_AVX3 ? (NV + 1) / 2 : 1;
 
-// How often other work is to be done meanwhile in a block of vectors by four words: where sixteen rows lie in a vector,
-// at each word, since a burst of fetching would hold up what they read.
+// Prefetches in a block of vectors by four words. One at each word where a vector holds sixteen rows: a burst would
+// hold up what they read.
 constexpr std::size_t kPrefetchesPerBlock = HWY_TARGET == HWY_AVX3 ? 4 : 1;
 
 // The register tile of projections: rows, and vectors of a packed panel.

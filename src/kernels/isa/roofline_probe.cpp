@@ -1,5 +1,5 @@
-// Roofline probes of what Highway has no target for: BF16 dot products and tiles. Their code carries the attribute
-// itself and is asked for at run time.
+// Roofline probes of what Highway has no target for: BF16 dot products and tiles. Their code carries its own target
+// attribute; a check at run time says whether it may run.
 #include "kernels/isa/processor.hpp"
 
 #if defined(__x86_64__)

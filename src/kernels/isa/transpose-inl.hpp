@@ -1,3 +1,8 @@
+// Transposition between rows and lanes, and the order of halves within vectors.
+//
+// Contract: moves bits, rounds nothing.
+// Cost: TransposeBlocks takes eight shuffles for 4 x 4 values in every 128-bit block.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ISA_TRANSPOSE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ISA_TRANSPOSE_INL_HPP
@@ -13,12 +18,11 @@
 #include "hwy/highway.h"
 #include "kernels/isa/vector-inl.hpp"
 
-// Transposition between rows and lanes, and the order of halves within vectors.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// The values of two vectors in turn, those of the lower lanes to the first.
+// Interleaves the values of two vectors; `even` gets those of the lower lanes.
 HWY_INLINE void Interleave([[maybe_unused]] VF& even, [[maybe_unused]] VF& odd) {
 #if HWY_TARGET == HWY_AVX3
   const __m512i order = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
@@ -41,7 +45,7 @@ HWY_INLINE void Interleave([[maybe_unused]] VF& even, [[maybe_unused]] VF& odd) 
 
 #if HWY_TARGET != HWY_SCALAR
 
-// Two vectors from memory's order to that one, and back.
+// Two vectors from memory's order to their even and their odd 128-bit blocks, and back.
 HWY_INLINE void SplitBlocks([[maybe_unused]] VF& lower, [[maybe_unused]] VF& upper) {
 #if HWY_TARGET == HWY_AVX3
   const VF even{_mm512_shuffle_f32x4(lower.raw, upper.raw, 0x88)};
@@ -62,11 +66,11 @@ HWY_INLINE void JoinBlocks(VF& lower, VF& upper) {
   lower = VF{_mm512_castpd_ps(_mm512_permutex2var_pd(a, order, b))};
   upper = VF{_mm512_castpd_ps(_mm512_permutex2var_pd(a, _mm512_add_epi64(order, _mm512_set1_epi64(4)), b))};
 #else
-  SplitBlocks(lower, upper);  // of two blocks at most: its own inverse
+  SplitBlocks(lower, upper);  // two blocks at most: its own inverse
 #endif
 }
 
-// Four words of each of a vector's rows j, j + 4, ... as its 128-bit blocks, from where `at(block)` says they begin.
+// Loads four words of each of the rows j, j + 4, ... as the 128-bit blocks of a vector; at(block) is where they begin.
 template <class At>
 HWY_INLINE VF LoadBlocks(const At& at) {
 #if HWY_TARGET == HWY_AVX3
@@ -83,7 +87,7 @@ HWY_INLINE VF LoadBlocks(const At& at) {
 #endif
 }
 
-// Rows of words a fixed number of bytes apart, one for each lane: there are too few registers for an address a row.
+// Rows of words a fixed number of bytes apart, one for each lane. There are too few registers for an address a row.
 struct EvenRows {
   const char* begin;
   std::ptrdiff_t stride;
@@ -101,8 +105,8 @@ struct EvenRows {
   }
 };
 
-// Transposes the 4 x 4 values of each 128-bit block: with blocks of rows in, each vector holds one value of every row;
-// the other way round it is its own inverse.
+// Transposes the 4 x 4 values of each 128-bit block. With blocks of rows in, each vector comes out with one value of
+// every row. It is its own inverse.
 HWY_INLINE void TransposeBlocks(VF (&v)[4]) {
   const DF d;
   const hn::RepartitionToWide<DF> dw;
@@ -116,7 +120,7 @@ HWY_INLINE void TransposeBlocks(VF (&v)[4]) {
   v[3] = hn::BitCast(d, hn::InterleaveUpper(dw, high01, high23));
 }
 
-// Transposes a square of as many vectors as lanes.
+// Transposes as many vectors as lanes.
 HWY_INLINE void TransposeSquare(VF (&v)[kMaxLanes]) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
@@ -125,7 +129,7 @@ HWY_INLINE void TransposeSquare(VF (&v)[kMaxLanes]) {
     TransposeBlocks(block);
     for (std::size_t i = 0; i < 4; ++i) v[j + i] = block[i];
   }
-  // Vector 4 g + b now holds part g of rows b, b + 4, ...: the parts of a row come together.
+  // Vector 4 g + b now holds part g of rows b, b + 4, ...: bring the parts of a row together.
 #if HWY_TARGET == HWY_AVX3
 #pragma GCC unroll 4
   for (std::size_t b = 0; b < 4; ++b) {
@@ -147,7 +151,7 @@ HWY_INLINE void TransposeSquare(VF (&v)[kMaxLanes]) {
 #endif
 }
 
-// Rows of words, one for each lane, wherever they lie.
+// Rows of words anywhere in memory, one for each lane.
 struct ScatteredRows {
   const float* at[kMaxLanes];
   HWY_INLINE VF Blocks(std::size_t j, std::size_t i) const {
@@ -155,7 +159,7 @@ struct ScatteredRows {
   }
 };
 
-#else  // a lone lane: a block of four rows is four words of one
+#else  // a single lane: a block of four rows is four words of one
 
 HWY_INLINE void SplitBlocks(VF&, VF&) {}
 HWY_INLINE void JoinBlocks(VF&, VF&) {}
@@ -175,7 +179,7 @@ struct ScatteredRows {
 
 #endif
 
-// Whether each of 64 bytes is not 0: a bit each, from the first on.
+// Whether each of 64 bytes is not 0, one bit each, from the first on.
 HWY_INLINE std::uint64_t NonZeroBits(const std::uint8_t* bytes) {
   std::uint64_t bits = 0;
 #if HWY_TARGET != HWY_SCALAR
@@ -192,11 +196,11 @@ HWY_INLINE std::uint64_t NonZeroBits(const std::uint8_t* bytes) {
   return bits;
 }
 
-// Words of four bytes, one of each row, from byte i of the rows on: as many as there are lanes.
+// As many words as lanes, each the bytes of four rows at one index, from byte i on.
 HWY_INLINE hn::Vec<hn::RebindToUnsigned<DF>> QuadsOf(const std::uint8_t* const (&rows)[4], std::size_t i) {
   const hn::RebindToUnsigned<DF> du;
 #if HWY_TARGET == HWY_AVX3
-  // 16 bytes of each row in a block: turned in two shuffles.
+  // 16 bytes of each row in a block, transposed in two shuffles.
   alignas(64) static constexpr std::uint32_t kBlocks[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
   const __m512i square = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
   const VF four = LoadBlocks([&](std::size_t r) HWY_ATTR { return reinterpret_cast<const float*>(rows[r] + i); });

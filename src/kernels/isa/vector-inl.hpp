@@ -1,3 +1,5 @@
+// The vector of F32 that every kernel computes in.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ISA_VECTOR_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ISA_VECTOR_INL_HPP
@@ -13,7 +15,6 @@
 #include "hwy/highway.h"
 #include "kernels/params.hpp"
 
-// The vector of F32 that every kernel computes in, and what fits the registers of a target.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -26,7 +27,7 @@ constexpr std::size_t kMaxLanes = 16;
 
 inline std::size_t LaneCount() { return hn::Lanes(DF()); }
 
-// A word of the caller's memory: two neighbours of BF16 need not lie on a multiple of four bytes.
+// A word of the caller's memory. Two neighbours of BF16 need not lie at a multiple of four bytes.
 HWY_INLINE float WordAt(const float* at) {
   float word;
   std::memcpy(&word, static_cast<const void*>(at), sizeof(word));
@@ -40,7 +41,7 @@ constexpr std::size_t RoundUp(std::size_t value, std::size_t multiple) {
 // Whether a multiply-add rounds once.
 constexpr bool kFusedMultiplyAdd = HWY_NATIVE_FMA != 0;
 
-// Keeps a value in memory beside work that needs the registers.
+// Keeps a value in memory, beside work that needs the registers.
 template <class T>
 HWY_INLINE void KeepInMemory([[maybe_unused]] T& value) {
 #if HWY_TARGET == HWY_AVX3

@@ -1,3 +1,7 @@
+// Widening: words of 32 bits that hold two or four values, and the values in them.
+//
+// Contract: exact; every I8 is a BF16, every BF16, F16 and I8 an F32.
+
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ISA_WIDEN_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef MANYHEADS_ISA_WIDEN_INL_HPP
@@ -14,12 +18,11 @@
 #include "kernels/isa/load_store-inl.hpp"
 #include "kernels/isa/vector-inl.hpp"
 
-// Words of 32 bits that hold two or four values, and the values in them.
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// The bits of a value that is a BF16, if not by type.
+// The bits of a value as BF16. Every I8 is one.
 HWY_INLINE std::uint16_t Bf16Bits(bfloat16 value) { return value.bits; }
 HWY_INLINE std::uint16_t Bf16Bits(std::int8_t value) {
   return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(static_cast<float>(value)) >> 16);
@@ -42,9 +45,10 @@ HWY_INLINE VF PairedValues(const bfloat16* first, const bfloat16* second) {
   return hn::BitCast(DF(), hn::Or(low, hn::ShiftLeft<16>(high)));
 }
 
-// NV vectors of words of pairs, from two rows of values, in the order in which they cost least. Of BF16, whose NV is
-// even: of each two vectors the first holds the lower halves of all 128-bit blocks (SplitBlocks), which takes no more
-// than one instruction a vector. Of I8 memory's order.
+// Loads NV vectors of words of pairs from two rows of values, in the cheapest order.
+// - BF16, NV even: of each two vectors, the first holds the lower halves of all 128-bit blocks (SplitBlocks): one
+//   instruction a vector at most.
+// - I8: memory's order.
 template <int NV>
 HWY_INLINE void LoadPairs(const std::int8_t* first, const std::int8_t* second, VF (&to)[NV]) {
   const std::size_t n = hn::Lanes(DF());
@@ -69,13 +73,13 @@ HWY_INLINE void LoadPairs(const bfloat16* first, const bfloat16* second, VF (&to
 #endif
 }
 
-// What a word of memory holds that is to become words of a unit, the first in its low bits.
-// Whether Widened makes F32 of words of two F16.
+// Whether Widened makes F32 of two F16 a word.
 constexpr bool kWidensF16 = HWY_TARGET == HWY_AVX3;
+// What a word of memory holds, to be widened to words of an Mma, the first in its low bits.
 enum class Held { kWord, kBF16, kF16, kI8, kI8Pairs };
 constexpr std::size_t WordsIn(Held held) { return held == Held::kWord ? 1 : held == Held::kI8 ? 4 : 2; }
 
-// The words that a word of each row holds: those of lane l to lane l, in ascending order.
+// The words that a word of each row widens to, ascending: lane l holds those of row l.
 template <Held kHeld>
 HWY_INLINE void Widened(VF words, VF (&to)[WordsIn(kHeld)]) {
   [[maybe_unused]] const DF d;
@@ -96,15 +100,15 @@ HWY_INLINE void Widened(VF words, VF (&to)[WordsIn(kHeld)]) {
     to[0] = VF{_mm512_cvtph_ps(_mm512_castsi512_si256(halves))};
     to[1] = VF{_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1))};
   } else if constexpr (kHeld == Held::kI8) {
-    // A byte, its sign flipped, among the bits of a power of two: the power + 128 + the integer, and exact.
+    // A byte, its sign flipped, among the bits of a power of two is the power + 128 + the integer, exactly.
     const auto placed = [](__m512i bytes, int mask, float above) HWY_ATTR {
       const __m512i sum = _mm512_castps_si512(_mm512_set1_ps(above));
       constexpr int kFirstAndSecondXorThird = 0x6a;
       const __m512i byte = _mm512_ternarylogic_epi32(bytes, _mm512_set1_epi32(mask), sum, kFirstAndSecondXorThird);
       return VF{_mm512_sub_ps(_mm512_castsi512_ps(byte), _mm512_castsi512_ps(sum))};
     };
-    constexpr float kLow = 8388608.0f + 128.0f;  // a unit is bit 0
-    constexpr float kHigh = 32768.0f + 128.0f;   // bit 8
+    constexpr float kLow = 8388608.0f + 128.0f;  // the byte's unit is bit 0
+    constexpr float kHigh = 32768.0f + 128.0f;   // the byte's unit is bit 8
     const __m512i upper = _mm512_srli_epi32(word.raw, 16);
     to[0] = placed(word.raw, 0xff, kLow);
     to[1] = placed(word.raw, 0xff00, kHigh);
@@ -121,7 +125,6 @@ HWY_INLINE void Widened(VF words, VF (&to)[WordsIn(kHeld)]) {
     to[3] = hn::ConvertTo(d, hn::ShiftRight<24>(word));
   }
 }
-
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
