@@ -34,7 +34,7 @@ add_custom_command(
   COMMAND ${CMAKE_COMMAND} -E touch ${_library}
   DEPENDS ${_crate}/Cargo.toml ${_crate}/Cargo.lock ${_crate}/src/lib.rs ${_crate}/src/bounds.rs
   COMMENT "Building the tokenizers with cargo (about two minutes, the first time)"
-  USES_TERMINAL VERBATIM)
+  VERBATIM)
 add_custom_target(manyheads_tokenizers_build DEPENDS ${_library})
 
 add_library(manyheads_tokenizers STATIC IMPORTED GLOBAL)
