@@ -78,6 +78,7 @@ class ForwardRun {
   ForwardRun(const ForwardParams& params, const KernelTable& table, const Plan& plan, const Threads& threads,
              float* memory)
       : params_(params),
+        table_(table),
         kernels_(table.attention(params)),
         plan_(plan),
         threads_(threads),
@@ -136,13 +137,15 @@ class ForwardRun {
                  float* workspace) const {
     if (plan_.packed_kv_floats > 0) {
       const ForwardParams packed = PackedKv(layout_.packed_kv(worker)).of(params_, q_block, kernels_);
-      kernels_.forward(packed, q_block, split, next, states, workspace);
+      // Packed I8 is BF16, which other kernels take.
+      table_.attention(packed).forward(packed, q_block, split, next, states, workspace);
     } else {
       kernels_.forward(params_, q_block, split, next, states, workspace);
     }
   }
 
   ForwardParams params_;
+  const KernelTable& table_;
   const AttentionKernels& kernels_;
   const Plan& plan_;
   const Threads& threads_;

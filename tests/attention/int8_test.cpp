@@ -237,6 +237,30 @@ TEST_P(Int8, DecodingHasTheBitsOfPrefill) {
   }
 }
 
+// Prefill leaves a few rows at its end, which read the packed keys and values of the others.
+TEST_P(Int8, AFewLastRowsOnPackedKeysHaveTheBitsOfTheirOwnCall) {
+  const Sizes s{.q_heads = 6, .kv_heads = 2, .tq = 197, .tk = 300, .d = 64, .dv = 64};
+  const Quantised q8(s, 7);
+  Call all(s, DType::kBF16, DType::kF32, 7);
+  q8.apply(all.options);
+  all.options.threads.num_threads = 1;
+  const std::string path =
+      explain(all.q.view(), q8.k.view(), q8.v.view(), all.out.mutable_view(), all.options).path;
+  EXPECT_TRUE(contains(path, "packed")) << path;
+  attention(all.q.view(), q8.k.view(), q8.v.view(), all.out.mutable_view(), all.options);
+  Sizes few = s;
+  few.tq = 5;
+  Call last(few, DType::kBF16, DType::kF32, 1);
+  last.q.fill([&](const Index& at) { return element(all.q.view(), {at[0], at[1], 192 + at[2], at[3]}); });
+  q8.apply(last.options);
+  attention(last.q.view(), q8.k.view(), q8.v.view(), last.out.mutable_view(), last.options);
+  for (std::int64_t h = 0; h < s.q_heads; ++h) {
+    for (std::int64_t i = 0; i < few.tq; ++i) {
+      ASSERT_TRUE(same_row(all, {0, h, 192 + i}, last, {0, h, i})) << "head " << h << ", row " << i;
+    }
+  }
+}
+
 TEST_P(Int8, ScalesOfMaskedKeysAreNeverRead) {
   const Sizes s{.q_heads = 2, .kv_heads = 1, .tq = 20, .tk = 100, .d = 16, .dv = 16};
   Quantised q8(s, 3);
