@@ -22,12 +22,13 @@ using kernels::ForwardParams;
 using kernels::ProbsParams;
 using kernels::QkvMask;
 
-// Of a row: no product of it with a query block's sizes wraps. Views of stride 0 take no memory, however wide.
+// The most columns of a row: its product with a query block's sizes cannot wrap. Views of stride 0 take no memory,
+// however wide.
 constexpr std::int64_t kWidest = std::int64_t{1} << 32;
-// Values in a row of bytes whose products still add up within 32 bits.
+// The most values in a row of bytes whose products still add up in 32 bits.
 constexpr std::int64_t kMostBytes = 131072;
 
-// A tensor of rows, seen as batch, heads, rows, width whatever its layout.
+// A tensor of rows in any layout, as batch, heads, rows, width.
 struct Heads {
   std::int64_t batch = 0, heads = 0, rows = 0, width = 0;
   std::int64_t stride[4] = {};
@@ -43,8 +44,8 @@ Heads expect_heads(const char* function, const char* name, const ConstTensorView
     fail(function,
          base::format("{} is {}, expected F32, BF16 {}", name, describe(view), quantised ? ", F16 or I8" : "or F16"));
   }
-  // An axis of one element is never stepped along, whatever its stride says; but the inner one decides whether rows are
-  // read as vectors.
+  // Nothing steps along an axis of one element, whatever its stride says. The last axis keeps its stride: it decides
+  // whether rows are read as vectors.
   const auto stride = [&](int axis) { return view.size(axis) > 1 ? view.stride(axis) : 0; };
   const int last = view.rank() - 1;
   const std::int64_t inner = view.size(last) == 1 ? 1 : view.stride(last);
@@ -53,11 +54,11 @@ Heads expect_heads(const char* function, const char* name, const ConstTensorView
 }
 
 void copy_strides(const ConstTensorView& view, std::int64_t* to) {
-  // An axis of one element is never stepped along, whatever its stride says.
+  // Nothing steps along an axis of one element, whatever its stride says.
   for (int i = 0; i < view.rank(); ++i) to[i] = view.size(i) > 1 ? view.stride(i) : 0;
 }
 
-// Where packed sequences begin and end; the longest of them.
+// Checks where packed sequences begin and end, and finds the longest.
 kernels::IntegerView starts(const char* function, const char* name, const ConstTensorView& view, std::int64_t batch,
                             const char* rows_name, std::int64_t rows, std::int64_t* longest) {
   const kernels::IntegerView begins = check_integers(function, name, view, Dims{batch + 1});
@@ -94,7 +95,7 @@ const float* scales(const char* function, const char* name, const ConstTensorVie
   return static_cast<const float*>(view.data());
 }
 
-// Whether the packed or paged rows of a call have no one Tq or Tk.
+// Packed or paged rows have no one Tq or Tk.
 struct Layouts {
   explicit Layouts(const AttentionOptions& options)
       : packed_q(options.cu_seqlens_q.defined()),
@@ -103,7 +104,7 @@ struct Layouts {
   bool packed_q, packed_k, paged;
 };
 
-// Everything but the outputs. Without v for the probabilities alone.
+// Checks everything but the outputs. v is null for probabilities.
 void check_qkv(const char* function, const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView* v,
                const AttentionOptions& options, QkvMask& params) {
   const auto [packed_q, packed_k, paged] = Layouts(options);
@@ -218,7 +219,7 @@ void check_qkv(const char* function, const ConstTensorView& q, const ConstTensor
   }
 }
 
-// The states of a call that is a part of a longer one.
+// Checks the row states of a call that is a part of a longer one.
 void check_row_states(const char* function, RowStates& states, ForwardParams& params) {
   if (params.q_starts.defined() || params.k_starts.defined()) {
     fail(function, "row_states with cu_seqlens: packed sequences have no one Tq and Tk");
@@ -228,11 +229,12 @@ void check_row_states(const char* function, RowStates& states, ForwardParams& pa
   if (states.keys != params.tk) {
     fail(function, base::format("row_states are of {} keys, the call has {}", states.keys, params.tk));
   }
-  for (const auto& [name, tensor, shape] : {std::tuple{"max", &states.max, &rows}, std::tuple{"sum", &states.sum, &rows},
-                                            std::tuple{"output", &states.output, &output}}) {
+  for (const auto& [name, tensor, shape] :
+       {std::tuple{"max", &states.max, &rows}, std::tuple{"sum", &states.sum, &rows},
+        std::tuple{"output", &states.output, &output}}) {
     if (!tensor->defined() || tensor->dtype() != DType::kF32 || !(tensor->shape() == *shape)) {
-      fail(function, base::format("row_states.{} is {}, expected F32 {}", name, describe(tensor->cview()),
-                                  shape->to_string()));
+      fail(function,
+           base::format("row_states.{} is {}, expected F32 {}", name, describe(tensor->cview()), shape->to_string()));
     }
   }
   params.first_chunk = states.keys_before / kernels::kChunkKeys;
@@ -241,7 +243,7 @@ void check_row_states(const char* function, RowStates& states, ForwardParams& pa
   params.row_output = states.output.as<float>();
 }
 
-// An output against every input of a call.
+// Checks that an output overlaps no input of the call.
 void check_inputs(const char* function, const char* name, const ConstTensorView& output, const ConstTensorView& q,
                   const ConstTensorView& k, const ConstTensorView* v, const AttentionOptions& options) {
   const Mask& mask = options.mask;

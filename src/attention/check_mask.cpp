@@ -33,7 +33,7 @@ std::int64_t window_side(const char* function, const char* side, std::int64_t va
   return std::min(value, kFar);
 }
 
-// Which keys exist.
+// Checks which keys exist.
 void check_keys(const char* function, const Mask& mask, QkvMask& params) {
   for (const auto& [name, view] : {std::pair{"key_lengths", &mask.key_lengths}, {"key_starts", &mask.key_starts}}) {
     if (params.k_starts.defined() && view->defined()) {
@@ -67,14 +67,14 @@ void check_keys(const char* function, const Mask& mask, QkvMask& params) {
   }
 }
 
-// Where the diagonal lies, and what counts from it.
+// Checks the diagonal and what counts from it.
 void check_diagonal(const char* function, const Mask& mask, QkvMask& params, const CallShapes* shapes) {
   params.causal = mask.causal;
   params.window_left = window_side(function, "left", mask.window_left);
   params.window_right = window_side(function, "right", mask.window_right);
   const bool packed = params.q_starts.defined() || params.k_starts.defined();
   if (mask.causal && mask.alignment == Alignment::kUnspecified && !mask.offsets.defined()) {
-    // Key lengths without a word on the alignment leave the diagonal at the top left, as for tensors of equal lengths.
+    // Key lengths without an alignment leave the diagonal at the top left, as for tensors of equal lengths.
     const bool lengths = packed || params.page_size > 0;
     for (std::int64_t b = 0; b < (lengths ? params.batch : 1); ++b) {
       const std::int64_t queries = lengths ? params.queries(b) : params.tq;
@@ -100,7 +100,7 @@ void check_diagonal(const char* function, const Mask& mask, QkvMask& params, con
   }
 }
 
-// The bool mask, in the sense of its name.
+// Checks the bool mask, in the sense of its name.
 void check_bools(const char* function, const Mask& mask, QkvMask& params) {
   if (mask.allowed.defined() && mask.ignored.defined()) {
     fail(function, "allowed and ignored: a call takes one bool mask");
@@ -128,7 +128,7 @@ kernels::IntegerView check_integers(const char* function, const char* name, cons
   integers.data = view.data();
   integers.wide = view.dtype() == DType::kI64;
   for (int i = 0; i < view.rank(); ++i) integers.stride[i] = view.stride(i);
-  // An empty tensor may lie on a null pointer; there is then nothing to read.
+  // An empty tensor may have a null pointer; nothing is read then.
   return integers;
 }
 

@@ -18,8 +18,8 @@ using kernels::KernelTable;
 using kernels::KvSplit;
 using kernels::QueryBlock;
 
-// Where everything lies in the workspace of a run: the index of query blocks, the documents' table, a part for each
-// worker, and the row states of all splits.
+// The workspace of a run: the index of query blocks, the document table, a part for each worker, and the row states of
+// all splits.
 struct Layout {
   Layout(const Plan& plan, float* memory) noexcept
       : entries(memory),
@@ -41,7 +41,7 @@ struct Layout {
   const Plan& plan_;
 };
 
-// Calls use(floats) with memory for a plan: the caller's workspace, or a block of the call's own.
+// Calls use(floats) with memory for a plan: the caller's workspace, or a block of its own.
 template <class Use>
 void with_workspace(const Plan& plan, Workspace* workspace, Use&& use) {
   if (workspace != nullptr) {
@@ -52,12 +52,12 @@ void with_workspace(const Plan& plan, Workspace* workspace, Use&& use) {
   }
 }
 
-// A worker's packed K and V of one head, behind the numbers of the batch entry and the head.
+// A worker's packed K and V of one head. The numbers of the batch entry and the head lie before them.
 class PackedKv {
  public:
   explicit PackedKv(float* memory) : head_(reinterpret_cast<std::int64_t*>(memory)), rows_(memory + 16) {}
   void forget() noexcept { head_[0] = -1; }
-  // The call on the packed head of the query block, which is packed where it is another's.
+  // The call that reads the packed head of a query block. Packs the head first where another one lies there.
   ForwardParams of(const ForwardParams& params, const QueryBlock& q_block, const AttentionKernels& kernels) {
     if (head_[0] != q_block.batch || head_[1] != q_block.kv_head) {
       kernels.pack_kv(params, q_block, kernels::Band(params, q_block.batch).keys_end(params.tq - 1), rows_);
@@ -113,13 +113,13 @@ class ForwardRun {
   }
 
  private:
-  // Groups of query blocks of a head take its keys part by part, together.
+  // Each group of query blocks of a head takes its keys part by part, together.
   void by_groups() {
     base::parallel_for(plan_.tasks(), plan_.workers, threads_.executor, [&](std::int64_t task, int worker) {
       const std::int64_t begin = task / plan_.groups_per_head() * plan_.blocks_per_head;
       const std::int64_t first = begin + task % plan_.groups_per_head() * plan_.group;
       const std::int64_t last = std::min(first + plan_.group, begin + plan_.blocks_per_head);
-      // To the last key that any query of the entry sees; once where there is none.
+      // Up to the last key that any query of the entry sees; one pass where there is none.
       const kernels::Band band(params_, q_blocks_(first).batch);
       const std::int64_t keys = std::max<std::int64_t>(1, band.keys_end(params_.tq - 1));
       for (std::int64_t key = 0; key < keys; key += plan_.keys_together) {
@@ -170,8 +170,10 @@ PreparedForward::PreparedForward(const char* function, const ConstTensorView& q,
       table_(&kernels::active_table()),
       threads_(options.threads),
       nothing_to_do_(element_count(out.shape()) == 0 && !options.lse.defined()) {
-  // Views of stride 0 may be endless where nothing is to be written.
-  if (!nothing_to_do_) plan_ = attention_detail::plan(params_, *table_, threads_, options.row_states != nullptr ? Split::kBranches : Split::kAllowed);
+  // With nothing to write, views of stride 0 may be endless: no plan.
+  if (!nothing_to_do_)
+    plan_ = attention_detail::plan(params_, *table_, threads_,
+                                   options.row_states != nullptr ? Split::kBranches : Split::kAllowed);
 }
 
 PreparedForward PreparedForward::on(const Operands& operands) const {

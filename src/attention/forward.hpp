@@ -10,12 +10,12 @@
 
 namespace manyheads::attention_detail {
 
-// Memory of the same types, shapes and strides in place of a call's own; null keeps what there is.
+// Memory to take the place of a call's own, of the same types, shapes and strides. Null keeps the call's.
 struct Operands {
   const void* q = nullptr;
   const void* k = nullptr;
   const void* v = nullptr;
-  void* out = nullptr;            // of PreparedProbs: the weights
+  void* out = nullptr;            // for PreparedProbs: the probabilities
   TensorView lse{};               // may be given where the call had none
   const bool* allowed = nullptr;  // or `ignored`
   const void* bias = nullptr;
@@ -23,8 +23,8 @@ struct Operands {
   const void* cu_seqlens_k = nullptr;
 };
 
-// A forward call, validated once and planned once, to be run any number of times: check -> plan -> run. Every door
-// stands on it. The views of the call must outlive it, or be replaced by `on`.
+// A forward call: validated once, planned once, run many times (check -> plan -> run). Every door stands on it. The
+// call's views must outlive it, or be replaced by `on`.
 class PreparedForward {
  public:
   PreparedForward(const char* function, const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,
@@ -36,9 +36,9 @@ class PreparedForward {
   // The same call on other memory.
   PreparedForward on(const Operands& operands) const;
 
-  // Thread-safe for disjoint outputs and workspaces. Allocates nothing.
+  // Runs in `workspace`. Thread-safe for disjoint outputs and workspaces. Allocates nothing.
   void run(float* workspace) const;
-  // The same in the workspace given, or in memory of its own.
+  // Runs in the workspace given, or where it is null in memory of its own.
   void run(Workspace* workspace) const;
 
   const kernels::ForwardParams& params() const noexcept { return params_; }
@@ -53,7 +53,7 @@ class PreparedForward {
   bool nothing_to_do_;
 };
 
-// attention_weights() in the same way. With `row_lse` [B,Hq,Tq], dense, each row's own lse is told too.
+// attention_weights() likewise. Where row_lse [B,Hq,Tq], dense, is given, it receives each row's own lse.
 class PreparedProbs {
  public:
   PreparedProbs(const char* function, const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& lse,

@@ -31,7 +31,7 @@ using base::GrowingMemory;
   base::fail(base::format("KVCache::{}", function).c_str(), what, code);
 }
 
-// Room for so many numbers, or the error of this library.
+// Reserves room for `count` numbers. Throws Error (kOutOfMemory).
 void reserve(const char* function, std::vector<std::int64_t>& numbers, std::int64_t count) {
   try {
     numbers.reserve(static_cast<std::size_t>(count));
@@ -40,15 +40,15 @@ void reserve(const char* function, std::vector<std::int64_t>& numbers, std::int6
   }
 }
 
-// The room of a sequence in one piece begins here, and doubles.
+// The first room of a sequence in one piece; it doubles.
 constexpr std::int64_t kFirstRoom = 64;
-// Of a sequence: far from where sizes and doubled room would wrap. Views with strides of 0 may be longer.
+// The most tokens of a sequence: sizes and doubled room cannot wrap. Views with strides of 0 may be longer.
 constexpr std::int64_t kMostTokens = std::int64_t{1} << 48;
 
 constexpr std::int64_t kLine = static_cast<std::int64_t>(base::kAlignment);
 
 // Pages of `size` tokens, each with its keys [Hkv,size,D], its values [Hkv,size,Dv], and for I8 the scales of both
-// [Hkv,size]: in one block of memory, so that a pool grows as a whole or not at all, and without a copy.
+// [Hkv,size]. All lie in one block of memory, so that a pool grows as a whole or not at all, and without a copy.
 class Pool {
  public:
   enum Part { kKeys, kValues };
@@ -80,7 +80,7 @@ class Pool {
   const GrowingMemory& memory() const noexcept { return memory_; }
   bool can_be() const noexcept { return fits_; }  // a page is no more than 2^63 bytes
 
-  // More pages. Throws Error (kOutOfMemory), and nothing has changed.
+  // Grows to `pages` pages. Throws Error (kOutOfMemory) and changes nothing then.
   void grow(const char* function, std::int64_t pages) {
     std::int64_t bytes = 0;
     if (!fits_ || !base::multiply(page_bytes_, pages, &bytes)) {
@@ -102,7 +102,7 @@ class Pool {
                            {pages_, heads_, size_}, {page_bytes_ / static_cast<std::int64_t>(sizeof(float)), size_, 1});
   }
 
-  // The first tokens of a page of `from`, which may be this pool.
+  // Copies the first tokens of a page of `from`, which may be this pool.
   void copy_page(std::int64_t page, const Pool& from, std::int64_t from_page, std::int64_t tokens) {
     for (const Part part : {kKeys, kValues}) {
       for (std::int64_t h = 0; h < heads_; ++h) {
@@ -114,7 +114,7 @@ class Pool {
     }
   }
 
-  // One token's head: rounded once, or scaled by its largest magnitude.
+  // Stores one head of a token: rounded once, or scaled by its largest magnitude.
   void put(kernels::CacheRowKernel store, Part part, std::int64_t page, std::int64_t h, std::int64_t token,
            const ConstTensorView& from, std::int64_t t) {
     std::byte* const to = row(part, page, h, token);
@@ -146,7 +146,7 @@ class Pool {
   std::int64_t heads_, widths_[2];
   DType type_;
   std::int64_t size_, pages_ = 0;
-  std::int64_t places_[2] = {}, scale_places_[2] = {}, page_bytes_ = 0;  // in a page, bytes
+  std::int64_t places_[2] = {}, scale_places_[2] = {}, page_bytes_ = 0;  // offsets in a page, in bytes
   bool fits_ = true;
   GrowingMemory memory_;
 };
@@ -164,8 +164,8 @@ struct KVCache::State {
 
   KVCacheOptions options;
   Pool pool;
-  std::vector<std::int64_t> users;  // of each page
-  std::vector<std::int64_t> free;   // pages of no user
+  std::vector<std::int64_t> users;  // users of each page
+  std::vector<std::int64_t> free;   // pages without a user
   std::map<Sequence, Tokens> sequences;
   Sequence next = 0;
 
@@ -183,7 +183,7 @@ struct KVCache::State {
          ErrorCode::kOutOfMemory);
   }
 
-  // At least so many pages of no user. On an error nothing has changed.
+  // Makes sure of `count` pages without a user. On an error nothing has changed.
   void need_pages(const char* function, std::int64_t count) {
     const std::int64_t missing = count - static_cast<std::int64_t>(free.size());
     if (missing <= 0) return;
@@ -191,7 +191,7 @@ struct KVCache::State {
     std::int64_t pages = std::max(least, 2 * pool.pages());
     if (options.max_tokens > 0) pages = std::max(least, std::min(pages, options.max_tokens / pool.size()));
     if (options.max_tokens > 0 && pages > options.max_tokens / pool.size()) exceeds(function, pages, pool.size());
-    // What can fail first, the pool last of it.
+    // What can fail comes first, the pool last of it.
     reserve(function, users, pages);
     reserve(function, free, pages);
     const std::int64_t first = pool.pages();
@@ -200,9 +200,9 @@ struct KVCache::State {
     users.resize(static_cast<std::size_t>(pages), 0);
   }
 
-  // In one piece: room for `length` tokens in each sequence's page, and a page of no user where `another` wants one.
-  // Where the room is not enough, all tokens move to new memory; the old pool is returned, else one without pages. On
-  // an error nothing has changed.
+  // In one piece: makes room for `length` tokens in each sequence's page, and a page without a user where `another`
+  // wants one. Where the room is too small, all tokens move to new memory. Returns the old pool, else one without
+  // pages. On an error nothing has changed.
   Pool need_room(const char* function, bool another, std::int64_t length) {
     for (const auto& [sequence, tokens] : sequences) length = std::max(length, tokens.length);
     const std::int64_t pages = pages_in_use() + (another ? 1 : 0);
@@ -288,7 +288,7 @@ KVCache::Sequence KVCache::add() {
 
 KVCache::Sequence KVCache::fork(Sequence sequence) {
   State& s = *state_;
-  // The entry before its pages: joining the others cannot fail.
+  // The entry comes before its pages: joining it to the others cannot fail.
   std::map<Sequence, State::Tokens> entry;
   State::Tokens& copy = entry.emplace(s.next, s.find("fork", sequence)).first->second;
   if (s.in_one_piece() && !copy.pages.empty()) {
@@ -344,7 +344,7 @@ void KVCache::append(Sequence sequence, ConstTensorView k, ConstTensorView v, co
   }
 
   const std::int64_t length = tokens.length + count;
-  // The tokens may lie in this very cache, as those of a KVBatch do. Memory that grows takes them along; that which it
+  // The tokens may lie in this very cache, as those of a KVBatch do. Memory that grows takes them along. Memory that it
   // replaces lives until they are copied.
   const std::byte* const before = s.pool.memory().data();
   const std::size_t bytes_before = s.pool.memory().size();
@@ -356,7 +356,7 @@ void KVCache::append(Sequence sequence, ConstTensorView k, ConstTensorView v, co
   } else {
     const std::int64_t size = s.pool.size();
     const std::size_t pages = static_cast<std::size_t>((length + size - 1) / size);
-    // A last page that others use too is written to in a copy.
+    // A last page with other users is copied before it is written to.
     const bool shared = tokens.length % size != 0 && s.users[static_cast<std::size_t>(tokens.pages.back())] > 1;
     reserve(kName, tokens.pages, static_cast<std::int64_t>(pages));
     s.need_pages(kName, static_cast<std::int64_t>(pages - tokens.pages.size()) + (shared ? 1 : 0));
@@ -378,15 +378,15 @@ void KVCache::append(Sequence sequence, ConstTensorView k, ConstTensorView v, co
   }
   const kernels::CacheRowKernel store = kernels::active_table().cache_row;
   const std::int64_t heads = s.options.num_kv_heads;
-  base::parallel_for_rows(
-      count * heads, s.options.head_dim + s.options.value_dim, threads, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t row = begin; row < end; ++row) {
-          const std::int64_t t = row / heads, h = row % heads, token = tokens.length + t;
-          const std::int64_t page = tokens.pages[static_cast<std::size_t>(token / s.pool.size())];
-          s.pool.put(store, Pool::kKeys, page, h, token % s.pool.size(), k, t);
-          s.pool.put(store, Pool::kValues, page, h, token % s.pool.size(), v, t);
-        }
-      });
+  base::parallel_for_rows(count * heads, s.options.head_dim + s.options.value_dim, threads,
+                          [&](std::int64_t begin, std::int64_t end) {
+                            for (std::int64_t row = begin; row < end; ++row) {
+                              const std::int64_t t = row / heads, h = row % heads, token = tokens.length + t;
+                              const std::int64_t page = tokens.pages[static_cast<std::size_t>(token / s.pool.size())];
+                              s.pool.put(store, Pool::kKeys, page, h, token % s.pool.size(), k, t);
+                              s.pool.put(store, Pool::kValues, page, h, token % s.pool.size(), v, t);
+                            }
+                          });
   tokens.length = length;
 }
 
@@ -399,7 +399,7 @@ void KVCache::gather(std::span<const Sequence> sequences, KVBatch& batch) const 
   const auto fits = [](const Tensor& tensor, const Dims& shape) {
     return tensor.defined() && tensor.dtype() == DType::kI64 && tensor.shape() == shape;
   };
-  // Both or none.
+  // Both tensors change or none.
   Tensor page_table = fits(batch.page_table, table) ? batch.page_table : Tensor(DType::kI64, table);
   Tensor key_lengths = fits(batch.key_lengths, {entries}) ? batch.key_lengths : Tensor(DType::kI64, {entries});
   batch.page_table = std::move(page_table);

@@ -47,7 +47,7 @@ void store(const TensorView& view, std::int64_t at, double value) {
   base::store_element(view.data(), view.dtype(), at, value);
 }
 
-// A side of no mass is not read into the result, whatever it holds.
+// A part without mass is not read into the result, whatever it holds.
 void merge_row(const ConstTensorView& out_a, std::int64_t at_a, double mass_a, const ConstTensorView& out_b,
                std::int64_t at_b, double mass_b, double sum, const TensorView& out, std::int64_t at) {
   const int axis = out.rank() - 1;
@@ -81,14 +81,14 @@ void merge_attention(ConstTensorView out_a, ConstTensorView lse_a, ConstTensorVi
   const std::pair<const char*, const ConstTensorView*> inputs[] = {
       {"out_a", &out_a}, {"lse_a", &lse_a}, {"out_b", &out_b}, {"lse_b", &lse_b}};
   for (const auto& [name, input] : inputs) {
-    // In place each element is read before it is written.
+    // In place, each element is read before it is written.
     if (!same(out, *input)) attention_detail::check_overlap(kName, "out", out, name, *input);
     if (lse.defined() && !same(lse, *input)) attention_detail::check_overlap(kName, "lse", lse, name, *input);
   }
   if (lse.defined()) attention_detail::check_overlap(kName, "out", out, "lse", lse);
 
   const std::int64_t width = shape[rank];
-  if (width == 0 && !lse.defined()) return;  // views of stride 0 may yet be endless
+  if (width == 0 && !lse.defined()) return;  // with nothing to write, views of stride 0 may be endless
   std::int64_t rows = 1;
   for (int i = 0; i < rank; ++i) rows *= shape[i];
   base::parallel_for_rows(rows, width, threads, [&](std::int64_t begin, std::int64_t end) {
@@ -108,7 +108,7 @@ void merge_attention(ConstTensorView out_a, ConstTensorView lse_a, ConstTensorVi
       const double a = load(lse_a, at_lse_a);
       const double b = load(lse_b, at_lse_b);
       const double largest = std::max(a, b);
-      const bool none = a == b && std::isinf(a) && a < 0;  // no key on either side
+      const bool none = a == b && std::isinf(a) && a < 0;  // no key in either part
       const double mass_a = none ? 0.0 : std::exp(a - largest);
       const double mass_b = none ? 0.0 : std::exp(b - largest);
       const double sum = mass_a + mass_b;
@@ -131,11 +131,12 @@ RowStates::RowStates(std::int64_t before, std::int64_t part, std::int64_t batch,
 std::int64_t RowStates::branches(std::int64_t keys_before, std::int64_t keys) {
   constexpr std::int64_t kMostKeys = std::int64_t{1} << 60;
   if (keys_before < 0 || keys_before > kMostKeys || keys_before % kernels::kChunkKeys != 0) {
-    base::fail("RowStates", base::format("keys_before is {}, expected a multiple of {}", keys_before, kernels::kChunkKeys));
+    base::fail("RowStates",
+               base::format("keys_before is {}, expected a multiple of {}", keys_before, kernels::kChunkKeys));
   }
   if (keys < 0 || keys > kMostKeys) base::fail("RowStates", base::format("keys is {}, expected 0 or more", keys));
-  return std::max<std::int64_t>(
-      1, kernels::Branches{keys_before / kernels::kChunkKeys, kernels::chunks_of(keys)}.size());
+  return std::max<std::int64_t>(1,
+                                kernels::Branches{keys_before / kernels::kChunkKeys, kernels::chunks_of(keys)}.size());
 }
 
 void merge_attention(std::span<const RowStates> parts, TensorView out, TensorView lse, ConstTensorView sinks,
@@ -152,7 +153,8 @@ void merge_attention(std::span<const RowStates> parts, TensorView out, TensorVie
   params.dv = out.size(3);
   params.out = out.data();
   params.out_type = out.dtype();
-  for (int axis = 0; axis < 4; ++axis) params.out_stride[axis] = out.size(axis) > 1 ? out.stride(axis) : axis == 3 ? 1 : 0;
+  for (int axis = 0; axis < 4; ++axis)
+    params.out_stride[axis] = out.size(axis) > 1 ? out.stride(axis) : axis == 3 ? 1 : 0;
   if (lse.defined()) {
     const Dims shape{out.size(0), out.size(1), out.size(2)};
     if (lse.dtype() != DType::kF32 || !(lse.shape() == shape)) {

@@ -17,8 +17,8 @@ namespace {
 using base::describe;
 using base::fail;
 
-// A view's axes of more than one element by ascending stride, with those that continue each other made one: a block of
-// bytes that repeats at the remaining strides.
+// The axes of a view, by ascending stride, without those of one element; axes that continue each other are one. So a
+// view is a block of bytes that repeats at the remaining strides.
 struct Layout {
   std::intptr_t begin = 0, end = 0;  // bytes
   std::int64_t block = 0;
@@ -71,7 +71,7 @@ bool may_share(const ConstTensorView& a, const ConstTensorView& b) {
   const Layout x = layout_of(a);
   const Layout y = layout_of(b);
   if (x.end <= y.begin || y.end <= x.begin) return false;
-  // Interleaved views: every block starts at its view's begin plus a multiple of the strides' common divisor.
+  // Interleaved views: every block begins at its view's begin plus a multiple of the strides' common divisor.
   std::int64_t step = 0;
   for (const auto& axis : x.axes()) step = std::gcd(step, axis.first);
   for (const auto& axis : y.axes()) step = std::gcd(step, axis.first);

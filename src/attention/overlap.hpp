@@ -5,10 +5,10 @@
 // Outputs share no memory with what is still to be read. Errors name the function and both tensors.
 namespace manyheads::attention_detail {
 
-// No two elements of an output may lie in one place.
+// Checks that no two elements of an output share memory.
 void check_itself(const char* function, const char* name, const ConstTensorView& output);
 
-// An output may share no element with an input or another output.
+// Checks that an output shares no element with an input or another output.
 void check_overlap(const char* function, const char* name, const ConstTensorView& output, const char* other_name,
                    const ConstTensorView& other);
 

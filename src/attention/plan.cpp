@@ -17,20 +17,21 @@ using kernels::KernelTable;
 using kernels::QkvMask;
 using kernels::Tuning;
 
-// Numbers of a head's keys and values. Views of stride 0 hold more than an integer counts.
+// The number of values in a head's keys and values. Views of stride 0 hold more than an integer counts.
 double numbers_of_head(const QkvMask& params) {
   return static_cast<double>(params.tk) * static_cast<double>(params.d + params.dv);
 }
 
-// Whether the query blocks of a head are many enough to read packed K and V. Halves and bytes are then converted once,
-// or their values joined to pairs, and rows a power of two apart do not fall on the same few lines of a cache.
+// Whether a head has enough query blocks to read packed K and V. What packing saves them:
+// - F16, BF16 and I8 are converted once, or their values joined to pairs once;
+// - rows a power of two apart do not fall on the same few lines of a cache.
 bool packs_kv(const QkvMask& params, const KernelTable& table, const Tuning& tuning, int workers) {
   const bool dense =
       params.int8_products || (params.kv_type == DType::kF32 && params.k_stride[2] == params.d &&
                                params.k_stride[3] == 1 && params.v_stride[2] == params.dv && params.v_stride[3] == 1);
   const bool elsewhere = params.page_size > 0 || params.k_starts.defined() || params.q_starts.defined();
   const AttentionMask mask(params);
-  // Pairs are soon joined: few blocks that read a key do not pay for a copy of it.
+  // Joining pairs is cheap: few blocks that read a key do not pay for a copy of it.
   const bool pairs = params.bf16_pairs() && table.bf16_products;
   const AttentionKernels& kernel = table.attention(params);
   const std::int64_t q_blocks = params.group() * params.tq / kernel.query_block_rows;
@@ -41,9 +42,10 @@ bool packs_kv(const QkvMask& params, const KernelTable& table, const Tuning& tun
          numbers_of_head(params) <= 2.0 * static_cast<double>(most) && kernel.packed_kv_floats(params) <= most;
 }
 
-// Groups of query blocks where a head's keys and values leave L2 before the next block comes.
+// Groups query blocks where a head's keys and values leave L2 before the next block comes.
 void group_blocks(const QkvMask& params, const KernelTable& table, const Tuning& tuning, Plan& plan) {
-  if (plan.row_state_floats > 0 || AttentionMask(params).narrow() || params.q_starts.defined() || plan.q_blocks == 0) return;
+  if (plan.row_state_floats > 0 || AttentionMask(params).narrow() || params.q_starts.defined() || plan.q_blocks == 0)
+    return;
   const DType packed = params.bf16_pairs() && table.bf16_products ? DType::kBF16 : DType::kF32;
   const auto size = static_cast<std::int64_t>(size_of(plan.packed_kv_floats > 0 ? packed : params.kv_type));
   const std::int64_t keys_together =
@@ -71,7 +73,7 @@ Plan plan(const QkvMask& params, const KernelTable& table, const Threads& thread
   const AttentionKernels& kernel = table.attention(params);
   const std::int64_t most_rows = kernel.query_block_rows;
   const bool packed = params.q_starts.defined();
-  // Blocks no higher than the most rows that any part has.
+  // No block has more rows than the largest part of an entry.
   for (std::int64_t b = 0; b < (packed ? params.batch : 1); ++b) {
     plan.block_rows =
         std::min(most_rows, std::max(plan.block_rows, EntryBlocks(params, 1, most_rows, b).rows_per_part));
@@ -105,7 +107,7 @@ Plan plan(const QkvMask& params, const KernelTable& table, const Threads& thread
   const std::int64_t chunks = kernels::chunks_of(params.tk);
   const double most =
       static_cast<double>(plan.q_blocks) * static_cast<double>(may_split ? std::max<std::int64_t>(chunks, 1) : 1);
-  constexpr double kMany = 1e6;  // more than any machine has
+  constexpr double kMany = 1e6;  // more threads than any machine has
   const double useful = std::min({std::max(flop / static_cast<double>(tuning.flop_per_worker),
                                            bytes / static_cast<double>(tuning.key_bytes_per_worker)),
                                   most, kMany});
@@ -122,7 +124,7 @@ Plan plan(const QkvMask& params, const KernelTable& table, const Threads& thread
     plan.splits.count = (chunks + plan.splits.chunks - 1) / plan.splits.chunks;
   }
   const bool keeps_states = split == Split::kBranches || plan.splits.count > 1;
-  // The few rows of a last block take another form.
+  // The few rows of a last block take decode, with a workspace of its own size.
   for (const std::int64_t rows : {plan.block_rows, std::int64_t{1}}) {
     plan.block_floats = std::max(plan.block_floats, kernel.workspace_floats(params, rows));
     if (keeps_states) {

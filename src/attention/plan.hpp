@@ -9,30 +9,30 @@
 
 namespace manyheads::attention_detail {
 
-// How a call is cut into query blocks, those of few blocks into KV splits too, and who computes them. It decides only
-// who computes what and when.
+// How a call is cut into query blocks, and few blocks into KV splits too, and who computes them. The plan decides only
+// who computes what and when, never a bit.
 struct Plan {
   std::int64_t q_blocks = 0;
-  std::int64_t block_rows = 0;    // of the largest query block
-  kernels::KvSplits splits;       // of each query block; where their states are kept, they are combined at the end
+  std::int64_t block_rows = 0;  // rows of the largest query block
+  kernels::KvSplits splits;     // of each query block; their row states are combined at the end
   int workers = 1;
 
-  // Query blocks of a head that a worker takes over each part of the keys before the next part, which so stays in L2.
+  // Query blocks of a head that a worker takes through one part of the keys before the next part: the part stays in L2.
   std::int64_t group = 1;
-  std::int64_t blocks_per_head = 0;  // where they come in groups
-  std::int64_t keys_together = 0;    // in such a part; 0: each query block by itself over all of them
+  std::int64_t blocks_per_head = 0;  // where blocks come in groups
+  std::int64_t keys_together = 0;    // keys in such a part; 0: each query block takes all keys by itself
 
   bool cut = false;  // query blocks end where long documents do
 
-  // Floats of workspace.
+  // Floats of workspace:
   std::size_t block_floats = 0;      // for one query block
-  std::size_t packed_kv_floats = 0;  // for a worker's packed head; 0: rows are read where they lie
-  std::size_t worker_floats = 0;     // for one worker, the packed head at the end
+  std::size_t packed_kv_floats = 0;  // for a worker's packed K and V; 0: rows are read where they lie
+  std::size_t worker_floats = 0;     // for one worker, packed K and V at the end
   std::size_t row_state_floats = 0;  // for one split of a query block; 0 where a block is done at once
-  std::size_t entry_floats = 0;      // for the index of the entries' query blocks, where they are not alike
+  std::size_t entry_floats = 0;      // for the index of query blocks, where entries differ
   std::size_t document_floats = 0;   // for QkvMask::run_documents
 
-  // A group of query blocks, or a split of one.
+  // The number of tasks: groups of query blocks, or splits of one.
   std::int64_t tasks() const noexcept {
     return group > 1 ? q_blocks / blocks_per_head * groups_per_head() : q_blocks * splits.count;
   }
@@ -49,8 +49,10 @@ struct Plan {
   }
 };
 
-// Whether keys may be packed, split, and taken by groups of query blocks: for a forward, not for probabilities. Or split by
-// the branches of the tree, whose row states the caller wants.
+// What a plan may do with the keys:
+// - kNone, for probabilities: neither pack, split nor group them;
+// - kAllowed, for a forward: all of these;
+// - kBranches: split by the branches of the tree, whose row states the caller wants.
 enum class Split { kNone, kAllowed, kBranches };
 
 Plan plan(const kernels::QkvMask& params, const kernels::KernelTable& table, const Threads& threads, Split split);

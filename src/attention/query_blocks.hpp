@@ -8,7 +8,7 @@
 
 namespace manyheads::attention_detail {
 
-// The query blocks of a batch entry. A part is one head's queries, or a whole group's where they are few.
+// The query blocks of a batch entry. A part is one head's queries, or those of a whole group where they are few.
 struct EntryBlocks {
   EntryBlocks(const kernels::QkvMask& params, std::int64_t block_rows, std::int64_t longest_folded, std::int64_t b) {
     const std::int64_t queries = params.queries(b);
@@ -25,8 +25,8 @@ struct EntryBlocks {
 // of both.
 bool cuts_documents(const kernels::QkvMask& params, std::int64_t block_rows);
 
-// Calls with the query at which each block of a part of entry b begins, in ascending order. A block holds queries of
-// one long document, or of short ones between two such.
+// Calls visit with the first query of each block of a part of entry b, ascending. A block holds queries of one long
+// document, or of the short ones between two long ones.
 template <class Visit>
 void each_cut(const kernels::QkvMask& params, std::int64_t b, std::int64_t block_rows, std::int64_t long_document,
               Visit&& visit) {
@@ -46,8 +46,8 @@ void each_cut(const kernels::QkvMask& params, std::int64_t b, std::int64_t block
   end_at(params.tq);
 }
 
-// Query block number i of a call. Blocks of one head follow each other, its last queries first: under a causal mask
-// they have the most keys.
+// Query block i of a call. Blocks of one head follow each other, its last queries first: under a causal mask they have
+// the most keys.
 class QueryBlocks {
  public:
   // `memory` holds plan.entry_floats floats and outlives the object.
@@ -59,8 +59,8 @@ class QueryBlocks {
 
   const kernels::QkvMask& params_;
   std::int64_t block_rows_, longest_folded_;
-  std::int64_t* first_ = nullptr;   // block of each entry, where they are not alike
-  std::int64_t* begins_ = nullptr;  // queries at which an entry's blocks begin, where they are cut, and Tq behind them
+  std::int64_t* first_ = nullptr;   // first block of each entry, where entries differ
+  std::int64_t* begins_ = nullptr;  // first query of each block of an entry, where blocks are cut; then Tq
 };
 
 }  // namespace manyheads::attention_detail

@@ -16,8 +16,9 @@ namespace manyheads::base {
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kLargePage = std::size_t{2} << 20;
 
-// 64-byte aligned memory of plain elements, not initialised; in large pages from that size on, where the system has
-// them: streams over small ones wait for address translation. Throws Error (kOutOfMemory).
+// Memory of plain elements at a multiple of 64 bytes, not initialised. From the size of a large page on it lies in
+// large pages, where the system has them: streams over small pages wait for address translation. Throws Error
+// (kOutOfMemory).
 template <class T>
 class AlignedBuffer {
  public:
@@ -30,7 +31,7 @@ class AlignedBuffer {
       const std::size_t unit = large ? kLargePage : kAlignment;
       const std::size_t bytes = (count * sizeof(T) + unit - 1) / unit * unit;
       p = std::aligned_alloc(unit, bytes);
-      if (large && p != nullptr) madvise(p, bytes, MADV_HUGEPAGE);  // a wish
+      if (large && p != nullptr) madvise(p, bytes, MADV_HUGEPAGE);  // a wish, not a must
     }
     if (p == nullptr) {
       throw Error(ErrorCode::kOutOfMemory,

@@ -7,7 +7,7 @@
 #include <manyheads/half.hpp>
 #include <manyheads/tensor.hpp>
 
-// One element of memory of F32, BF16, F16 or I8, as a double and back: for code where speed is elsewhere.
+// One element of F32, BF16, F16 or I8 as a double, and back. For code where speed does not count.
 namespace manyheads::base {
 
 inline double load_element(const void* data, DType type, std::int64_t at) {
@@ -23,7 +23,7 @@ inline double load_element(const void* data, DType type, std::int64_t at) {
   }
 }
 
-// Rounded once: through F32 the half types could round twice, which the sticky bit of a round to odd prevents.
+// Rounds to odd. The half types could round twice through F32; the sticky bit of a round to odd prevents that.
 inline float round_to_odd(double value) {
   const float nearest = static_cast<float>(value);
   if (static_cast<double>(nearest) == value || !std::isfinite(value) || !std::isfinite(nearest)) return nearest;

@@ -26,8 +26,8 @@ namespace {
   throw Error(ErrorCode::kIo, std::string(action) + " " + path_in_quotes(path) + ": " + at + std::strerror(error));
 }
 
-// A name of our own in that folder: short, so that it fits wherever the target's name does. By chance, since another
-// machine or container that writes there may count its processes as we do.
+// A name of our own in that folder. It is short, so that it fits wherever the target's name does. It is random, since
+// another machine or container that writes there may number its processes as this one does.
 std::filesystem::path temporary_name(const std::filesystem::path& folder) {
   std::uint32_t chance = 0;
   if (::getrandom(&chance, sizeof chance, GRND_NONBLOCK) != sizeof chance) {
@@ -53,7 +53,7 @@ std::filesystem::path folder_of(const std::filesystem::path& target) {
   return folder.empty() ? std::filesystem::path(".") : folder;
 }
 
-// Where links lead, even where nothing is there yet.
+// Follows links to where they lead, even where nothing is there yet.
 std::filesystem::path follow_links(std::filesystem::path path) {
   constexpr int kMostLinks = 40;  // as the system takes
   std::error_code problem;
@@ -72,7 +72,7 @@ MappedFile map_file(const std::filesystem::path& path) {
   // O_NONBLOCK: a pipe without a writer must give the error below, not wait.
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) throw_io("cannot open", path, errno);
-  struct stat info {};
+  struct stat info{};
   int error = ::fstat(fd, &info) < 0 ? errno : 0;
   if (error == 0 && S_ISDIR(info.st_mode)) error = EISDIR;
   if (error != 0) {
@@ -153,7 +153,7 @@ FileWriter::FileWriter(std::filesystem::path path) : path_(std::move(path)), tar
     if (fd_ < 0) throw_io("cannot write", path_, errno);
     return;
   }
-  struct stat info {};
+  struct stat info{};
   const bool exists = ::stat(path_.c_str(), &info) == 0;
   if (!exists && errno != ENOENT) throw_io("cannot write", path_, errno);
   if (exists && S_ISDIR(info.st_mode)) throw_io("cannot write", path_, EISDIR);
@@ -225,9 +225,8 @@ void FileWriter::write(const void* data, std::size_t size) {
 void FileWriter::commit() {
   if (!direct_ && temporary_.empty()) {
     const std::string self = path_of_descriptor(fd_);
-    const bool named = make_temporary([&self](const char* name) {
-      return ::linkat(AT_FDCWD, self.c_str(), AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0;
-    });
+    const bool named = make_temporary(
+        [&self](const char* name) { return ::linkat(AT_FDCWD, self.c_str(), AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0; });
     if (!named) fail("cannot write", errno);
   }
   // Some file systems report a full disk only here.

@@ -11,8 +11,8 @@
 
 namespace manyheads::base {
 
-// The bytes of a regular file, mapped read-only and shared. Whoever keeps a copy of `bytes` keeps the map alive.
-// The file must not be shortened in place while it is mapped; replacing it by rename, as FileWriter does, is fine.
+// The bytes of a regular file, mapped read-only and shared. Each copy of `bytes` keeps the map alive. The file must not
+// be shortened in place while it is mapped. Replacing it by rename is fine, as FileWriter does.
 struct MappedFile {
   std::shared_ptr<const std::byte> bytes;  // null for an empty file
   std::size_t size = 0;
@@ -20,21 +20,23 @@ struct MappedFile {
   std::string_view text() const noexcept { return {reinterpret_cast<const char*>(bytes.get()), size}; }
 };
 
-// Throws Error (kIo) when there is no such file, it cannot be read, or it is a folder or a device.
+// Throws Error (kIo) where there is no such file, it cannot be read, or it is a folder or a device.
 MappedFile map_file(const std::filesystem::path& path);
 
-// Writes all of it to a descriptor. Returns 0 or the system's errno. Waits where the descriptor itself does not block.
+// Writes all of it to a descriptor. Returns 0 or the system's errno. Waits where the descriptor does not block.
 int write_all(int fd, const void* data, std::size_t size) noexcept;
 
 // The descriptor that a path names: /dev/stdout, /dev/stderr, /dev/fd/N, /proc/self/fd/N; -1 for any other path.
 int descriptor_of(const std::filesystem::path& path);
 
-// Writes a file that appears whole or not at all. The bytes go to a nameless file in the same folder, which takes the
-// name on commit; until then nothing is left behind, not even when the process is killed. Where the file system has no
-// nameless files, or /proc is not there to name them, one with a name that ends in .tmp stands in; the destructor
-// removes it, and remove_temporaries().
-// A path that exists and is not a regular file (a device, a pipe) is written directly; so is a descriptor of this
-// process (descriptor_of), from where it stands. A link stays a link: what it leads to is written, or made.
+// Writes a file that appears whole or not at all.
+// - The bytes go to a nameless file in the same folder, which takes the name on commit. Until then nothing is left
+//   behind, not even when the process is killed.
+// - Where the file system has no nameless files, or /proc is not there to name them, a file with a name that ends in
+//   .tmp stands in. The destructor removes it, and so does remove_temporaries().
+// - A path that is no regular file (a device, a pipe) is written directly. So is a descriptor of this process
+//   (descriptor_of), from where it stands.
+// - A link stays a link: what it leads to is written, or made.
 // Every failure throws Error (kIo) with the path and the system's reason.
 class FileWriter {
  public:
@@ -50,17 +52,18 @@ class FileWriter {
  private:
   void fail(const char* action, int error);  // closes and removes before it throws
   void close_and_remove() noexcept;
-  // Calls make(name) with a name of our own in the target's folder until it succeeds, and keeps the name. False: errno.
+  // Calls make(name) with names of our own in the target's folder until it succeeds, and keeps the name. False: see
+  // errno.
   template <class Make>
   bool make_temporary(const Make& make);
   void remember_temporary() noexcept;
   void forget_temporary() noexcept;
 
-  std::filesystem::path path_;       // as the caller names it
+  std::filesystem::path path_;       // as the caller gave it
   std::filesystem::path target_;     // where links lead
   std::filesystem::path temporary_;  // empty while the file has no name
   int fd_ = -1;
-  int slot_ = -1;  // where remove_temporaries finds the temporary's name
+  int slot_ = -1;  // where remove_temporaries finds the temporary name
   bool direct_ = false;
 };
 

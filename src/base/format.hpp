@@ -4,7 +4,7 @@
 
 #include <string>
 
-// Formatting, {fmt}'s: a format string is checked when it is compiled.
+// Formatting by {fmt}: a format string is checked when it is compiled.
 namespace manyheads::base {
 
 // All of the work in one place, so that not every source file compiles it.

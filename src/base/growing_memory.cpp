@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::size_t kMost = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()) - 2 * kLargePage;
 
-// Address space of so many bytes at a multiple of `unit`, a power of two; null where there is none.
+// Reserves address space of so many bytes at a multiple of `unit`, a power of two. Null where there is none.
 std::byte* reserve(std::size_t bytes, std::size_t unit) {
   void* const p = ::mmap(nullptr, bytes + unit, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED) return nullptr;
@@ -52,14 +52,14 @@ void GrowingMemory::grow(std::size_t bytes) {
         fail();
       }
     } else {
-      // The system frees the room before it can refuse: what lies there then may be another thread's.
+      // The system frees the room before it can refuse: another thread's memory may lie there then.
       at = ::mremap(data_, size_, size, MREMAP_MAYMOVE | MREMAP_FIXED, room);
       if (at == MAP_FAILED) fail();
     }
   }
   data_ = static_cast<std::byte*>(at);
   size_ = size;
-  if (unit == kLargePage) ::madvise(data_, size_, MADV_HUGEPAGE);  // a wish
+  if (unit == kLargePage) ::madvise(data_, size_, MADV_HUGEPAGE);  // a wish, not a must
 }
 
 }  // namespace manyheads::base

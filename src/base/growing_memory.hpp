@@ -5,8 +5,8 @@
 
 namespace manyheads::base {
 
-// Zeros that become more without a copy: the system moves the pages that they lie on to where there is room, and takes
-// memory for those that are written to. In large pages from that size on, as AlignedBuffer.
+// Memory of zeros that grows without a copy. The system moves its pages to where there is room, and takes memory only
+// for pages that are written to. It lies in large pages from that size on, as AlignedBuffer.
 class GrowingMemory {
  public:
   GrowingMemory() = default;
@@ -19,8 +19,8 @@ class GrowingMemory {
     return *this;
   }
 
-  // At least so many bytes; what was there keeps its place counted from data(), which may be another. Throws Error
-  // (kOutOfMemory), and nothing has changed.
+  // Grows to at least so many bytes. The content keeps its offsets from data(), which may change. Throws Error
+  // (kOutOfMemory) and changes nothing then.
   void grow(std::size_t bytes);
 
   std::byte* data() const noexcept { return data_; }

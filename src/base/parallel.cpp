@@ -32,7 +32,7 @@ Workspace& Workspace::operator=(Workspace&&) noexcept = default;
 
 void* Workspace::reserve(std::size_t bytes) {
   if (block_ == nullptr) block_ = std::make_unique<Block>();  // moved from
-  // The old block goes once there is a new one: after an error all is as it was.
+  // The old block goes only once there is a new one: an error changes nothing.
   if (bytes > block_->memory.size()) block_->memory = base::AlignedBuffer<unsigned char>(bytes);
   return block_->memory.data();
 }
@@ -48,7 +48,7 @@ const char* variable(const char* name) {
   return text == nullptr ? "" : text;
 }
 
-// The first count of a list, one a nesting level, with blanks wherever OpenMP takes them; 0 where it is none.
+// The first count of a list, one a nesting level, with blanks wherever OpenMP takes them. 0 where it is no such list.
 int first_count(const char* text) {
   const auto skip_blanks = [&text] {
     while (std::isspace(static_cast<unsigned char>(*text)) != 0) ++text;
@@ -95,12 +95,13 @@ std::string ignored_thread_variable() {
 
 namespace {
 
-// Threads that sleep between jobs. One job at a time; it is never destroyed, so that no thread outlives it.
+// Threads that sleep between jobs, one job at a time. Never destroyed, so that no thread outlives it.
 class Pool {
  public:
-  // Calls task(context, w) for w in [0, workers), w = 0 on the calling thread; fewer w when threads cannot be had.
+  // Calls task(context, w) for w in [0, workers), w = 0 on the calling thread. Fewer w where threads cannot be had.
   void run(int workers, Executor::Task task, void* context) {
-    // Busy: another call, or a body that calls us, has the threads. No mutex: its holder may be this very thread.
+    // Busy: another call, or a body that calls this library, has the threads. No mutex: its holder may be this very
+    // thread.
     const Turn turn(busy_);
     const int helpers = turn.taken ? grow(workers - 1) : 0;
     if (helpers == 0) {
@@ -123,7 +124,7 @@ class Pool {
   }
 
  private:
-  // The threads are one call's at a time.
+  // The threads belong to one call at a time.
   struct Turn {
     explicit Turn(std::atomic_flag& flag) : busy(flag), taken(!flag.test_and_set(std::memory_order_acquire)) {}
     ~Turn() {
@@ -133,7 +134,7 @@ class Pool {
     const bool taken;
   };
 
-  static constexpr int kSpins = 2000;  // some 20 us: the pieces of one job end at nearly the same time
+  static constexpr int kSpins = 2000;  // about 20 us: the pieces of one job end at nearly the same time
 
   static void pause() {
 #if defined(__x86_64__)
@@ -180,7 +181,7 @@ class Pool {
   }
 
   std::atomic_flag busy_;
-  int threads_ = 0;  // of whoever has its turn
+  int threads_ = 0;  // of the call whose turn it is
   std::mutex mutex_;
   std::condition_variable wake_;
   std::condition_variable done_;
@@ -207,8 +208,8 @@ Pool& pool() {
   return *current;
 }
 
-// How the calling thread rounds and whether it flushes denormals, on whatever thread a piece of its job runs: another
-// way would give other bits. What the thread had before comes back.
+// Takes over how the calling thread rounds and whether it flushes denormals, on any thread that runs a piece of its
+// job: another way would give other bits. Restores the thread's own afterwards.
 class CallersArithmetic {
  public:
   CallersArithmetic(const std::fenv_t& callers, bool elsewhere) : elsewhere_(elsewhere) {

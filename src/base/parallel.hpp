@@ -9,17 +9,18 @@
 
 namespace manyheads::base {
 
-// The workers that parallel_for would use for `count` pieces of work: threads.num_threads (0: the executor's
-// concurrency, or default_num_threads()), no more than there are pieces or the executor runs at once.
+// The workers that parallel_for uses for `count` pieces: threads.num_threads (0: the executor's concurrency, or
+// default_num_threads()), at most as many as there are pieces or the executor runs at once.
 int worker_count(std::int64_t count, const Threads& threads);
 
 // OMP_NUM_THREADS="..." where default_num_threads() passes over it; else empty.
 std::string ignored_thread_variable();
 
-// Runs body(i, worker) once for each i in [0, count). `worker` is below `workers` and no two bodies that run at once
-// share it: an index for scratch memory. Pieces are handed out in ascending order. Uses the executor, or the library's
-// pool where it is null; a pool that is busy, or threads that cannot be started, mean fewer threads and nothing else.
-// The first exception thrown by a body is thrown again here; the pieces not yet begun are dropped.
+// Runs body(i, worker) once for each i in [0, count), handed out in ascending order.
+// - `worker` is below `workers`. No two bodies that run at once share it: it may index a workspace.
+// - Uses the executor, or where it is null the library's pool. A busy pool, or threads that cannot be started, mean
+//   fewer threads and nothing else.
+// - The first exception of a body is thrown again here. Pieces not yet begun are dropped.
 using Body = void (*)(void* context, std::int64_t index, int worker);
 void parallel_for(std::int64_t count, int workers, Executor* executor, Body body, void* context);
 
@@ -32,7 +33,7 @@ void parallel_for(std::int64_t count, int workers, Executor* executor, F&& body)
       const_cast<void*>(static_cast<const void*>(&body)));
 }
 
-// Runs body(begin, end) over blocks of rows of `width` floats that touch about 64 KiB each, in parallel.
+// Runs body(begin, end) in parallel over blocks of rows of `width` floats, about 64 KiB each.
 template <class F>
 void parallel_for_rows(std::int64_t rows, std::int64_t width, const Threads& threads, F&& body) {
   const std::int64_t block = std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, width));

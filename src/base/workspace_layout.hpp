@@ -11,13 +11,13 @@
 
 namespace manyheads::base {
 
-// Where several arrays lie in one block of workspace, each at a multiple of 64 bytes. Sizes are checked against
-// overflow before any memory is asked for. Throws Error (kOutOfMemory) in the name of `function`.
+// Lays out several arrays in one block of workspace, each at a multiple of 64 bytes. Checks sizes against overflow
+// before any memory is asked for. Throws Error (kOutOfMemory) in the name of `function`.
 class WorkspaceLayout {
  public:
   explicit WorkspaceLayout(const char* function) : function_(function) {}
 
-  // The place of an array of this shape.
+  // The offset of the next array, of this shape, in bytes.
   std::size_t take(std::initializer_list<std::int64_t> shape, std::size_t element) {
     std::int64_t bytes = static_cast<std::int64_t>(element), end = 0;
     bool fits = true;

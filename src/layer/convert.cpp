@@ -7,7 +7,7 @@
 namespace manyheads::layer {
 namespace {
 
-// A view as rows of its last axis: [outer, middle, width].
+// A view as rows of its last axis, [outer, middle, width].
 struct Rows {
   std::int64_t outer = 1, middle = 1, width = 1;
   std::int64_t outer_stride = 0, middle_stride = 0, step = 1;
@@ -20,7 +20,7 @@ struct Rows {
   }
 };
 
-// Calls body(offset of the row in the view, offset of the row in dense memory) for each row.
+// Calls body(offset in the view, offset in dense memory) for each row.
 template <class Body>
 void for_each_row(const Rows& rows, const Threads& threads, Body&& body) {
   if (rows.width == 0) return;

@@ -11,16 +11,16 @@ namespace manyheads::layer {
 
 using base::is_float;
 
-// A view of rank 3 or less, of F32, BF16 or F16, as dense row-major F32. Exact.
+// Copies a view of F32, BF16 or F16, of rank 3 or less, to dense row-major F32. Exact.
 void copy_to_f32(ConstTensorView from, float* to, const Threads& threads = {});
 
-// Dense row-major F32 into a view of rank 3 or less, rounded to nearest even.
+// Copies dense row-major F32 into a view of rank 3 or less, rounded to nearest even.
 void copy_from_f32(const float* from, TensorView to, const Threads& threads = {});
 
-// A dense tensor of another of the three types. Rounds once.
+// A dense copy in another of the three types. Rounds once.
 Tensor converted(ConstTensorView from, DType type);
 
-// Tensors of one width below one another along their first axis, as one dense tensor.
+// Tensors of one width, stacked along their first axis into one dense tensor.
 Tensor stacked(const std::vector<Tensor>& parts, DType type);
 
 }  // namespace manyheads::layer

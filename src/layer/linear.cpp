@@ -24,10 +24,9 @@ float value_at(const ConstTensorView& view, std::int64_t at) {
   }
 }
 
-
 std::int64_t panels_of(std::int64_t out, std::int64_t panel) { return (out + panel - 1) / panel; }
 
-// Words of a column of K weights.
+// Words of one packed column of K weights.
 std::int64_t words_of(std::int64_t in, DType kept) { return kept == DType::kBF16 ? (in + 1) / 2 : in; }
 
 }  // namespace
@@ -79,7 +78,8 @@ Linear::Linear(ConstTensorView weight, ConstTensorView bias, DType kept, PackedM
                                           .kept = kept_,
                                           .packed = packed_.get()};
   const kernels::PackWeightsKernel pack = kernels::active_table().pack_weights;
-  base::parallel_for_rows(panels, panel_ * in_, {}, [&](std::int64_t begin, std::int64_t end) { pack(params, begin, end); });
+  base::parallel_for_rows(panels, panel_ * in_, {},
+                          [&](std::int64_t begin, std::int64_t end) { pack(params, begin, end); });
 }
 
 void Linear::run(const float* x, std::int64_t rows, std::int64_t x_stride, float* y, std::int64_t y_stride,

@@ -22,7 +22,7 @@ constexpr const char* kForward = "MultiHeadAttention::forward";
 
 [[noreturn]] void fail(const std::string& what) { base::fail(kForward, what); }
 
-// Rank 4 by axes of size 1 in front; an axis of size 1 is read again and again.
+// To rank 4, with axes of size 1 in front. An axis of size 1 has stride 0.
 ConstTensorView broadcast4(const ConstTensorView& view) {
   Dims shape{1, 1, 1, 1}, strides{0, 0, 0, 0};
   for (int axis = 0; axis < view.rank(); ++axis) {
@@ -51,7 +51,7 @@ float float_at(const ConstTensorView& view, std::int64_t offset) {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLargest = std::numeric_limits<float>::max();
 
-// -inf forbids whatever is added to it. `beyond`: two finite ones leave the range of F32.
+// -inf forbids whatever is added to it. Sets `beyond` where two finite biases leave the range of F32.
 float sum_of_biases(float a, float b, bool& beyond) {
   if (a == -kInfinity || b == -kInfinity) return -kInfinity;
   const float sum = a + b;
@@ -62,7 +62,7 @@ float sum_of_biases(float a, float b, bool& beyond) {
   return sum;
 }
 
-// Calls body(b, h, i, row) for each row of a tensor [B,H,T,width], row being its number.
+// Calls body(b, h, i, row) for each row of a tensor [B,H,T,width]; row is its number.
 template <class Body>
 void for_each_row(const Dims& shape, const Threads& threads, Body&& body) {
   base::parallel_for_rows(shape[0] * shape[1] * shape[2], shape[3], threads, [&](std::int64_t begin, std::int64_t end) {
@@ -72,7 +72,7 @@ void for_each_row(const Dims& shape, const Threads& threads, Body&& body) {
   });
 }
 
-// A shape of masks for so many of its queries.
+// The shape of masks for `count` of its queries.
 Dims of_queries(Dims shape, std::int64_t count) {
   if (shape[2] != 1) shape[2] = count;
   return shape;
@@ -160,7 +160,7 @@ MergedMask::MergedMask(const MultiHeadAttentionOptions& options, const ScoreShap
     widen(bias_shape_, {by_batch ? shape.batch : 1, shape.heads, shape.queries});
   }
   if (floats_.size() + (alibi ? 1 : 0) > 1) {
-    // A row that is shifted depends on the keys that its query sees.
+    // A shifted row depends on the keys that its query sees.
     Dims each = bias_shape_;
     widen(each, allowed_shape_);
     widen(each, positions_shape);
@@ -216,7 +216,7 @@ bool MergedMask::leaves_range() const {
   return sum >= static_cast<double>(kLargest) + kHalfAStep;
 }
 
-// Leaves those of a row's keys that its positions allow.
+// Clears the keys of a row that its position forbids.
 void MergedMask::keep_within(std::int64_t b, std::int64_t i, bool* allowed) const {
   const kernels::KeyRange keys = kernels::Band(params_, b).keys_of(i);
   const std::int64_t start = params_.key_start(b);
@@ -228,7 +228,7 @@ void MergedMask::keep_within(std::int64_t b, std::int64_t i, bool* allowed) cons
   for (std::int64_t j = begin; j < end; ++j) allowed[j] = allowed[j] && params_.k_documents.at(b, j) == id;
 }
 
-// Leaves those of a row's keys that the bool masks allow.
+// Clears the keys of a row that the bool masks forbid.
 void MergedMask::keep_allowed(std::int64_t b, std::int64_t h, std::int64_t i, bool* allowed) const {
   for (const BoolPart& part : bools_) {
     const auto* in = static_cast<const std::uint8_t*>(part.view.data()) + row_offset(part.view, b, h, i);
@@ -238,7 +238,7 @@ void MergedMask::keep_allowed(std::int64_t b, std::int64_t h, std::int64_t i, bo
   }
 }
 
-// What the float masks, and ALiBi where it is written out, add to a score.
+// What the float masks add to a score, and ALiBi where it is written out.
 double MergedMask::added(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const {
   double sum = 0;
   bool forbidden = false;
@@ -255,7 +255,7 @@ double MergedMask::added(std::int64_t b, std::int64_t h, std::int64_t i, std::in
   return forbidden ? -std::numeric_limits<double>::infinity() : sum;
 }
 
-// A row whose sums leave the range of F32.
+// Shifts a row whose sums leave the range of F32.
 void MergedMask::shift_row(std::int64_t b, std::int64_t h, std::int64_t i, float* bias) const {
   const std::int64_t all = shape_.keys + shape_.added_keys;
   base::AlignedBuffer<bool> visible(static_cast<std::size_t>(all));
@@ -267,10 +267,10 @@ void MergedMask::shift_row(std::int64_t b, std::int64_t h, std::int64_t i, float
   for (std::int64_t j = 0; j < all; ++j) {
     if (visible[static_cast<std::size_t>(j)] && !(sum(j) <= most)) most = sum(j);
   }
-  if (!std::isfinite(most)) return;  // no key is visible; or the row is one of NaN
+  if (!std::isfinite(most)) return;  // no key is visible, or the row is NaN
   const double shift = most + std::fabs(most) * 0x1p-29;
   for (std::int64_t j = 0; j < all; ++j) {
-    // Far below the largest is as far as any weight goes, and stays a number when scores are added.
+    // No probability needs more than this far below the largest, and the sum with a score stays a number.
     if (std::isfinite(sum(j))) bias[j] = static_cast<float>(std::clamp(sum(j) - shift, -0x1p127, 0x1p127));
   }
 }
@@ -278,7 +278,7 @@ void MergedMask::shift_row(std::int64_t b, std::int64_t h, std::int64_t i, float
 std::int64_t MergedMask::queries_at_once() const {
   constexpr std::int64_t kLeast = 64;
   if (!expanded_) return shape_.queries;
-  double bytes = 0;  // of a query
+  double bytes = 0;  // of one query
   const auto count = [&](const Dims& shape, double element) {
     if (shape[2] != 1) bytes += static_cast<double>(shape[0] * shape[1]) * static_cast<double>(shape[3]) * element;
   };
@@ -309,7 +309,7 @@ Mask MergedMask::mask(const bool* allowed, const float* bias, std::int64_t count
 
 void MergedMask::fill(bool* allowed, float* bias, std::int64_t first, std::int64_t count,
                       const Threads& threads) const {
-  // Query i of the buffers; a shape that no query widens has one row for all, and its masks do not look at i.
+  // Query i of the buffers. Where no query widens a shape, it has one row for all, and its masks do not look at i.
   if (allowed_copied_) {
     for_each_row(of_queries(allowed_shape_, count), threads,
                  [&](std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t row) {

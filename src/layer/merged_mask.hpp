@@ -10,28 +10,28 @@
 
 namespace manyheads::layer {
 
-// The sizes of the scores: [batch, heads, queries, keys], and the keys that the layer adds behind these.
+// The sizes of the scores [batch, heads, queries, keys], and the keys that the layer adds behind them.
 struct ScoreShape {
   std::int64_t batch = 0, heads = 0, queries = 0, keys = 0, added_keys = 0;
 };
 
-// The masks of a layer's call as the one mask of attention: PyTorch's key_padding_mask and attn_mask (true = ignore,
-// floats add) and options.mask hold together. No mask speaks of the added keys: every query attends to them.
-// A mask that can be read as it lies is not copied.
+// The masks of a layer's call as one mask of attention. PyTorch's key_padding_mask and attn_mask (true = ignore, floats
+// add) and options.mask hold together. Every query attends to the added keys. A mask that can be read where it lies is
+// not copied.
 //
-// Float masks add up in F32. Where a row's sums leave its range (two of the lowest float, say), the row is shifted,
-// which softmax does not see: its largest visible sum m becomes -|m| 2^-29, where F32 is as fine as float64 is at m. So
-// keys differ, and scores vanish beside the masks, as in float64.
+// Float masks add up in F32. A row whose sums leave its range (two of the lowest float, say) is shifted, which softmax
+// does not see: its largest visible sum m becomes -|m| 2^-29, where F32 is as fine as float64 is at m. So keys differ,
+// and scores vanish beside the masks, as in float64.
 class MergedMask {
  public:
   // Checks types, shapes and values. Throws Error. Keeps the views of `options`.
   MergedMask(const MultiHeadAttentionOptions& options, const ScoreShape& shape);
 
-  // Queries that mask and fill speak of at once. All of them, but where positions are written out: those of so few that
-  // the buffers stay small, whatever the number of queries.
+  // The queries of one mask() and fill(). All of them, unless positions are written out: then so few that the buffers
+  // stay small, whatever the number of queries.
   std::int64_t queries_at_once() const;
 
-  // What fill writes for that many: one byte for each element of `allowed`, one float for each of `bias`.
+  // What fill writes for so many queries: a byte an element of `allowed`, a float an element of `bias`.
   std::int64_t allowed_elements() const;
   std::int64_t bias_elements() const;
 
@@ -47,7 +47,7 @@ class MergedMask {
 
   void take(ConstTensorView mask, const char* name, const Dims& four);
   bool leaves_range() const;
-  // The stored place of the key on the diagonal of query 0.
+  // The storage place of the key on the diagonal of query 0.
   std::int64_t diagonal_of(std::int64_t b) const { return params_.key_start(b) + params_.diagonal(b); }
   void keep_within(std::int64_t b, std::int64_t i, bool* allowed) const;
   void keep_allowed(std::int64_t b, std::int64_t h, std::int64_t i, bool* allowed) const;
@@ -55,7 +55,7 @@ class MergedMask {
   double added(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const;
 
   ScoreShape shape_;
-  Mask positions_;           // what speaks of places: causal, window, lengths, documents, ALiBi
+  Mask positions_;           // the parts that count positions: causal, window, lengths, documents, ALiBi
   kernels::QkvMask params_;  // the same, checked
   bool expanded_;            // positions are written out: attention would apply them to the added keys too
   std::vector<BoolPart> bools_;

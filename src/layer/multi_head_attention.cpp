@@ -61,7 +61,7 @@ MultiHeadAttentionConfig checked(MultiHeadAttentionConfig config) {
   return config;
 }
 
-// Rows of floats: [batch, rows] of them at two strides.
+// Rows of floats at two strides, [batch, rows].
 template <class T>
 struct Rows {
   T* data = nullptr;
@@ -69,7 +69,7 @@ struct Rows {
   std::int64_t stride = 0;
 };
 
-// True when the kernels can read or write the floats of a view [B,T,E] where they lie.
+// Whether the kernels read or write the floats of a view [B,T,E] where they lie.
 bool usable_in_place(const ConstTensorView& x) {
   return x.dtype() == DType::kF32 && (x.size(2) == 1 || x.stride(2) == 1) &&
          reinterpret_cast<std::uintptr_t>(x.data()) % alignof(float) == 0;
@@ -199,9 +199,9 @@ void MultiHeadAttention::forward(ConstTensorView query, ConstTensorView key, Con
 void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView key, ConstTensorView value, TensorView y,
                                        MultiHeadAttentionOptions options) const {
   if (options.threads.num_threads == 0 && options.threads.executor == nullptr) {
-    options.threads.num_threads = default_num_threads();  // once, not for each step
+    options.threads.num_threads = default_num_threads();  // once, not in each step
   }
-  // What the call asks for.
+  // Check the call.
   check_input(query, "query", config.d_model, query.dtype());
   check_input(key, "key", config.kdim, query.dtype());
   check_input(value, "value", config.vdim, query.dtype());
@@ -231,7 +231,7 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
       fail_forward("weights is " + base::describe(options.weights) + ", expected F32 " + shape.to_string());
     }
     attention_detail::check_itself(kForward, "weights", options.weights);
-    // y is written when all else has been read; the weights are not.
+    // y is written after all else has been read; the weights are written before.
     const std::pair<const char*, const ConstTensorView*> others[] = {{"y", &y},
                                                                      {"key_padding_mask", &options.key_padding_mask},
                                                                      {"attn_mask", &options.attn_mask},
@@ -252,7 +252,7 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   const layer::MergedMask merged(options, {batch, config.num_heads, queries, keys, added});
   if (batch == 0 || queries == 0) return;
 
-  // Where everything lies.
+  // Lay out the workspace.
   const std::int64_t e = sizes.d_model, kv = sizes.kv_width;
   const bool self = sizes.same_widths && same_view(query, key) && same_view(query, value);
   const std::int64_t q_width = self ? e + 2 * kv : e;
@@ -318,8 +318,8 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
     call.threads = options.threads;
     return call;
   };
-  // As many queries at once as the mask is written out for, and the rest. Prepared before anything is computed: y is
-  // still as it was where the call is refused.
+  // Prepare calls for as many queries at once as the mask is written out for, and for the rest. It comes before any
+  // computing: a refused call leaves y as it was.
   const std::int64_t at_once = merged.queries_at_once();
   struct Prepared {
     attention_detail::PreparedForward forward;
@@ -351,7 +351,7 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   memory = static_cast<std::byte*>(workspace.reserve(layout.used()));
   float* const linear_workspace = floats(linear_at);
 
-  // Projections.
+  // Project.
   const auto rows_of_input = [&](const ConstTensorView& x, std::size_t copy_at) -> Rows<const float> {
     if (usable_in_place(x)) return {static_cast<const float*>(x.data()), x.stride(0), x.stride(1)};
     layer::copy_to_f32(x, floats(copy_at), options.threads);
@@ -384,7 +384,7 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
     }
   }
 
-  // The heads, each for itself, written side by side.
+  // Compute each head by itself; the outputs lie side by side.
   for (std::int64_t first = 0; first < queries; first += at_once) {
     const std::int64_t count = std::min(at_once, queries - first);
     bool* const allowed = reinterpret_cast<bool*>(memory + allowed_at);

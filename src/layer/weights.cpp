@@ -75,7 +75,7 @@ StateDict initial_tensors(const MultiHeadAttentionConfig& config) {
 
 StateDict checked_tensors(const char* function, const MultiHeadAttentionConfig& config, const StateDict& tensors) {
   const Sizes sizes(config);
-  // Equally wide inputs are stacked in PyTorch's file, but the three matrices apart say the same.
+  // For equally wide inputs PyTorch's file has one stacked tensor; three matrices say the same.
   const bool together = sizes.stacked && (tensors.contains("in_proj_weight") || !tensors.contains("q_proj_weight"));
   const auto expected = expected_tensors(config, together);
   StateDict taken;

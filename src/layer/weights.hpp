@@ -7,14 +7,14 @@
 
 #include "layer/linear.hpp"
 
-// What a layer knows of its config: its sizes and its tensors.
+// A layer's sizes and its tensors, as its config has them.
 namespace manyheads::layer {
 
 // The sizes that follow from a checked config.
 struct Sizes {
   std::int64_t d_model, d_k, kv_width;
   bool same_widths;  // query, key and value are equally wide: self-attention is possible
-  bool stacked;      // W_q, W_k and W_v are one tensor, as PyTorch has it
+  bool stacked;      // W_q, W_k and W_v are one tensor, as in PyTorch
 
   explicit Sizes(const MultiHeadAttentionConfig& c)
       : d_model(c.d_model),
@@ -24,14 +24,14 @@ struct Sizes {
         stacked(same_widths && c.num_kv_heads == c.num_heads) {}
 };
 
-// The tensors that a new layer begins with.
+// The tensors of a new layer.
 StateDict initial_tensors(const MultiHeadAttentionConfig& config);
 
-// Those of a state dict, of the config's type and stacked where the layer has them so; an error in the name of
-// `function` says all that does not fit.
+// The tensors of a state dict, in the config's type, stacked where the layer has them so. Throws Error in the name of
+// `function` that says all that does not fit.
 StateDict checked_tensors(const char* function, const MultiHeadAttentionConfig& config, const StateDict& tensors);
 
-// The tensors of a layer and what forward needs of them, packed. Any number of threads may read them.
+// The tensors of a layer, and packed what forward needs of them. Any number of threads may read them.
 class Weights {
  public:
   Weights(const MultiHeadAttentionConfig& config, StateDict tensors);
@@ -45,7 +45,7 @@ class Weights {
   struct Apart {
     Linear q, k, v;
   };
-  // For cross-attention; packed when first asked for, so that self-attention alone does not pay for a second copy.
+  // For cross-attention. Packed when first asked for, so that self-attention alone does not pay for a second copy.
   const Apart& apart() const;
 
  private:
@@ -53,7 +53,7 @@ class Weights {
   ConstTensorView bias(std::int64_t begin, std::int64_t count) const;
 
   Sizes sizes_;
-  DType kept_;  // of the packed weights
+  DType kept_;  // type of the packed weights
   StateDict tensors_;
   Linear qkv_;
   Linear out_;

@@ -126,7 +126,7 @@ struct LinearStep {
   std::size_t prefetch_words = 0;
 };
 
-// Applies the activation to rows [begin, end) of a panel, register tile by register tile while they are in L1. In a
+// Applies the activation to rows [begin, end) of a panel, register tile by register tile while they are in cache. In a
 // loop of its own: unrolled with the register tile, its steps neither overlap nor fit where the processor keeps decoded
 // instructions.
 HWY_NOINLINE void Activate(const LinearParams& params, std::int64_t panel, std::int64_t begin, std::int64_t end) {
