@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "attention/mask_tensors.hpp"
 #include "arguments.hpp"
 #include "base/file.hpp"
 #include "cli.hpp"
@@ -19,10 +20,10 @@ namespace {
 
 using namespace std::string_view_literals;
 
-constexpr std::array kNames = {"q"sv,           "k"sv,        "v"sv,           "mask"sv,         "bias"sv,
-                               "key_lengths"sv, "offsets"sv,  "q_documents"sv, "k_documents"sv,  "alibi_slopes"sv,
-                               "sinks"sv,       "k_scales"sv, "v_scales"sv,    "cu_seqlens_q"sv, "cu_seqlens_k"sv,
-                               "page_table"sv};
+constexpr std::array kNames = {
+    "q"sv,          "k"sv,           "v"sv,        "allowed"sv,      "ignored"sv,      "bias"sv,
+    "key_starts"sv, "key_lengths"sv, "offsets"sv,  "q_documents"sv,  "k_documents"sv,  "alibi_slopes"sv,
+    "sinks"sv,      "k_scales"sv,    "v_scales"sv, "cu_seqlens_q"sv, "cu_seqlens_k"sv, "page_table"sv};
 
 struct Attend {
   Common common;
@@ -82,13 +83,7 @@ Mask make_mask(const Attend& request, const StateDict& tensors) {
     }
     mask = mask | mask::window(sides[0], sides[1], alignment);
   }
-  mask.offsets = view_of(tensors, "offsets");
-  mask.key_lengths = view_of(tensors, "key_lengths");
-  mask.q_documents = view_of(tensors, "q_documents");
-  mask.k_documents = view_of(tensors, "k_documents");
-  mask.allowed = view_of(tensors, "mask");
-  mask.bias = view_of(tensors, "bias");
-  mask.alibi_slopes = view_of(tensors, "alibi_slopes");
+  for (const auto& [name, view] : attention_detail::kMaskTensors) mask.*view = view_of(tensors, name);
   if (mask.q_documents.defined() != mask.k_documents.defined()) {
     throw Error(ErrorCode::kInvalidArgument,
                 base::path_in_quotes(request.in) + " has only one of q_documents [B,Tq] and k_documents [B,Tk]");
@@ -195,9 +190,9 @@ void add_attend(CLI::App& app) {
           "IN", request->in,
           "safetensors with q [B,Hq,Tq,D], k [B,Hkv,Tk,D], v [B,Hkv,Tk,Dv] of F32, BF16 or F16 (k and v also I8 "
           "with k_scales and v_scales [B,Hkv,Tk]); and where present page_table [B,N] (k and v then are "
-          "[pages,Hkv,page size,D]), mask (BOOL, true = attend), bias, key_lengths [B], offsets [B], q_documents "
-          "[B,Tq] with "
-          "k_documents [B,Tk], alibi_slopes [Hq], sinks [Hq]")
+          "[pages,Hkv,page size,D]), allowed (BOOL, true = attend) or ignored (BOOL, true = ignore), bias, "
+          "key_starts [B], key_lengths [B], offsets [B], q_documents [B,Tq] with k_documents [B,Tk], alibi_slopes "
+          "[Hq], sinks [Hq]")
       ->required();
   verb->add_option("-o,--out", request->out,
                    "safetensors to write, - for standard output: out, and lse [B,Hq,Tq] (F32)")

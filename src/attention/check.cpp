@@ -9,6 +9,7 @@
 
 #include <manyheads/error.hpp>
 
+#include "attention/mask_tensors.hpp"
 #include "attention/overlap.hpp"
 #include "base/checked.hpp"
 #include "base/fail.hpp"
@@ -246,19 +247,9 @@ void check_row_states(const char* function, RowStates& states, ForwardParams& pa
 // Checks that an output overlaps no input of the call.
 void check_inputs(const char* function, const char* name, const ConstTensorView& output, const ConstTensorView& q,
                   const ConstTensorView& k, const ConstTensorView* v, const AttentionOptions& options) {
-  const Mask& mask = options.mask;
   const std::pair<const char*, const ConstTensorView*> inputs[] = {{"q", &q},
                                                                    {"k", &k},
                                                                    {"v", v},
-                                                                   {"allowed", &mask.allowed},
-                                                                   {"ignored", &mask.ignored},
-                                                                   {"bias", &mask.bias},
-                                                                   {"key_starts", &mask.key_starts},
-                                                                   {"key_lengths", &mask.key_lengths},
-                                                                   {"offsets", &mask.offsets},
-                                                                   {"q_documents", &mask.q_documents},
-                                                                   {"k_documents", &mask.k_documents},
-                                                                   {"alibi_slopes", &mask.alibi_slopes},
                                                                    {"sinks", &options.sinks},
                                                                    {"cu_seqlens_q", &options.cu_seqlens_q},
                                                                    {"cu_seqlens_k", &options.cu_seqlens_k},
@@ -268,6 +259,7 @@ void check_inputs(const char* function, const char* name, const ConstTensorView&
   for (const auto& [input, view] : inputs) {
     if (view != nullptr) check_overlap(function, name, output, input, *view);
   }
+  for (const auto& [input, view] : kMaskTensors) check_overlap(function, name, output, input, options.mask.*view);
 }
 
 }  // namespace

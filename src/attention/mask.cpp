@@ -4,6 +4,8 @@
 
 #include <manyheads/error.hpp>
 
+#include "attention/mask_tensors.hpp"
+
 namespace manyheads {
 namespace {
 
@@ -35,15 +37,7 @@ Mask operator|(const Mask& a, const Mask& b) {
     both.window_left = b.window_left;
     both.window_right = b.window_right;
   }
-  join(both.offsets, b.offsets, "offsets");
-  join(both.key_lengths, b.key_lengths, "key_lengths");
-  join(both.key_starts, b.key_starts, "key_starts");
-  join(both.q_documents, b.q_documents, "q_documents");
-  join(both.k_documents, b.k_documents, "k_documents");
-  join(both.allowed, b.allowed, "allowed");
-  join(both.ignored, b.ignored, "ignored");
-  join(both.bias, b.bias, "bias");
-  join(both.alibi_slopes, b.alibi_slopes, "alibi_slopes");
+  for (const auto& [name, view] : attention_detail::kMaskTensors) join(both.*view, b.*view, name);
   return both;
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "attention/forward.hpp"
+#include "attention/mask_tensors.hpp"
 #include "attention/overlap.hpp"
 #include "base/fail.hpp"
 #include "base/file.hpp"
@@ -235,18 +236,12 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
     const std::pair<const char*, const ConstTensorView*> others[] = {{"y", &y},
                                                                      {"key_padding_mask", &options.key_padding_mask},
                                                                      {"attn_mask", &options.attn_mask},
-                                                                     {"mask.allowed", &options.mask.allowed},
-                                                                     {"mask.ignored", &options.mask.ignored},
-                                                                     {"mask.bias", &options.mask.bias},
-                                                                     {"mask.offsets", &options.mask.offsets},
-                                                                     {"mask.key_starts", &options.mask.key_starts},
-                                                                     {"mask.key_lengths", &options.mask.key_lengths},
-                                                                     {"mask.q_documents", &options.mask.q_documents},
-                                                                     {"mask.k_documents", &options.mask.k_documents},
-                                                                     {"mask.alibi_slopes", &options.mask.alibi_slopes},
                                                                      {"head_scale", &head_scale}};
     for (const auto& [name, view] : others) {
       attention_detail::check_overlap(kForward, "weights", options.weights, name, *view);
+    }
+    for (const auto& [name, view] : attention_detail::kMaskTensors) {
+      attention_detail::check_overlap(kForward, "weights", options.weights, name, options.mask.*view);
     }
   }
   const layer::MergedMask merged(options, {batch, config.num_heads, queries, keys, added});

@@ -192,7 +192,7 @@ TEST_F(CliAttend, ScaleAndSoftcap) {
 
 TEST_F(CliAttend, EveryTensorOfMasks) {
   StateDict in = qkv();
-  in["mask"] = uniform<bool>({5, 9}, 0, 1, random_);
+  in["allowed"] = uniform<bool>({5, 9}, 0, 1, random_);
   in["bias"] = normal(DType::kF32, {4, 1, 9}, random_);
   in["key_lengths"] = uniform<std::int32_t>({2}, 0, 9, random_);
   in["offsets"] = uniform<std::int64_t>({2}, -2, 4, random_);
@@ -201,7 +201,7 @@ TEST_F(CliAttend, EveryTensorOfMasks) {
   in["alibi_slopes"] = normal(DType::kF32, {4}, random_);
   in["sinks"] = normal(DType::kF32, {4}, random_);
   AttentionOptions options;
-  options.mask = mask::allowed(in["mask"].cview()) | mask::bias(in["bias"].cview()) |
+  options.mask = mask::allowed(in["allowed"].cview()) | mask::bias(in["bias"].cview()) |
                  mask::key_lengths(in["key_lengths"].cview()) | mask::offsets(in["offsets"].cview()) |
                  mask::documents(in["q_documents"].cview(), in["k_documents"].cview()) |
                  mask::alibi(in["alibi_slopes"].cview()) | mask::causal(Alignment::kTopLeft);
@@ -232,9 +232,14 @@ TEST_F(CliAttend, RandomSubsetsOfMasks) {
                        {"--window", std::to_string(mask.window_left) + "," + std::to_string(mask.window_right)});
     }
     const auto put = [&](const char* name, Tensor tensor) { return (in[name] = std::move(tensor)).cview(); };
-    if (coin()) mask.allowed = put("mask", uniform<bool>({2, 1, 5, 9}, 0, 1, random_));
+    const Tensor bools = uniform<bool>({2, 1, 5, 9}, 0, 1, random_);
+    if (coin()) mask.allowed = put("allowed", bools);
     if (coin()) mask.bias = put("bias", normal(DType::kF32, {1, 4, 1, 9}, random_));
     if (coin()) mask.key_lengths = put("key_lengths", uniform<std::int64_t>({2}, 0, 9, random_));
+    if (!mask.allowed.defined() && !mask.key_lengths.defined()) {
+      mask.ignored = put("ignored", bools);
+      mask.key_starts = put("key_starts", uniform<std::int32_t>({2}, 0, 9, random_));
+    }
     if (coin()) mask.offsets = put("offsets", uniform<std::int32_t>({2}, -3, 6, random_));
     if (coin()) {
       mask.q_documents = put("q_documents", uniform<std::int32_t>({2, 5}, 0, 1, random_));
@@ -349,8 +354,8 @@ TEST_F(CliAttend, BadTensorsAreOneLineAndNoFile) {
       {with("v", normal(DType::kBF16, {2, 2, 9, 8}, random_)), {}, "BF16"},
       {with("q", uniform<std::int32_t>({2, 4, 5, 16}, 0, 9, random_)), {}, "I32"},
       {with("q_documents", uniform<std::int32_t>({2, 5}, 0, 9, random_)), {}, "only one of q_documents"},
-      {with("mask", normal(DType::kF32, {5, 9}, random_)), {}, "mask"},
-      {with("mask", uniform<bool>({5, 8}, 0, 1, random_)), {}, "[5,8]"},
+      {with("allowed", normal(DType::kF32, {5, 9}, random_)), {}, "allowed"},
+      {with("allowed", uniform<bool>({5, 8}, 0, 1, random_)), {}, "[5,8]"},
       {with("key_lengths", uniform<std::int32_t>({2}, 10, 10, random_)), {}, "key_lengths"},
       {with("key_lengths", uniform<std::int32_t>({2}, -1, -1, random_)), {}, "key_lengths"},
       {with("sinks", normal(DType::kF32, {3}, random_)), {}, "sinks"},
