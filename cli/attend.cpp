@@ -83,7 +83,7 @@ Mask make_mask(const Attend& request, const StateDict& tensors) {
     }
     mask = mask | mask::window(sides[0], sides[1], alignment);
   }
-  for (const auto& [name, view] : attention_detail::kMaskTensors) mask.*view = view_of(tensors, name);
+  for (const auto& [name, option, view] : attention_detail::kMaskTensors) mask.*view = view_of(tensors, name);
   if (mask.q_documents.defined() != mask.k_documents.defined()) {
     throw Error(ErrorCode::kInvalidArgument,
                 base::path_in_quotes(request.in) + " has only one of q_documents [B,Tq] and k_documents [B,Tk]");

@@ -259,7 +259,8 @@ void check_inputs(const char* function, const char* name, const ConstTensorView&
   for (const auto& [input, view] : inputs) {
     if (view != nullptr) check_overlap(function, name, output, input, *view);
   }
-  for (const auto& [input, view] : kMaskTensors) check_overlap(function, name, output, input, options.mask.*view);
+  for (const auto& [input, option, view] : kMaskTensors)
+    check_overlap(function, name, output, input, options.mask.*view);
 }
 
 }  // namespace

@@ -37,7 +37,7 @@ Mask operator|(const Mask& a, const Mask& b) {
     both.window_left = b.window_left;
     both.window_right = b.window_right;
   }
-  for (const auto& [name, view] : attention_detail::kMaskTensors) join(both.*view, b.*view, name);
+  for (const auto& [name, option, view] : attention_detail::kMaskTensors) join(both.*view, b.*view, name);
   return both;
 }
 

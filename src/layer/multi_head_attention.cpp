@@ -240,8 +240,8 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
     for (const auto& [name, view] : others) {
       attention_detail::check_overlap(kForward, "weights", options.weights, name, *view);
     }
-    for (const auto& [name, view] : attention_detail::kMaskTensors) {
-      attention_detail::check_overlap(kForward, "weights", options.weights, name, options.mask.*view);
+    for (const auto& [name, option, view] : attention_detail::kMaskTensors) {
+      attention_detail::check_overlap(kForward, "weights", options.weights, option, options.mask.*view);
     }
   }
   const layer::MergedMask merged(options, {batch, config.num_heads, queries, keys, added});
