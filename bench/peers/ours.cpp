@@ -115,7 +115,8 @@ Run prepare_decode(std::istream& words, const std::string& folder, int threads) 
     const Tensor first = read(folder + "/" + name, type, one);
     Tensor all(type, {copies, kv_heads, keys, d});
     for (std::int64_t i = 0; i < copies; ++i) {
-      std::memcpy(all.as<char>() + static_cast<std::size_t>(i) * bytes_of(first), first.bytes(), bytes_of(first));
+      std::memcpy(static_cast<char*>(all.view().data()) + static_cast<std::size_t>(i) * bytes_of(first), first.bytes(),
+                  bytes_of(first));
     }
     return all;
   };
