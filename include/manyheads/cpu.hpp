@@ -11,7 +11,8 @@ namespace manyheads {
 // "portable". For tensors of BF16 also:
 // - "amx_bf16": tiles;
 // - "avx512_bf16": dot products; before "avx512" only where they are faster than F32, on AMD;
-// - "amx_emulated_avx512": the bits of "amx_bf16" without tiles, slowly; "amx_emulated": the same sums on AVX2 and NEON.
+// - "amx_emulated_avx512": the bits of "amx_bf16" without tiles, slowly;
+// - "amx_emulated": emulated tiles on other machines, slowly.
 MANYHEADS_API std::vector<std::string> available_isas();
 
 // The instruction set that calls use: the one given to set_isa, else the one that MANYHEADS_ISA names, else the best.

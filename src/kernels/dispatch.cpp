@@ -75,8 +75,8 @@ bool has_slow_bf16_products() { return has_bf16_products() && !fast_bf16_product
 
 constexpr std::int64_t kNamedTargets = HWY_AVX3 | HWY_AVX2 | HWY_SSE4 | HWY_NEON;
 
-// Best first. The emulation of tiles is not for speed: it lets every machine test the path over tiles. That of AVX-512
-// gives the bits of amx_bf16; the others have an exponential of their own.
+// Best first. The emulation of tiles is not for speed: it lets every machine test the path over tiles. On AVX-512 it
+// has the bits of amx_bf16; the others have an exponential of their own.
 constexpr Isa kIsas[] = {
     {"amx_bf16", HWY_AVX3, Bf16::kTiles, has_amx_bf16},
     {"avx512_bf16", HWY_AVX3, Bf16::kPairs, has_fast_bf16_products},
@@ -95,7 +95,7 @@ KernelTable table_of(const Isa& isa, std::int64_t target) {
   TargetKernels kernels;
   for (const Fill fill : units().at(target)) fill(kernels);
   const bool pairs = isa.bf16 == Bf16::kPairs;
-  const AttentionKernels& bf16 = pairs                               ? kernels.bf16
+  const AttentionKernels& bf16 = pairs                              ? kernels.bf16
                                  : isa.bf16 == Bf16::kTiles         ? kernels.amx
                                  : isa.bf16 == Bf16::kEmulatedTiles ? kernels.amx_emulated
                                                                     : kernels.f32;
