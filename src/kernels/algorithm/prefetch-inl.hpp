@@ -42,7 +42,8 @@ struct MemoryRange {
 template <bool kMayUseL2 = false>
 class Prefetcher {
  public:
-  Prefetcher(const MemoryRange* ranges, std::size_t count, std::size_t steps, bool to_l2 = false)
+  // Inline: a call would keep the object in memory.
+  HWY_INLINE Prefetcher(const MemoryRange* ranges, std::size_t count, std::size_t steps, bool to_l2 = false)
       : next_(ranges), last_(ranges + count), to_l2_(to_l2) {
     std::size_t lines = 0;
     for (const MemoryRange* s = next_; s != last_; ++s) lines += static_cast<std::size_t>(s->end - s->begin) / 64;
