@@ -54,10 +54,10 @@ kernels::QueryBlock QueryBlocks::operator()(std::int64_t i) const noexcept {
     i %= entry.count;
   }
   const std::int64_t begin = (entry.blocks_per_part - 1 - i % entry.blocks_per_part) * block_rows_;
-  const std::int64_t split = i / entry.blocks_per_part % entry.parts;
+  const std::int64_t part = i / entry.blocks_per_part % entry.parts;
   return {.batch = b,
           .kv_head = i / entry.blocks_per_part / entry.parts,
-          .row = split * entry.rows_per_part + begin,
+          .row = part * entry.rows_per_part + begin,
           .rows = std::min(block_rows_, entry.rows_per_part - begin)};
 }
 

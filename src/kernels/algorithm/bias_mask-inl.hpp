@@ -360,8 +360,8 @@ HWY_NOINLINE void MaskScoresInLanes(const QkvMask& params, const QueryBlock& q_b
     VF top = forbidden;
     for (std::size_t key = seen; key < seen_end; ++key) top = hn::Max(hn::LoadU(d, scores + key * lanes + at), top);
     const std::size_t parts[2][2] = {{0, seen}, {seen_end, count}};
-    for (const auto& split : parts) {
-      for (std::size_t key = split[0]; key < split[1]; ++key) {
+    for (const auto& part : parts) {
+      for (std::size_t key = part[0]; key < part[1]; ++key) {
         float* to = scores + key * lanes + at;
         const VF extra = rule.bias ? bias(key) : hn::Zero(d);
         const VF run_offset = hn::Set(d, static_cast<float>(static_cast<std::int64_t>(key) + begin % kRunKeys));

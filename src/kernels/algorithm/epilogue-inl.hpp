@@ -154,25 +154,26 @@ HWY_INLINE void SaveRowStates(const ForwardParams& params, const QueryBlock& q_b
 
 // Writes the caller's rows from the row states over all keys.
 template <class Mma>
-HWY_INLINE void StoreBlock(const ForwardParams& params, const QueryBlock& q_block, const BlockInfo& info, float* root) {
+HWY_INLINE void StoreBlock(const ForwardParams& params, const QueryBlock& q_block, const BlockInfo& info,
+                           float* states) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   const std::size_t padded_rows = PaddedRows<Mma>(q_block.rows);
   const std::size_t width = OutputWidth<Mma>(params, q_block.rows);
-  float* output = root + 2 * padded_rows;
+  float* output = states + 2 * padded_rows;
   HWY_ALIGN float inverse[BlockInfo::kMaxRows] = {};
   RowsBeyondFloat beyond;
   for (std::size_t r = 0; r < static_cast<std::size_t>(q_block.rows); ++r) {
-    if (ScoresBeyondFloat(params, q_block, info, r, root[r], root[padded_rows + r])) beyond.add(r);
+    if (ScoresBeyondFloat(params, q_block, info, r, states[r], states[padded_rows + r])) beyond.add(r);
   }
   const bool sums_only = params.lse == nullptr && params.sinks == nullptr;
   for (std::size_t r = 0; sums_only && r < static_cast<std::size_t>(q_block.rows);
        ++r) {  // a loop of its own, which becomes vectors
-    const double sum = static_cast<double>(root[padded_rows + r]);
+    const double sum = static_cast<double>(states[padded_rows + r]);
     inverse[r] = static_cast<float>(sum != 0.0 ? 1.0 / sum : 0.0);
   }
   for (std::size_t r = 0; !sums_only && r < static_cast<std::size_t>(q_block.rows); ++r) {
-    const double factor = FinishRowOf(params, q_block, info, r, root[r], root[padded_rows + r]);
+    const double factor = FinishRowOf(params, q_block, info, r, states[r], states[padded_rows + r]);
     const bool in_rows = q_block.rows <= Mma::kDecodeRows;
     inverse[r] = ScaledByDouble(factor, output + (in_rows ? r * width : r), width, in_rows ? 1 : padded_rows);
   }

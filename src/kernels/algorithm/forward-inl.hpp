@@ -27,8 +27,8 @@ namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // Vectors in the lanes of so many AMX tiles side by side.
-constexpr int SideVectors(int sides) {
-  return sides * static_cast<int>(kTileSide) / static_cast<int>(HWY_LANES(float));
+constexpr int TileVectors(int tiles) {
+  return tiles * static_cast<int>(kTileSide) / static_cast<int>(HWY_LANES(float));
 }
 
 // Runs the kernel for `count` vectors or rows, at most N. Decode-only products take a power of two: the rows between
@@ -65,34 +65,35 @@ void ForwardBlock(const ForwardParams& params, const QueryBlock& q_block, const 
   BlockInfo info;
   const std::size_t padded_rows = PaddedRows<Mma>(q_block.rows);
   BeginBlock<Mma>(params, q_block, padded_rows, info);
-  float* root = nullptr;
+  float* row_states = nullptr;
   const bool writes = states == nullptr && split.last;
   if constexpr (Mma::kAmx) {
-    const std::size_t sides = padded_rows / kTileSide;
+    const std::size_t tiles = padded_rows / kTileSide;
     Mma::Begin();
-    root = sides == 1   ? PrefillMainloop<Mma, SideVectors(1)>(params, q_block, split, workspace, info, next, writes)
-           : sides == 2 ? PrefillMainloop<Mma, SideVectors(2)>(params, q_block, split, workspace, info, next, writes)
-           : sides == 3 ? PrefillMainloop<Mma, SideVectors(3)>(params, q_block, split, workspace, info, next, writes)
-                        : PrefillMainloop<Mma, SideVectors(4)>(params, q_block, split, workspace, info, next, writes);
+    row_states =
+        tiles == 1   ? PrefillMainloop<Mma, TileVectors(1)>(params, q_block, split, workspace, info, next, writes)
+        : tiles == 2 ? PrefillMainloop<Mma, TileVectors(2)>(params, q_block, split, workspace, info, next, writes)
+        : tiles == 3 ? PrefillMainloop<Mma, TileVectors(3)>(params, q_block, split, workspace, info, next, writes)
+                     : PrefillMainloop<Mma, TileVectors(4)>(params, q_block, split, workspace, info, next, writes);
     Mma::End();
   } else if (Mma::kDecodeOnly || q_block.rows <= Mma::kDecodeRows) {
-    root = WithCount<Mma, DecodeKernel, Mma::kDecodeRows>(static_cast<std::size_t>(q_block.rows), params, q_block,
-                                                          split, workspace, info);
+    row_states = WithCount<Mma, DecodeKernel, Mma::kDecodeRows>(static_cast<std::size_t>(q_block.rows), params, q_block,
+                                                                split, workspace, info);
   } else if constexpr (!Mma::kDecodeOnly) {
-    root = WithCount<Mma, PrefillKernel, kBlockVectors>(padded_rows / LaneCount(), params, q_block, split, workspace,
-                                                        info, next, writes);
+    row_states = WithCount<Mma, PrefillKernel, kBlockVectors>(padded_rows / LaneCount(), params, q_block, split,
+                                                              workspace, info, next, writes);
   }
   if (!split.last) return;
   if (states == nullptr) {
-    if (root == nullptr) {
-      root = workspace + ForwardWorkspace(params, q_block.rows).states;
-      ClearRowStates<Mma>(params, q_block, root);
+    if (row_states == nullptr) {
+      row_states = workspace + ForwardWorkspace(params, q_block.rows).states;
+      ClearRowStates<Mma>(params, q_block, row_states);
     }
-    StoreBlock<Mma>(params, q_block, info, root);
-  } else if (root == nullptr) {
+    StoreBlock<Mma>(params, q_block, info, row_states);
+  } else if (row_states == nullptr) {
     ClearRowStates<Mma>(params, q_block, states);
   } else {
-    std::copy_n(root, RowStateFloats<Mma>(params, q_block.rows), states);
+    std::copy_n(row_states, RowStateFloats<Mma>(params, q_block.rows), states);
   }
 }
 

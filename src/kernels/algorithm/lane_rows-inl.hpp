@@ -64,11 +64,11 @@ HWY_INLINE void EachBlock(const StridedRows (&rows)[K], std::size_t from, std::s
 #pragma GCC unroll 4
       for (std::size_t k = 0; k < K; ++k) Widened<kHeld>(block[k][j], value[k]);
 #pragma GCC unroll 4
-      for (std::size_t split = 0; split < WordsIn(kHeld); ++split) {
+      for (std::size_t w = 0; w < WordsIn(kHeld); ++w) {
         VF vectors[K];
 #pragma GCC unroll 4
-        for (std::size_t k = 0; k < K; ++k) vectors[k] = value[k][split];
-        visit((from + i + j) * WordsIn(kHeld) + split, vectors);
+        for (std::size_t k = 0; k < K; ++k) vectors[k] = value[k][w];
+        visit((from + i + j) * WordsIn(kHeld) + w, vectors);
       }
     }
   }

@@ -213,7 +213,7 @@ HWY_INLINE bool AllFinite(const StridedRows& rows, std::size_t count, std::size_
   const auto infinity = hn::Set(du, 0x7f80u);  // BF16's infinity; a NaN is larger
   bool finite = true;
   VF sum[4];
-  for (VF& split : sum) split = hn::Zero(d);
+  for (VF& s : sum) s = hn::Zero(d);
   auto low = hn::Zero(du);  // largest magnitudes of the low and the high halves
   auto high = hn::Zero(du);
   for (std::size_t j = 0; j < count; ++j) {
@@ -223,8 +223,8 @@ HWY_INLINE bool AllFinite(const StridedRows& rows, std::size_t count, std::size_
       // 0 * x is 0 for a finite x and NaN for the others.
       for (; i + 4 * n <= width; i += 4 * n) {
 #pragma GCC unroll 4
-        for (std::size_t split = 0; split < 4; ++split) {
-          sum[split] = hn::MulAdd(hn::LoadU(d, row + i + split * n), hn::Zero(d), sum[split]);
+        for (std::size_t v = 0; v < 4; ++v) {
+          sum[v] = hn::MulAdd(hn::LoadU(d, row + i + v * n), hn::Zero(d), sum[v]);
         }
       }
       for (; i + n <= width; i += n) sum[0] = hn::MulAdd(hn::LoadU(d, row + i), hn::Zero(d), sum[0]);

@@ -209,8 +209,8 @@ class NextBlockPrefetch {
     const std::int64_t all = lines(outputs_, params.dv, params.out_type) + lines(queries_, params.d, params.type) +
                              lines(keys_, params.d + params.dv, params.kv_type);
     // Done by three quarters of the block, as not all its vectors need every key.
-    const std::int64_t units = here.count * static_cast<std::int64_t>(vectors);
-    rate_ = units > 0 ? all * kLine * 4 / 3 / units + 1 : 0;
+    const std::int64_t work = here.count * static_cast<std::int64_t>(vectors);
+    rate_ = work > 0 ? all * kLine * 4 / 3 / work + 1 : 0;
   }
 
   // Call it after the products of `keys` keys with `vectors` vectors of queries.

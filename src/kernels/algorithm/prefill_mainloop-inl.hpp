@@ -109,12 +109,12 @@ HWY_INLINE void PrefillKeys(const QkvMask& params, const QueryBlock& q_block, co
 }
 
 // From the first to the last key that any of vectors [first, last) needs.
-HWY_INLINE KeyRange Together(const KeyRange* split, int first, int last) {
+HWY_INLINE KeyRange Together(const KeyRange* ranges, int first, int last) {
   KeyRange all{0, 0};
   for (int v = first; v < last; ++v) {
-    if (split[v].begin >= split[v].end) continue;
-    all = all.begin == all.end ? split[v]
-                               : KeyRange{std::min(all.begin, split[v].begin), std::max(all.end, split[v].end)};
+    if (ranges[v].begin >= ranges[v].end) continue;
+    all = all.begin == all.end ? ranges[v]
+                               : KeyRange{std::min(all.begin, ranges[v].begin), std::max(all.end, ranges[v].end)};
   }
   return all;
 }
@@ -123,17 +123,17 @@ HWY_INLINE KeyRange Together(const KeyRange* split, int first, int last) {
 // changes no bit. Fewer vectors at a time skip more, but keep the multipliers less busy.
 template <class Mma, int NV>
 HWY_INLINE void PrefillByVectors(const QkvMask& params, const QueryBlock& q_block, const BlockInfo& info,
-                                 const PrefillRun& run, std::size_t lanes, const KeyRange (&split)[NV], VF* m, VF* l) {
+                                 const PrefillRun& run, std::size_t lanes, const KeyRange (&ranges)[NV], VF* m, VF* l) {
   const auto steps = [&](int vectors, std::int64_t percent) {
     std::int64_t sum = 0;
     for (int v = 0; v < NV; v += vectors) {
-      const KeyRange keys = Together(split, v, std::min(v + vectors, NV));
+      const KeyRange keys = Together(ranges, v, std::min(v + vectors, NV));
       sum += (keys.end - keys.begin) * std::min(vectors, NV - v);
     }
     return sum * percent;
   };
   const auto add = [&]<int kVectors>(std::integral_constant<int, kVectors>, int vector) HWY_ATTR {
-    const KeyRange keys = Together(split, vector, vector + kVectors);
+    const KeyRange keys = Together(ranges, vector, vector + kVectors);
     const std::size_t first = static_cast<std::size_t>(vector);
     if (keys.begin < keys.end) {
       PrefillKeys<Mma, kVectors, false>(params, q_block, info, run, lanes, first, keys.begin, keys.end, m, l);

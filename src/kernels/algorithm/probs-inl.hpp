@@ -45,7 +45,7 @@ HWY_INLINE float NormaliseProbs(float* row, std::int64_t step, std::int64_t coun
   const float by = static_cast<float>(shift);
   double sum = std::exp2(sink_score - static_cast<double>(by));
   if (step == 1) {
-    HWY_ALIGN float split[HWY_MAX_BYTES / sizeof(float)];
+    HWY_ALIGN float lanes[HWY_MAX_BYTES / sizeof(float)];
     std::int64_t j = 0;
     while (j + n <= count) {  // eight vectors in F32, their sums in double: the sum of a long row stays sharp
       VF sums = hn::Zero(d);
@@ -54,8 +54,8 @@ HWY_INLINE float NormaliseProbs(float* row, std::int64_t step, std::int64_t coun
         hn::StoreU(p, d, row + j);
         sums = hn::Add(sums, p);
       }
-      hn::Store(sums, d, split);
-      for (std::int64_t lane = 0; lane < n; ++lane) sum += static_cast<double>(split[lane]);
+      hn::Store(sums, d, lanes);
+      for (std::int64_t lane = 0; lane < n; ++lane) sum += static_cast<double>(lanes[lane]);
     }
     for (; j < count; ++j) {
       row[j] = hn::GetLane(Exp2(d, hn::Set(d, row[j] - by)));
@@ -138,18 +138,18 @@ HWY_NOINLINE void ProbsBlock(const ProbsParams& params, const QueryBlock& q_bloc
 void Probs(const ProbsParams& params, const QueryBlock& q_block, float* workspace) {
   const std::int64_t most = kBlockVectors * static_cast<std::int64_t>(LaneCount());
   for (std::int64_t row = 0; row < q_block.rows; row += most) {
-    QueryBlock split = q_block;
-    split.row += row;
-    split.rows = std::min(most, q_block.rows - row);
-    const std::size_t vectors = RoundUp(static_cast<std::size_t>(split.rows), LaneCount()) / LaneCount();
+    QueryBlock block = q_block;
+    block.row += row;
+    block.rows = std::min(most, q_block.rows - row);
+    const std::size_t vectors = RoundUp(static_cast<std::size_t>(block.rows), LaneCount()) / LaneCount();
     if (vectors == 1) {
-      ProbsBlock<1>(params, split, workspace);
+      ProbsBlock<1>(params, block, workspace);
     } else if (vectors == 2) {
-      ProbsBlock<2>(params, split, workspace);
+      ProbsBlock<2>(params, block, workspace);
     } else if (vectors == 3) {
-      ProbsBlock<3>(params, split, workspace);
+      ProbsBlock<3>(params, block, workspace);
     } else {
-      ProbsBlock<kBlockVectors>(params, split, workspace);
+      ProbsBlock<kBlockVectors>(params, block, workspace);
     }
   }
 }

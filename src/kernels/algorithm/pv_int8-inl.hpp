@@ -71,15 +71,14 @@ HWY_INLINE void Int8Query(const QkvMask& params, std::int64_t at, std::size_t r,
 
 // output[row][value] (+)= step[row] * sum over words of probs * values. `output` rows are `width` apart.
 template <class Mma, int NV, int R, class Prefetch>
-HWY_INLINE void PvInt8Columns(const float* HWY_RESTRICT probs, std::size_t weights_step,
-                              const float* HWY_RESTRICT values, std::size_t values_step, std::size_t words,
-                              const float* HWY_RESTRICT step, bool first_in_chunk, std::size_t width,
-                              float* HWY_RESTRICT output, Prefetch&& prefetch) {
+HWY_INLINE void PvInt8Columns(const float* HWY_RESTRICT probs, std::size_t probs_step, const float* HWY_RESTRICT values,
+                              std::size_t values_step, std::size_t words, const float* HWY_RESTRICT step,
+                              bool first_in_chunk, std::size_t width, float* HWY_RESTRICT output, Prefetch&& prefetch) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   VF sum[R][NV];
   Clear(sum);
-  Accumulate<Mma>(probs, weights_step, 1, values, values_step, words, sum, prefetch);
+  Accumulate<Mma>(probs, probs_step, 1, values, values_step, words, sum, prefetch);
   for (std::size_t r = 0; r < R; ++r) {
     for (std::size_t v = 0; v < NV; ++v) {
       float* to = output + r * width + v * n;

@@ -250,16 +250,15 @@ HWY_INLINE bool PvInPlace(const QkvMask& params, const QueryBlock& q_block, std:
       if constexpr (kPairs) {
         PackProbs<Mma, R>(probs);
         EachColumns<kVectors, kLeast>(
-            width, [&]<int kPartly>(std::integral_constant<int, kPartly>, std::size_t i) HWY_ATTR {
-              PvPairsInPlace<Mma, Values, kPartly, R>(probs, values, i, first_in_chunk, width, output + i, prefetch);
+            width, [&]<int kCount>(std::integral_constant<int, kCount>, std::size_t i) HWY_ATTR {
+              PvPairsInPlace<Mma, Values, kCount, R>(probs, values, i, first_in_chunk, width, output + i, prefetch);
             });
       } else {
         for (std::size_t key = 0; key < keys; key = values.chain_end(key)) {
-          EachColumns<kVectors, 1>(width,
-                                   [&]<int kPartly>(std::integral_constant<int, kPartly>, std::size_t i) HWY_ATTR {
-                                     PvChainInPlace<Mma, Values, kPartly, R>(probs, values, key, i, first_in_chunk,
-                                                                             width, total + i, output + i, prefetch);
-                                   });
+          EachColumns<kVectors, 1>(width, [&]<int kCount>(std::integral_constant<int, kCount>, std::size_t i) HWY_ATTR {
+            PvChainInPlace<Mma, Values, kCount, R>(probs, values, key, i, first_in_chunk, width, total + i, output + i,
+                                                   prefetch);
+          });
         }
       }
       done = true;

@@ -49,17 +49,17 @@ HWY_INLINE void CombineRows(const StatesParams& params, std::int64_t first, std:
       std::fill(to + dv, to + width, 0.0f);
     }
   }
-  float* const root = tree.close();
+  float* const combined = tree.close();
   for (std::size_t r = 0; r < rows; ++r) {
     const std::int64_t row = first + static_cast<std::int64_t>(r);
     const std::int64_t i = row % params.tq, h = row / params.tq % params.q_heads, b = row / params.tq / params.q_heads;
     const float* const sink = params.sinks != nullptr ? params.sinks + h * params.sinks_stride : nullptr;
-    const RowScale scale = FinishRow(root[r], root[kDecodeRows + r], sink, [](double lse) { return lse; });
+    const RowScale scale = FinishRow(combined[r], combined[kDecodeRows + r], sink, [](double lse) { return lse; });
     if (params.lse != nullptr) {
       params.lse[b * params.lse_stride[0] + h * params.lse_stride[1] + i * params.lse_stride[2]] =
           static_cast<float>(scale.lse);
     }
-    float* const output = root + 2 * kDecodeRows + r * width;
+    float* const output = combined + 2 * kDecodeRows + r * width;
     const float inverse = ScaledByDouble(scale.inverse, output, width, 1);
     for (std::size_t e = 0; e < width; e += n) {
       hn::StoreU(Normalised(hn::LoadU(d, output + e), hn::Set(d, inverse)), d, output + e);
