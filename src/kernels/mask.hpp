@@ -221,12 +221,12 @@ class AttentionMask {
           seen = static_cast<std::uint8_t>(seen + (at[j * stride[3]] != 0 ? 1 : 0));
         }
       }
-      if (!params_.allowed_where) seen = static_cast<std::uint8_t>(end - begin - seen);
       any = any || seen > 0;
       all = all && seen == end - begin;
       if (stride[1] == 0 && stride[2] == 0) break;  // one row for all
     }
-    return all ? Visibility::kAll : any ? Visibility::kPartly : Visibility::kNone;
+    if (any != all) return Visibility::kPartly;
+    return all == params_.allowed_where ? Visibility::kAll : Visibility::kNone;
   }
 
   const QkvMask& params_;

@@ -227,7 +227,7 @@ HWY_INLINE std::uint64_t AllowedBits(const QkvMask& params, const QueryBlock& q_
       at = copy;
     }
     bits = NonZeroBits(at);
-    return params.allowed_where ? bits : ~bits;
+    return bits ^ (params.allowed_where ? 0 : ~std::uint64_t{0});
   }
   for (std::size_t j = 0; j < keys; ++j) bits |= std::uint64_t{at[static_cast<std::int64_t>(j) * step] != 0} << j;
   return params.allowed_where ? bits : ~bits;
