@@ -1,14 +1,17 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <array>
+#include <iterator>
 #include <manyheads/attention.hpp>
 #include <manyheads/error.hpp>
 #include <manyheads/safetensors.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string_view>
 
-#include "attention/mask_tensors.hpp"
 #include "arguments.hpp"
+#include "attention/mask_tensors.hpp"
 #include "base/file.hpp"
 #include "cli.hpp"
 #include "out_file.hpp"
@@ -20,10 +23,15 @@ namespace {
 
 using namespace std::string_view_literals;
 
-constexpr std::array kNames = {
-    "q"sv,          "k"sv,           "v"sv,        "allowed"sv,      "ignored"sv,      "bias"sv,
-    "key_starts"sv, "key_lengths"sv, "offsets"sv,  "q_documents"sv,  "k_documents"sv,  "alibi_slopes"sv,
-    "sinks"sv,      "k_scales"sv,    "v_scales"sv, "cu_seqlens_q"sv, "cu_seqlens_k"sv, "page_table"sv};
+// Every tensor that a file may hold: these, and those of a mask.
+constexpr auto kNames = [] {
+  constexpr std::array kOthers = {
+      "q"sv, "k"sv, "v"sv, "sinks"sv, "k_scales"sv, "v_scales"sv, "cu_seqlens_q"sv, "cu_seqlens_k"sv, "page_table"sv};
+  std::array<std::string_view, kOthers.size() + std::size(attention_detail::kMaskTensors)> names;
+  std::ranges::transform(attention_detail::kMaskTensors, std::ranges::copy(kOthers, names.begin()).out,
+                         [](const auto& tensor) { return std::string_view(tensor.name); });
+  return names;
+}();
 
 struct Attend {
   Common common;

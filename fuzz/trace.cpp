@@ -79,17 +79,8 @@ bool set_lse(lens::Trace& trace) {
       }
       return ConstTensorView(v.data(), v.dtype(), shape, strides);
     };
-    AttentionOptions options;
-    options.scale = trace.scale;
-    options.softcap = trace.softcap;
+    AttentionOptions options = lens::attention_options(trace);
     options.threads.num_threads = 1;
-    options.mask.causal = trace.causal;
-    options.mask.window_left = trace.window[0];
-    options.mask.window_right = trace.window[1];
-    options.mask.alignment = trace.alignment;
-    if (trace.key_length != trace.num_keys()) {
-      options.mask.key_lengths = ConstTensorView(&trace.key_length, Dims{1});
-    }
     options.mask.bias = layer.bias;
     options.sinks = layer.sinks;
     Tensor lse(DType::kF32, Dims{1, layer.q.size(0), layer.q.size(1)});
@@ -106,7 +97,7 @@ bool set_lse(lens::Trace& trace) {
 // Rows of weights are shares: from 0 to 1, and 1 in sum, or less where a sink takes the rest.
 void check_weights(const lens::Trace& trace, std::size_t layer, std::int64_t head, bool right_lse) {
   Tensor weights(DType::kF32, Dims{trace.num_queries(), trace.num_keys()});
-  const bool taken = fuzz::taken([&] { lens::trace_weights(trace, layer, head, weights.view(), 1); });
+  const bool taken = fuzz::taken([&] { lens::trace_weights(trace, layer, head, weights.view(), {.num_threads = 1}); });
   fuzz::require(taken || !right_lse, "its own lse is refused");
   if (!taken) return;
   for (std::int64_t q = 0; q < trace.num_queries(); ++q) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/element.hpp"
+
 namespace manyheads::bench {
 
 std::vector<int> thread_counts(const Size& size) {
@@ -28,21 +30,14 @@ std::string dtype_name(DType type) {
   }
 }
 
-float element(const ConstTensorView& view, std::int64_t at) {
-  switch (view.dtype()) {
-    case DType::kBF16:
-      return static_cast<float>(static_cast<const bfloat16*>(view.data())[at]);
-    case DType::kF16:
-      return static_cast<float>(static_cast<const float16*>(view.data())[at]);
-    default:
-      return static_cast<const float*>(view.data())[at];
-  }
+double element(const ConstTensorView& view, std::int64_t at) {
+  return base::load_element(view.data(), view.dtype(), at);
 }
 
 double largest_difference(const ConstTensorView& a, const ConstTensorView& b) {
   double worst = 0;
   for (std::int64_t i = 0; i < element_count(a.shape()); ++i) {
-    worst = std::max(worst, std::abs(static_cast<double>(element(a, i)) - static_cast<double>(element(b, i))));
+    worst = std::max(worst, std::abs(element(a, i) - element(b, i)));
   }
   return worst;
 }

@@ -71,7 +71,7 @@ std::vector<int> thread_counts(const Size& size);
 std::vector<std::int64_t> probe_rows(std::int64_t count);
 
 std::string dtype_name(DType type);
-float element(const ConstTensorView& view, std::int64_t at);  // of dense memory
+double element(const ConstTensorView& view, std::int64_t at);  // of dense memory
 // Between dense tensors of as many elements.
 double largest_difference(const ConstTensorView& a, const ConstTensorView& b);
 

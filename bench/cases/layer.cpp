@@ -50,9 +50,8 @@ Case linear_case(std::int64_t size, std::int64_t rows, int threads) {
       const float* w = std::as_const(work->weight).as<float>();
       for (const std::int64_t i : probe_rows(rows)) {
         for (std::int64_t n = 0; n < size; ++n) {
-          const double sum =
-              dot(x + i * size, w + n * size, size) + static_cast<double>(element(work->bias.cview(), n));
-          worst = std::max(worst, std::abs(static_cast<double>(element(work->y.cview(), i * size + n)) - sum));
+          const double sum = dot(x + i * size, w + n * size, size) + element(work->bias.cview(), n);
+          worst = std::max(worst, std::abs(element(work->y.cview(), i * size + n) - sum));
         }
       }
       return worst;
@@ -147,8 +146,8 @@ Case layer_case(std::int64_t d_model, std::int64_t heads, std::int64_t batch, st
       for (const std::int64_t i : probe_rows(tokens)) {
         const std::vector<double> expected = layer_row(*work, kv, i);
         for (std::int64_t n = 0; n < d_model; ++n) {
-          worst = std::max(worst, std::abs(static_cast<double>(element(work->y.cview(), i * d_model + n)) -
-                                           expected[static_cast<std::size_t>(n)]));
+          worst = std::max(worst,
+                           std::abs(element(work->y.cview(), i * d_model + n) - expected[static_cast<std::size_t>(n)]));
         }
       }
       return worst;

@@ -36,17 +36,21 @@ MANYHEADS_API Mask operator|(const Mask& a, const Mask& b);
 
 namespace mask {
 
-MANYHEADS_API Mask causal(Alignment alignment = Alignment::kUnspecified);
-MANYHEADS_API Mask window(std::int64_t left, std::int64_t right, Alignment alignment = Alignment::kUnspecified);
-MANYHEADS_API Mask align(Alignment alignment);
-MANYHEADS_API Mask offsets(ConstTensorView per_batch);
-MANYHEADS_API Mask key_lengths(ConstTensorView per_batch);
-MANYHEADS_API Mask key_starts(ConstTensorView per_batch);
-MANYHEADS_API Mask documents(ConstTensorView query_ids, ConstTensorView key_ids);
-MANYHEADS_API Mask allowed(ConstTensorView mask);
-MANYHEADS_API Mask ignored(ConstTensorView mask);
-MANYHEADS_API Mask bias(ConstTensorView added);
-MANYHEADS_API Mask alibi(ConstTensorView slopes);
+inline Mask causal(Alignment alignment = Alignment::kUnspecified) { return {.causal = true, .alignment = alignment}; }
+inline Mask window(std::int64_t left, std::int64_t right, Alignment alignment = Alignment::kUnspecified) {
+  return {.alignment = alignment, .window_left = left, .window_right = right};
+}
+inline Mask align(Alignment alignment) { return {.alignment = alignment}; }
+inline Mask offsets(ConstTensorView per_batch) { return {.offsets = per_batch}; }
+inline Mask key_lengths(ConstTensorView per_batch) { return {.key_lengths = per_batch}; }
+inline Mask key_starts(ConstTensorView per_batch) { return {.key_starts = per_batch}; }
+inline Mask documents(ConstTensorView query_ids, ConstTensorView key_ids) {
+  return {.q_documents = query_ids, .k_documents = key_ids};
+}
+inline Mask allowed(ConstTensorView mask) { return {.allowed = mask}; }
+inline Mask ignored(ConstTensorView mask) { return {.ignored = mask}; }
+inline Mask bias(ConstTensorView added) { return {.bias = added}; }
+inline Mask alibi(ConstTensorView slopes) { return {.alibi_slopes = slopes}; }
 
 }  // namespace mask
 

@@ -41,24 +41,4 @@ Mask operator|(const Mask& a, const Mask& b) {
   return both;
 }
 
-namespace mask {
-
-Mask causal(Alignment alignment) { return {.causal = true, .alignment = alignment}; }
-Mask window(std::int64_t left, std::int64_t right, Alignment alignment) {
-  return {.alignment = alignment, .window_left = left, .window_right = right};
-}
-Mask align(Alignment alignment) { return {.alignment = alignment}; }
-Mask offsets(ConstTensorView per_batch) { return {.offsets = per_batch}; }
-Mask key_lengths(ConstTensorView per_batch) { return {.key_lengths = per_batch}; }
-Mask key_starts(ConstTensorView per_batch) { return {.key_starts = per_batch}; }
-Mask documents(ConstTensorView query_ids, ConstTensorView key_ids) {
-  return {.q_documents = query_ids, .k_documents = key_ids};
-}
-Mask allowed(ConstTensorView mask) { return {.allowed = mask}; }
-Mask ignored(ConstTensorView mask) { return {.ignored = mask}; }
-Mask bias(ConstTensorView added) { return {.bias = added}; }
-Mask alibi(ConstTensorView slopes) { return {.alibi_slopes = slopes}; }
-
-}  // namespace mask
-
 }  // namespace manyheads

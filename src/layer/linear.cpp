@@ -5,6 +5,7 @@
 #include <manyheads/error.hpp>
 #include <manyheads/half.hpp>
 
+#include "base/element.hpp"
 #include "base/fail.hpp"
 #include "base/parallel.hpp"
 #include "kernels/dispatch.hpp"
@@ -12,17 +13,6 @@
 
 namespace manyheads::layer {
 namespace {
-
-float value_at(const ConstTensorView& view, std::int64_t at) {
-  switch (view.dtype()) {
-    case DType::kBF16:
-      return static_cast<float>(static_cast<const bfloat16*>(view.data())[at]);
-    case DType::kF16:
-      return static_cast<float>(static_cast<const float16*>(view.data())[at]);
-    default:
-      return static_cast<const float*>(view.data())[at];
-  }
-}
 
 std::int64_t panels_of(std::int64_t out, std::int64_t panel) { return (out + panel - 1) / panel; }
 
@@ -67,7 +57,8 @@ Linear::Linear(ConstTensorView weight, ConstTensorView bias, DType kept, PackedM
   packed_ = memory != nullptr ? memory->take(size) : PackedMemory(size).take(size);
   bias_ = base::AlignedBuffer<float>(static_cast<std::size_t>(panels * panel_));
   for (std::int64_t c = 0; bias.defined() && c < out_; ++c) {
-    bias_[static_cast<std::size_t>(c)] = value_at(bias, c * bias.stride(0));
+    bias_[static_cast<std::size_t>(c)] =
+        static_cast<float>(base::load_element(bias.data(), bias.dtype(), c * bias.stride(0)));
   }
   std::fill(bias_.data() + (bias.defined() ? out_ : 0), bias_.data() + panels * panel_, 0.0f);
   const kernels::PackWeightsParams params{.weight = weight.data(),

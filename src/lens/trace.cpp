@@ -15,7 +15,8 @@ Tensor lse_in_double(const ConstTensorView& q, const ConstTensorView& k, double 
   Tensor lse(DType::kF32, Dims{q.size(0), q.size(1)});
   float* out = lse.as<float>();
   const std::int64_t rows = q.size(0) * q.size(1);
-  base::parallel_for(rows, base::worker_count(rows, options.threads), options.threads.executor, [&](std::int64_t i, int) {
+  const int workers = base::worker_count(rows, options.threads);
+  base::parallel_for(rows, workers, options.threads.executor, [&](std::int64_t i, int) {
     const std::int64_t head = i / q.size(1), row = i % q.size(1), kv_head = head / (q.size(0) / k.size(0));
     const float* query = static_cast<const float*>(q.data()) + head * q.stride(0) + row * q.stride(1);
     const std::int64_t keys = causal ? row + 1 : k.size(1);
@@ -67,6 +68,20 @@ Trace make_trace(const model::Encoder& encoder, const model::Encoding& encoding,
     layer.lse = layer.storage.back().cview();
   }
   return trace;
+}
+
+AttentionOptions attention_options(const Trace& trace) {
+  AttentionOptions options;
+  options.scale = trace.scale;
+  options.softcap = trace.softcap;
+  options.mask.causal = trace.causal;
+  options.mask.window_left = trace.window[0];
+  options.mask.window_right = trace.window[1];
+  options.mask.alignment = trace.alignment;
+  if (trace.key_length != trace.num_keys()) {
+    options.mask.key_lengths = ConstTensorView(&trace.key_length, Dims{1});
+  }
+  return options;
 }
 
 }  // namespace manyheads::lens

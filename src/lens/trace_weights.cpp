@@ -88,17 +88,8 @@ void trace_rows(const Trace& trace, std::size_t layer_index, std::int64_t head, 
                                                  Dims({trace.num_queries(), trace.num_keys()}).to_string());
   }
   const std::int64_t rows = weights.size(0);
-  AttentionOptions options;
-  options.scale = trace.scale;
-  options.softcap = trace.softcap;
+  AttentionOptions options = attention_options(trace);
   options.threads = threads;
-  options.mask.causal = trace.causal;
-  options.mask.window_left = trace.window[0];
-  options.mask.window_right = trace.window[1];
-  options.mask.alignment = trace.alignment;
-  if (trace.key_length != trace.num_keys()) {
-    options.mask.key_lengths = ConstTensorView(&trace.key_length, Dims{1});
-  }
   // These rows begin at a later query: the diagonal moves with it.
   const bool bottom_right = trace.alignment == Alignment::kBottomRight;
   const std::int64_t diagonal = first_query + (bottom_right ? trace.key_length - trace.num_queries() : 0);
@@ -120,15 +111,15 @@ void trace_rows(const Trace& trace, std::size_t layer_index, std::int64_t head, 
   const TensorView out(weights.data(), DType::kF32, Dims{1, 1, rows, weights.size(1)},
                        Dims{0, 0, weights.stride(0), weights.stride(1)});
   std::vector<float> own_lse(static_cast<std::size_t>(rows));
-  attention_detail::PreparedProbs("trace_rows", part_of(one_head(layer.q, head), 2, first_query, rows),
-                                  one_head(layer.k, head / group),
-                                  part_of(one_head(layer.lse, head), 2, first_query, rows), out, options,
-                                  own_lse.data())
+  attention_detail::PreparedProbs(
+      "trace_rows", part_of(one_head(layer.q, head), 2, first_query, rows), one_head(layer.k, head / group),
+      part_of(one_head(layer.lse, head), 2, first_query, rows), out, options, own_lse.data())
       .run(options.workspace);
   check_lse(trace, layer_index, head, first_query, own_lse);
 }
 
-void trace_weights(const Trace& trace, std::size_t layer, std::int64_t head, TensorView weights, const Threads& threads) {
+void trace_weights(const Trace& trace, std::size_t layer, std::int64_t head, TensorView weights,
+                   const Threads& threads) {
   if (weights.shape() != Dims({trace.num_queries(), trace.num_keys()})) {
     throw Error(ErrorCode::kInvalidArgument, "trace_weights: weights is " + weights.shape().to_string() +
                                                  ", [queries,keys] is " +

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <manyheads/attention.hpp>
 #include <manyheads/mask.hpp>
 #include <manyheads/model/encoder.hpp>
 #include <manyheads/model/encoding.hpp>
@@ -74,6 +75,10 @@ void save_trace(const std::filesystem::path& path, const Trace& trace);
 
 // Maps the file. Throws Error (kMalformedFile) that names the file and the field or tensor.
 Trace load_trace(const std::filesystem::path& path);
+
+// Scale, softcap and mask of the attention that made the trace, for all but a layer's bias and sinks. Its key_lengths
+// is a view of `trace`.
+AttentionOptions attention_options(const Trace& trace);
 
 // The weights [Tq,Tk] F32 of one head, recomputed from q, k and lse. Throws Error that names the file, the layer, the
 // head and the row where lse is not what q, k, bias, sinks and mask give, within the roundings of sums in F32.
