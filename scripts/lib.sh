@@ -39,13 +39,13 @@ find_cargo() {
   return 1
 }
 
-# build PRESET TARGET...: configures and builds in build/PRESET. Says what it does; the compilers' output only on failure.
+# build PRESET TARGET...: configures, with what $options adds, and builds in build/PRESET. Says what it does; the compilers' output only on failure.
 build() {
   local preset=$1 log
   shift
   log=$(mktemp)
   say "building $* ($preset)"
-  if ! { cmake --preset "$preset" && cmake --build --preset "$preset" --target "$@"; } >"$log" 2>&1; then
+  if ! { cmake --preset "$preset" ${options[@]+"${options[@]}"} && cmake --build --preset "$preset" --target "$@"; } >"$log" 2>&1; then
     tail -n 60 "$log" >&2
     rm -f "$log"
     die "building $* ($preset) failed"

@@ -227,6 +227,34 @@ TEST_P(Cache, MergingTwoPartsGivesTheWhole) {
   }
 }
 
+TEST_P(Cache, AnyNumberOfThreadsAppendsTheSame) {
+  const Sizes s{.q_heads = 4, .kv_heads = 4, .tq = 1, .tk = 700, .d = 72, .dv = 64};
+  for (const DType type : {DType::kF32, DType::kBF16, DType::kF16, DType::kI8}) {
+    const Call whole(s, type == DType::kI8 ? DType::kF32 : type, 3);
+    std::vector<Call> calls;
+    for (const int threads : {1, 3}) {
+      KVCache cache({.num_kv_heads = 4, .head_dim = 72, .value_dim = 64, .dtype = type, .page_size = 64});
+      const KVCache::Sequence sequence = cache.add();
+      cache.append(sequence, tokens(whole.k, 0, 700), tokens(whole.v, 0, 700), {.num_threads = threads});
+      calls.push_back(over_cache(whole, cache, sequence, 0, 1, {}));
+    }
+    EXPECT_TRUE(same_bits(calls[0], calls[1])) << name_of(type);
+  }
+}
+
+TEST_P(Cache, AnyNumberOfThreadsMergesTheSame) {
+  const Sizes s{.q_heads = 8, .kv_heads = 8, .tq = 300, .tk = 40, .d = 16, .dv = 64};
+  Call a(s, DType::kF32, 4), b(s, DType::kF32, 5);
+  a.run();
+  b.run();
+  Call one = a, three = a;
+  for (auto [call, threads] : {std::pair{&one, 1}, {&three, 3}}) {
+    merge_attention(a.out.view(), a.lse.view(), b.out.view(), b.lse.view(), call->out.mutable_view(),
+                    call->lse.mutable_view(), {.num_threads = threads});
+  }
+  EXPECT_TRUE(same_bits(one, three));
+}
+
 TEST(Merge, RowsWithoutKeysAndErrors) {
   const double kMinusInf = -kInf;
   Strided out_a = filled(DType::kF32, {3, 2}, [](const Index& at) { return at[0] == 1 ? kNaN : 1.0; });
