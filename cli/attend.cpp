@@ -125,6 +125,7 @@ void run(const Attend& request) {
   options.sinks = view_of(tensors, "sinks");
   options.threads.num_threads = request.common.threads;
   options.int8_products = request.int8_products;
+  options.bits = request.common.bits;
 
   const bool bthd = request.layout == "bthd" && !request.cu_seqlens;
   const DType out_type = request.out_dtype.empty() ? q.dtype() : parse_dtype(request.out_dtype);
@@ -165,6 +166,7 @@ void run(const Attend& request) {
     if (explanation) {
       const Explanation& e = *explanation;
       summary["isa"] = e.isa;
+      summary["bits"] = e.bits;
       summary["threads"] = e.threads;
       summary["query_block_rows"] = e.query_block_rows;
       summary["run_keys"] = e.run_keys;
@@ -239,6 +241,7 @@ void add_attend(CLI::App& app) {
           "With I8 keys and values, round queries and weights to bytes too and multiply integers: faster, coarser")
       ->excludes(reference);
   verb->add_flag("--explain", request->explain, "Also print how the call ran: its path, query blocks and KV splits");
+  add_bits(*verb, request->common)->excludes(reference);
   add_common(*verb, request->common);
   verb->footer("Example: manyheads attend qkv.safetensors -o out.safetensors --causal top-left --weights");
   verb->callback([request] { run(*request); });

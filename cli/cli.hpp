@@ -9,7 +9,8 @@
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace manyheads::cli {
 
@@ -17,6 +18,7 @@ namespace manyheads::cli {
 struct Common {
   bool json = false;
   int threads = 0;
+  std::string bits;  // of verbs that compute
 };
 
 // One file a verb. Each adds its subcommand, with an example in its help, and a callback that does the work. The
@@ -31,6 +33,8 @@ void add_bench(CLI::App& app);
 
 // Adds --json and --threads (1 or more) to a verb.
 void add_common(CLI::App& verb, Common& common);
+// Adds --bits.
+CLI::Option* add_bits(CLI::App& verb, Common& common);
 
 // A senseless request, found after parsing: exit code 2.
 struct UsageError : std::runtime_error {

@@ -136,6 +136,7 @@ class Embedder {
       const model::TokenBatch input = model::TokenBatch::from_rows(ids, type_ids);
       model::EncoderOptions options;
       options.threads.num_threads = request_.common.threads;
+      options.bits = request_.common.bits;
       options.workspace = &workspace_;
       const Tensor hidden = model_.encoder().run(input, options);
       const Tensor pooled = model::pool(hidden.view(), input.lengths, pooling_, skip_);
@@ -332,6 +333,7 @@ void add_embed(CLI::App& app) {
                  "Cut a text that is longer than the model takes (the default), or refuse it");
   verb->add_flag("--skip-empty", request->skip_empty,
                  "Leave out lines without a token, and number the others, instead of giving them a vector");
+  add_bits(*verb, request->common);
   add_common(*verb, request->common);
   verb->footer("Example: echo \"The black cat sat on the mat.\" | manyheads embed --model models/all-MiniLM-L6-v2");
   verb->callback([request] { embed(*request); });

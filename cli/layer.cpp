@@ -97,6 +97,7 @@ void run(const Layer& request) {
   options.attn_mask = view_of(tensors, "attn_mask");
   if (request.causal) options.mask = mask::causal(Alignment::kTopLeft);  // as torch's tril
   options.threads.num_threads = request.common.threads;
+  options.bits = request.common.bits;
 
   StateDict results;
   Tensor output(query.dtype(), query.shape());
@@ -116,6 +117,7 @@ void run(const Layer& request) {
   if (request.common.json) {
     nlohmann::ordered_json summary{{"out", request.out},
                                    {"isa", active_isa()},
+                                   {"bits", options.bits.empty() ? active_bits(config.dtype) : request.common.bits},
                                    {"d_model", config.d_model},
                                    {"num_heads", config.num_heads},
                                    {"num_kv_heads", config.num_kv_heads},
@@ -161,6 +163,7 @@ void add_layer(CLI::App& app) {
   verb->add_flag("--causal", request->causal, "A query sees the keys up to its own place");
   verb->add_flag("--add-zero-attn", request->add_zero_attn, "One more key and value of zeros");
   verb->add_flag("--weights", request->weights, "Also write weights [B,H,T,S] (F32)");
+  add_bits(*verb, request->common);
   add_common(*verb, request->common);
   verb->footer("Example: manyheads layer mha.safetensors in.safetensors -o out.safetensors --heads 8 --weights");
   verb->callback([request] { run(*request); });

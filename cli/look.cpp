@@ -100,6 +100,7 @@ lens::Trace run_model(const Look& request, std::size_t* full_size) {
   lens::TraceOptions options;
   options.text2 = request.pair;
   options.threads.num_threads = request.common.threads;
+  options.bits = request.common.bits;
   return lens::make_trace(model.encoder(), encoded.encoding, model_name(request.model), *request.text, options);
 }
 
@@ -162,9 +163,11 @@ void add_look(CLI::App& app) {
       ->type_name("L.H");
   verb->add_flag("--all", request->all, "Show every head and every token, on as many lines as that takes");
   verb->add_flag("--legend", request->legend, "Say how each role is worked out, with its threshold and its source");
-  verb->add_option("--trace", request->trace, "Look at a file that trace wrote, instead of TEXT and --model")
-      ->type_name("FILE");
+  CLI::Option* trace =
+      verb->add_option("--trace", request->trace, "Look at a file that trace wrote, instead of TEXT and --model")
+          ->type_name("FILE");
   verb->add_flag("--truncate", request->truncate, "Cut a text that is longer than the model takes");
+  add_bits(*verb, request->common)->excludes(trace);
   add_common(*verb, request->common);
   verb->footer("Example: manyheads look \"The black cat sat on the mat.\" --model models/all-MiniLM-L6-v2 --head 2.8");
   verb->callback([request] { look(*request); });

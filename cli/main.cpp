@@ -26,6 +26,14 @@ void add_common(CLI::App& verb, Common& common) {
       ->type_name("N");
 }
 
+CLI::Option* add_bits(CLI::App& verb, Common& common) {
+  return verb
+      .add_option("--bits", common.bits,
+                  "The family of bits that the result must have, as f32-fma-1: the same on every machine that has it; "
+                  "default: the fastest's")
+      ->type_name("NAME");
+}
+
 namespace {
 
 enum ExitCode { kOk = 0, kFailed = 1, kUsage = 2 };

@@ -34,6 +34,7 @@ void trace(const TraceRequest& request) {
   options.text2 = request.pair;
   options.lse_in_double = true;
   options.threads.num_threads = request.common.threads;
+  options.bits = request.common.bits;
   const lens::Trace result =
       lens::make_trace(model.encoder(), encoded.encoding, model_name(request.model), request.text, options);
   file.save([&](const std::string& path) { lens::save_trace(path, result); });
@@ -69,6 +70,7 @@ void add_trace(CLI::App& app) {
       ->transform(plain_text)
       ->type_name("TEXT2");
   verb->add_flag("--truncate", request->truncate, "Cut a text that has more tokens than the model has positions");
+  add_bits(*verb, request->common);
   add_common(*verb, request->common);
   verb->footer(
       "Example: manyheads trace \"The black cat sat on the mat.\" --model models/all-MiniLM-L6-v2 -o cat.safetensors");

@@ -4,6 +4,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include <manyheads/mask.hpp>
 #include <manyheads/parallel.hpp>
@@ -50,6 +51,8 @@ struct AttentionOptions {
   ConstTensorView k_scales{};
   ConstTensorView v_scales{};
   bool int8_products = false;
+  // The family of bits that the call must have (active_bits()), empty: the fastest's. An error where it cannot be had.
+  std::string_view bits{};
 };
 
 // Fused attention for each head; it never takes Tq x Tk memory.
@@ -84,8 +87,9 @@ struct AttentionOptions {
 //   slower, for this row alone, and allocates O(Tk + D + Dv). Its lse stays within F32's finite range.
 // - An infinite score is a number and no mask: a row of nothing but -inf scores is NaN.
 //
-// Bits: those of a row depend on its query, keys, values and mask and on the instruction set, and not on threads,
-// batch, strides or alignment.
+// Bits: those of a row depend on its query, keys, values and mask and on the family of bits (cpu.hpp), and not on
+// threads, batch, strides or alignment. BF16 with bits = "f32-fma-1" is multiplied as F32, where sameness between
+// machines matters more than speed.
 //
 // Allocates a workspace unless given one, per thread:
 // - O(D * log(Tk)), up to eight times that where a head's keys and values come to more than 2 MB;
@@ -143,6 +147,7 @@ MANYHEADS_API std::size_t attention_workspace_size(ConstTensorView q, ConstTenso
 // What attention() would do for a call.
 struct MANYHEADS_API Explanation {
   std::string isa;                         // instruction set, as in cpu.hpp
+  std::string bits;                        // the family of bits, as in cpu.hpp
   std::string path;                        // "fused forward, F32" ...
   int threads = 0;                         // threads asked of the executor or the pool
   std::int64_t query_block_rows = 0;       // most queries that pass over the keys together

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string_view>
 
 #include <manyheads/attention.hpp>
 #include <manyheads/tensor.hpp>
@@ -37,6 +38,8 @@ struct MultiHeadAttentionOptions {
   ConstTensorView head_scale{};        // [num_heads] F32: factor of each head's output; 0 switches a head off
   Threads threads{};
   Workspace* workspace = nullptr;
+  // The family of bits that the call must have (cpu.hpp), empty: the fastest's. An error where it cannot be had.
+  std::string_view bits{};
 };
 
 // Multi-head attention (Vaswani et al. 2017, section 3.2.2).

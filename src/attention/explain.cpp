@@ -20,6 +20,7 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
   const attention_detail::Plan& plan = call.plan();
   Explanation e;
   e.isa = table.name;
+  e.bits = table.bits_of(params.products());
   if (params.int8_products) {
     e.path = "fused forward, I8 products";
   } else if (params.bf16_pairs() && table.bf16_products) {
@@ -77,9 +78,9 @@ std::string Explanation::to_string() const {
                                                   query_blocks_together, query_block_rows, keys_together)
                                    : base::format("blocks of up to {} queries", query_block_rows);
   return base::format(
-      "{} on {}, {} threads: {} {}, keys in runs of {} and chunks of {}, {} KV "
+      "{} on {}, bits {}, {} threads: {} {}, keys in runs of {} and chunks of {}, {} KV "
       "splits; {} of {} runs skipped; {:.3g} FLOP, {:.3g} bytes, workspace {} bytes; tuning {}",
-      path, isa, threads, tasks, together, run_keys, chunk_keys, kv_splits, skipped_runs, runs, flop, bytes,
+      path, isa, bits, threads, tasks, together, run_keys, chunk_keys, kv_splits, skipped_runs, runs, flop, bytes,
       workspace_bytes, tuning);
 }
 

@@ -167,7 +167,7 @@ void put_inputs(const Operands& operands, kernels::QkvMask& params) {
 PreparedForward::PreparedForward(const char* function, const ConstTensorView& q, const ConstTensorView& k,
                                  const ConstTensorView& v, const TensorView& out, const AttentionOptions& options)
     : params_(check_forward(function, q, k, v, out, options)),
-      table_(&kernels::active_table()),
+      table_(&kernels::table_with(function, options.bits, params_.products())),
       threads_(options.threads),
       nothing_to_do_(element_count(out.shape()) == 0 && !options.lse.defined()) {
   // With nothing to write, views of stride 0 may be endless: no plan.
@@ -199,7 +199,7 @@ PreparedProbs::PreparedProbs(const char* function, const ConstTensorView& q, con
                              const ConstTensorView& lse, const TensorView& weights, const AttentionOptions& options,
                              float* row_lse)
     : params_(check_probs(function, q, k, &lse, weights, options)),
-      table_(&kernels::active_table()),
+      table_(&kernels::table_with(function, options.bits, kernels::Products::kF32)),
       plan_(attention_detail::plan(params_, *table_, options.threads, Split::kNone)),
       threads_(options.threads) {
   params_.row_lse = row_lse;

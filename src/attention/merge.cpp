@@ -13,6 +13,7 @@
 #include "base/aligned_buffer.hpp"
 #include "base/element.hpp"
 #include "base/fail.hpp"
+#include "base/math.hpp"
 #include "base/parallel.hpp"
 #include "kernels/dispatch.hpp"
 
@@ -109,12 +110,12 @@ void merge_attention(ConstTensorView out_a, ConstTensorView lse_a, ConstTensorVi
       const double b = load(lse_b, at_lse_b);
       const double largest = std::max(a, b);
       const bool none = a == b && std::isinf(a) && a < 0;  // no key in either part
-      const double mass_a = none ? 0.0 : std::exp(a - largest);
-      const double mass_b = none ? 0.0 : std::exp(b - largest);
+      const double mass_a = none ? 0.0 : base::exp(a - largest);
+      const double mass_b = none ? 0.0 : base::exp(b - largest);
       const double sum = mass_a + mass_b;
       merge_row(out_a, at_a, mass_a, out_b, at_b, mass_b, sum, out, at);
       if (lse.defined()) {
-        store(lse, at_lse, none ? -std::numeric_limits<double>::infinity() : largest + std::log(sum));
+        store(lse, at_lse, none ? -std::numeric_limits<double>::infinity() : largest + base::log(sum));
       }
     }
   });

@@ -4,12 +4,15 @@
 #include <bit>
 #include <cstdint>
 
-// The canonical order of sums over keys. All bits follow from it, so these numbers are fixed.
+// The canonical order of sums. All bits follow from it, so these numbers are fixed.
 //
 //   chain   16 keys   one running sum
 //   run     64 keys   4 chains, added one after the other; the running maximum may move before it
 //   chunk  512 keys   8 runs; its row state starts anew
 //   tree              chunks combine in the binary tree over their numbers
+//
+// Products q k and projections are one chain over d, ascending. Sums along a row (LayerNorm, written weights) run in 16
+// lanes, whatever the vectors: element i goes to lane i % 16.
 //
 // Keys count from the first key of the sequence. Equal terms round alike at each step: this order keeps the relative
 // error of any such sum below 6.8 * 2^-24, where chains of 64 would let it reach 17.5.
@@ -18,6 +21,7 @@ namespace manyheads::kernels {
 constexpr std::int64_t kChainKeys = 16;
 constexpr std::int64_t kRunKeys = 64;
 constexpr std::int64_t kChunkKeys = 512;
+constexpr std::int64_t kSumLanes = 16;
 
 // The running maximum moves when a run exceeds it by more than this many powers of two.
 constexpr float kMaxSlack = 40.0f;

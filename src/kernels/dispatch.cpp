@@ -73,10 +73,13 @@ bool always() { return true; }
 bool has_fast_bf16_products() { return has_bf16_products() && fast_bf16_products(); }
 bool has_slow_bf16_products() { return has_bf16_products() && !fast_bf16_products(); }
 
-constexpr std::int64_t kNamedTargets = HWY_AVX3 | HWY_AVX2 | HWY_SSE4 | HWY_NEON;
+constexpr std::int64_t kWasm = HWY_WASM | HWY_WASM_EMU256;
+constexpr std::int64_t kNamedTargets = HWY_AVX3 | HWY_AVX2 | HWY_SSE4 | HWY_NEON | kWasm;
+// Those without fused multiply-adds. Each other target's bits are those of the portable one, which calls std::fma.
+constexpr std::int64_t kUnfused = HWY_SSE4 | kWasm;
 
-// Best first. The emulation of tiles is not for speed: it lets every machine test the path over tiles. On AVX-512 it
-// has the bits of amx_bf16; the others have an exponential of their own.
+// Best first. The emulation of tiles is not for speed: it lets every machine test the path over tiles, and has its
+// bits.
 constexpr Isa kIsas[] = {
     {"amx_bf16", HWY_AVX3, Bf16::kTiles, has_amx_bf16},
     {"avx512_bf16", HWY_AVX3, Bf16::kPairs, has_fast_bf16_products},
@@ -88,6 +91,7 @@ constexpr Isa kIsas[] = {
     {"sse4", HWY_SSE4, Bf16::kAsF32, always},
     {"neon", HWY_NEON, Bf16::kAsF32, always},
     {"amx_emulated", HWY_NEON, Bf16::kEmulatedTiles, always},
+    {"wasm", kWasm, Bf16::kAsF32, always},
     {"portable", ~kNamedTargets, Bf16::kAsF32, always},
 };
 
@@ -95,6 +99,9 @@ KernelTable table_of(const Isa& isa, std::int64_t target) {
   TargetKernels kernels;
   for (const Fill fill : units().at(target)) fill(kernels);
   const bool pairs = isa.bf16 == Bf16::kPairs;
+  const bool fused = (target & kUnfused) == 0;
+  const char* const f32_bits = fused ? "f32-fma-1" : "f32-unfused-1";
+  const char* const int8_bits = fused ? "int8-fma-1" : "int8-unfused-1";
   const AttentionKernels& bf16 = pairs                              ? kernels.bf16
                                  : isa.bf16 == Bf16::kTiles         ? kernels.amx
                                  : isa.bf16 == Bf16::kEmulatedTiles ? kernels.amx_emulated
@@ -112,7 +119,12 @@ KernelTable table_of(const Isa& isa, std::int64_t target) {
           .pack_weights = kernels.pack_weights,
           .cache_row = kernels.cache_row,
           .layer_norm = kernels.layer_norm,
-          .probes = kernels.probes};
+          .probes = kernels.probes,
+          .bits = {f32_bits,
+                   pairs                      ? "bf16-pairs-1"
+                   : isa.bf16 == Bf16::kAsF32 ? f32_bits
+                                              : "bf16-tiles-1",
+                   int8_bits}};
 }
 
 // Calls visit(isa, target) for each instruction set of this build, best first.
@@ -149,6 +161,7 @@ const KernelTable& table_named(const std::string& name, const std::string& where
 }
 
 std::atomic<const KernelTable*> g_active{nullptr};
+thread_local const KernelTable* t_scoped = nullptr;
 
 }  // namespace
 
@@ -170,6 +183,7 @@ const std::vector<KernelTable>& available_tables() {
 }
 
 const KernelTable& active_table() {
+  if (t_scoped != nullptr) return *t_scoped;
   const KernelTable* active = g_active.load(std::memory_order_acquire);
   if (active == nullptr) {
     const char* forced = std::getenv("MANYHEADS_ISA");
@@ -184,6 +198,26 @@ void set_active_table(const std::string& name) {
   g_active.store(name.empty() ? nullptr : &table_named(name, "set_isa"), std::memory_order_release);
 }
 
+const KernelTable& table_with(const char* function, std::string_view bits, Products products) {
+  const KernelTable& active = active_table();
+  if (bits.empty() || bits == active.bits_of(products)) return active;
+  std::vector<std::string> others;
+  for (const KernelTable& table : available_tables()) {
+    if (bits != table.bits_of(products)) continue;
+    if (table.target == active.target) return table;
+    others.emplace_back(table.name);
+  }
+  constexpr const char* kWhat[] = {"F32 products", "BF16 tensors", "int8_products"};
+  throw Error(
+      ErrorCode::kUnsupported,
+      std::string(function) + ": bits \"" + std::string(bits) + "\" cannot be had of " +
+          kWhat[static_cast<int>(products)] + " at " + active.name + ", which gives " + active.bits_of(products) +
+          (others.empty() ? "" : "; " + names(others) + (others.size() == 1 ? " has" : " have") + " it (set_isa)"));
+}
+
+TableScope::TableScope(const KernelTable& table) noexcept : before_(t_scoped) { t_scoped = &table; }
+TableScope::~TableScope() { t_scoped = before_; }
+
 }  // namespace kernels
 
 std::vector<std::string> available_isas() {
@@ -193,6 +227,12 @@ std::vector<std::string> available_isas() {
 }
 
 std::string active_isa() { return kernels::active_table().name; }
+
+std::string active_bits(DType dtype) {
+  return kernels::active_table().bits_of(dtype == DType::kBF16 ? kernels::Products::kBF16
+                                         : dtype == DType::kI8 ? kernels::Products::kInt8
+                                                               : kernels::Products::kF32);
+}
 
 void set_isa(const std::string& name) { kernels::set_active_table(name); }
 

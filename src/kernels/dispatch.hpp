@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/kernel_table.hpp"
@@ -33,5 +34,21 @@ const std::vector<KernelTable>& available_tables();
 // where the name is unknown or the machine cannot run it.
 const KernelTable& active_table();
 void set_active_table(const std::string& name);
+
+// A table of the active one's vectors that gives a family of bits for such products: the active one where it does.
+// `bits` empty: the active one. Throws Error that names the function and what can be had.
+const KernelTable& table_with(const char* function, std::string_view bits, Products products);
+
+// While it lives, active_table() is this table on this thread.
+class TableScope {
+ public:
+  explicit TableScope(const KernelTable& table) noexcept;
+  ~TableScope();
+  TableScope(const TableScope&) = delete;
+  TableScope& operator=(const TableScope&) = delete;
+
+ private:
+  const KernelTable* before_;
+};
 
 }  // namespace manyheads::kernels

@@ -77,7 +77,9 @@ struct KernelTable {
   CacheRowKernel cache_row;
   NormKernel layer_norm;
   RooflineProbes probes;
+  const char* bits[3];  // the family of bits of each kind of products (cpu.hpp)
 
+  const char* bits_of(Products products) const noexcept { return bits[static_cast<int>(products)]; }
   // The kernels for a call.
   const AttentionKernels& attention(const QkvMask& params) const noexcept {
     if (params.int8_products) return int8;

@@ -14,6 +14,9 @@
 // before.
 namespace manyheads::kernels {
 
+// What a call multiplies: F32 (and what is read as F32), BF16, or integers (int8_products).
+enum class Products { kF32, kBF16, kInt8 };
+
 // The caller's integers, of 32 or 64 bits.
 struct IntegerView {
   const void* data = nullptr;
@@ -83,6 +86,9 @@ struct QkvMask {
   // Whether the products may take BF16 pairs. Every I8 is a BF16 too.
   bool bf16_pairs() const noexcept {
     return type == DType::kBF16 && !int8_products && (kv_type == DType::kBF16 || kv_type == DType::kI8);
+  }
+  Products products() const noexcept {
+    return int8_products ? Products::kInt8 : bf16_pairs() ? Products::kBF16 : Products::kF32;
   }
 
   // The offset of query i of entry b and head h.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/element.hpp"
+#include "base/math.hpp"
 #include "kernels/mask.hpp"
 
 namespace manyheads::kernels {
@@ -95,7 +96,7 @@ struct Softmax {
       double s = params.scale * dot(query.data(), key.data(), params.d);
       if (params.k_scales != nullptr)
         s *= static_cast<double>(params.k_scales[params.key_at(params.k_scales_stride, b, kv, j)]);
-      if (params.softcap > 0) s = params.softcap * std::tanh(s / params.softcap);
+      if (params.softcap > 0) s = params.softcap * base::tanh(s / params.softcap);
       if (params.bias != nullptr) s += bias_of(params, b, h, i, j);
       if (params.alibi != nullptr) {
         s -= static_cast<double>(params.alibi[h * params.alibi_stride]) *
@@ -109,10 +110,10 @@ struct Softmax {
       probs[n] = s;
       largest = std::max(largest, s);
     }
-    double sum = sink == kInfinity ? 1 : std::exp(sink - largest);  // an infinite sink takes all the mass
-    for (double& prob : probs) sum += prob = std::exp(prob - largest);
+    double sum = sink == kInfinity ? 1 : base::exp(sink - largest);  // an infinite sink takes all the mass
+    for (double& prob : probs) sum += prob = base::exp(prob - largest);
     for (double& prob : probs) prob /= sum;
-    lse = largest + std::log(sum);
+    lse = largest + base::log(sum);
     // -inf is kept for rows that see no key.
     if (std::isfinite(lse)) lse = std::clamp(lse, -kLargestFloat, kLargestFloat);
   }

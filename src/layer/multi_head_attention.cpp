@@ -17,6 +17,7 @@
 #include "base/fail.hpp"
 #include "base/file.hpp"
 #include "base/workspace_layout.hpp"
+#include "kernels/dispatch.hpp"
 #include "layer/convert.hpp"
 #include "layer/heads.hpp"
 #include "layer/linear.hpp"
@@ -202,6 +203,8 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   if (options.threads.num_threads == 0 && options.threads.executor == nullptr) {
     options.threads.num_threads = default_num_threads();  // once, not in each step
   }
+  const kernels::Products products = config.dtype == DType::kBF16 ? kernels::Products::kBF16 : kernels::Products::kF32;
+  const kernels::TableScope scope(kernels::table_with(kForward, options.bits, products));
   // Check the call.
   check_input(query, "query", config.d_model, query.dtype());
   check_input(key, "key", config.kdim, query.dtype());

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/math.hpp"
 #include "base/parallel.hpp"
 
 namespace manyheads::lens {
@@ -31,8 +32,8 @@ Tensor lse_in_double(const ConstTensorView& q, const ConstTensorView& k, double 
     }
     const double largest = *std::max_element(scores.begin(), scores.end());
     double sum = 0;
-    for (const double score : scores) sum += std::exp(score - largest);
-    out[i] = static_cast<float>(largest + std::log(sum));
+    for (const double score : scores) sum += base::exp(score - largest);
+    out[i] = static_cast<float>(largest + base::log(sum));
   });
   return lse;
 }
@@ -45,6 +46,7 @@ Trace make_trace(const model::Encoder& encoder, const model::Encoding& encoding,
   model::EncoderOptions run;
   run.layers = &layers;
   run.threads = options.threads;
+  run.bits = options.bits;
   encoder.run(model::TokenBatch::from_rows({encoding.ids}, {encoding.type_ids}), run);
 
   Trace trace;

@@ -12,6 +12,7 @@
 #include "base/file.hpp"
 #include "base/parallel.hpp"
 #include "base/workspace_layout.hpp"
+#include "kernels/dispatch.hpp"
 #include "kernels/tuning.hpp"
 #include "layer/heads.hpp"
 #include "model/bert_weights.hpp"
@@ -42,7 +43,7 @@ struct Blocks {
 }  // namespace
 
 struct BertEncoder::Impl {
-  Impl(const BertConfig& c, BertWeights w) : config(c), weights(std::move(w)) {
+  Impl(const BertConfig& c, BertWeights w, DType kept) : config(c), weights(std::move(w)) {
     encoder_config = {.hidden_size = c.hidden_size,
                       .num_layers = c.num_hidden_layers,
                       .num_heads = c.num_attention_heads,
@@ -51,7 +52,8 @@ struct BertEncoder::Impl {
                       .scale = 1.0 / std::sqrt(static_cast<double>(c.head_dim())),
                       .vocab_size = c.vocab_size,
                       .type_vocab_size = c.type_vocab_size,
-                      .max_position_embeddings = c.max_position_embeddings};
+                      .max_position_embeddings = c.max_position_embeddings,
+                      .weights = kept};
   }
 
   BertConfig config;
@@ -95,6 +97,7 @@ class Pass {
         input_(input),
         options_(options),
         workspace_(workspace),
+        table_(kernels::active_table()),
         rounds_(block != nullptr && block->qkv.rounds_rows()),
         packed_(packs(input)),
         rows_(count_rows(input)),
@@ -123,6 +126,7 @@ class Pass {
   void for_each_block(Body&& body) const {
     if (rows_ == 0) return;
     base::parallel_for(blocks_.count, blocks_.workers, options_.threads.executor, [&](std::int64_t i, int worker) {
+      const kernels::TableScope scope(table_);  // the caller's, which is another thread
       body(blocks_.begin(i), blocks_.begin(i + 1) - blocks_.begin(i), worker);
     });
   }
@@ -293,6 +297,7 @@ class Pass {
   const TokenBatch& input_;
   const EncoderOptions& options_;
   Workspace& workspace_;
+  const kernels::KernelTable& table_;
   bool rounds_;
   bool packed_;
   std::int64_t rows_;
@@ -314,13 +319,13 @@ class Pass {
 }  // namespace
 
 BertEncoder::BertEncoder(const BertConfig& config, const StateDict& tensors, DType weights)
-    : impl_(std::make_unique<const Impl>(config, BertWeights(config, tensors, {}, "BertEncoder", weights))) {}
+    : impl_(std::make_unique<const Impl>(config, BertWeights(config, tensors, {}, "BertEncoder", weights), weights)) {}
 
 BertEncoder BertEncoder::load(const std::filesystem::path& folder, DType weights) {
   const BertConfig config = load_bert_config(folder);
   const SafetensorsFile file = load_checkpoint(folder);
   return BertEncoder(std::make_unique<const Impl>(
-      config, BertWeights(config, file.tensors, file.unsupported, base::path_in_quotes(file.path), weights)));
+      config, BertWeights(config, file.tensors, file.unsupported, base::path_in_quotes(file.path), weights), weights));
 }
 
 BertEncoder::BertEncoder(std::unique_ptr<const Impl> impl) : impl_(std::move(impl)) {}

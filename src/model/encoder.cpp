@@ -6,6 +6,7 @@
 
 #include "base/utf8.hpp"
 #include "io/json.hpp"
+#include "kernels/dispatch.hpp"
 #include "model/bert.hpp"
 
 namespace manyheads::model {
@@ -123,6 +124,9 @@ EntryHeads LayerHeads::entry(std::int64_t b) const {
 Tensor Encoder::run(const TokenBatch& batch, const EncoderOptions& options) const {
   check_batch(batch, config());
   check_options(options, config());
+  const kernels::Products products =
+      config().weights == DType::kBF16 ? kernels::Products::kBF16 : kernels::Products::kF32;
+  const kernels::TableScope scope(kernels::table_with("Encoder::run", options.bits, products));
   return forward(batch, options);
 }
 

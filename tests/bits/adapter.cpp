@@ -31,9 +31,11 @@ mh::Mask mask_of(const Mask& mask) {
           .window_right = mask.window_right,
           .offsets = view(mask.offsets),
           .key_lengths = view(mask.key_lengths),
+          .key_starts = view(mask.key_starts),
           .q_documents = view(mask.q_documents),
           .k_documents = view(mask.k_documents),
           .allowed = view(mask.allowed),
+          .ignored = view(mask.ignored),
           .bias = view(mask.bias),
           .alibi_slopes = view(mask.alibi_slopes)};
 }
@@ -68,6 +70,23 @@ Results merge(const AttentionCall& call) {
   return ab;
 }
 
+Results merge_states(const AttentionCall& call) {
+  const std::int64_t cut = *call.cut, keys = call.k.shape[2];
+  std::vector<mh::RowStates> parts;
+  for (const auto& [begin, end] : {std::pair{std::int64_t{0}, cut}, {cut, keys}}) {
+    parts.emplace_back(begin, end - begin, call.q.shape[0], call.q.shape[1], call.q.shape[2], call.v.shape[3]);
+    mh::AttentionOptions options = options_of(call);
+    options.sinks = {};
+    options.row_states = &parts.back();
+    const Results part = fresh(call);
+    mh::attention(view(call.q), view(call.k.slice(2, begin, end)), view(call.v.slice(2, begin, end)), view(part.out[0]),
+                  options);
+  }
+  Results whole = fresh(call);
+  mh::merge_attention(parts, view(whole.out[0]), view(whole.lse[0]), view(call.sinks));
+  return whole;
+}
+
 Results through_cache(const AttentionCall& call) {
   Results results;
   mh::KVCache cache({.num_kv_heads = call.k.shape[1],
@@ -99,9 +118,15 @@ Results through_cache(const AttentionCall& call) {
 
 std::vector<std::string> instruction_sets() { return mh::available_isas(); }
 void use(const std::string& instruction_set) { mh::set_isa(instruction_set); }
+std::string family(const std::string& products) {
+  return mh::active_bits(products == "int8" ? mh::DType::kI8 : products == "bf16" ? mh::DType::kBF16 : mh::DType::kF32);
+}
 
 Results run(const AttentionCall& call) {
-  Results results = call.cache ? through_cache(call) : call.cut ? merge(call) : attend(call, call.k, call.v);
+  Results results = call.cache        ? through_cache(call)
+                    : call.row_states ? merge_states(call)
+                    : call.cut        ? merge(call)
+                                      : attend(call, call.k, call.v);
   if (call.weights.given()) {
     results.weights = {call.weights.fresh()};
     mh::attention_weights(view(call.q), view(call.k), view(results.lse[0]), view(results.weights[0]), options_of(call));
@@ -113,15 +138,15 @@ Results run(const LayerCall& call) {
   mh::StateDict state;
   for (const auto& [name, array] : call.state_dict) state[name] = tensor(array);
   const mh::MultiHeadAttention layer({.d_model = call.d_model,
-                                .num_heads = call.num_heads,
-                                .num_kv_heads = call.num_kv_heads,
-                                .kdim = call.kdim,
-                                .vdim = call.vdim,
-                                .bias = call.bias,
-                                .add_bias_kv = call.add_bias_kv,
-                                .add_zero_attn = call.add_zero_attn,
-                                .dtype = type_of(call.type)},
-                               state);
+                                      .num_heads = call.num_heads,
+                                      .num_kv_heads = call.num_kv_heads,
+                                      .kdim = call.kdim,
+                                      .vdim = call.vdim,
+                                      .bias = call.bias,
+                                      .add_bias_kv = call.add_bias_kv,
+                                      .add_zero_attn = call.add_zero_attn,
+                                      .dtype = type_of(call.type)},
+                                     state);
   Results results{.out = {call.y.fresh()}, .lse = {}, .weights = {}};
   mh::MultiHeadAttentionOptions options{.key_padding_mask = view(call.key_padding_mask),
                                         .attn_mask = view(call.attn_mask),

@@ -5,11 +5,12 @@
 
 #include "cases.hpp"
 
-// What one version of the library does with the calls. Each adapter_*.cpp is the only file that names its version.
+// What the library does with the calls. adapter.cpp alone names it.
 namespace bits {
 
 std::vector<std::string> instruction_sets();  // that this build holds and this machine runs
 void use(const std::string& instruction_set);
+std::string family(const std::string& products);  // of bits, of "f32", "bf16" or "int8" at the instruction set in use
 
 struct Results {
   std::vector<Array> out, lse, weights;
@@ -20,5 +21,14 @@ inline Results fresh(const AttentionCall& call) {
 // On the default number of threads.
 Results run(const AttentionCall& call);
 Results run(const LayerCall& call);
+
+// The texts of MiniLM with weights of F32 and of BF16: its hidden states, and q, k, v and lse of every head. Not where
+// the model's folder or the text part of the library is missing.
+struct ModelTexts {
+  std::string group, products;
+  std::vector<Array> results;
+};
+bool has_model();
+std::vector<ModelTexts> model_texts();
 
 }  // namespace bits

@@ -14,9 +14,10 @@ struct Kind {
   const char* name;
   int groups;
 };
-constexpr Kind kKinds[] = {{"f32", 16},   {"bf16", 12},   {"f16", 8},      {"one-query", 10},
-                           {"long", 2},   {"packed", 10}, {"paged", 8},    {"int8", 6},
-                           {"cache", 12}, {"merged", 4},  {"weights", 10}, {"beyond", 2}};
+constexpr Kind kKinds[] = {{"f32", 16},        {"bf16", 12},   {"f16", 8},        {"one-query", 10},
+                           {"long", 2},        {"packed", 10}, {"paged", 8},      {"int8", 6},
+                           {"cache", 12},      {"merged", 4},  {"weights", 10},   {"beyond", 2},
+                           {"key-starts", 16}, {"ignored", 6}, {"row-states", 6}, {"any-type", 22}};
 
 struct Sizes {
   std::int64_t batch = 1, q_heads = 1, kv_heads = 1, tq = 1, tk = 1, d = 8, dv = 8;
@@ -293,6 +294,30 @@ AttentionCall drawn(const std::string& kind, Draw& draw) {
     call.sinks = {};
     call.cut = draw.between(0, s.tk);
   }
+  if (kind == "any-type") plain(draw, some_float(draw), s, call);
+  if (kind == "ignored") {
+    plain(draw, some_float(draw), s, call);
+    std::swap(call.mask.ignored, call.mask.allowed);
+  }
+  if (kind == "key-starts") {
+    plain(draw, some_float(draw), s, call);
+    std::vector<std::int64_t> begins, ends;
+    for (std::int64_t b = 0; b < s.batch; ++b) {
+      ends.push_back(draw.between(0, s.tk));
+      begins.push_back(draw.between(0, ends.back()));
+    }
+    call.mask.key_lengths = integers(draw, ends);
+    call.mask.key_starts = integers(draw, begins);
+  }
+  if (kind == "row-states") {
+    Sizes many = s;
+    many.tk = draw.between(513, 2600);
+    many.tq = draw.between(1, 24);
+    fill_dense(draw, many, some_float(draw), call);
+    add_scores_parts(draw, many, call);
+    call.cut = draw.between(1, (many.tk - 1) / 512) * 512;
+    call.row_states = true;
+  }
   if (kind == "weights") {
     plain(draw, some_float(draw), s, call);
     call.weights = in_some_layout(draw, Type::kF32, {s.batch, s.q_heads, s.tq, s.tk});
@@ -323,6 +348,12 @@ std::vector<const Array*> AttentionCall::inputs() const {
   return list;
 }
 
+const char* AttentionCall::products() const {
+  if (int8_products) return "int8";
+  const Type keys = cache ? cache->type : k.type;
+  return q.type == Type::kBF16 && (keys == Type::kBF16 || keys == Type::kI8) ? "bf16" : "f32";
+}
+
 std::string AttentionCall::to_string() const {
   std::ostringstream text;
   text << group << " q" << ::bits::to_string(q) << " k" << ::bits::to_string(k) << " v" << ::bits::to_string(v)
@@ -334,7 +365,7 @@ std::string AttentionCall::to_string() const {
   if (cu_seqlens_k.given()) text << " packed keys";
   if (page_table.given()) text << " paged";
   if (int8_products) text << " int8 products";
-  if (cut) text << " cut " << *cut;
+  if (cut) text << " cut " << *cut << (row_states ? " by row states" : "");
   if (cache) {
     text << " cache of " << name_of(cache->type) << ", pages of " << cache->page_size;
     for (const CacheStep& step : cache->steps) {

@@ -8,7 +8,7 @@
 #include <vector>
 
 // Calls of attention and of layers as data: everything that a call is made of, drawn from its number. No header of the
-// library is included, so that the same calls meet any version of it through an adapter.
+// library is included, so that the same calls meet any version of it.
 namespace bits {
 
 enum class Type { kF32, kBF16, kF16, kBool, kI8, kI32, kI64 };
@@ -36,10 +36,10 @@ struct Mask {
   bool causal = false;
   Alignment alignment = Alignment::kUnspecified;
   std::int64_t window_left = -1, window_right = -1;
-  Array offsets, key_lengths;      // [B]
-  Array q_documents, k_documents;  // [B,Tq], [B,Tk]
-  Array allowed, bias;             // broadcast to [B,Hq,Tq,Tk]; allowed: true = attend
-  Array alibi_slopes;              // [Hq]
+  Array offsets, key_starts, key_lengths;  // [B]
+  Array q_documents, k_documents;          // [B,Tq], [B,Tk]
+  Array allowed, ignored, bias;            // broadcast to [B,Hq,Tq,Tk]; allowed: true = attend
+  Array alibi_slopes;                      // [Hq]
 
   void add_to(std::vector<const Array*>& inputs) const;
 };
@@ -72,9 +72,11 @@ struct AttentionCall {
   bool int8_products = false;
   Array weights;                    // given: attention_weights() too
   std::optional<std::int64_t> cut;  // given: the keys before and from here on by themselves, merged
+  bool row_states = false;          // they are merged by their row states
   std::optional<Cache> cache;       // given: k and v go through it
 
   std::vector<const Array*> inputs() const;
+  const char* products() const;  // "f32", "bf16", "int8": what it multiplies, which its family of bits follows from
   std::string to_string() const;
 };
 
@@ -90,10 +92,11 @@ struct LayerCall {
   Array head_scale, weights;
 
   std::vector<const Array*> inputs() const;
+  const char* products() const { return type == Type::kBF16 ? "bf16" : "f32"; }
   std::string to_string() const;
 };
 
-constexpr int kAttentionCalls = 2000, kLayerCalls = 300, kCallsPerGroup = 20;
+constexpr int kAttentionCalls = 3000, kLayerCalls = 300, kCallsPerGroup = 20;
 
 AttentionCall attention_call(int number);
 LayerCall layer_call(int number);

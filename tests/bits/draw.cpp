@@ -47,10 +47,12 @@ std::string to_string(const Mask& mask) {
     text += " window " + std::to_string(mask.window_left) + ',' + std::to_string(mask.window_right);
   }
   for (const auto& [name, part] : {std::pair<const char*, const Array*>{" offsets", &mask.offsets},
+                                   {" key_starts", &mask.key_starts},
                                    {" key_lengths", &mask.key_lengths},
                                    {" q_documents", &mask.q_documents},
                                    {" k_documents", &mask.k_documents},
                                    {" allowed", &mask.allowed},
+                                   {" ignored", &mask.ignored},
                                    {" bias", &mask.bias},
                                    {" alibi", &mask.alibi_slopes}}) {
     if (part->given()) text += name + to_string(*part);
@@ -59,7 +61,8 @@ std::string to_string(const Mask& mask) {
 }
 
 void Mask::add_to(std::vector<const Array*>& inputs) const {
-  for (const Array* part : {&offsets, &key_lengths, &q_documents, &k_documents, &allowed, &bias, &alibi_slopes}) {
+  for (const Array* part :
+       {&offsets, &key_starts, &key_lengths, &q_documents, &k_documents, &allowed, &ignored, &bias, &alibi_slopes}) {
     inputs.push_back(part);
   }
 }

@@ -1,8 +1,11 @@
-// Hashes of what 2,000 calls of attention and 300 of layers give at each instruction set of the machine.
-//   manyheads_bits                   rows: instruction set, group of 20 calls, hashes of out, lse and weights
+// Hashes of what 3,000 calls of attention, 300 of layers and MiniLM's texts give at each instruction set of the
+// machine. A row is a family of bits and a group of 20 calls that multiply alike: every instruction set of the family
+// has its hash.
+//   manyheads_bits                   rows: family, group, hashes of out, lse and weights
 //   manyheads_bits --table FILE      compares with the rows of FILE; ends with one line of counts
-//   manyheads_bits --every           a row for each call, with what it is
+//   manyheads_bits --every           a row for each call and instruction set, with what it is
 // Also --isa NAME (this one alone) and --only TEXT (groups whose name holds TEXT).
+#include <array>
 #include <exception>
 #include <fstream>
 #include <iostream>
@@ -36,8 +39,9 @@ struct Hashes {
   std::string to_string() const { return out.to_string() + ' ' + lse.to_string() + ' ' + weights.to_string(); }
 };
 
-// Instruction set -> group -> what its calls gave.
-using Rows = std::map<std::string, std::map<std::string, std::string>>;
+struct Row {
+  std::string isa, family, group, hashes;
+};
 
 class Recorder {
  public:
@@ -58,20 +62,29 @@ class Recorder {
       } catch (const std::exception& error) {
         throw std::runtime_error("call " + std::to_string(number) + " (" + call.to_string() + "): " + error.what());
       }
-      hashes_[isa][call.group].add(results);
+      const std::string of_family = family(call.products());
+      hashes_[{isa, of_family, call.group + "/" + call.products()}].add(results);
       if (!arguments_.every) continue;
       Hashes own;
       own.add(results);
-      std::cout << isa << ' ' << number << ' ' << own.to_string() << ' ' << call.to_string() << '\n';
+      std::cout << isa << ' ' << of_family << ' ' << number << ' ' << own.to_string() << ' ' << call.to_string()
+                << '\n';
+    }
+  }
+  void record_model() {
+    for (const std::string& isa : isas_) {
+      use(isa);
+      for (const ModelTexts& texts : model_texts()) {
+        if (texts.group.find(arguments_.only) == std::string::npos) continue;
+        hashes_[{isa, family(texts.products), texts.group}].add({.out = texts.results, .lse = {}, .weights = {}});
+      }
     }
   }
 
   std::string calls() const { return calls_.to_string(); }
-  Rows rows() const {
-    Rows rows;
-    for (const auto& [isa, groups] : hashes_) {
-      for (const auto& [group, hashes] : groups) rows[isa][group] = hashes.to_string();
-    }
+  std::vector<Row> rows() const {
+    std::vector<Row> rows;
+    for (const auto& [key, hashes] : hashes_) rows.push_back({key[0], key[1], key[2], hashes.to_string()});
     return rows;
   }
 
@@ -79,12 +92,14 @@ class Recorder {
   const Arguments& arguments_;
   std::vector<std::string> isas_;
   Hash calls_;
-  std::map<std::string, std::map<std::string, Hashes>> hashes_;
+  std::map<std::array<std::string, 3>, Hashes> hashes_;  // by instruction set, family, group
 };
+
+using Groups = std::map<std::string, std::string>;  // group -> hashes
 
 struct Table {
   std::string calls;
-  Rows rows;
+  std::map<std::string, Groups> families;
 };
 
 Table read_table(const std::string& path) {
@@ -93,11 +108,11 @@ Table read_table(const std::string& path) {
   Table table;
   for (std::string line; std::getline(file, line);) {
     std::istringstream words(line);
-    std::string isa, group, hashes;
-    words >> isa >> group;
+    std::string family, group, hashes;
+    words >> family >> group;
     std::getline(words >> std::ws, hashes);
-    if (isa == "calls") table.calls = group;
-    if (!hashes.empty() && isa != "#") table.rows[isa][group] = hashes;
+    if (family == "calls") table.calls = group;
+    if (!hashes.empty() && family != "#") table.families[family][group] = hashes;
   }
   return table;
 }
@@ -123,27 +138,28 @@ bool compare(const Recorder& recorder, const Table& table, bool all_calls) {
               << '\n';
     ++failed;
   }
-  const auto rows_of = [](const Rows& rows, const std::string& isa) {
-    const auto at = rows.find(isa);
-    return at == rows.end() ? nullptr : &at->second;
-  };
-  const Rows rows = recorder.rows();
-  for (const auto& [isa, groups] : rows) {
-    const auto* recorded = rows_of(table.rows, isa);
-    // The emulation beside the same vectors gives the bits of the tiles.
-    if (recorded == nullptr && isa == "amx_bf16") recorded = rows_of(rows, "amx_emulated_avx512");
-    if (recorded == nullptr) {
-      std::cerr << isa << ": " << groups.size() << " skipped: not in the table; scripts/bits --record adds it\n";
-      skipped += static_cast<int>(groups.size());
+  std::map<std::string, int> unknown;
+  for (const Row& row : recorder.rows()) {
+    const auto family = table.families.find(row.family);
+    if (family == table.families.end()) {
+      ++unknown[row.isa + ": " + row.family];
+      ++skipped;
       continue;
     }
-    for (const auto& [group, hashes] : groups) {
-      const auto expected = recorded->find(group);
-      const std::string differs =
-          expected == recorded->end() ? "every hash (it has no such row)" : difference(expected->second, hashes);
-      (differs.empty() ? passed : failed) += 1;
-      if (!differs.empty()) std::cerr << isa << ' ' << group << ": FAILED: the table differs in " << differs << '\n';
-    }
+    const auto expected = family->second.find(row.group);
+    const std::string differs =
+        expected == family->second.end() ? "every hash (it has no such row)" : difference(expected->second, row.hashes);
+    (differs.empty() ? passed : failed) += 1;
+    if (differs.empty()) continue;
+    std::cerr << row.isa << ' ' << row.family << ' ' << row.group << ": FAILED: the table differs in " << differs
+              << '\n';
+  }
+  for (const auto& [what, count] : unknown) {
+    std::cerr << what << ": " << count << " skipped: not in the table; scripts/bits --record adds it\n";
+  }
+  if (!has_model()) {
+    std::cerr << "model: 2 skipped: scripts/fetch-model brings it\n";
+    skipped += 2;
   }
   std::cout << passed << " passed, " << failed << " failed, " << skipped << " skipped\n";
   return failed == 0;
@@ -178,12 +194,18 @@ bool main_of(const Arguments& arguments) {
   Recorder recorder(arguments, arguments.isa ? std::vector{*arguments.isa} : instruction_sets());
   for (int i = 0; i < kAttentionCalls; ++i) recorder.record(attention_call(i), i);
   for (int i = 0; i < kLayerCalls; ++i) recorder.record(layer_call(i), i);
+  if (has_model()) recorder.record_model();
   if (table) return compare(recorder, *table, arguments.only.empty());
   if (arguments.every) return true;
   std::cout << "calls " << recorder.calls() << '\n';
-  for (const auto& [isa, groups] : recorder.rows()) {
-    for (const auto& [group, hashes] : groups) std::cout << isa << ' ' << group << ' ' << hashes << '\n';
+  std::map<std::pair<std::string, std::string>, Row> rows;  // one for each family and group
+  for (const Row& row : recorder.rows()) {
+    const auto [at, is_new] = rows.try_emplace({row.family, row.group}, row);
+    if (at->second.hashes == row.hashes) continue;
+    throw std::runtime_error(row.family + " " + row.group + " differs between " + at->second.isa + " and " + row.isa +
+                             " in " + difference(at->second.hashes, row.hashes));
   }
+  for (const auto& [key, row] : rows) std::cout << row.family << ' ' << row.group << ' ' << row.hashes << '\n';
   return true;
 }
 

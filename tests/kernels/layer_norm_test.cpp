@@ -3,7 +3,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "attention/call.hpp"
@@ -97,6 +99,20 @@ TEST_P(LayerNorm, EqualValuesGiveBeta) {
   Rows rows(1, 40, 3.0, 0.0);
   kernels::active_table().layer_norm(rows.call, 0, 1);
   for (std::size_t i = 0; i < 40; ++i) EXPECT_EQ(rows.y[i], rows.beta[i]);
+}
+
+TEST(LayerNormBits, AreThoseOfTheFamilyAtEachInstructionSet) {
+  for (std::int64_t size = 1; size <= 70; ++size) {
+    std::map<std::string, std::vector<float>> first;  // by family
+    for (const kernels::KernelTable& table : kernels::available_tables()) {
+      Rows rows(3, size, 1.0, 2.0);
+      if (size % 2 == 0) rows.call.residual = rows.residual.data();
+      table.layer_norm(rows.call, 0, 3);
+      const auto [at, is_new] = first.try_emplace(table.bits_of(kernels::Products::kF32), rows.y);
+      EXPECT_EQ(std::memcmp(at->second.data(), rows.y.data(), rows.y.size() * sizeof(float)), 0)
+          << table.name << ", " << size;
+    }
+  }
 }
 
 }  // namespace

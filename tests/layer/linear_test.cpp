@@ -7,6 +7,7 @@
 #include <cstring>
 #include <manyheads/cpu.hpp>
 #include <manyheads/error.hpp>
+#include <map>
 #include <random>
 #include <string>
 #include <vector>
@@ -331,6 +332,30 @@ TEST(LinearErrors, NameTheArgumentAndTheShapes) {
   EXPECT_EQ(error_of([&] { Linear(matrix(values, 3, 4), row(values)); }), "linear: bias is F32 [12], weight [3,4]");
   EXPECT_EQ(error_of([&] { Linear(matrix(values, 3, 4), matrix(values, 3, 1)); }),
             "linear: bias is F32 [3,1], weight [3,4]");
+}
+
+TEST(LinearBits, AreThoseOfTheFamilyAtEachInstructionSet) {
+  for (const DType kept : {DType::kF32, DType::kBF16}) {
+    for (const Activation activation :
+         {Activation::kNone, Activation::kRelu, Activation::kGelu, Activation::kGeluTanh}) {
+      for (const std::int64_t out : {1, 37, 100}) {
+        const std::vector<float> x = normals(19 * 53, 30, 2.0f), w = normals(out * 53, 31), b = normals(out, 32);
+        std::map<std::string, std::vector<float>> first;  // by family
+        for (const std::string& isa : available_isas()) {
+          set_isa(isa);
+          // Tiles serve attention alone: there the projections are F32.
+          const Linear linear(matrix(w, out, 53), row(b), kept);
+          const std::string family = linear.rounds_rows() ? active_bits(kept) : active_bits();
+          std::vector<float> y(static_cast<std::size_t>(19 * out));
+          linear.run(x.data(), 19, 53, y.data(), out, activation);
+          const auto [at, is_new] = first.try_emplace(family, y);
+          EXPECT_EQ(std::memcmp(at->second.data(), y.data(), y.size() * sizeof(float)), 0)
+              << isa << " " << family << ", " << out << ", " << static_cast<int>(activation);
+        }
+      }
+    }
+  }
+  set_isa("");
 }
 
 TEST(LinearErrors, WeightsPackedForOneInstructionSetAreNotReadAsAnothers) {

@@ -11,6 +11,7 @@
 #include <manyheads/tensor.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace manyheads::lens {
@@ -61,6 +62,7 @@ struct TraceOptions {
   // Sums lse again in double, from the same q and k, and rounds it once. The forward pass's lse is a few float steps
   // off where scores are large, which a reader sees who rebuilds the weights from the file alone.
   bool lse_in_double = false;
+  std::string_view bits{};  // the family of bits that the pass must have (cpu.hpp), empty: the fastest's
   Threads threads{};
 };
 

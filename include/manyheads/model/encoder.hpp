@@ -5,6 +5,7 @@
 #include <manyheads/parallel.hpp>
 #include <manyheads/tensor.hpp>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 namespace manyheads::model {
@@ -61,6 +62,7 @@ struct EncoderConfig {
   std::int64_t vocab_size = 0;
   std::int64_t type_vocab_size = 1;          // segments
   std::int64_t max_position_embeddings = 0;  // the most tokens of an entry
+  DType weights = DType::kF32;               // what the projections keep their weights as: F32 or BF16
 };
 
 struct EncoderOptions {
@@ -68,6 +70,8 @@ struct EncoderOptions {
   std::vector<LayerHeads>* layers = nullptr;     // out: q, k, v and lse of every head
   std::vector<Tensor>* hidden_states = nullptr;  // out: [B,T,E] after the embeddings and after each layer
   Threads threads{};
+  // The family of bits that the run must have (cpu.hpp), empty: the fastest's. An error where it cannot be had.
+  std::string_view bits{};
   Workspace* workspace = nullptr;  // with one, a run allocates its results only once it has grown; not for two at once
 };
 

@@ -62,12 +62,12 @@ struct ScoreMod {
       // Bias and ALiBi in one addition: each addition to a large score rounds it anew.
       if (bias) {
         if (alibi) {
-          x = hn::Add(x, hn::NegMulAdd(slope, hn::Abs(hn::Add(distance, run_offset)), hn::Mul(extra, log2e)));
+          x = hn::Add(x, Fnma(slope, hn::Abs(hn::Add(distance, run_offset)), hn::Mul(extra, log2e)));
         } else {
-          x = hn::MulAdd(extra, log2e, x);
+          x = Fma(extra, log2e, x);
         }
       } else if (alibi) {
-        x = hn::NegMulAdd(slope, hn::Abs(hn::Add(distance, run_offset)), x);
+        x = Fnma(slope, hn::Abs(hn::Add(distance, run_offset)), x);
       }
       x = MaxKeepsNaN(hn::Set(d, kLowestScore), x);
     }
@@ -246,7 +246,7 @@ HWY_INLINE VF AddBiasInLanes(BiasLanes& bias, MaskBits mask_bits, VF factor, std
     float* to = scores + key * lanes;
     VF x = hn::LoadU(d, to);
     if constexpr (kBias) {
-      x = hn::MulAdd(extra, hn::Set(d, kLog2e), hn::Mul(x, factor));
+      x = Fma(extra, hn::Set(d, kLog2e), hn::Mul(x, factor));
       x = MaxKeepsNaN(hn::Set(d, kLowestScore), x);
       x = hn::IfThenElse(hn::Eq(extra, forbidden), forbidden, x);
     }

@@ -42,7 +42,7 @@ struct StatesInLanes {
       hn::StoreU(m, d, a + at);
       // Row 1 is the sum, the rows behind it the output: both scale alike.
       for (std::size_t i = lanes + at; i < (2 + width) * lanes; i += lanes) {
-        hn::StoreU(hn::MulAdd(hn::LoadU(d, a + i), fa, hn::Mul(hn::LoadU(d, b + i), fb)), d, a + i);
+        hn::StoreU(Fma(hn::LoadU(d, a + i), fa, hn::Mul(hn::LoadU(d, b + i), fb)), d, a + i);
       }
     }
   }
@@ -62,9 +62,9 @@ struct StatesInRows {
       const VF fb = PowerOfTwo(d, hn::Sub(mb, m));
       a[r] = hn::GetLane(m);
       float& l = a[kDecodeRows + r];
-      l = hn::GetLane(hn::MulAdd(hn::Set(d, l), fa, hn::Mul(hn::Set(d, b[kDecodeRows + r]), fb)));
+      l = hn::GetLane(Fma(hn::Set(d, l), fa, hn::Mul(hn::Set(d, b[kDecodeRows + r]), fb)));
       for (std::size_t i = 2 * kDecodeRows + r * width; i < 2 * kDecodeRows + (r + 1) * width; i += n) {
-        hn::StoreU(hn::MulAdd(hn::LoadU(d, a + i), fa, hn::Mul(hn::LoadU(d, b + i), fb)), d, a + i);
+        hn::StoreU(Fma(hn::LoadU(d, a + i), fa, hn::Mul(hn::LoadU(d, b + i), fb)), d, a + i);
       }
     }
   }

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "base/math.hpp"
 #include "hwy/highway.h"
 #include "kernels/algorithm/block_info-inl.hpp"
 #include "kernels/algorithm/combine-inl.hpp"
@@ -65,14 +66,14 @@ HWY_INLINE RowScale FinishRow(float maximum, float total, const float* sink, Pad
   // 0 only where every key is forbidden: the largest score adds at least 2^-1/2.
   if (sum == 0.0) return {sink_score, 0};
   const double m = static_cast<double>(maximum);
-  double keys = (m + std::log2(sum)) * 0.693147180559945309417;
+  double keys = (m + base::log2(sum)) * base::kLn2;
   if (m <= -static_cast<double>(kFarthestScore)) keys = padding(keys);
   double lse = keys;
   double share = 1;  // the keys' share of the mass beside the sink
   if (sink != nullptr) {
-    share = 1.0 / (1.0 + std::exp(sink_score - keys));
-    lse = sink_score > keys ? sink_score + std::log1p(std::exp(keys - sink_score))
-                            : keys + std::log1p(std::exp(sink_score - keys));
+    share = 1.0 / (1.0 + base::exp(sink_score - keys));
+    lse = sink_score > keys ? sink_score + base::log1p(base::exp(keys - sink_score))
+                            : keys + base::log1p(base::exp(sink_score - keys));
   }
   if (std::isnan(sum)) lse = sum;
   return {lse, share / sum};
@@ -104,7 +105,7 @@ class RowsBeyondFloat {
   HWY_INLINE RowsBeyondFloat() : check_(hn::Zero(DF())) {}
   HWY_INLINE void add(std::size_t r) { rows_ |= std::uint64_t{1} << r; }
   // Checks a vector of outputs: check_ is NaN from the first one on that is not finite.
-  HWY_INLINE void see(VF output) { check_ = hn::MulAdd(output, hn::Zero(DF()), check_); }
+  HWY_INLINE void see(VF output) { check_ = Fma(output, hn::Zero(DF()), check_); }
   HWY_INLINE bool saw_any() const { return !hn::AllTrue(DF(), hn::Eq(check_, check_)); }
   HWY_INLINE void forget() { check_ = hn::Zero(DF()); }
   void compute_again(const ForwardParams& params, const QueryBlock& q_block, const BlockInfo& info) {

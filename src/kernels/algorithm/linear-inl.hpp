@@ -81,7 +81,7 @@ struct WidenedWeights {
       for (int m = 0; m < M; ++m) {
         const VF value = hn::Set(d, x[static_cast<std::size_t>(m) * x_m + i]);
 #pragma GCC unroll 8
-        for (int n = 0; n < NV; ++n) acc[m][n] = hn::MulAdd(value, hn::BitCast(d, column[n]), acc[m][n]);
+        for (int n = 0; n < NV; ++n) acc[m][n] = Fma(value, hn::BitCast(d, column[n]), acc[m][n]);
       }
     };
     for (std::size_t i = 0; i < depth; i += 2) {

@@ -21,13 +21,13 @@ HWY_INLINE V Tanh(D d, V x) {
   const V a = hn::Abs(x);
   const V x2 = hn::Mul(x, x);
   V p = hn::Set(d, -5.70498872745e-3f);
-  p = hn::MulAdd(p, x2, hn::Set(d, 2.06390887954e-2f));
-  p = hn::MulAdd(p, x2, hn::Set(d, -5.37397155531e-2f));
-  p = hn::MulAdd(p, x2, hn::Set(d, 1.33314422036e-1f));
-  p = hn::MulAdd(p, x2, hn::Set(d, -3.33332819422e-1f));
-  const V small = hn::MulAdd(hn::Mul(p, x2), x, x);
+  p = Fma(p, x2, hn::Set(d, 2.06390887954e-2f));
+  p = Fma(p, x2, hn::Set(d, -5.37397155531e-2f));
+  p = Fma(p, x2, hn::Set(d, 1.33314422036e-1f));
+  p = Fma(p, x2, hn::Set(d, -3.33332819422e-1f));
+  const V small = Fma(hn::Mul(p, x2), x, x);
   const V two = hn::Set(d, 2.0f);
-  const V e = Exp2(d, hn::Min(hn::Set(d, 40.0f), hn::Mul(a, hn::Set(d, 2.885390081777927f))));
+  const V e = Exp2(hn::Min(hn::Set(d, 40.0f), hn::Mul(a, hn::Set(d, 2.885390081777927f))));
   const V large = hn::CopySign(hn::Sub(hn::Set(d, 1.0f), hn::Div(two, hn::Add(e, hn::Set(d, 1.0f)))), x);
   const V y = hn::IfThenElse(hn::Lt(a, hn::Set(d, 0.625f)), small, large);
   return hn::IfThenElse(hn::IsNaN(x), x, y);
@@ -40,20 +40,20 @@ HWY_INLINE V Tanh(D d, V x) {
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V Gelu(D d, V x) {
   const V a = MinKeepsNaN(hn::Set(d, 14.0f), hn::Abs(x));  // exp(-a^2 / 2) is 0 there
-  const V e = Exp2(d, hn::Mul(hn::Mul(a, a), hn::Set(d, -0.7213475204444817f)));
+  const V e = Exp2(hn::Mul(hn::Mul(a, a), hn::Set(d, -0.7213475204444817f)));
   V p = hn::Set(d, 0x1.0188ccp-23f);
-  p = hn::MulAdd(p, a, hn::Set(d, -0x1.b77244p-19f));
-  p = hn::MulAdd(p, a, hn::Set(d, 0x1.536a82p-15f));
-  p = hn::MulAdd(p, a, hn::Set(d, -0x1.3e34aep-12f));
-  p = hn::MulAdd(p, a, hn::Set(d, 0x1.9c7304p-10f));
-  p = hn::MulAdd(p, a, hn::Set(d, -0x1.92a5acp-8f));
-  p = hn::MulAdd(p, a, hn::Set(d, 0x1.3d637ep-6f));
-  p = hn::MulAdd(p, a, hn::Set(d, -0x1.ab8fc4p-5f));
-  p = hn::MulAdd(p, a, hn::Set(d, 0x1.fe3378p-4f));
-  p = hn::MulAdd(p, a, hn::Set(d, -0x1.103a88p-2f));
-  p = hn::MulAdd(p, a, hn::Set(d, 0x1.fffc2cp-2f));
-  p = hn::MulAdd(p, a, hn::Set(d, -0x1.98843ep-1f));
-  p = hn::MulAdd(p, a, hn::Set(d, 1.0f));
+  p = Fma(p, a, hn::Set(d, -0x1.b77244p-19f));
+  p = Fma(p, a, hn::Set(d, 0x1.536a82p-15f));
+  p = Fma(p, a, hn::Set(d, -0x1.3e34aep-12f));
+  p = Fma(p, a, hn::Set(d, 0x1.9c7304p-10f));
+  p = Fma(p, a, hn::Set(d, -0x1.92a5acp-8f));
+  p = Fma(p, a, hn::Set(d, 0x1.3d637ep-6f));
+  p = Fma(p, a, hn::Set(d, -0x1.ab8fc4p-5f));
+  p = Fma(p, a, hn::Set(d, 0x1.fe3378p-4f));
+  p = Fma(p, a, hn::Set(d, -0x1.103a88p-2f));
+  p = Fma(p, a, hn::Set(d, 0x1.fffc2cp-2f));
+  p = Fma(p, a, hn::Set(d, -0x1.98843ep-1f));
+  p = Fma(p, a, hn::Set(d, 1.0f));
   const V tail = hn::Mul(p, e);
   const V half = hn::Mul(hn::Set(d, 0.5f), x);
   // - x >= 0: x (2 - tail) / 2;
@@ -66,7 +66,7 @@ HWY_INLINE V Gelu(D d, V x) {
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V GeluTanh(D d, V x) {
   const V cube = hn::Mul(hn::Mul(x, x), x);
-  const V inner = hn::Mul(hn::Set(d, 0.7978845608028654f), hn::MulAdd(hn::Set(d, 0.044715f), cube, x));
+  const V inner = hn::Mul(hn::Set(d, 0.7978845608028654f), Fma(hn::Set(d, 0.044715f), cube, x));
   return hn::Mul(hn::Mul(hn::Set(d, 0.5f), x), hn::Add(hn::Set(d, 1.0f), Tanh(d, inner)));
 }
 

@@ -224,10 +224,10 @@ HWY_INLINE bool AllFinite(const StridedRows& rows, std::size_t count, std::size_
       for (; i + 4 * n <= width; i += 4 * n) {
 #pragma GCC unroll 4
         for (std::size_t v = 0; v < 4; ++v) {
-          sum[v] = hn::MulAdd(hn::LoadU(d, row + i + v * n), hn::Zero(d), sum[v]);
+          sum[v] = Fma(hn::LoadU(d, row + i + v * n), hn::Zero(d), sum[v]);
         }
       }
-      for (; i + n <= width; i += n) sum[0] = hn::MulAdd(hn::LoadU(d, row + i), hn::Zero(d), sum[0]);
+      for (; i + n <= width; i += n) sum[0] = Fma(hn::LoadU(d, row + i), hn::Zero(d), sum[0]);
       for (; i < width; ++i) finite = finite && row[i] * 0.0f == 0.0f;
     } else {
       const std::uint32_t* words = reinterpret_cast<const std::uint32_t*>(row);

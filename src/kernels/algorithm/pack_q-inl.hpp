@@ -32,7 +32,7 @@ struct QueryFactor {
   HWY_INLINE VF operator()(VF q) const {
     const DF d;
     if constexpr (Mma::kScaledQueries) {
-      return hn::MulAdd(q, hn::Set(d, high), hn::Mul(q, hn::Set(d, rest)));
+      return Fma(q, hn::Set(d, high), hn::Mul(q, hn::Set(d, rest)));
     } else {
       const hn::RebindToUnsigned<DF> du;
       return hn::BitCast(d, hn::Xor(hn::BitCast(du, q), hn::Set(du, high < 0 ? 0x80008000u : 0u)));

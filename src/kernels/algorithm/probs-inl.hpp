@@ -17,9 +17,11 @@
 #include <cmath>
 #include <cstdint>
 
+#include "base/math.hpp"
 #include "hwy/highway.h"
 #include "kernels/algorithm/epilogue-inl.hpp"
 #include "kernels/algorithm/pack_q-inl.hpp"
+#include "kernels/canonical_order.hpp"
 #include "kernels/algorithm/qk_scores-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -37,40 +39,40 @@ HWY_INLINE float NormaliseProbs(float* row, std::int64_t step, std::int64_t coun
   // - lse is so large that its rounding would show;
   // - lse is farther from the scores than the log of their number: it is another row's, and exponentials would leave
   //   the range.
-  double shift = static_cast<double>(lse) * 1.44269504088896340736;
-  const double sink_score = static_cast<double>(sink) * 1.44269504088896340736;
+  double shift = static_cast<double>(lse) * base::kLog2e;
+  const double sink_score = static_cast<double>(sink) * base::kLog2e;
   const double above = std::max(static_cast<double>(top), sink_score) - shift;
-  const double farthest = 2 + std::log2(static_cast<double>(count) + 1);
+  const double farthest = 2 + base::log2(static_cast<double>(count) + 1);
   if (std::fabs(lse) > 4096.0f || !(above <= 2 && above >= -farthest)) shift = static_cast<double>(top);
   const float by = static_cast<float>(shift);
-  double sum = std::exp2(sink_score - static_cast<double>(by));
-  if (step == 1) {
-    HWY_ALIGN float lanes[HWY_MAX_BYTES / sizeof(float)];
-    std::int64_t j = 0;
-    while (j + n <= count) {  // eight vectors in F32, their sums in double: the sum of a long row stays sharp
-      VF sums = hn::Zero(d);
-      for (std::int64_t steps = 0; steps < 8 && j + n <= count; ++steps, j += n) {
-        const VF p = Exp2(d, hn::Sub(hn::LoadU(d, row + j), hn::Set(d, by)));
-        hn::StoreU(p, d, row + j);
-        sums = hn::Add(sums, p);
+  double sum = base::exp2(sink_score - static_cast<double>(by));
+  // Eight steps of the canonical lanes in F32, their sums in double: the sum of a long row stays sharp.
+  HWY_ALIGN float lanes[kSumLanes];
+  HWY_ALIGN float copy[kSumLanes];
+  const VF shifted = hn::Set(d, by);
+  std::int64_t j = 0;
+  while (j + kSumLanes <= count) {
+    std::fill_n(lanes, kSumLanes, 0.0f);
+    for (std::int64_t steps = 0; steps < 8 && j + kSumLanes <= count; ++steps, j += kSumLanes) {
+      for (std::int64_t l = 0; step != 1 && l < kSumLanes; ++l) copy[l] = at(j + l);
+      float* const p = step == 1 ? row + j : copy;
+      for (std::int64_t l = 0; l < kSumLanes; l += n) {
+        const VF prob = Exp2(hn::Sub(hn::LoadU(d, p + l), shifted));
+        hn::StoreU(prob, d, p + l);
+        hn::Store(hn::Add(hn::Load(d, lanes + l), prob), d, lanes + l);
       }
-      hn::Store(sums, d, lanes);
-      for (std::int64_t lane = 0; lane < n; ++lane) sum += static_cast<double>(lanes[lane]);
+      for (std::int64_t l = 0; step != 1 && l < kSumLanes; ++l) at(j + l) = copy[l];
     }
-    for (; j < count; ++j) {
-      row[j] = hn::GetLane(Exp2(d, hn::Set(d, row[j] - by)));
-      sum += static_cast<double>(row[j]);
-    }
-  } else {
-    for (std::int64_t j = 0; j < count; ++j) {
-      at(j) = hn::GetLane(Exp2(d, hn::Set(d, at(j) - by)));
-      sum += static_cast<double>(at(j));
-    }
+    for (const float lane : lanes) sum += static_cast<double>(lane);
+  }
+  for (; j < count; ++j) {
+    at(j) = hn::GetLane(Exp2(hn::Set(d, at(j) - by)));
+    sum += static_cast<double>(at(j));
   }
   const float inverse = static_cast<float>(1.0 / sum);
   for (std::int64_t j = 0; j < count; ++j) at(j) *= inverse;
   if (!(sum < std::numeric_limits<double>::infinity())) return std::numeric_limits<float>::quiet_NaN();
-  return static_cast<float>((static_cast<double>(by) + std::log2(sum)) * 0.69314718055994530942);
+  return static_cast<float>((static_cast<double>(by) + base::log2(sum)) * base::kLn2);
 }
 
 template <int NV>

@@ -72,7 +72,7 @@ struct MmaF32 : MmaBase {
   // The scale lies in the packed queries.
   static constexpr bool kScaledQueries = true;
 
-  static HWY_INLINE VF MulAdd(VF a, VF b, VF sum) { return hn::MulAdd(a, b, sum); }
+  static HWY_INLINE VF MulAdd(VF a, VF b, VF sum) { return Fma(a, b, sum); }
 
   // A row of `count` values as words: where it lies, or in the workspace.
   static HWY_INLINE const float* Row(DType type, const void* base, std::int64_t at, std::int64_t step,

@@ -77,8 +77,8 @@ HWY_INLINE void EmulatedProducts(const float* a, std::size_t a_step, const float
           const VF column = hn::LoadU(d, b + w * b_step + at);
           VF value = hn::Set(d, WordAt(a + m * a_step + w));
           if (kGuarded) value = VisibleOnly<MmaAmxBase>(column, value);
-          first = flushed(hn::MulAdd(first_of(value), first_of(column), first));
-          second = flushed(hn::MulAdd(second_of(value), second_of(column), second));
+          first = flushed(Fma(first_of(value), first_of(column), first));
+          second = flushed(Fma(second_of(value), second_of(column), second));
         }
         sum = flushed(hn::Add(flushed(sum), flushed(hn::Add(first, second))));
       }

@@ -8,6 +8,7 @@
 #define MANYHEADS_ISA_VECTOR_INL_HPP
 #endif
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -38,8 +39,52 @@ constexpr std::size_t RoundUp(std::size_t value, std::size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
+// Targets without vectors: the definition of the bits, as slow as it is.
+#undef MANYHEADS_EACH_LANE
+#if HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR
+#define MANYHEADS_EACH_LANE 1
+#else
+#define MANYHEADS_EACH_LANE 0
+#endif
+
 // Whether a multiply-add rounds once.
-constexpr bool kFusedMultiplyAdd = HWY_NATIVE_FMA != 0;
+constexpr bool kFusedMultiplyAdd = MANYHEADS_EACH_LANE || HWY_NATIVE_FMA != 0;
+
+#if MANYHEADS_EACH_LANE
+template <class V>
+HWY_INLINE V Fma(V a, V b, V c) {
+  const hn::DFromV<V> d;
+  hn::TFromV<V> lanes[3][hn::MaxLanes(d)];
+  hn::StoreU(a, d, lanes[0]);
+  hn::StoreU(b, d, lanes[1]);
+  hn::StoreU(c, d, lanes[2]);
+  for (std::size_t i = 0; i < hn::Lanes(d); ++i) lanes[0][i] = std::fma(lanes[0][i], lanes[1][i], lanes[2][i]);
+  return hn::LoadU(d, lanes[0]);
+}
+#else
+// a b + c, rounded once where kFusedMultiplyAdd.
+template <class V>
+HWY_INLINE V Fma(V a, V b, V c) {
+  return hn::MulAdd(a, b, c);
+}
+#endif
+// a b - c and c - a b, alike. Negation is exact.
+template <class V>
+HWY_INLINE V Fms(V a, V b, V c) {
+#if MANYHEADS_EACH_LANE
+  return Fma(a, b, hn::Neg(c));
+#else
+  return hn::MulSub(a, b, c);
+#endif
+}
+template <class V>
+HWY_INLINE V Fnma(V a, V b, V c) {
+#if MANYHEADS_EACH_LANE
+  return Fma(hn::Neg(a), b, c);
+#else
+  return hn::NegMulAdd(a, b, c);
+#endif
+}
 
 // Keeps a value in memory, beside work that needs the registers.
 template <class T>
