@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <manyheads/half.hpp>
 #include <numeric>
 
 namespace bits {
@@ -136,7 +137,7 @@ void put(unsigned char* to, Type type, double value) {
       return write(static_cast<std::uint16_t>(nan ? 0x7fc0u : (u + 0x7fffu + (u >> 16 & 1u)) >> 16));
     }
     case Type::kF16:
-      return write(static_cast<_Float16>(static_cast<float>(value)));
+      return write(manyheads::float16(static_cast<float>(value)));
     case Type::kBool:
       return write(static_cast<std::uint8_t>(value));
     case Type::kI8:

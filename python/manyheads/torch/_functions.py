@@ -1,0 +1,57 @@
+"""scaled_dot_product_attention with what PyTorch's own leaves out."""
+
+import torch
+
+
+def scaled_dot_product_attention(
+    query,
+    key,
+    value,
+    attn_mask=None,
+    dropout_p=0.0,
+    is_causal=False,
+    scale=None,
+    enable_gqa=False,
+    *,
+    return_lse=False,
+    return_weights=False,
+):
+    """torch.nn.functional.scaled_dot_product_attention by manyheads, with its signature and meaning.
+
+    return_lse=True also returns lse float32 [B,H,T], return_weights=True the weights float32 [B,H,T,S].
+    A call that manyheads does not take is an error here: it never falls to PyTorch's own.
+
+    >>> import torch
+    >>> x = torch.ones(1, 8, 7, 64)
+    >>> out, weights = scaled_dot_product_attention(x, x, x, is_causal=True, return_weights=True)
+    >>> weights[0, 0, 1, :3].tolist()
+    [0.5, 0.5, 0.0]
+    """
+    name = "manyheads.torch.scaled_dot_product_attention"
+    if dropout_p:
+        raise NotImplementedError(f"{name}: dropout_p is {dropout_p}; dropout is not there yet")
+    if is_causal and attn_mask is not None:
+        raise ValueError(f"{name}: attn_mask and is_causal exclude each other")
+    if query.dim() != 4 or key.dim() != 4 or value.dim() != 4:
+        raise ValueError(
+            f"{name}: expected [B,H,T,D], query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)}"
+        )
+    if not enable_gqa and key.shape[1] != query.shape[1]:
+        raise ValueError(
+            f"{name}: key has {key.shape[1]} heads, query {query.shape[1]}; enable_gqa=True lets heads share keys"
+        )
+    if query.device.type != "cpu":
+        raise ValueError(f"{name}: query is on {query.device}, expected the CPU")
+    out, lse = torch.ops.manyheads.attention(
+        query, key, value, attn_mask, causal=is_causal, alignment=1 if is_causal else 0, scale=scale
+    )
+    results = [out]
+    if return_lse:
+        results.append(lse)
+    if return_weights:
+        results.append(
+            torch.ops.manyheads.attention_weights(
+                query.detach(), key.detach(), lse, attn_mask, causal=is_causal, alignment=1 if is_causal else 0, scale=scale
+            )
+        )
+    return results[0] if len(results) == 1 else tuple(results)

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <manyheads/mask.hpp>
+#include <manyheads/parallel.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "array.hpp"
+
+namespace manyheads::python {
+
+// A mask and the arrays that it stands on.
+struct PythonMask {
+  Mask mask;
+  std::vector<std::shared_ptr<const Array>> arrays;
+  std::string text;  // how it is made, for repr
+};
+
+// None, a Mask, or an array: BOOL true = attend, a float is added to the scores.
+PythonMask mask_of(nb::handle mask, const char* function);
+
+// An array that may be None.
+Array optional_array(nb::handle object, const char* function, const char* argument);
+
+// The kernels run without the GIL.
+template <class Work>
+void without_gil(Work&& work) {
+  const nb::gil_scoped_release released;
+  work();
+}
+
+// Memory that the calls of a thread reuse.
+Workspace& own_workspace();
+
+void bind_mask(nb::module_& module);
+void bind_attention(nb::module_& module);
+void bind_kv_cache(nb::module_& module);
+void bind_layer(nb::module_& module);
+void bind_encoder(nb::module_& module);
+void bind_torch(nb::module_& module);
+
+}  // namespace manyheads::python

@@ -1,0 +1,244 @@
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <manyheads/attention.hpp>
+#include <manyheads/error.hpp>
+
+#include "arguments.hpp"
+
+namespace manyheads::python {
+namespace {
+
+// What attention, attention_weights and explain take beside q, k and v. The arrays live as long as the options.
+struct Options {
+  AttentionOptions call;
+  PythonMask mask;
+  Array sinks, cu_seqlens_q, cu_seqlens_k, page_table, k_scales, v_scales;
+  std::string bits;
+};
+
+struct Keywords {
+  nb::object mask;
+  std::optional<double> scale;
+  double softcap;
+  nb::object sinks, cu_seqlens_q, cu_seqlens_k, page_table, k_scales, v_scales;
+  bool int8_products;
+  int num_threads;
+  std::string bits;
+};
+
+void check_threads(int num_threads, const char* function) {
+  if (num_threads < 0) {
+    throw nb::value_error((std::string(function) + ": num_threads is " + std::to_string(num_threads) +
+                           ", expected 1 or more, or 0 for the default")
+                              .c_str());
+  }
+}
+
+void read(const Keywords& given, const char* function, Options& options) {
+  check_threads(given.num_threads, function);
+  AttentionOptions& call = options.call;
+  if (!given.mask.is_none()) {
+    options.mask = mask_of(given.mask, function);
+    call.mask = options.mask.mask;
+  }
+  call.scale = given.scale;
+  call.softcap = given.softcap;
+  const auto take = [&](const nb::object& object, const char* argument, Array& array, ConstTensorView& view) {
+    if (object.is_none()) return;
+    array = Array(object, function, argument);
+    view = array.view();
+  };
+  take(given.sinks, "sinks", options.sinks, call.sinks);
+  take(given.cu_seqlens_q, "cu_seqlens_q", options.cu_seqlens_q, call.cu_seqlens_q);
+  take(given.cu_seqlens_k, "cu_seqlens_k", options.cu_seqlens_k, call.cu_seqlens_k);
+  take(given.page_table, "page_table", options.page_table, call.page_table);
+  take(given.k_scales, "k_scales", options.k_scales, call.k_scales);
+  take(given.v_scales, "v_scales", options.v_scales, call.v_scales);
+  call.int8_products = given.int8_products;
+  call.threads.num_threads = given.num_threads;
+  options.bits = given.bits;
+  call.bits = options.bits;
+  call.workspace = &own_workspace();
+}
+
+// The shape of out: q's with the width of v.
+Dims out_shape(const ConstTensorView& q, const ConstTensorView& v) {
+  Dims shape = q.shape();
+  if (shape.rank() > 0 && v.rank() > 0) shape[shape.rank() - 1] = v.size(v.rank() - 1);
+  return shape;
+}
+
+// [B,Hq,Tq] of q [B,Hq,Tq,D], [Hq,Tq] of packed q [Tq,Hq,D].
+Dims lse_shape(const ConstTensorView& q, bool packed) {
+  if (q.rank() < 3) return {};
+  if (packed) return {q.size(1), q.size(0)};
+  return q.rank() == 4 ? Dims{q.size(0), q.size(1), q.size(2)} : Dims{};
+}
+
+Dims weights_shape(const ConstTensorView& q, const ConstTensorView& k) {
+  if (q.rank() != 4 || k.rank() != 4) {
+    throw nb::value_error(
+        ("attention_weights: expected q and k of 4 axes, q " + q.shape().to_string() + ", k " + k.shape().to_string())
+            .c_str());
+  }
+  return {q.size(0), q.size(1), q.size(2), k.size(2)};
+}
+
+nb::object attention_of(nb::object q, nb::object k, nb::object v, nb::object mask, std::optional<double> scale,
+                        double softcap, nb::object sinks, bool lse, bool weights, nb::object out,
+                        nb::object cu_seqlens_q, nb::object cu_seqlens_k, nb::object page_table, nb::object k_scales,
+                        nb::object v_scales, bool int8_products, int num_threads, std::string bits) {
+  constexpr const char* kName = "attention";
+  const Array query(q, kName, "q"), key(k, kName, "k"), value(v, kName, "v");
+  Options options;
+  read({std::move(mask), scale, softcap, std::move(sinks), std::move(cu_seqlens_q), std::move(cu_seqlens_k),
+        std::move(page_table), std::move(k_scales), std::move(v_scales), int8_products, num_threads, std::move(bits)},
+       kName, options);
+  const Maker maker(q, query);
+  const bool packed = options.call.cu_seqlens_q.defined();
+  Maker::Result result, logs, probabilities;
+  if (out.is_none()) {
+    result = maker.make(query.view().dtype() == DType::kI8 ? DType::kF32 : query.view().dtype(),
+                        out_shape(query.view(), value.view()));
+  } else {
+    result = {out, Array(out, kName, "out", true)};
+  }
+  if (lse || weights) {
+    logs = maker.make(DType::kF32, lse_shape(query.view(), packed));
+    options.call.lse = logs.array.mutable_view();
+  }
+  if (weights) probabilities = maker.make(DType::kF32, weights_shape(query.view(), key.view()));
+  without_gil([&] {
+    attention(query.view(), key.view(), value.view(), result.array.mutable_view(), options.call);
+    if (!weights) return;
+    options.call.lse = {};
+    attention_weights(query.view(), key.view(), logs.array.view(), probabilities.array.mutable_view(), options.call);
+  });
+  nb::object given = out.is_none() ? maker.finish(std::move(result)) : std::move(out);
+  if (!lse && !weights) return given;
+  if (!weights) return nb::make_tuple(given, maker.finish(std::move(logs)));
+  if (!lse) return nb::make_tuple(given, maker.finish(std::move(probabilities)));
+  return nb::make_tuple(given, maker.finish(std::move(logs)), maker.finish(std::move(probabilities)));
+}
+
+nb::object weights_of(nb::object q, nb::object k, nb::object lse, nb::object mask, std::optional<double> scale,
+                      double softcap, nb::object sinks, nb::object out, int num_threads, std::string bits) {
+  constexpr const char* kName = "attention_weights";
+  const Array query(q, kName, "q"), key(k, kName, "k"), logs(lse, kName, "lse");
+  Options options;
+  read({std::move(mask), scale, softcap, std::move(sinks), nb::none(), nb::none(), nb::none(), nb::none(), nb::none(),
+        false, num_threads, std::move(bits)},
+       kName, options);
+  const Maker maker(q, query);
+  Maker::Result result = out.is_none() ? maker.make(DType::kF32, weights_shape(query.view(), key.view()))
+                                       : Maker::Result{out, Array(out, kName, "out", true)};
+  without_gil(
+      [&] { attention_weights(query.view(), key.view(), logs.view(), result.array.mutable_view(), options.call); });
+  return out.is_none() ? maker.finish(std::move(result)) : out;
+}
+
+nb::object merge(nb::object out_a, nb::object lse_a, nb::object out_b, nb::object lse_b, int num_threads) {
+  constexpr const char* kName = "merge_attention";
+  check_threads(num_threads, kName);
+  const Array oa(out_a, kName, "out_a"), la(lse_a, kName, "lse_a"), ob(out_b, kName, "out_b"),
+      lb(lse_b, kName, "lse_b");
+  const Maker maker(out_a, oa);
+  Maker::Result out = maker.make(oa.view().dtype(), oa.view().shape());
+  Maker::Result lse = maker.make(DType::kF32, la.view().shape());
+  without_gil([&] {
+    merge_attention(oa.view(), la.view(), ob.view(), lb.view(), out.array.mutable_view(), lse.array.mutable_view(),
+                    {.num_threads = num_threads});
+  });
+  return nb::make_tuple(maker.finish(std::move(out)), maker.finish(std::move(lse)));
+}
+
+Explanation explanation_of(nb::object q, nb::object k, nb::object v, nb::object mask, std::optional<double> scale,
+                           double softcap, nb::object sinks, nb::object cu_seqlens_q, nb::object cu_seqlens_k,
+                           nb::object page_table, nb::object k_scales, nb::object v_scales, bool int8_products,
+                           int num_threads, std::string bits) {
+  constexpr const char* kName = "explain";
+  const Array query(q, kName, "q"), key(k, kName, "k"), value(v, kName, "v");
+  Options options;
+  read({std::move(mask), scale, softcap, std::move(sinks), std::move(cu_seqlens_q), std::move(cu_seqlens_k),
+        std::move(page_table), std::move(k_scales), std::move(v_scales), int8_products, num_threads, std::move(bits)},
+       kName, options);
+  const Maker::Result out = Maker(q, query).make(query.view().dtype(), out_shape(query.view(), value.view()));
+  return explain(query.view(), key.view(), value.view(), out.array.mutable_view(), options.call);
+}
+
+constexpr const char* kAttentionDoc =
+    R"(Multi-head attention, exactly, without a Tq x Tk matrix: softmax(scale * q k^T + bias) v.
+
+q [B,Hq,Tq,D], k [B,Hkv,Tk,D], v [B,Hkv,Tk,Dv], of one of float32, bfloat16 and float16; Hq is a multiple of Hkv.
+Returns out [B,Hq,Tq,Dv] of q's type, and of what came in: NumPy for NumPy, PyTorch for PyTorch.
+
+mask: a Mask, or an array: bool with True = attend, or float, added to the scores.
+scale: default 1 / sqrt(D). softcap: > 0 caps scores by tanh. sinks: float32 [Hq], a logit for each head.
+lse=True returns (out, lse), lse float32 [B,Hq,Tq]: the log of each row's sum of exponentials.
+weights=True returns (out, weights), weights float32 [B,Hq,Tq,Tk]; both: (out, lse, weights).
+out: an array to write to.
+cu_seqlens_q, cu_seqlens_k: packed rows q [Tq,Hq,D], k [Tk,Hkv,D], entry b from cu_seqlens[b] to cu_seqlens[b + 1].
+page_table: keys and values in pages, k [pages,Hkv,size,D]. k_scales, v_scales: of int8 keys and values.
+num_threads: default, as many as the process may use. bits: the family of bits that the result must have.
+
+Nothing is copied or converted. Raises ValueError or TypeError that names the argument and the shapes.
+
+>>> x = np.ones((1, 8, 7, 64), np.float32)
+>>> attention(x, x, x, mask=mask.causal()).shape
+(1, 8, 7, 64)
+>>> out, weights = attention(x, x, x, mask=mask.causal(), weights=True)
+>>> weights[0, 0, 1, :3].tolist()
+[0.5, 0.5, 0.0])";
+
+}  // namespace
+
+Workspace& own_workspace() {
+  thread_local Workspace workspace;
+  return workspace;
+}
+
+void bind_attention(nb::module_& module) {
+  using nb::literals::operator""_a;
+  module.def("attention", attention_of, "q"_a, "k"_a, "v"_a, nb::kw_only(), "mask"_a = nb::none(),
+             "scale"_a = nb::none(), "softcap"_a = 0.0, "sinks"_a = nb::none(), "lse"_a = false, "weights"_a = false,
+             "out"_a = nb::none(), "cu_seqlens_q"_a = nb::none(), "cu_seqlens_k"_a = nb::none(),
+             "page_table"_a = nb::none(), "k_scales"_a = nb::none(), "v_scales"_a = nb::none(),
+             "int8_products"_a = false, "num_threads"_a = 0, "bits"_a = "", kAttentionDoc);
+  module.def("attention_weights", weights_of, "q"_a, "k"_a, "lse"_a, nb::kw_only(), "mask"_a = nb::none(),
+             "scale"_a = nb::none(), "softcap"_a = 0.0, "sinks"_a = nb::none(), "out"_a = nb::none(),
+             "num_threads"_a = 0, "bits"_a = "",
+             "The weights of each head, float32 [B,Hq,Tq,Tk], from q, k and the lse that attention gave.\n\n"
+             ">>> x = np.ones((1, 1, 2, 16), np.float32)\n"
+             ">>> out, lse = attention(x, x, x, lse=True)\n"
+             ">>> attention_weights(x, x, lse).tolist()\n"
+             "[[[[0.5, 0.5], [0.5, 0.5]]]]");
+  module.def("merge_attention", merge, "out_a"_a, "lse_a"_a, "out_b"_a, "lse_b"_a, nb::kw_only(), "num_threads"_a = 0,
+             "Attention over two sets of keys from that over each: (out, lse).\n\n"
+             ">>> x = np.ones((1, 1, 2, 16), np.float32)\n"
+             ">>> a = attention(x, x, x, lse=True)\n"
+             ">>> out, lse = merge_attention(*a, *a)\n"
+             ">>> bool((lse - a[1] - np.log(2) < 1e-6).all())\n"
+             "True");
+  nb::class_<Explanation>(module, "Explanation", "What attention would do for a call; str() tells all of it.")
+#define FIELD(name) .def_ro(#name, &Explanation::name)
+      FIELD(isa) FIELD(bits) FIELD(path) FIELD(threads) FIELD(query_block_rows) FIELD(run_keys) FIELD(chunk_keys)
+          FIELD(tasks) FIELD(query_blocks_together) FIELD(keys_together) FIELD(kv_splits) FIELD(runs)
+              FIELD(skipped_runs) FIELD(flop) FIELD(bytes) FIELD(workspace_bytes) FIELD(tuning)
+#undef FIELD
+                  .def("__str__", &Explanation::to_string)
+                  .def("__repr__", [](const Explanation& e) {
+                    return "Explanation(" + e.path + ", " + e.isa + ", " + e.bits + ")";
+                  });
+  module.def("explain", explanation_of, "q"_a, "k"_a, "v"_a, nb::kw_only(), "mask"_a = nb::none(),
+             "scale"_a = nb::none(), "softcap"_a = 0.0, "sinks"_a = nb::none(), "cu_seqlens_q"_a = nb::none(),
+             "cu_seqlens_k"_a = nb::none(), "page_table"_a = nb::none(), "k_scales"_a = nb::none(),
+             "v_scales"_a = nb::none(), "int8_products"_a = false, "num_threads"_a = 0, "bits"_a = "",
+             "What attention would do for a call: instruction set, family of bits, path, splits, bytes.\n\n"
+             ">>> x = np.ones((1, 8, 7, 64), np.float32)\n"
+             ">>> explain(x, x, x).path\n"
+             "'fused forward, F32'");
+}
+
+}  // namespace manyheads::python

@@ -1,0 +1,637 @@
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <manyheads/attention.hpp>
+#include <manyheads/error.hpp>
+#include <mutex>
+
+#include "arguments.hpp"
+#include "torch_api.hpp"
+
+// The ops of manyheads::, and what takes PyTorch's own attention while it is in use.
+namespace manyheads::python {
+namespace {
+
+using torch::Arguments;
+using torch::Call;
+using torch::IValue;
+using torch::Owned;
+
+// What became of the calls that reached us.
+enum Outcome {
+  kTaken,
+  kTakenWeights,
+  kTakenVarlen,
+  kTakenMultihead,
+  kDropout,
+  kType,
+  kShape,
+  kMaskAndCausal,
+  kBackendOff,
+  kFloat64,
+  kOutcomes
+};
+constexpr const char* kOutcomeTexts[kOutcomes] = {
+    "taken: attention",
+    "taken: weights",
+    "taken: varlen_attn",
+    "taken: nn.MultiheadAttention",
+    "PyTorch's own: dropout",
+    "PyTorch's own: a type other than float32, bfloat16 and float16, or several",
+    "PyTorch's own: a shape that only PyTorch's math path takes, or refuses",
+    "PyTorch's own: attn_mask beside is_causal",
+    "PyTorch's own: sdpa_kernel() leaves flash attention out",
+    "PyTorch's own: float64",
+};
+std::array<std::atomic<std::int64_t>, kOutcomes> outcomes;
+
+void count(Outcome outcome) { outcomes[outcome].fetch_add(1, std::memory_order_relaxed); }
+
+bool computes(DType type) { return type == DType::kF32 || type == DType::kBF16 || type == DType::kF16; }
+
+void use_pool(AttentionOptions& options) {
+  options.threads.executor = &torch::pool();
+  options.workspace = &own_workspace();
+}
+
+// empty_like: dense and without overlap keeps its strides, else row-major. PyTorch's fake kernels announce the same.
+Dims like_strides(const ConstTensorView& view) {
+  std::array<int, kMaxRank> order{};
+  const int rank = view.rank();
+  for (int i = 0; i < rank; ++i) order[static_cast<std::size_t>(i)] = i;
+  std::sort(order.begin(), order.begin() + rank,
+            [&](int a, int b) { return view.stride(a) != view.stride(b) ? view.stride(a) < view.stride(b) : a > b; });
+  std::int64_t step = 1;
+  for (int at = 0; at < rank; ++at) {
+    const int axis = order[static_cast<std::size_t>(at)];
+    if (view.size(axis) < 2) continue;
+    if (view.stride(axis) != step) return contiguous_strides(view.shape());
+    step *= view.size(axis);
+  }
+  return view.strides();
+}
+
+Owned empty_lse(std::int64_t batch, std::int64_t heads, std::int64_t tq) {
+  return torch::empty(DType::kF32, {batch, heads, tq}, {heads * tq, 1, heads});
+}
+
+Mask mask_of(const Owned& mask, bool is_causal) {
+  Mask made;
+  if (is_causal) made = mask::causal(Alignment::kTopLeft);
+  if (!mask) return made;
+  const ConstTensorView view = torch::view_of(mask.get(), "attn_mask");
+  return made | (view.dtype() == DType::kBool ? mask::allowed(view) : mask::bias(view));
+}
+
+// Attention in float64, three plain loops for each row.
+void attention_f64(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v, const TensorView& out,
+                   const TensorView& lse, const Owned& mask, bool causal, double scale) {
+  const std::int64_t heads = q.size(1), tq = q.size(2), tk = k.size(2),
+                     group = heads / std::max<std::int64_t>(k.size(1), 1);
+  const ConstTensorView added = mask ? torch::view_of(mask.get(), "attn_mask") : ConstTensorView();
+  const auto at = [](const ConstTensorView& view, std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t d) {
+    return static_cast<const double*>(view.data()) + a * view.stride(0) + b * view.stride(1) + c * view.stride(2) +
+           d * view.stride(3);
+  };
+  const auto bias = [&](std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) {
+    if (!added.defined()) return 0.0;
+    const std::int64_t index[] = {b, h, i, j};
+    std::int64_t offset = 0;
+    for (int axis = 0; axis < added.rank(); ++axis) {
+      if (added.size(axis) > 1) offset += index[4 - added.rank() + axis] * added.stride(axis);
+    }
+    if (added.dtype() == DType::kBool) {
+      return static_cast<const bool*>(added.data())[offset] ? 0.0 : -std::numeric_limits<double>::infinity();
+    }
+    return static_cast<const double*>(added.data())[offset];
+  };
+  const auto row = [&](std::int64_t number) {
+    const std::int64_t i = number % tq, h = number / tq % heads, b = number / tq / heads;
+    std::vector<double> scores(static_cast<std::size_t>(tk), -std::numeric_limits<double>::infinity());
+    double most = -std::numeric_limits<double>::infinity(), sum = 0;
+    for (std::int64_t j = 0; j < (causal ? std::min(tk, i + 1) : tk); ++j) {
+      double score = 0;
+      for (std::int64_t e = 0; e < q.size(3); ++e) score += *at(q, b, h, i, e) * *at(k, b, h / group, j, e);
+      scores[static_cast<std::size_t>(j)] = score * scale + bias(b, h, i, j);
+      most = std::max(most, scores[static_cast<std::size_t>(j)]);
+    }
+    const bool none = most == -std::numeric_limits<double>::infinity();
+    for (double& score : scores) sum += score = none ? 0 : std::exp(score - most);
+    for (std::int64_t e = 0; e < v.size(3); ++e) {
+      double value = 0;
+      for (std::int64_t j = 0; j < tk; ++j) value += scores[static_cast<std::size_t>(j)] * *at(v, b, h / group, j, e);
+      *const_cast<double*>(at(out, b, h, i, e)) = none ? 0 : value / sum;
+    }
+    static_cast<double*>(lse.data())[b * lse.stride(0) + h * lse.stride(1) + i * lse.stride(2)] =
+        none ? -std::numeric_limits<double>::infinity() : most + std::log(sum);
+  };
+  torch::pool().run(
+      q.size(0) * heads * tq,
+      [](void* context, std::int64_t number) { (*static_cast<const decltype(row)*>(context))(number); },
+      const_cast<void*>(static_cast<const void*>(&row)));
+}
+
+// aten::_scaled_dot_product_flash_attention_for_cpu(query, key, value, dropout_p, is_causal, *, attn_mask?, scale?)
+//   -> (output, logsumexp)
+void flash_attention_for_cpu(IValue* stack, std::uint64_t, std::uint64_t) {
+  const Arguments given(stack, "TTTdbtD");
+  const ConstTensorView q = torch::view_of(given.tensor(0).get(), "query"),
+                        k = torch::view_of(given.tensor(1).get(), "key"),
+                        v = torch::view_of(given.tensor(2).get(), "value");
+  if (given.number(3) != 0) {
+    throw Error(ErrorCode::kUnsupported, "scaled_dot_product_flash_attention: dropout is not supported on the CPU");
+  }
+  if (q.rank() != 4 || k.rank() != 4 || v.rank() != 4) {
+    throw Error(ErrorCode::kInvalidArgument, "scaled_dot_product_flash_attention: expected 4 axes, query " +
+                                                 q.shape().to_string() + ", key " + k.shape().to_string() + ", value " +
+                                                 v.shape().to_string());
+  }
+  Owned out = torch::empty(q.dtype(), q.shape(), like_strides(q));
+  if (q.dtype() == DType::kF64) {
+    count(kFloat64);
+    Owned lse = torch::empty(DType::kF64, {q.size(0), q.size(1), q.size(2)}, {q.size(1) * q.size(2), 1, q.size(1)});
+    attention_f64(q, k, v, torch::mutable_view_of(out.get()), torch::mutable_view_of(lse.get()), given.tensor(5),
+                  given.flag(4), given.has(6) ? given.number(6) : 1 / std::sqrt(static_cast<double>(q.size(3))));
+    stack[0] = reinterpret_cast<IValue>(out.release());
+    stack[1] = reinterpret_cast<IValue>(lse.release());
+    return;
+  }
+  AttentionOptions options;
+  options.mask = mask_of(given.tensor(5), given.flag(4));
+  if (given.has(6)) options.scale = given.number(6);
+  Owned lse = empty_lse(q.size(0), q.size(1), q.size(2));
+  options.lse = torch::mutable_view_of(lse.get());
+  use_pool(options);
+  attention(q, k, v, torch::mutable_view_of(out.get()), options);
+  count(kTaken);
+  stack[0] = reinterpret_cast<IValue>(out.release());
+  stack[1] = reinterpret_cast<IValue>(lse.release());
+}
+
+// A view of any number of leading axes as [B,H,T,D]; false where strides do not allow it.
+bool as_four(const ConstTensorView& view, ConstTensorView& four) {
+  const int rank = view.rank();
+  if (rank == 4) {
+    four = view;
+    return true;
+  }
+  Dims shape{1, 1, 1, 1}, strides{0, 0, 0, 0};
+  for (int i = 0; i < std::min(rank, 3); ++i) {
+    shape[3 - i] = view.size(rank - 1 - i);
+    strides[3 - i] = view.stride(rank - 1 - i);
+  }
+  // Axes before the head collapse into the batch.
+  std::int64_t size = 1, stride = 0;
+  for (int i = rank - 4; i >= 0; --i) {
+    if (view.size(i) == 1) continue;
+    if (size > 1 && view.stride(i) != stride * size) return false;
+    if (size == 1) stride = view.stride(i);
+    size *= view.size(i);
+  }
+  shape[0] = size;
+  strides[0] = stride;
+  four = ConstTensorView(view.data(), view.dtype(), shape, strides);
+  return true;
+}
+
+// The same with sizes of 1 repeated to `batch` and `heads` (0: as they are).
+ConstTensorView expanded(const ConstTensorView& view, std::int64_t batch, std::int64_t heads) {
+  Dims shape = view.shape(), strides = view.strides();
+  if (shape[0] == 1 && batch > 1) shape[0] = batch, strides[0] = 0;
+  if (heads > 0 && shape[1] == 1 && heads > 1) shape[1] = heads, strides[1] = 0;
+  return ConstTensorView(view.data(), view.dtype(), shape, strides);
+}
+
+struct Sdpa {
+  const Arguments& given;
+  const Owned& query() const { return given.tensor(0); }
+  const Owned& key() const { return given.tensor(1); }
+  const Owned& value() const { return given.tensor(2); }
+  const Owned& mask() const { return given.tensor(3); }
+  double dropout() const { return given.number(4); }
+  bool causal() const { return given.flag(5); }
+  bool gqa() const { return given.flag(7); }
+};
+
+// What aten::_fused_sdp_choice says: 0 error, 1 flash, ...
+std::int64_t choice(const Sdpa& call, bool shapes_that_fit) {
+  Call asked;
+  const Owned none, small = shapes_that_fit ? torch::empty(DType::kF32, {1, 1, 1, 8}, {8, 8, 8, 1}) : Owned();
+  const auto given = [&](const Owned& tensor) -> const Owned& { return shapes_that_fit ? small : tensor; };
+  asked.tensor(given(call.query())).tensor(given(call.key())).tensor(given(call.value()));
+  asked.optional(shapes_that_fit ? none : call.mask());
+  asked.number(shapes_that_fit ? 0 : call.dropout()).flag(!shapes_that_fit && call.causal());
+  asked.optional_number(call.given.has(6), call.given.number(6)).flag(!shapes_that_fit && call.gqa());
+  return static_cast<std::int64_t>(asked.run("aten::_fused_sdp_choice", "", 1)[0]);
+}
+
+void math(const Sdpa& call, IValue* stack) {
+  Call own;
+  own.tensor(call.query()).tensor(call.key()).tensor(call.value()).optional(call.mask());
+  own.number(call.dropout()).flag(call.causal()).optional(Owned());
+  own.optional_number(call.given.has(6), call.given.number(6)).flag(call.gqa());
+  const std::vector<IValue> results = own.run("aten::_scaled_dot_product_attention_math", "", 2);
+  const Owned weights(reinterpret_cast<torch::Handle>(results[1]));
+  stack[0] = results[0];
+}
+
+// A tensor without memory, or with sizes that are symbols: PyTorch traces a graph. Such a call becomes ops that have
+// fake kernels.
+bool traced(const Owned& tensor) {
+  std::int64_t rank = 0, *sizes = nullptr;
+  const void* data = nullptr;
+  torch::check(torch::api().dim(tensor.get(), &rank));
+  if (torch::api().const_data(tensor.get(), &data) != 0) return true;
+  if (data != nullptr) return false;
+  torch::check(torch::api().sizes(tensor.get(), &sizes));
+  return std::all_of(sizes, sizes + rank, [](std::int64_t size) { return size != 0; });
+}
+
+// Takes the call without a gradient; false where it is PyTorch's own to take.
+bool taken(const Sdpa& call, IValue* stack) {
+  DType type, other;
+  if (!torch::type_of(call.query().get(), type) || !computes(type) || !torch::type_of(call.key().get(), other) ||
+      other != type || !torch::type_of(call.value().get(), other) || other != type) {
+    return count(kType), false;
+  }
+  if (call.dropout() != 0) return count(kDropout), false;
+  if (call.causal() && call.mask()) return count(kMaskAndCausal), false;
+  const ConstTensorView whole = torch::view_of(call.query().get(), "query");
+  const ConstTensorView given_k = torch::view_of(call.key().get(), "key"),
+                        given_v = torch::view_of(call.value().get(), "value");
+  ConstTensorView q, k, v;
+  if (whole.rank() < 2 || whole.rank() != given_k.rank() || whole.rank() != given_v.rank() || !as_four(whole, q) ||
+      !as_four(given_k, k) || !as_four(given_v, v)) {
+    return count(kShape), false;
+  }
+  const std::int64_t batch = std::max({q.size(0), k.size(0), v.size(0)});
+  const std::int64_t heads = call.gqa() ? q.size(1) : std::max({q.size(1), k.size(1), v.size(1)});
+  const auto fits = [](std::int64_t size, std::int64_t whole_size) { return size == whole_size || size == 1; };
+  const bool same_heads = call.gqa() ? k.size(1) == v.size(1) && k.size(1) > 0 && heads % k.size(1) == 0
+                                     : fits(q.size(1), heads) && fits(k.size(1), heads) && fits(v.size(1), heads);
+  // Five axes broadcast before they collapse; only equal ones are taken.
+  const bool leading = whole.rank() < 5 || (q.size(0) == k.size(0) && q.size(0) == v.size(0));
+  if (!fits(q.size(0), batch) || !fits(k.size(0), batch) || !fits(v.size(0), batch) || !same_heads || !leading ||
+      q.size(3) != k.size(3) || k.size(2) != v.size(2) || q.size(3) == 0 || v.size(3) == 0) {
+    return count(kShape), false;
+  }
+  AttentionOptions options;
+  if (call.mask()) {
+    const ConstTensorView mask = torch::view_of(call.mask().get(), "attn_mask");
+    ConstTensorView four;
+    if (mask.dtype() != DType::kBool && mask.dtype() != DType::kF32 && mask.dtype() != type) {
+      return count(kType), false;
+    }
+    if (mask.rank() > 4 && whole.rank() > 4) {
+      if (!as_four(mask, four)) return count(kShape), false;
+    } else if (mask.rank() > 4) {
+      return count(kShape), false;
+    } else {
+      four = mask;
+    }
+    const Dims to{batch, heads, q.size(2), k.size(2)};
+    for (int i = 0; i < four.rank(); ++i) {
+      if (!fits(four.size(i), to[4 - four.rank() + i])) return count(kShape), false;
+    }
+    options.mask = mask.dtype() == DType::kBool ? mask::allowed(four) : mask::bias(four);
+  }
+  if (choice(call, false) != 1 && choice(call, true) != 1) return count(kBackendOff), false;
+  if (call.causal()) options.mask = options.mask | mask::causal(Alignment::kTopLeft);
+  if (call.given.has(6)) options.scale = call.given.number(6);
+  const bool keys_share =
+      !call.gqa() && k.size(1) == 1 && v.size(1) == 1;  // one head for all, as grouped heads read it
+  q = expanded(q, batch, heads);
+  k = expanded(k, batch, keys_share ? 0 : heads);
+  v = expanded(v, batch, keys_share ? 0 : heads);
+  if (call.gqa()) {
+    k = expanded(torch::view_of(call.key().get(), "key").rank() == 4 ? given_k : k, batch, 0);
+    v = expanded(torch::view_of(call.value().get(), "value").rank() == 4 ? given_v : v, batch, 0);
+  }
+  // The result has query's layout where that has its shape.
+  Dims shape = whole.shape();
+  const int rank = shape.rank();
+  shape[rank - 1] = v.size(3);
+  if (rank >= 3) shape[rank - 3] = heads;
+  if (rank == 4) shape[0] = batch;
+  const bool same = shape == whole.shape();
+  Owned out = torch::empty(type, shape, same ? like_strides(whole) : contiguous_strides(shape));
+  ConstTensorView result;
+  const TensorView made = torch::mutable_view_of(out.get());
+  if (!as_four(made, result)) return count(kShape), false;
+  use_pool(options);
+  attention(q, k, v, TensorView(made.data(), result.dtype(), result.shape(), result.strides()), options);
+  count(kTaken);
+  stack[0] = reinterpret_cast<IValue>(out.release());
+  return true;
+}
+
+// The call as ops that have gradients and fake kernels.
+void by_ops(const Sdpa& call, IValue* stack, bool is_traced) {
+  const Arguments& given = call.given;
+  DType type, mask_type = DType::kF32;
+  if (!torch::type_of(call.query().get(), type) || !computes(type)) return count(kType), math(call, stack);
+  if (call.dropout() != 0) return count(kDropout), math(call, stack);
+  if (call.causal() && call.mask()) return count(kMaskAndCausal), math(call, stack);
+  if (call.mask()) torch::type_of(call.mask().get(), mask_type);
+  std::int64_t rank = 0, ranks[2] = {};
+  torch::check(torch::api().dim(call.query().get(), &rank));
+  torch::check(torch::api().dim(call.key().get(), &ranks[0]));
+  torch::check(torch::api().dim(call.value().get(), &ranks[1]));
+  if ((rank != 3 && rank != 4) || ranks[0] != rank || ranks[1] != rank) return count(kShape), math(call, stack);
+  bool flash = false;
+  if (!is_traced) {  // sizes may be symbols there, and PyTorch does not say which path it would take
+    std::int64_t *q = nullptr, *k = nullptr, *v = nullptr;
+    torch::check(torch::api().sizes(call.query().get(), &q));
+    torch::check(torch::api().sizes(call.key().get(), &k));
+    torch::check(torch::api().sizes(call.value().get(), &v));
+    const std::int64_t heads = q[rank - 3], kv_heads = k[rank - 3];
+    const bool shared = call.gqa() ? kv_heads > 0 && heads % kv_heads == 0 : kv_heads == heads;
+    if (!shared || v[rank - 3] != kv_heads || v[rank - 2] != k[rank - 2] || q[rank - 1] != k[rank - 1] ||
+        (rank == 4 && (q[0] != k[0] || q[0] != v[0]))) {
+      return count(kShape), math(call, stack);
+    }
+    flash = !call.mask() && v[rank - 1] == q[rank - 1] && choice(call, false) == 1;
+    if (!flash && choice(call, true) != 1) return count(kBackendOff), math(call, stack);
+  }
+  Owned four[3];
+  const Owned* inputs[] = {&call.query(), &call.key(), &call.value()};
+  for (int i = 0; rank == 3 && i < 3; ++i) {
+    Call unsqueeze;
+    unsqueeze.tensor(*inputs[i]).integer(0);
+    four[i] = Owned(reinterpret_cast<torch::Handle>(unsqueeze.run("aten::unsqueeze", "", 1)[0]));
+    inputs[i] = &four[i];
+  }
+  Call own;
+  own.tensor(*inputs[0]).tensor(*inputs[1]).tensor(*inputs[2]);
+  if (flash) {
+    own.number(0).flag(call.causal()).optional(Owned()).optional_number(given.has(6), given.number(6));
+  } else {  // keeps a bool mask as it is; its gradients are registered in Python
+    own.optional(call.mask());
+    for (int i = 0; i < 7; ++i) own.optional(Owned());
+    own.flag(call.causal()).integer(call.causal() ? 1 : 0).integer(-1).integer(-1);
+    own.optional_number(given.has(6), given.number(6)).number(0);
+  }
+  const std::vector<IValue> results =
+      own.run(flash ? "aten::_scaled_dot_product_flash_attention_for_cpu" : "manyheads::attention", "", 2);
+  const Owned lse(reinterpret_cast<torch::Handle>(results[1]));
+  if (rank == 3) {
+    Call squeeze;
+    squeeze.tensor(Owned(reinterpret_cast<torch::Handle>(results[0]))).integer(0);
+    stack[0] = squeeze.run("aten::squeeze", "dim", 1)[0];
+    return;
+  }
+  stack[0] = results[0];
+}
+
+// aten::scaled_dot_product_attention(query, key, value, attn_mask?, dropout_p, is_causal, *, scale?, enable_gqa)
+void sdpa(IValue* stack, std::uint64_t, std::uint64_t) {
+  const Arguments given(stack, "TTTtdbDb");
+  const Sdpa call{given};
+  if (traced(call.query())) {
+    by_ops(call, stack, true);
+  } else if (!taken(call, stack)) {
+    math(call, stack);
+  }
+}
+
+// The same where autograd may record it.
+void sdpa_autograd(IValue* stack, std::uint64_t, std::uint64_t) {
+  const Arguments given(stack, "TTTtdbDb");
+  const Sdpa call{given};
+  const bool is_traced = traced(call.query());
+  if (is_traced || torch::api().grad_enabled()) {
+    by_ops(call, stack, is_traced);
+  } else if (!taken(call, stack)) {
+    math(call, stack);
+  }
+}
+
+Alignment alignment_of(std::int64_t number) {
+  return number == 1 ? Alignment::kTopLeft : number == 2 ? Alignment::kBottomRight : Alignment::kUnspecified;
+}
+
+// What the ops of manyheads:: share, from argument `at` on: attn_mask?, sinks?, key_lengths?, key_starts?,
+// alibi_slopes?, [cu_seqlens_q?, cu_seqlens_k?, page_table?,] causal, alignment, window_left, window_right, scale?,
+// softcap.
+AttentionOptions options_of(const Arguments& given, int at, bool sequences) {
+  AttentionOptions options;
+  const auto view = [&](int i, const char* name) {
+    return given.tensor(i) ? torch::view_of(given.tensor(i).get(), name) : ConstTensorView();
+  };
+  options.mask = mask_of(given.tensor(at), false);
+  options.sinks = view(at + 1, "sinks");
+  options.mask.key_lengths = view(at + 2, "key_lengths");
+  options.mask.key_starts = view(at + 3, "key_starts");
+  options.mask.alibi_slopes = view(at + 4, "alibi_slopes");
+  if (sequences) {
+    options.cu_seqlens_q = view(at + 5, "cu_seqlens_q");
+    options.cu_seqlens_k = view(at + 6, "cu_seqlens_k");
+    options.page_table = view(at + 7, "page_table");
+  }
+  const int rest = at + (sequences ? 8 : 5);
+  options.mask.causal = given.flag(rest);
+  options.mask.alignment = alignment_of(given.integer(rest + 1));
+  options.mask.window_left = given.integer(rest + 2);
+  options.mask.window_right = given.integer(rest + 3);
+  if (given.has(rest + 4)) options.scale = given.number(rest + 4);
+  options.softcap = given.number(rest + 5);
+  use_pool(options);
+  return options;
+}
+
+constexpr const char* kAttentionSchema =
+    "attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, Tensor? sinks=None, Tensor? "
+    "key_lengths=None, Tensor? key_starts=None, Tensor? alibi_slopes=None, Tensor? cu_seqlens_q=None, Tensor? "
+    "cu_seqlens_k=None, Tensor? page_table=None, bool causal=False, int alignment=0, int window_left=-1, int "
+    "window_right=-1, float? scale=None, float softcap=0.) -> (Tensor, Tensor)";
+
+void attention_op(IValue* stack, std::uint64_t, std::uint64_t) {
+  const Arguments given(stack, "TTTttttttttbiiiDd");
+  const ConstTensorView q = torch::view_of(given.tensor(0).get(), "query");
+  ConstTensorView k = torch::view_of(given.tensor(1).get(), "key"), v = torch::view_of(given.tensor(2).get(), "value");
+  AttentionOptions options = options_of(given, 3, true);
+  if (q.rank() == 4 && !options.page_table.defined()) {  // one batch of keys for all queries
+    if (k.rank() == 4) k = expanded(k, q.size(0), 0);
+    if (v.rank() == 4) v = expanded(v, q.size(0), 0);
+  }
+  Dims shape = q.shape();
+  if (shape.rank() > 0 && v.rank() > 0) shape[shape.rank() - 1] = v.size(v.rank() - 1);
+  Owned out = torch::empty(q.dtype(), shape, shape == q.shape() ? like_strides(q) : contiguous_strides(shape));
+  const bool packed = options.cu_seqlens_q.defined();
+  Owned lse = packed && q.rank() == 3 ? torch::empty(DType::kF32, {q.size(1), q.size(0)}, {q.size(0), 1})
+              : q.rank() == 4         ? empty_lse(q.size(0), q.size(1), q.size(2))
+                                      : torch::empty(DType::kF32, {}, {});
+  options.lse = torch::mutable_view_of(lse.get());
+  attention(q, k, v, torch::mutable_view_of(out.get()), options);
+  count(kTaken);
+  stack[0] = reinterpret_cast<IValue>(out.release());
+  stack[1] = reinterpret_cast<IValue>(lse.release());
+}
+
+constexpr const char* kWeightsSchema =
+    "attention_weights(Tensor query, Tensor key, Tensor lse, Tensor? attn_mask=None, Tensor? sinks=None, Tensor? "
+    "key_lengths=None, Tensor? key_starts=None, Tensor? alibi_slopes=None, bool causal=False, int alignment=0, int "
+    "window_left=-1, int window_right=-1, float? scale=None, float softcap=0., bool average=False) -> Tensor";
+
+// One head of [B,H,T,...], as [B,1,T,...]; an axis of one head is read by all.
+ConstTensorView head_of(const ConstTensorView& view, int axis, std::int64_t head) {
+  if (!view.defined() || axis < 0) return view;
+  Dims shape = view.shape();
+  const std::int64_t at = shape[axis] == 1 ? 0 : head;
+  shape[axis] = 1;
+  return ConstTensorView(
+      static_cast<const char*>(view.data()) + at * view.stride(axis) * static_cast<std::int64_t>(size_of(view.dtype())),
+      view.dtype(), shape, view.strides());
+}
+
+void weights_op(IValue* stack, std::uint64_t, std::uint64_t) {
+  const Arguments given(stack, "TTTtttttbiiiDdb");
+  const ConstTensorView q = torch::view_of(given.tensor(0).get(), "query"),
+                        k = torch::view_of(given.tensor(1).get(), "key"),
+                        lse = torch::view_of(given.tensor(2).get(), "lse");
+  AttentionOptions options = options_of(given, 3, false);
+  if (q.rank() != 4 || k.rank() != 4) {
+    throw Error(ErrorCode::kInvalidArgument, "attention_weights: expected query and key of 4 axes, query " +
+                                                 q.shape().to_string() + ", key " + k.shape().to_string());
+  }
+  const std::int64_t batch = q.size(0), heads = q.size(1), tq = q.size(2), tk = k.size(2);
+  count(kTakenWeights);
+  if (!given.flag(14)) {
+    const Dims shape{batch, heads, tq, tk};
+    Owned weights = torch::empty(DType::kF32, shape, contiguous_strides(shape));
+    attention_weights(q, k, lse, torch::mutable_view_of(weights.get()), options);
+    stack[0] = reinterpret_cast<IValue>(weights.release());
+    return;
+  }
+  // The mean over the heads: one head's weights at a time.
+  if (lse.rank() != 3 || k.size(1) == 0 || heads % k.size(1) != 0) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "attention_weights: expected lse [B,Hq,Tq] and Hq a multiple of Hkv, query " + q.shape().to_string() +
+                    ", key " + k.shape().to_string() + ", lse " + lse.shape().to_string());
+  }
+  const Dims one{batch, 1, tq, tk}, shape{batch, tq, tk};
+  Owned mean = torch::empty(DType::kF32, shape, contiguous_strides(shape));
+  const Owned single = torch::empty(DType::kF32, one, contiguous_strides(one));
+  const TensorView sums = torch::mutable_view_of(mean.get()), part = torch::mutable_view_of(single.get());
+  const std::int64_t elements = batch * tq * tk;
+  for (std::int64_t h = 0; h < heads; ++h) {
+    AttentionOptions own = options;
+    const auto axis = [](const ConstTensorView& view) { return view.rank() >= 3 ? view.rank() - 3 : -1; };
+    own.mask.allowed = head_of(options.mask.allowed, axis(options.mask.allowed), h);
+    own.mask.bias = head_of(options.mask.bias, axis(options.mask.bias), h);
+    own.sinks = head_of(options.sinks, options.sinks.defined() ? 0 : -1, h);
+    own.mask.alibi_slopes = head_of(options.mask.alibi_slopes, options.mask.alibi_slopes.defined() ? 0 : -1, h);
+    attention_weights(head_of(q, 1, h), head_of(k, 1, h / (heads / k.size(1))), head_of(lse, 1, h), part, own);
+    struct Add {
+      const float* from;
+      float* to;
+      std::int64_t elements;
+      float factor;
+      bool first;
+    } add{static_cast<const float*>(part.data()), static_cast<float*>(sums.data()), elements,
+          1.0f / static_cast<float>(heads), h == 0};
+    constexpr std::int64_t kPiece = 1 << 16;
+    torch::pool().run((elements + kPiece - 1) / kPiece,
+                      [](void* context, std::int64_t piece) {
+                        const Add& mine = *static_cast<const Add*>(context);
+                        const std::int64_t end = std::min(mine.elements, (piece + 1) * kPiece);
+                        for (std::int64_t i = piece * kPiece; i < end; ++i) {
+                          mine.to[i] = (mine.first ? 0 : mine.to[i]) + mine.from[i] * mine.factor;
+                        }
+                      },
+                      &add);
+  }
+  stack[0] = reinterpret_cast<IValue>(mean.release());
+}
+
+// Registrations that an undo takes back.
+class Uses {
+ public:
+  void begin() {
+    const std::lock_guard lock(mutex_);
+    if (depth_++ > 0) return;
+    try {
+      implement("CPU", "_scaled_dot_product_flash_attention_for_cpu", flash_attention_for_cpu);
+      implement("CPU", "scaled_dot_product_attention", sdpa);
+      implement("AutogradCPU", "scaled_dot_product_attention", sdpa_autograd);
+    } catch (...) {
+      depth_ = 0;
+      drop();
+      throw;
+    }
+  }
+  void end() {
+    const std::lock_guard lock(mutex_);
+    if (depth_ > 0 && --depth_ == 0) drop();
+  }
+  bool active() {
+    const std::lock_guard lock(mutex_);
+    return depth_ > 0;
+  }
+
+ private:
+  void implement(const char* key, const char* op, torch::Kernel kernel) {
+    void* library = nullptr;
+    torch::check(torch::api().library_impl_of("aten", key, "manyheads",
+                                              static_cast<std::uint32_t>(libraries_.size() + 1), &library));
+    libraries_.push_back(library);
+    torch::check(torch::api().implement(library, op, kernel, torch::api().abi_version()));
+  }
+  void drop() {
+    for (void* library : libraries_) torch::api().delete_library(library);
+    libraries_.clear();
+  }
+
+  std::mutex mutex_;
+  int depth_ = 0;
+  std::vector<void*> libraries_;
+};
+
+Uses& uses() {
+  static Uses* const uses = new Uses;  // PyTorch may end first
+  return *uses;
+}
+
+void start(const std::string& library) {
+  static bool started = false;
+  if (started) return;
+  torch::load(library.c_str());
+  void* made = nullptr;
+  torch::check(torch::api().library_def("manyheads", "manyheads", 1, &made));
+  torch::check(torch::api().define(made, kAttentionSchema));
+  torch::check(torch::api().define(made, kWeightsSchema));
+  void* cpu = nullptr;
+  torch::check(torch::api().library_impl_of("manyheads", "CPU", "manyheads", 2, &cpu));
+  torch::check(torch::api().implement(cpu, "attention", attention_op, torch::api().abi_version()));
+  torch::check(torch::api().implement(cpu, "attention_weights", weights_op, torch::api().abi_version()));
+  started = true;
+}
+
+}  // namespace
+
+void bind_torch(nb::module_& module) {
+  using nb::literals::operator""_a;
+  module.def("_torch_start", start, "library"_a);
+  module.def("_torch_begin", [] { uses().begin(); });
+  module.def("_torch_end", [] { uses().end(); });
+  module.def("_torch_active", [] { return uses().active(); });
+  module.def(
+      "_torch_report",
+      [](bool reset) {
+        std::map<std::string, std::int64_t> counts;
+        for (int i = 0; i < kOutcomes; ++i) {
+          const auto at = static_cast<std::size_t>(i);
+          const std::int64_t seen = reset ? outcomes[at].exchange(0) : outcomes[at].load();
+          if (seen > 0) counts[kOutcomeTexts[i]] = seen;
+        }
+        return counts;
+      },
+      "reset"_a = false);
+}
+
+}  // namespace manyheads::python

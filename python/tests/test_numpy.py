@@ -1,0 +1,367 @@
+"""The NumPy door: the numbers, what is refused, and that nothing is copied or kept."""
+
+import array
+import ctypes
+import doctest
+import gc
+import sys
+import threading
+
+import numpy as np
+import pytest
+from conftest import bound, definition, forbidden
+
+import manyheads as mh
+
+ml_dtypes = pytest.importorskip("ml_dtypes")
+BF16 = np.dtype(ml_dtypes.bfloat16)
+
+
+def qkv(random, dtype=np.float32, shape=(2, 4, 9, 16), kv_heads=2, tk=13, dv=24):
+    b, _, _, d = shape
+    q = random.standard_normal(shape).astype(dtype)
+    k = random.standard_normal((b, kv_heads, tk, d)).astype(dtype)
+    v = random.standard_normal((b, kv_heads, tk, dv)).astype(dtype)
+    return q, k, v
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, BF16])
+def test_is_the_definition(random, dtype):
+    q, k, v = qkv(random, dtype)
+    out, lse, weights = mh.attention(q, k, v, lse=True, weights=True)
+    want, want_lse, want_weights = definition(q, k, v)
+    assert out.dtype == dtype and lse.dtype == weights.dtype == np.float32
+    # Products of BF16 pairs round weights to BF16 too.
+    eps = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float16): 2.0**-11, BF16: 2.0**-7}[np.dtype(dtype)]
+    assert np.abs(out.astype(np.float64) - want).max() <= bound(q, k, v, eps)
+    assert np.abs(lse - want_lse).max() <= 2e-5
+    assert np.abs(weights - want_weights).max() <= 2e-5
+
+
+def test_masks_have_the_meaning_of_their_names(random):
+    q, k, v = qkv(random)
+    i, j = np.arange(9)[:, None], np.arange(13)
+    lengths, starts = np.array([13, 5]), np.array([2, 0], np.int32)
+    slopes = np.array([0.5, 0.25, 0.125, 0.0625], np.float32)
+    allowed = random.random((4, 9, 13)) > 0.3
+    bias = random.standard_normal((9, 13)).astype(np.float32)
+    ids_q, ids_k = np.sort(random.integers(0, 3, (2, 9))), np.sort(random.integers(0, 3, (2, 13)))
+    cases = [
+        (mh.mask.causal("top_left"), forbidden(j <= i)),
+        (mh.mask.causal("bottom_right"), forbidden(j <= i + 4)),
+        (mh.mask.window(2, 1), forbidden((j >= i - 2) & (j <= i + 1))),
+        (mh.mask.window(None, 1), forbidden(j <= i + 1)),
+        (mh.mask.causal("bottom_right") | mh.mask.window(2, None), forbidden((j <= i + 4) & (j >= i + 2))),
+        (mh.mask.key_lengths(lengths), forbidden((j < lengths[:, None])[:, None, None, :])),
+        (mh.mask.key_starts(starts), forbidden((j >= starts[:, None])[:, None, None, :])),
+        (mh.mask.offsets(np.array([1, 3])) | mh.mask.window(0, 0), forbidden(j == i + np.array([1, 3]).reshape(2, 1, 1, 1))),
+        (mh.mask.allowed(allowed), forbidden(allowed)),
+        (mh.mask.ignored(allowed), forbidden(~allowed)),
+        (allowed, forbidden(allowed)),
+        (mh.mask.bias(bias), bias),
+        (bias, bias),
+        (mh.mask.alibi(slopes) | mh.mask.align("top_left"), -slopes.reshape(4, 1, 1) * np.abs(j - i)),
+        (mh.mask.documents(ids_q, ids_k), forbidden((ids_q[:, :, None] == ids_k[:, None, :])[:, None])),
+    ]
+    for mask, added in cases:
+        out, weights = mh.attention(q, k, v, mask=mask, weights=True)
+        want, _, want_weights = definition(q, k, v, added)
+        np.testing.assert_allclose(weights, want_weights, atol=2e-6, err_msg=repr(mask))
+        np.testing.assert_allclose(out, want, atol=bound(q, k, v), err_msg=repr(mask))
+
+
+def test_sinks_softcap_and_scale(random):
+    q, k, v = qkv(random)
+    sinks = np.array([0.5, -1, 2, 0], np.float32)
+    out, lse = mh.attention(q, k, v, sinks=sinks, scale=0.3, lse=True)
+    want, want_lse, _ = definition(q, k, v, scale=0.3, sinks=sinks)
+    np.testing.assert_allclose(out, want, atol=bound(q, k, v, scale=0.3))
+    np.testing.assert_allclose(lse, want_lse, atol=2e-5)
+    capped = mh.attention(q, k, v, softcap=1.5, weights=True)[1]
+    scores = np.repeat(k, 2, 1).astype(np.float64) @ q.astype(np.float64).swapaxes(-1, -2) / 4
+    want = np.exp(1.5 * np.tanh(scores.swapaxes(-1, -2) / 1.5))
+    np.testing.assert_allclose(capped, want / want.sum(-1, keepdims=True), atol=2e-6)
+
+
+def test_packed_and_paged_calls_have_the_bits_of_each_entry(random):
+    q, k, v = qkv(random, shape=(1, 4, 20, 16), tk=33, dv=16)
+    cu_q, cu_k = np.array([0, 7, 20]), np.array([0, 21, 33])
+    packed = [np.ascontiguousarray(x[0].swapaxes(0, 1)) for x in (q, k, v)]
+    out, lse = mh.attention(*packed, cu_seqlens_q=cu_q, cu_seqlens_k=cu_k, lse=True)
+    for e in range(2):
+        rows, keys = slice(cu_q[e], cu_q[e + 1]), slice(cu_k[e], cu_k[e + 1])
+        alone, alone_lse = mh.attention(q[:, :, rows], k[:, :, keys], v[:, :, keys], lse=True)
+        assert np.array_equal(out[rows].swapaxes(0, 1), alone[0]) and np.array_equal(lse[:, rows], alone_lse[0])
+    pages = [np.zeros((5, 2, 16, 16), np.float32) for _ in range(2)]
+    for page, at in ((3, 0), (0, 16), (4, 32)):
+        for to, of in zip(pages, (k, v)):
+            n = min(16, 33 - at)
+            to[page, :, :n] = of[0, :, at : at + n]
+    paged = mh.attention(q, *pages, page_table=np.array([[3, 0, 4]]), mask=mh.mask.key_lengths(np.array([33])))
+    assert np.array_equal(paged, mh.attention(q, k, v))
+
+
+def test_the_same_bits_alone_and_in_a_batch_and_for_any_threads(random):
+    q, k, v = qkv(random, shape=(3, 4, 70, 64), tk=600, dv=64)
+    whole = mh.attention(q, k, v)
+    for n in (1, 2, 3, 8):
+        assert np.array_equal(whole, mh.attention(q, k, v, num_threads=n))
+    for b in range(3):
+        assert np.array_equal(whole[b : b + 1], mh.attention(q[b : b + 1], k[b : b + 1], v[b : b + 1]))
+    for i in (0, 33, 69):
+        assert np.array_equal(whole[:, :, i : i + 1], mh.attention(q[:, :, i : i + 1], k, v))
+    results = [None] * 8
+
+    def run(at):
+        results[at] = mh.attention(q, k, v)
+
+    threads = [threading.Thread(target=run, args=(at,)) for at in range(8)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert all(np.array_equal(whole, r) for r in results)
+
+
+def test_strides_are_read_where_they_lie_and_out_is_written_where_it_lies(random):
+    q, k, v = qkv(random, shape=(2, 4, 9, 16), dv=16)
+    want = mh.attention(q, k, v)
+    apart = [np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (q, k, v)]
+    assert np.array_equal(mh.attention(*apart), want)
+    assert np.array_equal(mh.attention(q[:, :, ::-1], k, v), want[:, :, ::-1])
+    out = np.full((2, 9, 4, 16), 7, np.float32)
+    assert mh.attention(q, k, v, out=out.swapaxes(1, 2)) is not None
+    assert np.array_equal(out.swapaxes(1, 2), want)
+
+
+def test_merge_and_explain(random):
+    q, k, v = qkv(random, tk=1024, dv=16)
+    parts = [mh.attention(q, k[:, :, s], v[:, :, s], lse=True) for s in (slice(0, 500), slice(500, 1024))]
+    out, lse = mh.merge_attention(*parts[0], *parts[1])
+    want, want_lse = mh.attention(q, k, v, lse=True)
+    np.testing.assert_allclose(out, want, atol=1e-6)
+    np.testing.assert_allclose(lse, want_lse, atol=1e-5)
+    told = mh.explain(q, k, v, mask=mh.mask.causal("bottom_right"))
+    assert told.isa == mh.active_isa() and told.bits == mh.active_bits() and "runs" in str(told)
+
+
+def test_a_cache_has_the_bits_of_one_call(random):
+    q, k, v = qkv(random, shape=(1, 4, 40, 32), tk=40, dv=32)
+    whole = mh.attention(q, k, v, mask=mh.mask.causal())
+    for options in ({}, {"page_size": 0}, {"page_size": 16}):
+        cache = mh.KVCache(num_kv_heads=2, head_dim=32, **options)
+        s = cache.add()
+        for i in range(0, 30, 10):
+            cache.append(s, k[0, :, i : i + 10], v[0, :, i : i + 10])
+            part = cache.attention(q[:, :, i : i + 10], [s], mask=mh.mask.causal("bottom_right"))
+            assert np.array_equal(part, whole[:, :, i : i + 10])
+        t = cache.fork(s)
+        cache.append(t, k[0, :, 30:], v[0, :, 30:])
+        assert (cache.length(s), cache.length(t)) == (30, 40)
+        assert np.array_equal(cache.attention(q[:, :, 39:], [t]), whole[:, :, 39:])
+        cache.truncate(t, 12)
+        cache.remove(s)
+        assert cache.length(t) == 12 and cache.bytes > 0
+        with pytest.raises(ValueError, match="sequence"):
+            cache.length(s)
+    cache = mh.KVCache(num_kv_heads=2, head_dim=32, dtype="int8")
+    s = cache.add()
+    cache.append(s, k[0], v[0])
+    assert np.abs(cache.attention(q[:, :, 39:], [s]) - whole[:, :, 39:]).max() < 0.05
+    with pytest.raises(MemoryError, match="max_tokens"):
+        small = mh.KVCache(num_kv_heads=2, head_dim=32, max_tokens=16)
+        small.append(small.add(), k[0], v[0])
+
+
+def test_the_layer_and_its_weights_go_both_ways(random):
+    layer = mh.MultiHeadAttention(64, 4)
+    x = random.standard_normal((2, 5, 64)).astype(np.float32)
+    state = {name: random.standard_normal(a.shape).astype(np.float32) * 0.1 for name, a in layer.state_dict().items()}
+    layer.load_state_dict(state)
+    back = layer.state_dict()
+    assert all(np.array_equal(back[n], state[n]) and not back[n].flags.writeable for n in state)
+    y, weights = layer(x, weights=True)
+    q, k, v = (
+        (x @ w.T + b).reshape(2, 5, 4, 16).swapaxes(1, 2)
+        for w, b in zip(np.split(state["in_proj_weight"], 3), np.split(state["in_proj_bias"], 3))
+    )
+    heads, _, want_weights = definition(q, k, v)
+    want = heads.swapaxes(1, 2).reshape(2, 5, 64) @ state["out_proj.weight"].T + state["out_proj.bias"]
+    np.testing.assert_allclose(y, want, atol=1e-5)
+    np.testing.assert_allclose(weights, want_weights, atol=1e-5)
+    again = mh.MultiHeadAttention(64, 4, state_dict=state)
+    assert np.array_equal(again(x), y) and np.array_equal(again(x, x, x), y)
+    padding = np.zeros((2, 5), bool)
+    padding[1, 3:] = True
+    assert not again(x, key_padding_mask=padding, weights=True)[1][1, :, :, 3:].any()
+    off = again(x, head_scale=np.array([1, 1, 1, 0], np.float32))
+    assert not np.array_equal(off, y)
+    with pytest.raises(ValueError, match="7 heads.*would divide"):
+        mh.MultiHeadAttention(512, 7)
+    with pytest.raises(ValueError, match="in_proj_weight"):
+        again.load_state_dict({})
+
+
+def test_any_buffer_and_any_dlpack_is_taken(random):
+    x = random.standard_normal((1, 1, 4, 4)).astype(np.float32)
+    want = mh.attention(x, x, x)
+
+    class Foreign:
+        def __init__(self, of, versioned):
+            self.of, self.versioned = of, versioned
+
+        def __dlpack__(self, **arguments):
+            if not self.versioned and arguments:
+                raise TypeError("__dlpack__() takes no arguments")
+            return self.of.__dlpack__(**arguments)
+
+        def __dlpack_device__(self):
+            return self.of.__dlpack_device__()
+
+    for versioned in (True, False):
+        assert np.array_equal(mh.attention(Foreign(x, versioned), x, x), want)
+    assert np.array_equal(mh.attention(memoryview(x), x, x), want)
+    before = sys.getrefcount(x)
+    for _ in range(100):
+        mh.attention(x, Foreign(x, True), memoryview(x))
+    gc.collect()
+    assert sys.getrefcount(x) == before
+    x.flags.writeable = False
+    assert np.array_equal(mh.attention(x, x, x), want)
+    with pytest.raises(TypeError, match="out cannot be taken.*read-only"):
+        mh.attention(x, x, x, out=x)
+
+
+def bad_calls(x):
+    good = {"q": x, "k": x, "v": x}
+    i4, f8, big = np.zeros((1, 2, 4, 8), np.int32), x.astype(np.float64), x.astype(">f4")
+    structured = np.zeros((1, 2, 4, 8), [("a", np.float32)])
+    odd = np.ndarray((1, 2, 4, 8), np.float32, bytearray(2000), strides=(1000, 130, 34, 4))
+    arrays = [
+        None, 3, "text", [1.0], object(), x.astype(object), i4, f8, big, structured, odd, x.astype(np.complex64),
+        np.float32(1), x[0], x[None], x[:, :, :, :0], x[:, :1, :, :7], np.zeros((1,) * 9, np.float32),
+        np.array(["a"]), array.array("d", [1.0]), b"bytes", np.zeros((1, 3, 4, 8), np.float32),
+    ]  # fmt: skip
+    for name in good:
+        for value in arrays:
+            if name != "v" or value is not arrays[15]:  # values of no width give a result of no width
+                yield {**good, name: value}
+    lists = {
+        "mask": [3, "causal", [True], i4, np.ones((5, 4), bool), np.ones((3, 3), np.float64), np.ones(9, bool), mh.mask],
+        "scale": ["a", float("nan"), float("inf"), [1]],
+        "softcap": [-1.0, float("nan"), float("inf"), "a", None],
+        "sinks": [3, np.ones(3, np.float32), np.ones(2), i4, [1.0, 2.0]],
+        "out": [3, np.zeros((1, 2, 4, 7), np.float32), np.zeros((1, 2, 4, 8)), i4, x, [0.0], np.broadcast_to(x[:1], x.shape)],
+        "cu_seqlens_q": [3, np.array([0, 4]), np.array([0.0, 4.0]), np.array([4, 0]), [0, 4]],
+        "cu_seqlens_k": [np.array([-1, 4]), np.array([0, 4, 2])],
+        "page_table": [3, np.array([[0]]), np.array([[7]]), np.array([[-1]])],
+        "k_scales": [np.ones((1, 2, 4), np.float32), 3],
+        "v_scales": [np.ones((1, 2, 4), np.float32), "x"],
+        "int8_products": [True, 3, "yes"],
+        "num_threads": [-1, 1.5, "two", None],
+        "bits": ["f32-fma-9", 3, None],
+        "lse": [3, "yes"],
+        "unknown": [1],
+    }
+    for name, values in lists.items():
+        for value in values:
+            yield {**good, name: value}
+
+
+def test_bad_calls_are_exceptions_that_name_the_argument(random):
+    x = random.standard_normal((1, 2, 4, 8)).astype(np.float32)
+    keep = x.copy()
+    seen = 0
+    for call in bad_calls(x):
+        with pytest.raises((ValueError, TypeError)) as error:
+            result = mh.attention(**call)
+            print("no error:", {n: v for n, v in call.items() if v is not x}, result)
+        assert str(error.value)
+        seen += 1
+    assert seen >= 100 and np.array_equal(x, keep)
+    more = [
+        lambda: mh.attention(x),
+        lambda: mh.attention_weights(x, x, x),
+        lambda: mh.attention_weights(x, x, np.zeros((1, 2, 4))),
+        lambda: mh.attention_weights(x[0], x[0], x),
+        lambda: mh.merge_attention(x, x, x, x),
+        lambda: mh.merge_attention(x, np.zeros((1, 2, 4), np.float32), x[:, :1], np.zeros((1, 2, 4), np.float32)),
+        lambda: mh.mask.causal("left"),
+        lambda: mh.mask.causal(3),
+        lambda: mh.mask.window(-3, 0),
+        lambda: mh.mask.window("a", 0),
+        lambda: mh.mask.window(1, 1) | mh.mask.window(2, 2),
+        lambda: mh.mask.causal() | 3,
+        lambda: mh.mask.key_lengths(3),
+        lambda: mh.mask.allowed(None),
+        lambda: mh.attention(x, x, x, mask=mh.mask.key_lengths(np.array([9]))),
+        lambda: mh.attention(x, x, x, mask=mh.mask.key_lengths(np.array([1.0]))),
+        lambda: mh.attention(x, x, x, mask=mh.mask.allowed(x)),
+        lambda: mh.attention(x, x[:, :, :2], x[:, :, :2], mask=mh.mask.causal()),
+        lambda: mh.KVCache(num_kv_heads=0, head_dim=8),
+        lambda: mh.KVCache(num_kv_heads=1, head_dim=8, dtype="float8"),
+        lambda: mh.KVCache(num_kv_heads=1, head_dim=8, page_size=3),
+        lambda: mh.KVCache(num_kv_heads=1, head_dim=8).length(5),
+        lambda: mh.KVCache(num_kv_heads=1, head_dim=8).append(0, x, x),
+        lambda: mh.MultiHeadAttention(0, 0),
+        lambda: mh.MultiHeadAttention(8, 2, dtype="int8"),
+        lambda: mh.MultiHeadAttention(8, 2)(x),
+        lambda: mh.MultiHeadAttention(8, 2)(x[0], num_threads="a"),
+        lambda: mh.MultiHeadAttention(8, 2, state_dict={"a": 3}),
+        lambda: mh.set_isa("z80"),
+        lambda: mh.active_bits("float8"),
+        lambda: mh.Encoder("/nowhere", dtype="float64"),
+        lambda: mh.explain(x, x, 3),
+    ]
+    for number, call in enumerate(more):
+        with pytest.raises((ValueError, TypeError)):
+            print(number, call())
+    with pytest.raises((OSError, ValueError)):
+        mh.Encoder("/nowhere")
+
+
+def test_a_refused_call_keeps_nothing(random):
+    x = random.standard_normal((1, 2, 4, 8)).astype(np.float32)
+
+    def calls(n):
+        for _ in range(n):
+            try:
+                mh.attention(x, x[:, :, :3], x)
+            except ValueError:
+                pass
+            mh.attention(x, x, x, lse=True)
+
+    def pages():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1])
+
+    calls(2000)
+    before = pages()
+    calls(100_000)
+    assert pages() - before < 256  # 1 MiB
+
+
+def test_every_public_name_has_a_doctest_that_runs():
+    from manyheads import _core
+
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+    names = {"np": np, **{name: getattr(mh, name) for name in mh.__all__}}
+    without = []
+    for name in mh.__all__:
+        value = getattr(mh, name)
+        members = (
+            [(f"mask.{m}", getattr(value, m)) for m in dir(value) if not m.startswith("_")] if name == "mask" else [(name, value)]
+        )
+        for label, member in members:
+            text = member.__doc__ or ""
+            test = doctest.DocTestParser().get_doctest(text, dict(names), label, None, 0)
+            if not test.examples and label not in ("Encoder", "EncoderRun", "Explanation"):  # these need a model, or a call
+                without.append(label)
+            runner.run(test)
+    assert finder and _core
+    assert without == [] and runner.failures == 0
+
+
+def test_arrays_at_odd_addresses_are_read_right(random):
+    buffer = (ctypes.c_char * (4 * 64 + 4))()
+    odd = np.frombuffer(buffer, np.uint8)[2:-2].view(np.float32).reshape(1, 1, 8, 8)
+    odd[...] = random.standard_normal((1, 1, 8, 8))
+    assert np.array_equal(mh.attention(odd, odd, odd), mh.attention(odd.copy(), odd.copy(), odd.copy()))

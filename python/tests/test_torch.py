@@ -1,0 +1,369 @@
+"""PyTorch's door: what is taken, with which numbers and gradients, and what is left to PyTorch and said."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+if tuple(int(n) for n in torch.__version__.split("+")[0].split(".")[:2]) < (2, 10):
+    pytest.skip("PyTorch is older than 2.10", allow_module_level=True)
+
+import torch.nn.functional as F  # noqa: E402
+
+import manyheads as mh  # noqa: E402
+import manyheads.torch as mt  # noqa: E402
+
+sdpa = F.scaled_dot_product_attention  # bound before use()
+own = {"taken: attention", "taken: weights"}
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch.manual_seed(7)
+    mt.report(reset=True)
+    yield
+    assert not mt._core._torch_active()
+
+
+def qkv(*shape, dtype=torch.float32, kv=None, dv=None, grad=False):
+    b, h, t, d = shape
+    tensors = (
+        torch.randn(b, h, t, d), torch.randn(b, kv or h, t, d), torch.randn(b, kv or h, t, dv or d)
+    )  # fmt: skip
+    return [x.to(dtype).requires_grad_(grad) for x in tensors]
+
+
+def taken(count=None):
+    report = mt.report(reset=True)
+    assert set(report) <= own, report
+    if count is not None:
+        assert report.get("taken: attention", 0) == count
+    return report
+
+
+def definition(q, k, v, mask=None, causal=False, scale=None):
+    q, k, v = (x.detach().double() for x in (q, k, v))
+    if k.shape[1] != q.shape[1]:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    scores = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask.double()
+    return torch.softmax(scores, -1).nan_to_num(0) @ v
+
+
+def tolerance(dtype):
+    # Values of a few units: one rounding to the type, and F32 sums; products of BF16 pairs round weights to BF16.
+    return {torch.float32: 4e-6, torch.float16: 4e-3, torch.bfloat16: 4e-2}[dtype]
+
+
+def variants(q, k):
+    tq, tk = q.shape[2], k.shape[2]
+    full = torch.rand(q.shape[0], q.shape[1], tq, tk) > 0.3
+    yield {}
+    yield {"is_causal": True}
+    yield {"scale": 0.2}
+    yield {"attn_mask": full}
+    yield {"attn_mask": full[:1, :1]}
+    yield {"attn_mask": full[0, 0]}
+    yield {"attn_mask": torch.randn(tq, tk).to(q.dtype)}
+    yield {"attn_mask": torch.randn(q.shape[0], 1, 1, tk)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("grad_mode", ["grad", "no_grad", "inference"])
+def test_sdpa_is_taken_and_is_the_definition(dtype, grad_mode):
+    context = {"grad": torch.enable_grad, "no_grad": torch.no_grad, "inference": torch.inference_mode}[grad_mode]
+    with mt.use(), context():
+        q, k, v = qkv(2, 4, 37, 32, dtype=dtype)
+        count = 0
+        for extra in variants(q, k):
+            if dtype != torch.float32 and grad_mode == "grad" and extra.get("attn_mask") is not None:
+                mask = extra["attn_mask"]
+                extra = {"attn_mask": mask if mask.dtype == torch.bool else mask.to(dtype)}
+            y = sdpa(q, k, v, **extra)
+            want = definition(q, k, v, extra.get("attn_mask"), extra.get("is_causal", False), extra.get("scale"))
+            assert y.dtype == dtype and (y.double() - want).abs().max() <= tolerance(dtype), extra
+            count += 1
+        taken(count)
+
+
+def test_the_same_bits_through_every_door():
+    q, k, v = qkv(2, 4, 70, 64)
+    mask = torch.rand(2, 1, 70, 70) > 0.3
+    want = mh.attention(q.numpy(), k.numpy(), v.numpy(), mask=mask.numpy())
+    with mt.use():
+        results = [sdpa(q, k, v, attn_mask=mask), torch.compile(sdpa)(q, k, v, attn_mask=mask)]
+        with torch.inference_mode():
+            results.append(sdpa(q, k, v, attn_mask=mask))
+            results.append(sdpa(q[:1], k[:1], v[:1], attn_mask=mask[:1]).expand(2, -1, -1, -1))
+            results[-1] = torch.cat([results[-1][:1], sdpa(q[1:], k[1:], v[1:], attn_mask=mask[1:])])
+            results.append(torch.cat([sdpa(q[:, :, i : i + 1], k, v, attn_mask=mask[:, :, i : i + 1]) for i in range(70)], 2))
+            for n in (1, 2, 3, 8):
+                before = torch.get_num_threads()
+                torch.set_num_threads(n)
+                results.append(sdpa(q, k, v, attn_mask=mask))
+                torch.set_num_threads(before)
+        found = [None] * 8
+
+        def run(at):
+            with torch.no_grad():
+                found[at] = sdpa(q, k, v, attn_mask=mask)
+
+        threads = [threading.Thread(target=run, args=(at,)) for at in range(8)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+    results += found
+    results.append(mh.attention(q, k, v, mask=mask))
+    results.append(mt.scaled_dot_product_attention(q, k, v, mask))
+    for y in results:
+        assert np.array_equal(y.detach().numpy(), want)
+    taken()
+
+
+def test_what_pytorch_computes_by_matrices_is_taken_without_gradients():
+    with mt.use(), torch.no_grad():
+        q, k, v = qkv(2, 4, 9, 16, dv=24)
+        assert torch.allclose(sdpa(q, k, v).double(), definition(q, k, v), atol=4e-6)
+        q, k, v = qkv(2, 6, 9, 16, kv=2)
+        assert torch.allclose(sdpa(q, k, v, enable_gqa=True).double(), definition(q, k, v), atol=4e-6)
+        q, k, v = qkv(2, 4, 9, 16)
+        for x, y, z in ((q, k[:1], v[:1]), (q, k[:, :1], v[:, :1]), (q[:1], k, v)):
+            wide = torch.broadcast_tensors(x, y, z)
+            assert torch.allclose(sdpa(x, y, z).double(), definition(*wide), atol=4e-6)
+        for rank in (2, 3, 5):
+            x, y, z = ((t[0, 0], t[0], None, t.reshape(1, 2, 4, 9, 16))[rank - 2] for t in (q, k, v))
+            four = [t.reshape(-1, *([1] * (rank < 3)), *([4] * (rank >= 3)), 9, 16) for t in (x, y, z)]
+            assert torch.allclose(sdpa(x, y, z).double().reshape(four[0].shape), definition(*four), atol=4e-6)
+        assert torch.equal(sdpa(q[..., ::2], k[..., ::2], v), mh.attention(q[..., ::2], k[..., ::2], v))
+        taken()
+
+
+def test_gradients_are_those_of_pytorch():
+    for kv, dv in ((4, 16), (2, 16), (4, 24)):
+        base = qkv(2, 4, 19, 16, kv=kv, dv=dv)
+        for extra in variants(base[0], base[1]):
+            mask = extra.get("attn_mask")
+            learned = mask is not None and mask.dtype == torch.float32
+            gradients = []
+            for use in (True, False):
+                x = [t.double() if not use else t for t in base]
+                x = [t.clone().requires_grad_() for t in x]
+                now = dict(extra)
+                if learned:
+                    now["attn_mask"] = (mask if use else mask.double()).clone().requires_grad_()
+                if use:
+                    with mt.use():
+                        y = sdpa(*x, **now, enable_gqa=kv != 4)
+                    taken(1)
+                else:
+                    y = sdpa(*x, **now, enable_gqa=kv != 4)
+                (y * torch.arange(1, 1 + y.shape[-1]).to(y.dtype)).sum().backward()
+                gradients.append([t.grad for t in x] + ([now["attn_mask"].grad] if learned else []))
+            for ours, theirs in zip(*gradients):
+                # F32 sums against F64.
+                assert (ours - theirs).abs().max() <= 3e-5 * max(1, theirs.abs().max().item()), (extra.keys(), kv, dv)
+
+
+def test_gradients_of_sinks_and_windows():
+    q, k, v = (t.requires_grad_() for t in qkv(1, 2, 11, 8))
+    sinks = torch.tensor([0.5, -1.0], requires_grad=True)
+    out, lse = torch.ops.manyheads.attention(q, k, v, sinks=sinks, causal=True, alignment=1, window_left=4)
+    weight = torch.randn_like(out)
+    (out * weight).sum().backward()
+    i, j = torch.arange(11)[:, None], torch.arange(11)
+    x = [t.detach().double().requires_grad_() for t in (q, k, v, sinks)]
+    scores = (x[0] @ x[1].mT * 8**-0.5).masked_fill((j > i) | (j < i - 4), -torch.inf)
+    wide = torch.cat([scores, x[3].reshape(1, 2, 1, 1).expand(1, 2, 11, 1)], -1)
+    (torch.softmax(wide, -1)[..., :-1] @ x[2] * weight.double()).sum().backward()
+    for ours, theirs in zip((q, k, v, sinks), x):
+        assert (ours.grad - theirs.grad).abs().max() < 2e-6
+    with pytest.raises(NotImplementedError, match="softcap"):
+        torch.ops.manyheads.attention(q, k, v, softcap=5.0)
+
+
+def test_what_is_left_to_pytorch_is_said():
+    q, k, v = qkv(1, 2, 5, 8)
+    with mt.use(), torch.no_grad():
+        sdpa(q, k, v, dropout_p=0.5)
+        sdpa(q.double(), k.double(), v.double())
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            sdpa(q, k, v)
+        with pytest.raises(RuntimeError):
+            sdpa(q, k, v, attn_mask=torch.ones(5, 5, dtype=torch.bool), is_causal=True)
+        with pytest.raises(RuntimeError):
+            sdpa(q, k[:, :, :3], v)
+        report = mt.report(reset=True)
+    assert len(report) == 5 and all(text.startswith("PyTorch's own: ") and n == 1 for text, n in report.items()), report
+
+
+def test_use_nests_and_is_undone_after_an_exception():
+    q, k, v = qkv(1, 2, 5, 8)
+    before = sdpa(q, k, v)
+    with pytest.raises(KeyError):
+        with mt.use(), mt.use():
+            sdpa(q, k, v)
+            raise KeyError
+    taken(1)
+    assert torch.equal(sdpa(q, k, v), before)
+    assert mt.report() == {}
+
+
+def test_the_registry_has_the_name():
+    q, k, v = qkv(1, 2, 5, 8)
+    torch.nn.attention.activate_flash_attention_impl("manyheads")
+    try:
+        sdpa(q, k, v)
+        taken(1)
+    finally:
+        torch.nn.attention.restore_flash_attention_impl()
+    sdpa(q, k, v)
+    assert mt.report() == {}
+
+
+def test_lse_and_weights():
+    q, k, v = qkv(2, 6, 9, 16, kv=2)
+    out, lse, weights = mt.scaled_dot_product_attention(
+        q, k, v, is_causal=True, enable_gqa=True, return_lse=True, return_weights=True
+    )
+    scores = (q.double() @ k.repeat_interleave(3, 1).double().mT / 4).masked_fill(~torch.ones(9, 9).tril().bool(), -torch.inf)
+    assert (weights - torch.softmax(scores, -1)).abs().max() < 2e-6
+    assert (lse - torch.logsumexp(scores, -1)).abs().max() < 1e-5
+    mean = torch.ops.manyheads.attention_weights(q, k, lse, causal=True, alignment=1, average=True)
+    assert (mean - weights.mean(1)).abs().max() < 1e-6
+    for bad in ({"dropout_p": 0.1}, {"attn_mask": torch.ones(9, 9), "is_causal": True}, {}):
+        with pytest.raises((NotImplementedError, ValueError), match="manyheads.torch.scaled_dot_product_attention"):
+            mt.scaled_dot_product_attention(q, k, v, **bad)
+
+
+def test_opcheck():
+    q, k, v = qkv(2, 4, 9, 16, grad=True)
+    mask = torch.rand(9, 9) > 0.3
+    for arguments in ((q, k, v), (q, k, v, mask), (q, k[:, :2].detach(), v[:, :2].detach()), (q, k, v.detach()[..., :8])):
+        torch.library.opcheck(torch.ops.manyheads.attention.default, arguments)
+    lse = torch.ops.manyheads.attention(q, k, v)[1].detach()
+    for average in (False, True):
+        torch.library.opcheck(
+            torch.ops.manyheads.attention_weights.default, (q.detach(), k.detach(), lse), {"average": average}
+        )
+
+
+def test_compiled_and_exported():
+    q, k, v = qkv(2, 4, 33, 16)
+    layouts = [(q, k, v), [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)]]
+    with mt.use(), torch.no_grad():
+        for inputs in layouts:
+            for extra in ({}, {"is_causal": True}, {"attn_mask": torch.rand(2, 1, 33, 33) > 0.3}):
+                torch._dynamo.reset()
+                eager = sdpa(*inputs, **extra)
+                compiled = torch.compile(lambda a, b, c: sdpa(a, b, c, **extra), dynamic=True)(*inputs)
+                assert torch.equal(compiled, eager) and compiled.stride() == eager.stride()
+                taken(2)
+
+        class Module(torch.nn.Module):
+            def forward(self, a, b, c):
+                return sdpa(a, b, c)
+
+        exported = torch.export.export(Module(), (q, k, v)).module()
+        assert torch.equal(exported(q, k, v), sdpa(q, k, v))
+        taken()
+
+
+def test_compiled_gradients():
+    gradients = []
+    for run in (sdpa, torch.compile(sdpa)):
+        torch.manual_seed(3)
+        x = qkv(2, 4, 17, 16, grad=True)
+        with mt.use():
+            run(*x, attn_mask=torch.ones(17, 17).tril().bool()).square().sum().backward()
+        gradients.append([t.grad for t in x])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients))
+    taken()
+
+
+def test_vmap_and_autocast():
+    q, k, v = (x[None].repeat(3, 1, 1, 1, 1) for x in qkv(2, 4, 9, 16))
+    with mt.use(), torch.no_grad():
+        mapped = torch.vmap(sdpa)(q, k, v)
+        assert torch.allclose(mapped[1], sdpa(q[1], k[1], v[1]), atol=1e-6)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert sdpa(q[0], k[0], v[0]).dtype == torch.bfloat16
+
+
+def test_a_model_is_taken_whole():
+    layer = torch.nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, dropout=0.0)
+    x = torch.randn(2, 7, 32)
+    want = layer(x)
+    with mt.use():
+        y = layer(x)
+        y.sum().backward()
+    assert (y - want).abs().max() < 2e-6
+    taken(1)
+
+
+def test_a_process_forked_after_use_goes_on():
+    code = (
+        "import os, torch, manyheads.torch as mt\n"
+        "x = torch.ones(4, 8, 300, 64)\n"
+        "F = torch.nn.functional.scaled_dot_product_attention\n"
+        "mt.start()\n"
+        "F(x, x, x)\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    torch.set_num_threads(1)\n"
+        "    F(x, x, x)\n"
+        "    os._exit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=os.environ)
+    assert found.stdout.strip() == "7", found.stderr
+
+
+def test_a_thousand_random_calls():
+    generator = np.random.default_rng(11)
+    with mt.use(), torch.no_grad():
+        for _ in range(1000):
+            b, kv, tq, tk, d, dv = (int(generator.integers(1, n)) for n in (3, 4, 40, 90, 70, 70))
+            h = kv * int(generator.integers(1, 4))
+            dtype = [torch.float32, torch.bfloat16, torch.float16][generator.integers(3)]
+            q = torch.randn(b, h, tq, d).to(dtype)
+            k, v = torch.randn(b, kv, tk, d).to(dtype), torch.randn(b, kv, tk, dv).to(dtype)
+            extra = {}
+            kind = generator.integers(4)
+            if kind == 1:
+                extra["is_causal"] = True
+            if kind == 2:
+                extra["attn_mask"] = torch.rand(*[(b, 1)[generator.integers(2)], (h, 1)[generator.integers(2)], tq, tk]) > 0.4
+            if kind == 3:
+                extra["attn_mask"] = torch.randn(tq, tk).to(dtype)
+            y = sdpa(q, k, v, **extra, enable_gqa=True)
+            mask = extra.get("attn_mask")
+            if extra.get("is_causal"):
+                mask = torch.ones(tq, tk, dtype=torch.bool).tril()
+            assert (y.double() - definition(q, k, v, mask)).abs().max() <= 2 * tolerance(dtype), (q.shape, k.shape, extra)
+        taken(1000)
+
+
+def test_bad_tensors_are_errors():
+    x = torch.randn(1, 2, 4, 8)
+    for call in (
+        lambda: mh.attention(x.requires_grad_(), x.detach(), x.detach()),
+        lambda: mh.attention(x.to("meta"), x, x),
+        lambda: mh.attention(x.detach().to(torch.complex64), x.detach(), x.detach()),
+        lambda: mh.attention(x.detach().to_sparse(), x.detach(), x.detach()),
+        lambda: torch.ops.manyheads.attention(x[0], x[0], x[0]),
+        lambda: torch.ops.manyheads.attention(x, x, x, sinks=torch.ones(3)),
+        lambda: torch.ops.manyheads.attention(x, x, x, key_lengths=torch.tensor([9])),
+        lambda: torch.ops.manyheads.attention(x, x, x, page_table=torch.tensor([[0]])),
+        lambda: torch.ops.manyheads.attention(x, x.double(), x),
+        lambda: torch.ops.manyheads.attention(x, x, x, scale=float("nan")),
+        lambda: torch.ops.manyheads.attention_weights(x[0], x[0], x),
+        lambda: torch.ops.manyheads.attention_weights(x, x, torch.ones(1, 2, 3), average=True),
+    ):
+        with pytest.raises((TypeError, ValueError, RuntimeError, BufferError, NotImplementedError)):
+            call()
