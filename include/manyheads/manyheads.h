@@ -1,12 +1,14 @@
 /* The C door of manyheads: attention, caches and the layer, in C11 and in C++.
  *
- *   mh_attention_options options = {sizeof options};
+ *   mh_attention_options options = MH_DEFAULT(mh_attention_options);
+ *   options.num_threads = 4;
  *   int code = mh_attention(&q, &k, &v, &out, &options);
  *   if (code != MH_OK) fprintf(stderr, "%s\n", mh_last_error());
  *
  * What a call computes is told in full in the C++ headers beside this one; the bits are the same.
  *
- * - Structs. Each begins with its size, as the caller's header has it. Zero is the default of every other field.
+ * - Structs. Each begins with its size, as the caller's header has it. Zero is the default of every other field:
+ *   MH_DEFAULT makes such a struct.
  *   Fields are added at the end, and never move.
  *     - A smaller size is an older caller's: the fields it lacks are 0.
  *     - A larger one is a newer caller's. Where what this library does not know is not 0, the call is an error.
@@ -40,9 +42,18 @@
 #endif
 #ifdef __cplusplus
 #define MH_NOEXCEPT noexcept
+#define MH_DEFAULT(type) mh_sized<type>()
+template <class T>
+inline T mh_sized() noexcept {
+  T value = T();
+  value.size = sizeof(T);
+  return value;
+}
 extern "C" {
 #else
 #define MH_NOEXCEPT
+/* A struct of that type with its size, and the default in all other fields. */
+#define MH_DEFAULT(type) ((type){.size = sizeof(type)})
 #endif
 
 enum mh_status {
