@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "attention/child.hpp"
+#include "c/door.hpp"
 
 namespace {
 thread_local long g_allocations_left = -1;  // of this thread until one fails; -1: none does
@@ -155,6 +156,45 @@ TEST(FailingMemory, AWorkspaceServesOnAfterAnError) {
         return same_bits(plain, again) ? "" : "other bits";
       });
   EXPECT_GE(failed, 1);
+}
+
+// Through C it is a code, with a text whatever memory is left for one.
+TEST(FailingMemory, TheCDoor) {
+  Call of({.q_heads = 2, .kv_heads = 2, .tq = 20, .tk = 30});
+  Door door;
+  const mh_tensor *q = door.tensor(of.q.view()), *k = door.tensor(of.k.view()), *v = door.tensor(of.v.view());
+  const mh_tensor* out = door.tensor(of.out.mutable_view());
+  mh_explanation explanation = MH_DEFAULT(mh_explanation);
+  mh_kv_cache_options cache_options = MH_DEFAULT(mh_kv_cache_options);
+  cache_options.head_dim = 8;
+  mh_layer_config config = MH_DEFAULT(mh_layer_config);
+  config.d_model = config.num_heads = 2;
+  mh_kv_cache* cache = nullptr;
+  mh_layer* layer = nullptr;
+  mh_row_states* states = nullptr;
+  const std::function<int()> calls[] = {
+      [&] { return mh_attention(q, k, v, out, nullptr); },
+      [&] { return mh_attention(q, q, q, q, nullptr); },  // refused
+      [&] { return mh_explain(q, k, v, out, nullptr, &explanation); },
+      [&] { return mh_kv_cache_create(&cache_options, &cache); },
+      [&] { return mh_row_states_create(0, 5, 1, 1, 1, 1, &states); },
+      [&] { return mh_layer_create(&config, &layer); },
+  };
+  for (const auto& call : calls) {
+    const int expected = &call == &calls[1] ? MH_INVALID_ARGUMENT : MH_OK;
+    int code = MH_OK;
+    const int failed = fail_each([&] { code = call(); },
+                                 [&] {
+                                   const bool right = code == MH_OUT_OF_MEMORY || code == expected;
+                                   const std::string text = mh_last_error();
+                                   return right && (contains(text, "memory") || contains(text, "allocate")) ? "" : text;
+                                 });
+    EXPECT_EQ(code, expected);
+    EXPECT_GE(failed, 1) << &call - calls;
+  }
+  mh_kv_cache_destroy(cache);
+  mh_row_states_destroy(states);
+  mh_layer_destroy(layer);
 }
 
 // A cache with one sequence of 40 tokens, and others made from it.

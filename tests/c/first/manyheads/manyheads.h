@@ -30,7 +30,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The version of this header; mh_version() is that of the library. Before 1.0 a minor version may change the API. */
+/* The version of this header; mh_version() is that of the library. */
 #define MH_VERSION_MAJOR 0
 #define MH_VERSION_MINOR 1
 #define MH_VERSION_PATCH 0

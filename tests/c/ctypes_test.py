@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Drives the C door from Python's ctypes: structs, callbacks, handles, errors, threads.
+
+  tests/c/ctypes_test.py LIBRARY
+"""
+import ctypes as c
+import math
+import sys
+import threading
+
+mh = c.CDLL(sys.argv[1])
+OK, INVALID, FAILED = 0, 1, 6
+F32, I64 = 0, 8
+
+
+class Tensor(c.Structure):
+    _fields_ = [("data", c.c_void_p), ("dtype", c.c_int32), ("rank", c.c_int32), ("shape", c.c_int64 * 8),
+                ("strides", c.POINTER(c.c_int64))]
+
+
+Task = c.CFUNCTYPE(None, c.c_void_p, c.c_int64)
+Concurrency = c.CFUNCTYPE(c.c_int, c.c_void_p)
+Run = c.CFUNCTYPE(None, c.c_void_p, c.c_int64, Task, c.c_void_p)
+
+
+class Sized(c.Structure):
+    """Zero, but for its size and what is named."""
+
+    def __init__(self, **fields):
+        super().__init__(c.sizeof(self), **fields)
+
+
+class Executor(Sized):
+    _fields_ = [("size", c.c_size_t), ("self", c.c_void_p), ("concurrency", Concurrency), ("run", Run)]
+
+
+class Mask(Sized):
+    _fields_ = [("size", c.c_size_t), ("causal", c.c_int32), ("alignment", c.c_int32),
+                ("window", c.POINTER(c.c_int64))] + [
+        (name, c.POINTER(Tensor)) for name in ("offsets", "key_lengths", "key_starts", "q_documents", "k_documents",
+                                               "allowed", "ignored", "bias", "alibi_slopes")]
+
+
+class Options(Sized):
+    _fields_ = [("size", c.c_size_t), ("mask", c.POINTER(Mask)), ("scale", c.POINTER(c.c_double)),
+                ("softcap", c.c_double), ("sinks", c.POINTER(Tensor)), ("lse", c.POINTER(Tensor)),
+                ("row_states", c.c_void_p), ("num_threads", c.c_int32), ("int8_products", c.c_int32),
+                ("executor", c.POINTER(Executor)), ("workspace", c.c_void_p)] + [
+        (name, c.POINTER(Tensor)) for name in ("cu_seqlens_q", "cu_seqlens_k", "page_table", "k_scales", "v_scales")
+    ] + [("bits", c.c_char_p)]
+
+
+class CacheOptions(Sized):
+    _fields_ = [("size", c.c_size_t)] + [(name, c.c_int64) for name in (
+        "num_kv_heads", "head_dim", "value_dim", "page_size", "max_tokens")] + [
+        ("dtype", c.c_int32), ("in_one_piece", c.c_int32)]
+
+
+mh.mh_last_error.restype = mh.mh_version.restype = c.c_char_p
+mh.mh_kv_cache_add.argtypes = [c.c_void_p, c.c_void_p]
+mh.mh_kv_cache_append.argtypes = [c.c_void_p, c.c_int64, c.c_void_p, c.c_void_p, c.c_int32, c.c_void_p]
+mh.mh_kv_cache_attention.argtypes = [c.c_void_p, c.c_void_p, c.c_void_p, c.c_size_t, c.c_void_p, c.c_void_p]
+mh.mh_kv_cache_destroy.argtypes = [c.c_void_p]
+mh.mh_kv_cache_destroy.restype = None
+ref = c.byref
+
+
+def floats(count, value=lambda i: 0.0):
+    return (c.c_float * count)(*map(value, range(count)))
+
+
+def tensor(data, *shape, dtype=F32):
+    return Tensor(c.addressof(data), dtype, len(shape), (c.c_int64 * 8)(*shape))
+
+
+def ok(code):
+    assert code == OK, (code, mh.mh_last_error())
+
+
+def error(code, text, expected=INVALID):
+    assert code == expected and text in mh.mh_last_error().decode(), (code, mh.mh_last_error())
+
+
+heads, tokens, width = 4, 160, 32
+shape = (1, heads, tokens, width)
+count = math.prod(shape)
+q_data = floats(count, lambda i: math.sin(i))
+k_data = floats(count, lambda i: math.cos(3 * i))
+v_data = floats(count, lambda i: i % width)
+out_data, lse_data = floats(count), floats(heads * tokens)
+q, k, v, out = (tensor(data, *shape) for data in (q_data, k_data, v_data, out_data))
+lse = tensor(lse_data, 1, heads, tokens)
+mask = Mask(causal=1)
+options = Options(mask=c.pointer(mask), lse=c.pointer(lse), num_threads=1)
+ok(mh.mh_attention(ref(q), ref(k), ref(v), ref(out), ref(options)))
+# Each value is its column, so each output is too.
+assert all(abs(out_data[i] - i % width) < 1e-4 for i in range(count))
+assert abs(lse_data[0] - sum(q_data[e] * k_data[e] for e in range(width)) / math.sqrt(width)) < 1e-5
+expected = bytes(out_data)
+
+# The caller's threads, in Python: the same bits.
+ran = []
+
+
+def run(_, tasks, task, context):
+    ran.append(tasks)
+    threads = [threading.Thread(target=task, args=(context, i)) for i in range(tasks)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+executor = Executor(concurrency=Concurrency(lambda _: 3), run=Run(run))
+c.memset(out_data, 0, c.sizeof(out_data))
+ok(mh.mh_attention(ref(q), ref(k), ref(v), ref(out), ref(Options(mask=c.pointer(mask), executor=c.pointer(executor)))))
+assert ran and bytes(out_data) == expected
+# One that runs nothing, as a callback that raises does.
+executor.run = Run(lambda *_: None)
+error(mh.mh_attention(ref(q), ref(k), ref(v), ref(out), ref(Options(executor=c.pointer(executor)))),
+      "mh_attention: executor->run ran 0 of 3 tasks", FAILED)
+
+# The tokens of a cache, and an earlier and a later caller's options.
+cache, sequence = c.c_void_p(), c.c_int64()
+ok(mh.mh_kv_cache_create(ref(CacheOptions(num_kv_heads=heads, head_dim=width)), ref(cache)))
+ok(mh.mh_kv_cache_add(cache, ref(sequence)))
+ok(mh.mh_kv_cache_append(cache, sequence, ref(tensor(k_data, *shape[1:])), ref(tensor(v_data, *shape[1:])), 0, None))
+for size, wrong in ((32, None), (c.sizeof(Options) + 8, None), (0, "options->size is 0"), (13, "options->size is 13")):
+    room = c.create_string_buffer(c.sizeof(Options) + 8)
+    c.memmove(room, ref(Options(mask=c.pointer(mask))), c.sizeof(Options))
+    c.memmove(room, ref(c.c_size_t(size)), c.sizeof(c.c_size_t))
+    c.memset(out_data, 0, c.sizeof(out_data))
+    code = mh.mh_kv_cache_attention(ref(q), cache, ref(sequence), 1, ref(out), room)
+    if wrong:
+        error(code, "mh_kv_cache_attention: " + wrong)
+        assert not any(bytes(out_data))
+    else:
+        ok(code)
+        assert bytes(out_data) == expected
+mh.mh_kv_cache_destroy(cache)
+
+# Errors stay with their thread.
+error(mh.mh_attention(None, None, None, None, None), "mh_attention: q is undefined, expected [B,Hq,Tq,D]")
+seen = []
+thread = threading.Thread(target=lambda: seen.append(mh.mh_last_error()))
+thread.start()
+thread.join()
+assert seen == [b""]
+print(f"ctypes on manyheads {mh.mh_version().decode()}: right")
