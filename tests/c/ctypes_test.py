@@ -9,8 +9,8 @@ import sys
 import threading
 
 mh = c.CDLL(sys.argv[1])
-OK, INVALID, FAILED = 0, 1, 6
-F32, I64 = 0, 8
+OK, INVALID, UNSUPPORTED, FAILED = 0, 1, 2, 6
+F32 = 0
 
 
 class Tensor(c.Structure):
@@ -137,6 +137,10 @@ for size, wrong in ((32, None), (c.sizeof(Options) + 8, None), (0, "options->siz
     else:
         ok(code)
         assert bytes(out_data) == expected
+later = c.create_string_buffer(c.sizeof(Options) + 8)
+c.memmove(later, ref(c.c_size_t(len(later))), c.sizeof(c.c_size_t))
+later[len(later) - 1] = 1
+error(mh.mh_kv_cache_attention(ref(q), cache, ref(sequence), 1, ref(out), later), "the rest is not 0", UNSUPPORTED)
 mh.mh_kv_cache_destroy(cache)
 
 # Errors stay with their thread.
