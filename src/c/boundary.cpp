@@ -108,8 +108,10 @@ void read_sized(const char* function, const char* name, const void* from, void* 
   std::memcpy(to, from, both);
 }
 
+bool is_dtype(std::int32_t dtype) noexcept { return dtype >= MH_F32 && dtype <= MH_I64; }
+
 DType dtype_of(const char* function, const char* name, std::int32_t dtype) {
-  if (dtype < MH_F32 || dtype > MH_I64) {
+  if (!is_dtype(dtype)) {
     base::fail(function, base::format("{} is {}, expected an mh_dtype, {} to {}", name, dtype, static_cast<int>(MH_F32),
                                       static_cast<int>(MH_I64)));
   }
@@ -122,7 +124,9 @@ TensorView output(const char* function, const char* name, const mh_tensor* tenso
     base::fail(function, base::format("{} has rank {}, expected 0 to {}", name, tensor->rank, MH_MAX_RANK));
   }
   const auto rank = static_cast<std::size_t>(tensor->rank);
-  const DType type = dtype_of(function, base::format("{}->dtype", name).c_str(), tensor->dtype);
+  // No text is made where none is needed: small calls would feel it.
+  if (!is_dtype(tensor->dtype)) dtype_of(function, base::format("{}->dtype", name).c_str(), tensor->dtype);
+  const auto type = static_cast<DType>(tensor->dtype);
   const Dims shape(std::span<const std::int64_t>(tensor->shape, rank));
   try {
     if (tensor->strides == nullptr) return TensorView(tensor->data, type, shape);

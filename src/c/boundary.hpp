@@ -64,6 +64,8 @@ void write(const T& value, std::size_t size, T* to) {
 ConstTensorView input(const char* function, const char* name, const mh_tensor* tensor);
 TensorView output(const char* function, const char* name, const mh_tensor* tensor);
 mh_tensor dense(const ConstTensorView& view);
+bool is_dtype(std::int32_t dtype) noexcept;
+// Throws Error where it is none.
 DType dtype_of(const char* function, const char* name, std::int32_t dtype);
 
 // A caller's executor. Each run checks that no task was left out.

@@ -13,12 +13,10 @@ using c::required;
 const char* mh_version() noexcept { return version(); }
 
 const char* mh_dtype_name(int32_t dtype) noexcept {
-  return dtype < MH_F32 || dtype > MH_I64 ? "?" : name_of(static_cast<DType>(dtype));
+  return c::is_dtype(dtype) ? name_of(static_cast<DType>(dtype)) : "?";
 }
 
-size_t mh_dtype_size(int32_t dtype) noexcept {
-  return dtype < MH_F32 || dtype > MH_I64 ? 0 : size_of(static_cast<DType>(dtype));
-}
+size_t mh_dtype_size(int32_t dtype) noexcept { return c::is_dtype(dtype) ? size_of(static_cast<DType>(dtype)) : 0; }
 
 int mh_default_num_threads(int32_t* threads) noexcept {
   return guarded("mh_default_num_threads",

@@ -1,6 +1,18 @@
 #include "c/options.hpp"
 
 namespace manyheads::c {
+namespace {
+
+mh_attention_options read_or_default(const char* function, const mh_attention_options* options) {
+  return options == nullptr ? mh_attention_options{} : read(function, "options", options);
+}
+
+// Most are not given: their views are undefined as they are.
+void take(const char* function, ConstTensorView& to, const char* name, const mh_tensor* from) {
+  if (from != nullptr) to = input(function, name, from);
+}
+
+}  // namespace
 
 Mask mask_of(const char* function, const mh_mask* from) {
   if (from == nullptr) return {};
@@ -18,41 +30,33 @@ Mask mask_of(const char* function, const mh_mask* from) {
     mask.window_left = given.window[0];
     mask.window_right = given.window[1];
   }
-  mask.offsets = input(function, "offsets", given.offsets);
-  mask.key_lengths = input(function, "key_lengths", given.key_lengths);
-  mask.key_starts = input(function, "key_starts", given.key_starts);
-  mask.q_documents = input(function, "q_documents", given.q_documents);
-  mask.k_documents = input(function, "k_documents", given.k_documents);
-  mask.allowed = input(function, "allowed", given.allowed);
-  mask.ignored = input(function, "ignored", given.ignored);
-  mask.bias = input(function, "bias", given.bias);
-  mask.alibi_slopes = input(function, "alibi_slopes", given.alibi_slopes);
+  take(function, mask.offsets, "offsets", given.offsets);
+  take(function, mask.key_lengths, "key_lengths", given.key_lengths);
+  take(function, mask.key_starts, "key_starts", given.key_starts);
+  take(function, mask.q_documents, "q_documents", given.q_documents);
+  take(function, mask.k_documents, "k_documents", given.k_documents);
+  take(function, mask.allowed, "allowed", given.allowed);
+  take(function, mask.ignored, "ignored", given.ignored);
+  take(function, mask.bias, "bias", given.bias);
+  take(function, mask.alibi_slopes, "alibi_slopes", given.alibi_slopes);
   return mask;
 }
-
-namespace {
-
-mh_attention_options read_or_default(const char* function, const mh_attention_options* options) {
-  return options == nullptr ? mh_attention_options{} : read(function, "options", options);
-}
-
-}  // namespace
 
 CallersOptions::CallersOptions(const char* function, const mh_attention_options* options)
     : given_(read_or_default(function, options)), threads_(function, given_.num_threads, given_.executor) {
   options_.mask = mask_of(function, given_.mask);
   if (given_.scale != nullptr) options_.scale = *given_.scale;
   options_.softcap = given_.softcap;
-  options_.sinks = input(function, "sinks", given_.sinks);
-  options_.lse = output(function, "lse", given_.lse);
+  take(function, options_.sinks, "sinks", given_.sinks);
+  if (given_.lse != nullptr) options_.lse = output(function, "lse", given_.lse);
   if (given_.row_states != nullptr) options_.row_states = &given_.row_states->states;
   options_.threads = *threads_;
   if (given_.workspace != nullptr) options_.workspace = &given_.workspace->memory;
-  options_.cu_seqlens_q = input(function, "cu_seqlens_q", given_.cu_seqlens_q);
-  options_.cu_seqlens_k = input(function, "cu_seqlens_k", given_.cu_seqlens_k);
-  options_.page_table = input(function, "page_table", given_.page_table);
-  options_.k_scales = input(function, "k_scales", given_.k_scales);
-  options_.v_scales = input(function, "v_scales", given_.v_scales);
+  take(function, options_.cu_seqlens_q, "cu_seqlens_q", given_.cu_seqlens_q);
+  take(function, options_.cu_seqlens_k, "cu_seqlens_k", given_.cu_seqlens_k);
+  take(function, options_.page_table, "page_table", given_.page_table);
+  take(function, options_.k_scales, "k_scales", given_.k_scales);
+  take(function, options_.v_scales, "v_scales", given_.v_scales);
   options_.int8_products = given_.int8_products != 0;
   if (given_.bits != nullptr) options_.bits = given_.bits;
 }
