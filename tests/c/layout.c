@@ -8,6 +8,9 @@
 #define ALL(type) \
   { #type, "", 0, sizeof(type) }
 
+#define VALUE(name) \
+  { "enum", #name, name, 0 }
+
 static const struct layout_row rows[] = {FIELD(mh_tensor, data),
                                          FIELD(mh_tensor, dtype),
                                          FIELD(mh_tensor, rank),
@@ -103,6 +106,25 @@ static const struct layout_row rows[] = {FIELD(mh_tensor, data),
                                          FIELD(mh_layer_options, workspace),
                                          FIELD(mh_layer_options, bits),
                                          ALL(mh_layer_options),
+                                         VALUE(MH_OK),
+                                         VALUE(MH_INVALID_ARGUMENT),
+                                         VALUE(MH_UNSUPPORTED),
+                                         VALUE(MH_OUT_OF_MEMORY),
+                                         VALUE(MH_IO),
+                                         VALUE(MH_MALFORMED_FILE),
+                                         VALUE(MH_FAILED),
+                                         VALUE(MH_F32),
+                                         VALUE(MH_BF16),
+                                         VALUE(MH_F16),
+                                         VALUE(MH_F64),
+                                         VALUE(MH_BOOL),
+                                         VALUE(MH_U8),
+                                         VALUE(MH_I8),
+                                         VALUE(MH_I32),
+                                         VALUE(MH_I64),
+                                         VALUE(MH_UNSPECIFIED),
+                                         VALUE(MH_TOP_LEFT),
+                                         VALUE(MH_BOTTOM_RIGHT),
                                          {NULL, NULL, 0, 0}};
 
 #ifdef __cplusplus

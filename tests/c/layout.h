@@ -6,8 +6,8 @@
 
 struct layout_row {
   const char* type;
-  const char* field; /* "" for the struct itself */
-  size_t offset, size;
+  const char* field;   /* "" for the struct itself */
+  size_t offset, size; /* of an enumerator, whose type is "enum": its value and 0 */
 };
 
 /* Ends with a row whose type is NULL; the struct's own row comes after its fields. */
