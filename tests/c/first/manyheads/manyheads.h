@@ -43,11 +43,13 @@
 #ifdef __cplusplus
 #define MH_NOEXCEPT noexcept
 #define MH_DEFAULT(type) mh_sized<type>()
+extern "C++" { /* whatever it is included in */
 template <class T>
 inline T mh_sized() noexcept {
   T value = T();
   value.size = sizeof(T);
   return value;
+}
 }
 extern "C" {
 #else
