@@ -52,3 +52,16 @@ build() {
   fi
   rm -f "$log"
 }
+
+# python_env FOLDER REQUIREMENTS [PIP OPTION...]: a Python environment with these packages, made again when the list changes.
+python_env() {
+  local folder=$1 requirements=$2
+  shift 2
+  cmp -s "$requirements" "$folder/installed.txt" && return
+  say "installing $(basename "$requirements") into $(basename "$folder")"
+  python3 -m venv --clear "$folder" ||
+    die "python3 cannot create an environment (Debian: apt-get install python3-venv)"
+  "$folder/bin/pip" install --quiet --disable-pip-version-check --retries 5 "$@" -r "$requirements" >&2 ||
+    die "pip could not install $requirements; its message is above"
+  cp "$requirements" "$folder/installed.txt"
+}
