@@ -22,13 +22,15 @@ class MANYHEADS_API Executor {
   virtual void run(std::int64_t count, Task task, void* context) = 0;
 };
 
-// The threads of a call: how many, and whose. Fewer than asked for is never an error.
+// The threads of a call: how many, and whose. Fewer than asked for is never an error. Work that a second thread would
+// not make faster runs on the caller's own and wakes none.
 struct Threads {
   int num_threads = 0;           // 0: the executor's concurrency, or default_num_threads() where there is none
   Executor* executor = nullptr;  // the caller's threads; null: the library's pool
 };
 
-// Threads of a call whose options leave num_threads at 0, the first of these that is set:
+// Threads of a call whose options leave num_threads at 0 and whose work is worth more than one, the first of these that
+// is set:
 // - MANYHEADS_NUM_THREADS. Throws Error where it is not counts >= 1.
 // - OMP_NUM_THREADS. One that is not counts >= 1 is passed over, as OpenMP does.
 // - The processors that this process may run on.

@@ -257,10 +257,11 @@ void check_inputs(const char* function, const char* name, const ConstTensorView&
                                                                    {"k_scales", &options.k_scales},
                                                                    {"v_scales", &options.v_scales}};
   for (const auto& [input, view] : inputs) {
-    if (view != nullptr) check_overlap(function, name, output, input, *view);
+    if (view != nullptr && view->defined()) check_overlap(function, name, output, input, *view);
   }
-  for (const auto& [input, option, view] : kMaskTensors)
-    check_overlap(function, name, output, input, options.mask.*view);
+  for (const auto& [input, option, view] : kMaskTensors) {
+    if ((options.mask.*view).defined()) check_overlap(function, name, output, input, options.mask.*view);
+  }
 }
 
 }  // namespace

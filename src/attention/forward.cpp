@@ -84,10 +84,6 @@ class ForwardRun {
         threads_(threads),
         layout_(plan, memory),
         q_blocks_(params_, plan, table, layout_.entries) {
-    if (plan.document_floats > 0) {
-      kernels::tabulate_documents(params_, layout_.documents);
-      params_.run_documents = layout_.documents;
-    }
     for (int w = 0; plan.packed_kv_floats > 0 && w < plan.workers; ++w) PackedKv(layout_.packed_kv(w)).forget();
   }
 
@@ -144,7 +140,7 @@ class ForwardRun {
     }
   }
 
-  ForwardParams params_;
+  const ForwardParams& params_;
   const KernelTable& table_;
   const AttentionKernels& kernels_;
   const Plan& plan_;
@@ -187,7 +183,12 @@ PreparedForward PreparedForward::on(const Operands& operands) const {
 
 void PreparedForward::run(float* workspace) const {
   if (nothing_to_do_) return;
-  ForwardRun(params_, *table_, plan_, threads_, workspace)();
+  if (plan_.document_floats == 0) return ForwardRun(params_, *table_, plan_, threads_, workspace)();
+  ForwardParams tabulated = params_;
+  std::int64_t* const documents = Layout(plan_, workspace).documents;
+  kernels::tabulate_documents(params_, documents);
+  tabulated.run_documents = documents;
+  ForwardRun(tabulated, *table_, plan_, threads_, workspace)();
 }
 
 void PreparedForward::run(Workspace* workspace) const {

@@ -13,7 +13,10 @@ bool cuts_documents(const kernels::QkvMask& params, std::int64_t block_rows) {
 QueryBlocks::QueryBlocks(const kernels::QkvMask& params, const Plan& plan, const kernels::KernelTable& table,
                          float* memory)
     : params_(params), block_rows_(plan.block_rows), longest_folded_(table.attention(params).query_block_rows) {
-  if (plan.entry_floats == 0) return;
+  if (plan.entry_floats == 0) {
+    if (plan.q_blocks > 0) every_ = EntryBlocks(params, block_rows_, longest_folded_, 0);
+    return;
+  }
   first_ = reinterpret_cast<std::int64_t*>(memory);
   first_[0] = 0;
   if (plan.cut) begins_ = first_ + params.batch + 1;
@@ -48,7 +51,7 @@ kernels::QueryBlock QueryBlocks::operator()(std::int64_t i) const noexcept {
     i -= first_[b];
     if (begins_ != nullptr) return cut_block(b, i);
   }
-  const EntryBlocks entry(params_, block_rows_, longest_folded_, b);
+  const EntryBlocks entry = first_ == nullptr ? every_ : EntryBlocks(params_, block_rows_, longest_folded_, b);
   if (first_ == nullptr) {
     b = i / entry.count;
     i %= entry.count;

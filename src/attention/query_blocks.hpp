@@ -10,6 +10,7 @@ namespace manyheads::attention_detail {
 
 // The query blocks of a batch entry. A part is one head's queries, or those of a whole group where they are few.
 struct EntryBlocks {
+  EntryBlocks() = default;
   EntryBlocks(const kernels::QkvMask& params, std::int64_t block_rows, std::int64_t longest_folded, std::int64_t b) {
     const std::int64_t queries = params.queries(b);
     const bool fold = queries < longest_folded;
@@ -18,7 +19,7 @@ struct EntryBlocks {
     blocks_per_part = (rows_per_part + block_rows - 1) / block_rows;
     count = params.kv_heads * parts * blocks_per_part;
   }
-  std::int64_t parts, rows_per_part, blocks_per_part, count;
+  std::int64_t parts = 0, rows_per_part = 0, blocks_per_part = 0, count = 0;
 };
 
 // Whether query blocks end where documents do. Else rows of two documents share a vector, and each passes over the keys
@@ -59,6 +60,7 @@ class QueryBlocks {
 
   const kernels::QkvMask& params_;
   std::int64_t block_rows_, longest_folded_;
+  EntryBlocks every_;               // the blocks of each entry, where entries are alike
   std::int64_t* first_ = nullptr;   // first block of each entry, where entries differ
   std::int64_t* begins_ = nullptr;  // first query of each block of an entry, where blocks are cut; then Tq
 };

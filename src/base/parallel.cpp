@@ -258,6 +258,7 @@ void work(void* context, std::int64_t worker) {
 }  // namespace
 
 int worker_count(std::int64_t count, const Threads& threads) {
+  if (count <= 1) return 1;  // small work asks neither the system nor the environment
   int most = kMaxThreads;
   if (threads.executor != nullptr) most = std::clamp(threads.executor->concurrency(), 1, kMaxThreads);
   int wanted = threads.num_threads;
@@ -266,13 +267,14 @@ int worker_count(std::int64_t count, const Threads& threads) {
 }
 
 void parallel_for(std::int64_t count, int workers, Executor* executor, Body body, void* context) {
-  if (count <= 0) return;
+  if (workers <= 1 || count <= 1) {
+    for (std::int64_t i = 0; i < count; ++i) body(context, i, 0);
+    return;
+  }
   Job job{.count = count, .body = body, .context = context, .next{}, .mutex{}, .error{}};
-  workers = static_cast<int>(std::min<std::int64_t>(count, std::max(1, workers)));
-  if (workers > 1) std::fegetenv(&job.arithmetic);
-  if (workers == 1) {
-    work(&job, 0);
-  } else if (executor != nullptr) {
+  workers = static_cast<int>(std::min<std::int64_t>(count, workers));
+  std::fegetenv(&job.arithmetic);
+  if (executor != nullptr) {
     executor->run(workers, work, &job);
   } else {
     pool().run(workers, work, &job);

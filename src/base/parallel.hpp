@@ -10,7 +10,8 @@
 namespace manyheads::base {
 
 // The workers that parallel_for uses for `count` pieces: threads.num_threads (0: the executor's concurrency, or
-// default_num_threads()), at most as many as there are pieces or the executor runs at once.
+// default_num_threads()), at most as many as there are pieces or the executor runs at once. One piece asks for no
+// number: it costs neither a look at the environment nor a call of the system.
 int worker_count(std::int64_t count, const Threads& threads);
 
 // OMP_NUM_THREADS="..." where default_num_threads() passes over it; else empty.

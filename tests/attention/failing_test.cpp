@@ -117,6 +117,28 @@ TEST(FailingMemory, Attention) {
   }
 }
 
+// The calls whose fixed cost counts: no allocation of any kind is left to fail.
+TEST(FailingMemory, ASmallCallWithAWorkspaceAllocatesNothing) {
+  const Strided lengths = integers({1});
+  for (const Sizes& s : {Sizes{.q_heads = 4, .kv_heads = 4, .tq = 1, .tk = 1, .d = 16, .dv = 16},
+                         Sizes{.q_heads = 8, .kv_heads = 8, .tq = 7, .tk = 7, .d = 64, .dv = 64},
+                         Sizes{.q_heads = 8, .kv_heads = 2, .tq = 1, .tk = 64, .d = 64, .dv = 64}}) {
+    for (const Mask& mask : {Mask{}, mask::causal(Alignment::kBottomRight), mask::key_lengths(lengths.view())}) {
+      Call call(s);
+      Workspace workspace;
+      call.options.workspace = &workspace;
+      call.options.mask = mask;
+      const auto run = [&] {
+        attention(call.q.view(), call.k.view(), call.v.view(), call.out.mutable_view(), call.options);
+      };
+      run();
+      EXPECT_EQ(fail_each(run, [] { return ""; }), 0);
+      call.options.workspace = nullptr;
+      EXPECT_EQ(fail_each(run, [] { return ""; }), 1);  // the workspace
+    }
+  }
+}
+
 TEST(FailingMemory, AWorkspaceKeepsItsBlock) {
   Workspace workspace;
   auto* const block = static_cast<unsigned char*>(workspace.reserve(1000));

@@ -17,6 +17,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "attention/call.hpp"
@@ -381,6 +382,47 @@ TEST_F(ThreadCount, ABadVariableOfOursIsAnErrorThatNamesIt) {
     call.options.threads.num_threads = 2;  // a count that is said needs no variable
     EXPECT_EQ(error_of([&] { call.run(); }), "no error");
   }
+}
+
+// Below the tuning's work for one more thread nobody is woken, started or asked for a number of threads.
+TEST_F(ThreadCount, SmallWorkNeedsNoThreadAndNoCount) {
+  class Counting : public Executor {
+   public:
+    int concurrency() const noexcept override { return 8; }
+    void run(std::int64_t count, Task task, void* context) override {
+      ++jobs;
+      for (std::int64_t i = 0; i < count; ++i) task(context, i);
+    }
+    int jobs = 0;
+  };
+  const Sizes small[] = {{.q_heads = 4, .kv_heads = 4, .tq = 1, .tk = 1, .d = 16, .dv = 16},
+                         {.q_heads = 8, .kv_heads = 8, .tq = 7, .tk = 7, .d = 64, .dv = 64},
+                         {.q_heads = 8, .kv_heads = 8, .tq = 1, .tk = 64, .d = 64, .dv = 64}};
+  const Sizes large{.q_heads = 8, .kv_heads = 8, .tq = 100, .tk = 100, .d = 64, .dv = 64};
+  Counting counting;
+  for (const int threads : {0, 8}) {
+    const auto run = [&](const Sizes& s, Executor* executor) {
+      Call call(s);
+      call.options.threads = {.num_threads = threads, .executor = executor};
+      call.run();
+    };
+    for (const Sizes& s : small) run(s, &counting);
+    EXPECT_EQ(counting.jobs, 0);
+    run(large, &counting);
+    EXPECT_GT(std::exchange(counting.jobs, 0), 0);
+    if (kSanitized) continue;  // the thread sanitizer ends children that start threads
+    EXPECT_EQ(in_a_child([&] {
+                ::setenv("MANYHEADS_NUM_THREADS", "4", 1);
+                for (const Sizes& s : small) run(s, nullptr);
+                const std::size_t after_small = own_status("Threads");
+                run(large, nullptr);
+                return after_small == 1 && own_status("Threads") > 1 ? 0 : 1;
+              }),
+              0);
+  }
+  ::setenv("MANYHEADS_NUM_THREADS", "none", 1);
+  for (const Sizes& s : small) EXPECT_EQ(error_of([&] { Call(s).run(); }), "no error");
+  EXPECT_TRUE(contains(error_of([&] { Call(large).run(); }), "MANYHEADS_NUM_THREADS"));
 }
 
 TEST_F(ThreadCount, ABadVariableOfOpenMpsIsPassedOver) {
