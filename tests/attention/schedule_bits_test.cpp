@@ -194,6 +194,35 @@ TEST_P(ScheduleBits, AnyExecutorAndWorkspace) {
   EXPECT_GT(workspace.capacity(), 0u);
 }
 
+// A run of a few keys leaves most of its arrays as they were.
+TEST_P(ScheduleBits, WhatLiesInTheWorkspaceReachesNoResult) {
+  Workspace workspace;
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    for (const std::int64_t d : {8, 40}) {
+      for (const std::int64_t tq : {1, 2, 5, 8, 9}) {
+        for (const std::int64_t tk : {1, 7, 16, 33, 63, 65, 71}) {
+          const Sizes s{.q_heads = 2, .kv_heads = 2, .tq = tq, .tk = tk, .d = d, .dv = d};
+          const Strided bias =
+              filled(DType::kF32, {tq, tk}, [](const Index& at) { return at[1] % 3 == 2 ? -kInf : 0.5; });
+          for (const Mask& mask : {Mask{}, mask::causal(Alignment::kBottomRight), mask::bias(bias.view())}) {
+            Call clean(s, type), dirty(s, type);
+            for (Call* call : {&clean, &dirty}) {
+              call->options.mask = mask;
+              call->options.threads.num_threads = 1;
+              call->options.workspace = &workspace;
+              const std::size_t bytes = attention_workspace_size(call->q.view(), call->k.view(), call->v.view(),
+                                                                 call->out.mutable_view(), call->options);
+              std::memset(workspace.reserve(bytes), call == &dirty ? 0xff : 0, bytes);  // 0xff..: NaN in each type
+              call->run();
+            }
+            EXPECT_TRUE(same_bits(clean, dirty)) << tq << " queries, " << tk << " keys, D " << d;
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(ScheduleBits, AWorkspaceOfTheSizeAskedForNeverGrows) {
   Call call({.q_heads = 4, .kv_heads = 2, .tq = 100, .tk = 700, .d = 32, .dv = 32});
   Workspace workspace;

@@ -402,7 +402,7 @@ inline HWY_NOINLINE void MaskScoresInRows(const QkvMask& params, const QueryBloc
     BiasRow(params, q_block, info, r, begin, end, added + r * kRun);
   for (std::size_t r = 0; r < rows; ++r) {
     const RowMask row(params, q_block, info, r, begin);
-    for (std::size_t i = 0; i < kRun; i += n) {
+    for (std::size_t i = 0; i < count; i += n) {
       const VF here = hn::Iota(d, static_cast<float>(i));
       const VF extra = info.bias_or_mask ? hn::LoadU(d, added + r * kRun + i) : hn::Zero(d);
       VF x = rule(hn::LoadU(d, scores + r * kRun + i), hn::Load(d, key_scales + i), extra, hn::Set(d, row.slope),
@@ -429,7 +429,7 @@ HWY_INLINE void ScaleScoresInRows(const QkvMask& params, const QueryBlock& q_blo
   constexpr std::size_t kRun = static_cast<std::size_t>(kRunKeys);
   HWY_ALIGN float factors[kRun] = {};
   params.copy_k_scales(q_block.batch, q_block.kv_head, begin, end, factors);
-  for (std::size_t i = 0; i < kRun; i += n) {
+  for (std::size_t i = 0; i < static_cast<std::size_t>(end - begin); i += n) {
     const VF factor = hn::Load(d, factors + i);
     for (std::size_t at = i; at < rows * kRun; at += kRun) {
       hn::StoreU(hn::Mul(hn::LoadU(d, scores + at), factor), d, scores + at);

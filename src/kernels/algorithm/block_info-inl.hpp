@@ -26,6 +26,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 // The rows of a query block. Padded rows, behind the last, repeat the first query and see no key.
 struct BlockInfo {
   static constexpr int kMaxRows = 64;  // rows of the largest query block: 4 vectors of 16
+  static constexpr int kMaxVectors = kMaxRows / static_cast<int>(HWY_LANES(float));
 
   std::int64_t head[kMaxRows];
   std::int64_t query[kMaxRows];
@@ -34,9 +35,9 @@ struct BlockInfo {
   std::int64_t document[kMaxRows];  // where the call has documents
   std::int64_t rows = 0;            // without the padded ones
   BlockKeyRange range;
-  KeyRange vector_keys[kMaxRows];               // keys that any row of a vector sees by position
-  KeyRange vector_all[kMaxRows];                // keys that all rows of a vector see by position
-  IdRange vector_ids[kMaxRows];                 // where the call has documents
+  KeyRange vector_keys[kMaxVectors];            // keys that any row of a vector sees by position
+  KeyRange vector_all[kMaxVectors];             // keys that all rows of a vector see by position
+  IdRange vector_ids[kMaxVectors];              // where the call has documents
   double q_factor = 1;                          // folded into the packed queries
   double sum_factor = 1;                        // on products summed in double
   float row_factor[MmaF32::kDecodeRows];        // on products of bytes: the row's step times the factor

@@ -49,8 +49,9 @@ HWY_NOINLINE float* DecodeMainloop(const ForwardParams& params, const QueryBlock
   DecodeQueries<Mma, R>(params, q_block, workspace + at.keys, queries, info);
   float* scores = workspace + at.scores;  // [row][64]
   float* added = workspace + at.added;
-  // The softmax sums probabilities by chains, one chain a lane: clear the rows up to a whole vector.
-  for (std::size_t i = R * kRun; i < kDecodeRows * kRun; ++i) scores[i] = 0.0f;
+  // The softmax sums probabilities by chains, one chain a lane: clear the rows up to a whole vector of chains.
+  constexpr std::size_t kChain = static_cast<std::size_t>(kChainKeys);
+  std::fill(scores + R * kRun, scores + RoundUp(R * kRun / kChain, n) * kChain, 0.0f);
 
   CombineTree<StatesInRows> tree({width, static_cast<std::size_t>(q_block.rows)}, at.tree(workspace), split.first);
   std::int64_t chunk = tree.chunk();
@@ -93,7 +94,7 @@ HWY_NOINLINE float* DecodeMainloop(const ForwardParams& params, const QueryBlock
         };
 
         constexpr int kKeys = KeysBeside<R>();
-        for (std::size_t first = 0; first < kRun; first += kKeys * n) {
+        for (std::size_t first = 0; first < count; first += kKeys * n) {
           LaneRows rows[kKeys];
           for (std::size_t k = 0; k < kKeys && first + k * n < count; ++k) {
             const std::int64_t from = begin + static_cast<std::int64_t>(first + k * n);

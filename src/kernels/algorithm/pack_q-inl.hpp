@@ -63,6 +63,7 @@ template <class Mma, int R>
 HWY_INLINE void DecodeQueries(const QkvMask& params, const QueryBlock& q_block, float* HWY_RESTRICT copy,
                               float* HWY_RESTRICT queries, BlockInfo& info) {
   const DF d;
+  const std::size_t n = hn::Lanes(d);
   const std::size_t width = static_cast<std::size_t>(params.d);
   const std::size_t words = Words<Mma>(width);
   for (std::size_t r = 0; r < R; ++r) {
@@ -73,7 +74,13 @@ HWY_INLINE void DecodeQueries(const QkvMask& params, const QueryBlock& q_block, 
     } else {
       const QueryFactor<Mma> change(info);
       const float* row = Mma::Row(params.type, params.q, at, params.q_stride[3], params.d, copy);
-      for (std::size_t i = 0; i < words; ++i) queries[i * R + r] = hn::GetLane(change(hn::Set(d, WordAt(row + i))));
+      std::size_t i = 0;
+      for (; i + n <= words; i += n) {
+        HWY_ALIGN float changed[kMaxLanes];
+        hn::Store(change(hn::LoadU(d, row + i)), d, changed);
+        for (std::size_t l = 0; l < n; ++l) queries[(i + l) * R + r] = changed[l];
+      }
+      for (; i < words; ++i) queries[i * R + r] = hn::GetLane(change(hn::Set(d, WordAt(row + i))));
     }
   }
 }

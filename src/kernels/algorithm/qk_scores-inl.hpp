@@ -38,6 +38,24 @@ HWY_INLINE void Products(const float* HWY_RESTRICT rows, std::size_t stride, std
   const DF d;
   const std::size_t n = hn::Lanes(d);
   if (InDouble<Mma>(width)) {
+#if HWY_HAVE_FLOAT64 && HWY_TARGET != HWY_SCALAR
+    const hn::Repartition<double, DF> dd;  // each product is exact, so that fusing would change nothing
+    const hn::Rebind<float, decltype(dd)> half;
+    const auto times = hn::Set(dd, factor);
+    for (std::size_t m = 0; m < M; ++m) {
+      for (std::size_t v = 0; v < NV; ++v) {
+        auto low = hn::Zero(dd), high = hn::Zero(dd);
+        for (std::size_t i = 0; i < width; ++i) {
+          const auto a = hn::Set(dd, static_cast<double>(rows[m * stride + i * step]));
+          const float* const at = columns + i * lanes + v * n;
+          low = hn::Add(low, hn::Mul(a, hn::PromoteTo(dd, hn::LoadU(half, at))));
+          high = hn::Add(high, hn::Mul(a, hn::PromoteTo(dd, hn::LoadU(half, at + n / 2))));
+        }
+        sum[m][v] =
+            hn::Combine(d, hn::DemoteTo(half, hn::Mul(high, times)), hn::DemoteTo(half, hn::Mul(low, times)));
+      }
+    }
+#else
     HWY_ALIGN float rounded[NV * kMaxLanes];
     double exact[NV * kMaxLanes];
     for (std::size_t m = 0; m < M; ++m) {
@@ -51,6 +69,7 @@ HWY_INLINE void Products(const float* HWY_RESTRICT rows, std::size_t stride, std
       for (std::size_t lane = 0; lane < NV * n; ++lane) rounded[lane] = static_cast<float>(exact[lane] * factor);
       for (int v = 0; v < NV; ++v) sum[m][v] = hn::Load(d, rounded + static_cast<std::size_t>(v) * n);
     }
+#endif
     return;
   }
   if constexpr (Mma::kChains) {
@@ -191,7 +210,7 @@ HWY_INLINE void DecodeScores(const QkvMask& params, const BlockInfo& info, const
   const std::size_t n = hn::Lanes(d);
   const std::size_t width = static_cast<std::size_t>(params.d);
   if (InDouble<Mma>(width)) {
-    for (std::size_t k = 0; k < K; ++k) {
+    for (std::size_t k = 0; k < K && keys[k].count > 0; ++k) {
       VF sum[R][1];
       PackLanes<Mma>(params.kv_type, params.k, keys[k], params.k_stride[3], params.d, n, packed,
                      [](VF x) { return x; });

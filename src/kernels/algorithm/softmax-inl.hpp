@@ -178,11 +178,12 @@ HWY_NOINLINE void SoftmaxInRows(const BlockInfo& info, std::size_t rows, std::si
   const VF forbidden = hn::Set(d, kForbidden);
   const VF late_factor = hn::Set(d, info.late_factor);
   const VF last = hn::Set(d, static_cast<float>(count));
+  const VF none = mask_nonfinite ? hn::Neg(hn::Zero(d)) : hn::Zero(d);
   float* output = states + 2 * kDecodeRows;
   for (std::size_t r = 0; r < rows; ++r) {
     float* row = scores + r * kRun;
     VF best = forbidden;
-    for (std::size_t i = 0; i < kRun; i += n) {
+    for (std::size_t i = 0; i < count; i += n) {
       VF x = hn::LoadU(d, row + i);
       if (count < kRun) {  // lanes behind the last key
         x = hn::IfThenElse(hn::Lt(hn::Iota(d, static_cast<float>(i)), last), x, forbidden);
@@ -205,12 +206,14 @@ HWY_NOINLINE void SoftmaxInRows(const BlockInfo& info, std::size_t rows, std::si
     }
     const ExpMinusMax<Mma> exp_minus_max(m, late_factor);
     const bool far = exp_minus_max.far();
-    for (std::size_t i = 0; i < kRun; i += n) {
+    std::size_t i = 0;
+    for (; i < count; i += n) {
       const VF x = hn::LoadU(d, row + i);
       VF p = exp_minus_max(far ? exp_minus_max.Nearer(x) : x);
       if (mask_nonfinite) p = MarkForbidden(x, p);
       hn::StoreU(p, d, row + i);
     }
+    for (; i < kRun; i += n) hn::StoreU(none, d, row + i);  // vectors behind the last key: the chains read them
   }
   AddChains(scores, rows, run_offset, states + kDecodeRows);
   if (value_scales != nullptr) {

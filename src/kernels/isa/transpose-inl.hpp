@@ -92,7 +92,8 @@ struct EvenRows {
   const char* begin;
   std::ptrdiff_t stride;
   HWY_INLINE VF Blocks(std::size_t j, std::size_t i) const {
-    return LoadBlocks([&](std::size_t block) HWY_ATTR {
+    // Inline: a call would hand its registers over once a row.
+    return LoadBlocks([&](std::size_t block) HWY_ATTR __attribute__((always_inline)) {
       const char* from = begin + 4 * i;
       std::ptrdiff_t row = static_cast<std::ptrdiff_t>(4 * block + j);
       if (row >= 8) {
