@@ -70,10 +70,11 @@ std::string to_text(const bench::Row& row) {
                                   count(row.head_dim), count(row.tokens), row.tokens ? std::to_string(row.batch) : "",
                                   row.threads, row.causal ? "causal" : "", row.isa);
   const double limit = row.limit_gbs ? *row.limit_gbs : *row.limit_gflops;
-  const char* const unit = row.limit_gbs ? "GB/s" : "GFLOP/s";
+  const char* const unit = row.small ? "us" : row.limit_gbs ? "GB/s" : "GFLOP/s";
   if (!row.seconds) return text + base::format(" {:>10.1f} {}\n", limit, unit);
-  text += base::format(" {:>3} {:>6.1f} {:>7.1f} {:<7} {:>7.3f} {:>10.1e}", row.limit == "memory" ? "mem" : row.limit,
-                       limit, row.gbs ? *row.gbs : *row.gflops, unit, *row.fraction(), *row.max_error);
+  const double reached = row.small ? *row.seconds * 1e6 : row.gbs ? *row.gbs : *row.gflops;
+  text += base::format(" {:>3} {:>6.1f} {:>7.{}f} {:<7} {:>7.3f} {:>10.1e}", row.limit == "memory" ? "mem" : row.limit,
+                       limit, reached, row.small ? 2 : 1, unit, *row.fraction(), *row.max_error);
   if (row.ratio) text += base::format("  {:.3f} {}", *row.ratio, row.over);
   return text + "\n";
 }
@@ -161,8 +162,8 @@ void add_bench(CLI::App& app) {
       app.add_subcommand("bench", "This machine's limits, then attention and the layer as fractions of them");
   verb->add_flag("--quick", request->quick, "Fewer cases and rounds");
   verb->add_option("--case", request->filter,
-                   "Only cases whose name contains TEXT: limit, attention, sharp, window, documents, key lengths, bool "
-                   "mask, float bias, layout, packed, decode, page, linear, layer")
+                   "Only cases whose name contains TEXT: limit, attention, small, sharp, window, documents, key "
+                   "lengths, bool mask, float bias, layout, packed, decode, page, linear, layer")
       ->type_name("TEXT");
   verb->add_option("--dtype", request->dtype, "Only cases of this type")
       ->check(CLI::IsMember({"f32", "bf16", "f16", "i8"}));

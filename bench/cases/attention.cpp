@@ -42,6 +42,7 @@ struct Prefill {
   DType type = DType::kF32;
   std::int64_t heads = 1, d = 64, tokens = 1024;
   int threads = 1;
+  bool small = false;
   float key_scale = 1;
   bool tokens_first = false;  // memory is [B,T,H,D]
   Part part{};
@@ -172,6 +173,7 @@ Case attention_case(const Prefill& p, const std::optional<Prefill>& base = {}, c
            .tokens = p.tokens,
            .threads = p.threads,
            .causal = p.part.causal,
+           .small = p.small,
            .over = over};
   if (p.part.share < 1) c.row.share = p.part.share;
   if (base) c.base_share = p.part.share / base->part.share;
@@ -322,6 +324,23 @@ void add_plain(std::vector<Case>& cases, const Size& size) {
   }
 }
 
+// Calls whose fixed cost counts. More threads than one must not cost more: nobody is woken.
+void add_small(std::vector<Case>& cases, const Size& size) {
+  struct Shape {
+    std::int64_t heads, tokens, d;
+  };
+  for (const auto& [heads, tokens, d] : {Shape{4, 1, 16}, Shape{8, 7, 64}}) {
+    for (const int threads : thread_counts(size)) {
+      const Prefill p{.name = base::format("small 1x{}x{}x{}", heads, tokens, d),
+                      .heads = heads,
+                      .d = d,
+                      .tokens = tokens,
+                      .small = true};
+      cases.push_back(on_threads(p, threads));
+    }
+  }
+}
+
 void add_sharp(std::vector<Case>& cases, bool quick) {
   const std::int64_t tokens = quick ? 1024 : 4096;
   for (const DType type : kFloats) {
@@ -383,6 +402,7 @@ void add_layouts(std::vector<Case>& cases, const Size& size) {
 std::vector<Case> attention_cases(const Size& size) {
   std::vector<Case> cases;
   add_plain(cases, size);
+  add_small(cases, size);
   add_sharp(cases, size.quick);
   add_masked(cases, size.quick);
   add_layouts(cases, size);

@@ -20,6 +20,7 @@ struct Row {
   std::int64_t batch = 1;
   int threads = 1;
   bool causal = false;
+  bool small = false;             // its fixed cost counts: shown in us a call, which says more than a rate
   std::optional<double> share{};  // of all pairs of a query and a key that the mask allows
   std::string over{};             // what `ratio` is over; empty: the row has none
   std::string isa{};

@@ -64,7 +64,7 @@ TEST(CliBench, LimitsOfEachInstructionSetAndOfMemory) {
 }
 
 TEST(CliBench, AttentionAndTheLayerAgreeWithFloat64) {
-  for (const char* name : {"attention", "layer"}) {
+  for (const char* name : {"attention", "small", "layer"}) {
     const json rows = bench({"--case", name, "--threads", "1"});
     EXPECT_FALSE(rows.empty());
     for (const json& row : rows) {
@@ -72,6 +72,16 @@ TEST(CliBench, AttentionAndTheLayerAgreeWithFloat64) {
       expect_exact(row);
       EXPECT_TRUE(row.at("ratio").is_null()) << row;
     }
+  }
+}
+
+TEST(CliBench, SmallCallsAreShownByTheirTime) {
+  const Result result = run({"bench", "--quick", "--case", "small", "--threads", "1"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  for (const char* name : {"small 1x4x1x16", "small 1x8x7x64"}) {
+    const std::size_t at = result.out.find(name);
+    ASSERT_NE(at, std::string::npos) << result.out;
+    EXPECT_LT(result.out.find(" us ", at), result.out.find('\n', at)) << result.out;
   }
 }
 
