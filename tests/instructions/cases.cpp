@@ -67,6 +67,12 @@ void attend(const Shape& s, AttentionOptions options = {}) {
   manyheads_measured(call);
 }
 
+// A call so small that its fixed cost counts.
+void small_call(std::int64_t heads, std::int64_t tokens, std::int64_t d) {
+  Workspace workspace;
+  attend({.q_heads = heads, .kv_heads = heads, .tq = tokens, .tk = tokens, .d = d}, {.workspace = &workspace});
+}
+
 void masked(const Mask& mask) { attend({.tq = 160, .tk = 640}, {.mask = mask}); }
 
 void with_bool_mask() {
@@ -120,6 +126,8 @@ void layer_of_7_tokens() {
 
 const std::vector<std::pair<std::string, std::function<void()>>>& cases() {
   static const std::vector<std::pair<std::string, std::function<void()>>> all = {
+      {"call-1x4x1x16", [] { small_call(4, 1, 16); }},
+      {"call-1x8x7x64", [] { small_call(8, 7, 64); }},
       {"prefill-f32-d32", [] { attend({.tq = 160, .tk = 640, .d = 32}); }},
       {"prefill-f32-d64", [] { attend({.tq = 160, .tk = 640}); }},
       {"prefill-f32-d128", [] { attend({.tq = 160, .tk = 640, .d = 128}); }},
