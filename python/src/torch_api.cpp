@@ -66,11 +66,16 @@ void load(const char* library) {
   FIND(data, "torch_get_mutable_data_ptr");
   FIND(empty_strided, "aoti_torch_empty_strided");
   FIND(new_handle, "aoti_torch_new_tensor_handle");
+  FIND(new_undefined, "aoti_torch_new_uninitialized_tensor");
   FIND(delete_tensor, "aoti_torch_delete_tensor_object");
+  FIND(add, "aoti_torch_cpu_add_Tensor");
   FIND(call, "torch_call_dispatcher");
   FIND(parallel_for, "torch_parallel_for");
   FIND(num_threads, "torch_get_num_threads");
   FIND(grad_enabled, "aoti_torch_grad_mode_is_enabled");
+  FIND(new_list, "torch_new_list_reserve_size");
+  FIND(push_back, "torch_list_push_back");
+  FIND(new_string, "torch_new_string_handle");
 #undef FIND
   made.delete_ivalue =
       reinterpret_cast<decltype(made.delete_ivalue)>(found(handle, "torch_delete_stable_ivalue", false));
@@ -141,11 +146,17 @@ Owned empty(DType type, const Dims& shape, const Dims& strides) {
   return Owned(made);
 }
 
+Owned undefined() {
+  Handle made = nullptr;
+  check(loaded.new_undefined(&made));
+  return Owned(made);
+}
+
 Arguments::Arguments(const IValue* stack, const char* schema) : values_(std::strlen(schema)) {
   for (std::size_t i = 0; i < values_.size(); ++i) {
     Value& value = values_[i];
     IValue at = stack[i];
-    if (schema[i] == 't' || schema[i] == 'D') {
+    if (schema[i] == 't' || schema[i] == 'D' || schema[i] == 'I') {
       value.has = at != 0;
       if (at == 0) continue;
       IValue* const held = reinterpret_cast<IValue*>(at);
@@ -186,6 +197,13 @@ IValue boxed(IValue value) {
   *held = value;
   return reinterpret_cast<IValue>(held);
 }
+
+IValue list_of(std::initializer_list<std::int64_t> values) {
+  void* made = nullptr;
+  check(loaded.new_list(values.size(), &made));
+  for (const std::int64_t value : values) check(loaded.push_back(made, static_cast<IValue>(value)));
+  return reinterpret_cast<IValue>(made);
+}
 }  // namespace
 
 Call& Call::tensor(const Owned& value) {
@@ -206,6 +224,20 @@ Call& Call::optional_number(bool has, double value) {
 }
 Call& Call::integer(std::int64_t value) {
   stack_.push_back(static_cast<IValue>(value));
+  return *this;
+}
+Call& Call::text(const char* value) {
+  void* made = nullptr;
+  check(loaded.new_string(value, std::strlen(value), &made));
+  stack_.push_back(reinterpret_cast<IValue>(made));
+  return *this;
+}
+Call& Call::integers(std::initializer_list<std::int64_t> values) {
+  stack_.push_back(list_of(values));
+  return *this;
+}
+Call& Call::optional_integers(std::initializer_list<std::int64_t> values) {
+  stack_.push_back(boxed(list_of(values)));
   return *this;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <manyheads/parallel.hpp>
 #include <manyheads/tensor.hpp>
 #include <string>
@@ -32,11 +33,16 @@ struct Api {
   Status (*empty_strided)(std::int64_t, const std::int64_t*, const std::int64_t*, std::int32_t, std::int32_t,
                           std::int32_t, Handle*);
   Status (*new_handle)(Handle, Handle*);
+  Status (*new_undefined)(Handle*);
   Status (*delete_tensor)(Handle);
+  Status (*add)(Handle, Handle, double, Handle*);
   Status (*call)(const char*, const char*, IValue*, std::uint64_t);
   Status (*parallel_for)(std::int64_t, std::int64_t, std::int64_t, void (*)(std::int64_t, std::int64_t, void*), void*);
   Status (*num_threads)(std::uint32_t*);
   bool (*grad_enabled)();
+  Status (*new_list)(std::size_t, void**);
+  Status (*push_back)(void*, IValue);
+  Status (*new_string)(const char*, std::size_t, void**);
   Status (*delete_ivalue)(IValue*);  // from 2.13; null before, where they are plain new
   Status (*new_ivalue)(IValue**);    // likewise
   const char* (*what)();             // from 2.13; null before
@@ -78,9 +84,10 @@ bool type_of(Handle tensor, DType& type);
 ConstTensorView view_of(Handle tensor, const char* argument);
 TensorView mutable_view_of(Handle tensor);
 Owned empty(DType type, const Dims& shape, const Dims& strides);
+Owned undefined();  // None in Python
 
 // The arguments of a boxed kernel, taken off the stack: they are the kernel's to delete.
-//   T a tensor, t an optional one, d a float, D an optional one, i an int, b a bool
+//   T a tensor, t an optional one, d a float, D an optional one, i an int, I an optional one, b a bool
 class Arguments {
  public:
   Arguments(const IValue* stack, const char* schema);
@@ -110,8 +117,16 @@ class Call {
   Call& optional_number(bool has, double value);
   Call& integer(std::int64_t value);
   Call& flag(bool value) { return integer(value ? 1 : 0); }
+  Call& none() { return integer(0); }
+  Call& text(const char* value);
+  Call& integers(std::initializer_list<std::int64_t> values);
+  Call& optional_integers(std::initializer_list<std::int64_t> values);
   // The results, on the stack.
   std::vector<IValue> run(const char* op, const char* overload, std::size_t results);
+  // The one result, a tensor.
+  Owned run(const char* op, const char* overload = "") {
+    return Owned(reinterpret_cast<Handle>(run(op, overload, 1)[0]));
+  }
 
  private:
   std::vector<IValue> stack_;

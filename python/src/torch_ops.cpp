@@ -12,6 +12,8 @@
 
 #include "arguments.hpp"
 #include "torch_api.hpp"
+#include "torch_multihead.hpp"
+#include "torch_ops.hpp"
 
 // The ops of manyheads::, and what takes PyTorch's own attention while it is in use.
 namespace manyheads::python {
@@ -22,20 +24,6 @@ using torch::Call;
 using torch::IValue;
 using torch::Owned;
 
-// What became of the calls that reached us.
-enum Outcome {
-  kTaken,
-  kTakenWeights,
-  kTakenVarlen,
-  kTakenMultihead,
-  kDropout,
-  kType,
-  kShape,
-  kMaskAndCausal,
-  kBackendOff,
-  kFloat64,
-  kOutcomes
-};
 constexpr const char* kOutcomeTexts[kOutcomes] = {
     "taken: attention",
     "taken: weights",
@@ -50,6 +38,8 @@ constexpr const char* kOutcomeTexts[kOutcomes] = {
 };
 std::array<std::atomic<std::int64_t>, kOutcomes> outcomes;
 
+}  // namespace
+
 void count(Outcome outcome) { outcomes[outcome].fetch_add(1, std::memory_order_relaxed); }
 
 bool computes(DType type) { return type == DType::kF32 || type == DType::kBF16 || type == DType::kF16; }
@@ -59,7 +49,6 @@ void use_pool(AttentionOptions& options) {
   options.workspace = &own_workspace();
 }
 
-// empty_like: dense and without overlap keeps its strides, else row-major. PyTorch's fake kernels announce the same.
 Dims like_strides(const ConstTensorView& view) {
   std::array<int, kMaxRank> order{};
   const int rank = view.rank();
@@ -79,6 +68,8 @@ Dims like_strides(const ConstTensorView& view) {
 Owned empty_lse(std::int64_t batch, std::int64_t heads, std::int64_t tq) {
   return torch::empty(DType::kF32, {batch, heads, tq}, {heads * tq, 1, heads});
 }
+
+namespace {
 
 Mask mask_of(const Owned& mask, bool is_causal) {
   Mask made;
@@ -489,6 +480,46 @@ ConstTensorView head_of(const ConstTensorView& view, int axis, std::int64_t head
       view.dtype(), shape, view.strides());
 }
 
+}  // namespace
+
+void mean_weights(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& lse,
+                  const TensorView& mean, const AttentionOptions& options) {
+  const std::int64_t batch = q.size(0), heads = q.size(1), tq = q.size(2), tk = k.size(2);
+  const Dims one{batch, 1, tq, tk};
+  const Owned single = torch::empty(DType::kF32, one, contiguous_strides(one));
+  const TensorView part = torch::mutable_view_of(single.get());
+  const std::int64_t elements = batch * tq * tk;
+  for (std::int64_t h = 0; h < heads; ++h) {
+    AttentionOptions own = options;
+    const auto axis = [](const ConstTensorView& view) { return view.rank() >= 3 ? view.rank() - 3 : -1; };
+    own.mask.allowed = head_of(options.mask.allowed, axis(options.mask.allowed), h);
+    own.mask.bias = head_of(options.mask.bias, axis(options.mask.bias), h);
+    own.sinks = head_of(options.sinks, options.sinks.defined() ? 0 : -1, h);
+    own.mask.alibi_slopes = head_of(options.mask.alibi_slopes, options.mask.alibi_slopes.defined() ? 0 : -1, h);
+    attention_weights(head_of(q, 1, h), head_of(k, 1, h / (heads / k.size(1))), head_of(lse, 1, h), part, own);
+    struct Add {
+      const float* from;
+      float* to;
+      std::int64_t elements;
+      float factor;
+      bool first;
+    } add{static_cast<const float*>(part.data()), static_cast<float*>(mean.data()), elements,
+          1.0f / static_cast<float>(heads), h == 0};
+    constexpr std::int64_t kPiece = 1 << 16;
+    torch::pool().run((elements + kPiece - 1) / kPiece,
+                      [](void* context, std::int64_t piece) {
+                        const Add& mine = *static_cast<const Add*>(context);
+                        const std::int64_t end = std::min(mine.elements, (piece + 1) * kPiece);
+                        for (std::int64_t i = piece * kPiece; i < end; ++i) {
+                          mine.to[i] = (mine.first ? 0 : mine.to[i]) + mine.from[i] * mine.factor;
+                        }
+                      },
+                      &add);
+  }
+}
+
+namespace {
+
 void weights_op(IValue* stack, std::uint64_t, std::uint64_t) {
   const Arguments given(stack, "TTTtttttbiiiDdb");
   const ConstTensorView q = torch::view_of(given.tensor(0).get(), "query"),
@@ -508,44 +539,14 @@ void weights_op(IValue* stack, std::uint64_t, std::uint64_t) {
     stack[0] = reinterpret_cast<IValue>(weights.release());
     return;
   }
-  // The mean over the heads: one head's weights at a time.
   if (lse.rank() != 3 || k.size(1) == 0 || heads % k.size(1) != 0) {
     throw Error(ErrorCode::kInvalidArgument,
                 "attention_weights: expected lse [B,Hq,Tq] and Hq a multiple of Hkv, query " + q.shape().to_string() +
                     ", key " + k.shape().to_string() + ", lse " + lse.shape().to_string());
   }
-  const Dims one{batch, 1, tq, tk}, shape{batch, tq, tk};
+  const Dims shape{batch, tq, tk};
   Owned mean = torch::empty(DType::kF32, shape, contiguous_strides(shape));
-  const Owned single = torch::empty(DType::kF32, one, contiguous_strides(one));
-  const TensorView sums = torch::mutable_view_of(mean.get()), part = torch::mutable_view_of(single.get());
-  const std::int64_t elements = batch * tq * tk;
-  for (std::int64_t h = 0; h < heads; ++h) {
-    AttentionOptions own = options;
-    const auto axis = [](const ConstTensorView& view) { return view.rank() >= 3 ? view.rank() - 3 : -1; };
-    own.mask.allowed = head_of(options.mask.allowed, axis(options.mask.allowed), h);
-    own.mask.bias = head_of(options.mask.bias, axis(options.mask.bias), h);
-    own.sinks = head_of(options.sinks, options.sinks.defined() ? 0 : -1, h);
-    own.mask.alibi_slopes = head_of(options.mask.alibi_slopes, options.mask.alibi_slopes.defined() ? 0 : -1, h);
-    attention_weights(head_of(q, 1, h), head_of(k, 1, h / (heads / k.size(1))), head_of(lse, 1, h), part, own);
-    struct Add {
-      const float* from;
-      float* to;
-      std::int64_t elements;
-      float factor;
-      bool first;
-    } add{static_cast<const float*>(part.data()), static_cast<float*>(sums.data()), elements,
-          1.0f / static_cast<float>(heads), h == 0};
-    constexpr std::int64_t kPiece = 1 << 16;
-    torch::pool().run((elements + kPiece - 1) / kPiece,
-                      [](void* context, std::int64_t piece) {
-                        const Add& mine = *static_cast<const Add*>(context);
-                        const std::int64_t end = std::min(mine.elements, (piece + 1) * kPiece);
-                        for (std::int64_t i = piece * kPiece; i < end; ++i) {
-                          mine.to[i] = (mine.first ? 0 : mine.to[i]) + mine.from[i] * mine.factor;
-                        }
-                      },
-                      &add);
-  }
+  mean_weights(q, k, lse, torch::mutable_view_of(mean.get()), options);
   stack[0] = reinterpret_cast<IValue>(mean.release());
 }
 
@@ -559,6 +560,8 @@ class Uses {
       implement("CPU", "_scaled_dot_product_flash_attention_for_cpu", flash_attention_for_cpu);
       implement("CPU", "scaled_dot_product_attention", sdpa);
       implement("AutogradCPU", "scaled_dot_product_attention", sdpa_autograd);
+      implement("CPU", "_native_multi_head_attention", native_multi_head_attention);
+      implement("CPU", "_transformer_encoder_layer_fwd", transformer_encoder_layer);
     } catch (...) {
       depth_ = 0;
       drop();

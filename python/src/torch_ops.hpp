@@ -1,0 +1,41 @@
+#pragma once
+
+#include <manyheads/attention.hpp>
+
+#include "torch_api.hpp"
+
+// What the ops of manyheads:: and the kernels that take PyTorch's own share.
+namespace manyheads::python {
+
+// What became of the calls that reached us.
+enum Outcome {
+  kTaken,
+  kTakenWeights,
+  kTakenVarlen,
+  kTakenMultihead,
+  kDropout,
+  kType,
+  kShape,
+  kMaskAndCausal,
+  kBackendOff,
+  kFloat64,
+  kOutcomes
+};
+void count(Outcome outcome);
+
+bool computes(DType type);
+
+// PyTorch's threads, and the thread's own workspace.
+void use_pool(AttentionOptions& options);
+
+// empty_like: dense and without overlap keeps its strides, else row-major. PyTorch's fake kernels announce the same.
+Dims like_strides(const ConstTensorView& view);
+
+torch::Owned empty_lse(std::int64_t batch, std::int64_t heads, std::int64_t tq);
+
+// The mean over the heads of the weights of q [B,Hq,Tq,D] and k [B,Hkv,Tk,D], one head at a time -> mean [B,Tq,Tk] F32,
+// dense.
+void mean_weights(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& lse,
+                  const TensorView& mean, const AttentionOptions& options);
+
+}  // namespace manyheads::python
