@@ -5,6 +5,7 @@
 #include <manyheads/multi_head_attention.hpp>
 
 #include "arguments.hpp"
+#include "torch_api.hpp"
 
 namespace manyheads::python {
 namespace {
@@ -43,9 +44,9 @@ StateDict state_of(const nb::dict& given) {
   return state;
 }
 
-nb::object forward(const MultiHeadAttention& self, nb::object query, nb::object key, nb::object value,
+nb::object run(const MultiHeadAttention& self, nb::object query, nb::object key, nb::object value,
                    nb::object key_padding_mask, nb::object attn_mask, nb::object mask, bool weights,
-                   nb::object head_scale, nb::object out, int num_threads, std::string bits) {
+                   nb::object head_scale, nb::object out, int num_threads, std::string bits, Executor* executor) {
   constexpr const char* kName = "MultiHeadAttention";
   const Array q(query, kName, "query");
   const bool cross = !key.is_none() || !value.is_none();
@@ -64,6 +65,7 @@ nb::object forward(const MultiHeadAttention& self, nb::object query, nb::object 
   options.attn_mask = added.view();
   options.head_scale = scales.view();
   options.threads.num_threads = num_threads;
+  options.threads.executor = executor;
   options.bits = bits;
   options.workspace = &own_workspace();
   const Maker maker(query, q);
@@ -89,6 +91,14 @@ nb::object forward(const MultiHeadAttention& self, nb::object query, nb::object 
   });
   nb::object given = out.is_none() ? maker.finish(std::move(result)) : std::move(out);
   return weights ? nb::object(nb::make_tuple(given, maker.finish(std::move(probabilities)))) : given;
+}
+
+nb::object forward(const MultiHeadAttention& self, nb::object query, nb::object key, nb::object value,
+                   nb::object key_padding_mask, nb::object attn_mask, nb::object mask, bool weights,
+                   nb::object head_scale, nb::object out, int num_threads, std::string bits) {
+  return run(self, std::move(query), std::move(key), std::move(value), std::move(key_padding_mask),
+             std::move(attn_mask), std::move(mask), weights, std::move(head_scale), std::move(out), num_threads,
+             std::move(bits), nullptr);
 }
 
 }  // namespace
@@ -130,6 +140,16 @@ Weights have PyTorch's names and layouts: state_dict() and load_state_dict() go 
           },
           "d_model"_a, "num_heads"_a, nb::kw_only(), "num_kv_heads"_a = 0, "kdim"_a = 0, "vdim"_a = 0, "bias"_a = true,
           "add_bias_kv"_a = false, "add_zero_attn"_a = false, "dtype"_a = "float32", "state_dict"_a = nb::none())
+      .def(
+          "_forward_on_torch",
+          [](const MultiHeadAttention& self, nb::object query, nb::object key, nb::object value,
+             nb::object key_padding_mask, nb::object attn_mask, nb::object mask, bool weights, nb::object out) {
+            return run(self, std::move(query), std::move(key), std::move(value), std::move(key_padding_mask),
+                           std::move(attn_mask), std::move(mask), weights, nb::none(), std::move(out), 0, "",
+                           &torch::pool());
+          },
+          "query"_a, "key"_a.none(), "value"_a.none(), nb::kw_only(), "key_padding_mask"_a.none(), "attn_mask"_a.none(),
+          "mask"_a.none(), "weights"_a, "out"_a, "The same by PyTorch's threads.")
       .def("__call__", forward, "query"_a, "key"_a = nb::none(), "value"_a = nb::none(), nb::kw_only(),
            "key_padding_mask"_a = nb::none(), "attn_mask"_a = nb::none(), "mask"_a = nb::none(), "weights"_a = false,
            "head_scale"_a = nb::none(), "out"_a = nb::none(), "num_threads"_a = 0, "bits"_a = "",

@@ -81,6 +81,9 @@ Owned mask_of(const Multihead& call, const ConstTensorView& q, const ConstTensor
     refuse(call, "mask " + given.shape().to_string() + " of mask_type " + std::to_string(call.mask_type) +
                      ", expected " + shapes[call.mask_type].to_string());
   }
+  if (given.dtype() != DType::kBool && given.dtype() != DType::kF64 && !computes(given.dtype())) {
+    refuse(call, std::string("mask is ") + name_of(given.dtype()) + ", expected bool or a float");
+  }
   Owned mask = call.mask.again();
   if (given.dtype() == DType::kBool) mask = Call().tensor(mask).run("aten::logical_not");
   for (int i = 0; call.mask_type == 1 && i < 2; ++i) mask = Call().tensor(mask).integer(1).run("aten::unsqueeze");

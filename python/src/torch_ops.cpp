@@ -35,6 +35,9 @@ constexpr const char* kOutcomeTexts[kOutcomes] = {
     "PyTorch's own: attn_mask beside is_causal",
     "PyTorch's own: sdpa_kernel() leaves flash attention out",
     "PyTorch's own: float64",
+    "PyTorch's own: a nested tensor",
+    "PyTorch's own: another device",
+    "PyTorch's own: weights under autocast, tracing or a function transform",
 };
 std::array<std::atomic<std::int64_t>, kOutcomes> outcomes;
 
@@ -50,19 +53,34 @@ void use_pool(AttentionOptions& options) {
 }
 
 Dims like_strides(const ConstTensorView& view) {
-  std::array<int, kMaxRank> order{};
   const int rank = view.rank();
-  for (int i = 0; i < rank; ++i) order[static_cast<std::size_t>(i)] = i;
-  std::sort(order.begin(), order.begin() + rank,
-            [&](int a, int b) { return view.stride(a) != view.stride(b) ? view.stride(a) < view.stride(b) : a > b; });
+  // Axes from the fastest on. Strides of 0 say nothing of the order, equal ones leave it to the sizes.
+  std::array<int, kMaxRank> order{};
+  for (int i = 0; i < rank; ++i) order[static_cast<std::size_t>(i)] = rank - 1 - i;
+  const auto compared = [&](int a, int b) {
+    const std::int64_t first = view.stride(a), second = view.stride(b);
+    if (first == 0 || second == 0) return 0;
+    if (first != second) return first < second ? -1 : 1;
+    return view.size(a) > view.size(b) ? 1 : 0;
+  };
+  for (int i = 1; i < rank; ++i) {
+    for (int at = i, before = i - 1; before >= 0; --before) {
+      int &a = order[static_cast<std::size_t>(before)], &b = order[static_cast<std::size_t>(at)];
+      const int sign = compared(a, b);
+      if (sign < 0) break;
+      if (sign > 0) std::swap(a, b), at = before;
+    }
+  }
+  Dims strides = view.shape();
   std::int64_t step = 1;
+  bool same = true;
   for (int at = 0; at < rank; ++at) {
     const int axis = order[static_cast<std::size_t>(at)];
-    if (view.size(axis) < 2) continue;
-    if (view.stride(axis) != step) return contiguous_strides(view.shape());
-    step *= view.size(axis);
+    strides[axis] = step;
+    same = same && (view.size(axis) < 2 || view.stride(axis) == step);
+    if (view.size(axis) > 1) step *= view.size(axis);
   }
-  return view.strides();
+  return same ? view.strides() : strides;
 }
 
 Owned empty_lse(std::int64_t batch, std::int64_t heads, std::int64_t tq) {
@@ -623,6 +641,14 @@ void bind_torch(nb::module_& module) {
   module.def("_torch_begin", [] { uses().begin(); });
   module.def("_torch_end", [] { uses().end(); });
   module.def("_torch_active", [] { return uses().active(); });
+  module.def(
+      "_torch_count",
+      [](const std::string& text) {
+        const auto* const found = std::find(std::begin(kOutcomeTexts), std::end(kOutcomeTexts), text);
+        if (found == std::end(kOutcomeTexts)) throw nb::value_error("_torch_count: no such outcome");
+        count(static_cast<Outcome>(found - std::begin(kOutcomeTexts)));
+      },
+      "outcome"_a);
   module.def(
       "_torch_report",
       [](bool reset) {

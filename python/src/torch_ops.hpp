@@ -19,6 +19,9 @@ enum Outcome {
   kMaskAndCausal,
   kBackendOff,
   kFloat64,
+  kNested,
+  kDevice,
+  kTransformed,
   kOutcomes
 };
 void count(Outcome outcome);
@@ -28,7 +31,8 @@ bool computes(DType type);
 // PyTorch's threads, and the thread's own workspace.
 void use_pool(AttentionOptions& options);
 
-// empty_like: dense and without overlap keeps its strides, else row-major. PyTorch's fake kernels announce the same.
+// Strides of empty_like: dense ones as they are, others dense in the order of their axes. PyTorch's fake kernels announce
+// the same.
 Dims like_strides(const ConstTensorView& view);
 
 torch::Owned empty_lse(std::int64_t batch, std::int64_t heads, std::int64_t tq);

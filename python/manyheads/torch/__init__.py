@@ -22,10 +22,11 @@ if _version < (2, 10):
 
 _core._torch_start(_os.path.join(_os.path.dirname(_torch.__file__), "lib", "libtorch_cpu.so"))
 
-from . import _ops  # noqa: E402,F401  (fake kernels and gradients of the ops)
+from . import _multihead, _ops  # noqa: E402,F401  (_ops: fake kernels and gradients of the ops)
 from ._functions import scaled_dot_product_attention  # noqa: E402
+from ._layer import MultiheadAttention  # noqa: E402
 
-__all__ = ["report", "scaled_dot_product_attention", "start", "stop", "use"]
+__all__ = ["MultiheadAttention", "report", "scaled_dot_product_attention", "start", "stop", "use"]
 
 
 _TAG = f"manyheads {_core.__version__}"
@@ -38,6 +39,7 @@ def start():
     it was compiled to.
     """
     _core._torch_begin()
+    _multihead.begin()
     tag = _torch.compiler.config.cache_key_tag
     if _TAG not in tag:
         _torch.compiler.config.cache_key_tag = tag + _TAG
@@ -47,6 +49,7 @@ def stop():
     """Gives back what start() took."""
     _core._torch_end()
     if not _core._torch_active():
+        _multihead.end()
         _torch.compiler.config.cache_key_tag = _torch.compiler.config.cache_key_tag.replace(_TAG, "")
 
 

@@ -134,6 +134,14 @@ def _sum_to(grad, shape):
     return grad.sum(axes, keepdim=True).reshape(shape) if axes else grad
 
 
+def _of_scores(grad_scores, query, wide_key, scale):
+    """Gradients of query and key."""
+    return (
+        (grad_scores @ wide_key.float() * scale).to(query.dtype),
+        (grad_scores.mT @ query.float() * scale).to(wide_key.dtype),
+    )
+
+
 def _backward(ctx, grad_out, grad_lse):
     query, key, value, out, lse, attn_mask, sinks, lengths, starts, slopes = ctx.saved_tensors
     causal, alignment, left, right = ctx.rest
@@ -150,11 +158,7 @@ def _backward(ctx, grad_out, grad_lse):
         grad = grad_out.float()
         rows = (grad * out.float()).sum(-1, keepdim=True)
         grad_scores = weights * (grad @ wide_value.float().mT - rows)
-        grads = (
-            (grad_scores @ wide_key.float() * scale).to(query.dtype),
-            (grad_scores.mT @ query.float() * scale).to(key.dtype),
-            (weights.mT @ grad).to(value.dtype),
-        )
+        grads = (*_of_scores(grad_scores, query, wide_key, scale), (weights.mT @ grad).to(value.dtype))
         if attn_mask is not None and attn_mask.dtype != torch.bool and ctx.needs_input_grad[_MASK]:
             grad_mask = _sum_to(grad_scores, attn_mask.shape).to(attn_mask.dtype)
         if sinks is not None and ctx.needs_input_grad[_SINKS]:
@@ -172,3 +176,47 @@ def _backward(ctx, grad_out, grad_lse):
 
 
 torch.library.register_autograd("manyheads::attention", _backward, setup_context=_setup)
+
+
+def _setup_weights(ctx, inputs, output):
+    query, key, lse, attn_mask, sinks, lengths, starts, slopes = inputs[:8]
+    refused = [
+        name
+        for name, asked in (
+            ("softcap", inputs[13] != 0),
+            ("a gradient of alibi_slopes", slopes is not None and slopes.requires_grad),
+        )
+        if asked
+    ]
+    if refused:
+        raise NotImplementedError(f"manyheads::attention_weights: no gradient with {', '.join(refused)}; detach the inputs")
+    ctx.save_for_backward(query, key, lse, attn_mask, sinks, lengths, starts, slopes)
+    ctx.rest = inputs[8:12]
+    ctx.scale, ctx.average = inputs[12], inputs[14]
+
+
+def _backward_weights(ctx, grad):
+    """lse is that of the same scores, so the gradient by way of it is in here, and it gets none of its own."""
+    query, key, lse, attn_mask, sinks, lengths, starts, slopes = ctx.saved_tensors
+    heads = query.shape[1]
+    groups = heads // key.shape[1]
+    weights = torch.ops.manyheads.attention_weights(
+        query, key, lse, attn_mask, sinks, lengths, starts, slopes, *ctx.rest, ctx.scale
+    )
+    grad = grad.float()
+    if ctx.average:
+        grad = grad.unsqueeze(1) / heads
+    rows = (weights * grad).sum(-1, keepdim=True)
+    grad_scores = weights * (grad - rows)
+    scale = query.shape[-1] ** -0.5 if ctx.scale is None else ctx.scale
+    wide_key = key.repeat_interleave(groups, 1) if groups > 1 else key
+    grad_query, grad_key = _of_scores(grad_scores, query, wide_key, scale)
+    grad_mask = grad_sinks = None
+    if attn_mask is not None and attn_mask.dtype != torch.bool and ctx.needs_input_grad[3]:
+        grad_mask = _sum_to(grad_scores, attn_mask.shape).to(attn_mask.dtype)
+    if sinks is not None and ctx.needs_input_grad[4]:
+        grad_sinks = -(torch.exp(sinks.reshape(1, -1, 1) - lse) * rows.squeeze(-1)).sum((0, 2))
+    return (grad_query, *_grouped((grad_key,), groups, key), None, grad_mask, grad_sinks, *[None] * 10)
+
+
+torch.library.register_autograd("manyheads::attention_weights", _backward_weights, setup_context=_setup_weights)
