@@ -9,6 +9,7 @@ from .. import _core
 _original = F.multi_head_attention_forward
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _active = False
+_nested = None
 
 
 def count(reason):
@@ -173,14 +174,33 @@ def multi_head_attention_forward(query, key, value, *args, **kwargs):
     return _original(query, key, value, *args, **kwargs)
 
 
+def _counted(kernel):
+    def run(keys, *args, **kwargs):
+        count("a nested tensor")
+        return kernel.call_boxed(keys, *args, **kwargs)
+
+    return run
+
+
 def begin():
-    global _active
+    global _active, _nested
+    if _active:
+        return
     _active = True
     F.multi_head_attention_forward = multi_head_attention_forward
+    # PyTorch's own kernel of nested tensors, counted; that of encoder layers calls it.
+    kernel = torch.library.get_kernel("aten::_native_multi_head_attention", "NestedTensorCPU")
+    _nested = torch.library.Library("aten", "IMPL")
+    _nested.impl(
+        "_native_multi_head_attention", _counted(kernel), "NestedTensorCPU", with_keyset=True, allow_override=True
+    )
 
 
 def end():
-    global _active
+    global _active, _nested
     _active = False
+    if _nested is not None:
+        _nested._destroy()
+        _nested = None
     if F.multi_head_attention_forward is multi_head_attention_forward:
         F.multi_head_attention_forward = _original
