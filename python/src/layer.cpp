@@ -45,8 +45,8 @@ StateDict state_of(const nb::dict& given) {
 }
 
 nb::object run(const MultiHeadAttention& self, nb::object query, nb::object key, nb::object value,
-                   nb::object key_padding_mask, nb::object attn_mask, nb::object mask, bool weights,
-                   nb::object head_scale, nb::object out, int num_threads, std::string bits, Executor* executor) {
+               nb::object key_padding_mask, nb::object attn_mask, nb::object mask, bool weights, nb::object head_scale,
+               nb::object out, int num_threads, std::string bits, Executor* executor) {
   constexpr const char* kName = "MultiHeadAttention";
   const Array q(query, kName, "query");
   const bool cross = !key.is_none() || !value.is_none();
@@ -145,8 +145,8 @@ Weights have PyTorch's names and layouts: state_dict() and load_state_dict() go 
           [](const MultiHeadAttention& self, nb::object query, nb::object key, nb::object value,
              nb::object key_padding_mask, nb::object attn_mask, nb::object mask, bool weights, nb::object out) {
             return run(self, std::move(query), std::move(key), std::move(value), std::move(key_padding_mask),
-                           std::move(attn_mask), std::move(mask), weights, nb::none(), std::move(out), 0, "",
-                           &torch::pool());
+                       std::move(attn_mask), std::move(mask), weights, nb::none(), std::move(out), 0, "",
+                       &torch::pool());
           },
           "query"_a, "key"_a.none(), "value"_a.none(), nb::kw_only(), "key_padding_mask"_a.none(), "attn_mask"_a.none(),
           "mask"_a.none(), "weights"_a, "out"_a, "The same by PyTorch's threads.")

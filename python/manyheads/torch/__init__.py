@@ -4,13 +4,16 @@
     with manyheads.torch.use():
         y = model(x)            # F.scaled_dot_product_attention is taken, however it was imported
 
-use() takes F.scaled_dot_product_attention in every thread, eager, compiled and exported, with gradients. report() says
-what was taken, what PyTorch kept, and why. scaled_dot_product_attention is the function itself, with lse and weights.
+use() takes F.scaled_dot_product_attention in every thread, eager, compiled and exported, with gradients; the fast paths of
+nn.MultiheadAttention and nn.TransformerEncoderLayer; and F.multi_head_attention_forward with weights, where it is called
+by that name (nn.MultiheadAttention does; a name bound by from ... import before use() stays PyTorch's). report() says
+what was taken, what PyTorch kept, and why. MultiheadAttention is the whole layer in place of nn.MultiheadAttention. scaled_dot_product_attention is the function itself, with lse and weights.
 The name stands in PyTorch's registry too: torch.nn.attention.activate_flash_attention_impl("manyheads").
 """
 
 import contextlib as _contextlib
 import os as _os
+import threading as _threading
 
 import torch as _torch
 
@@ -29,6 +32,7 @@ from ._layer import MultiheadAttention  # noqa: E402
 __all__ = ["MultiheadAttention", "report", "scaled_dot_product_attention", "start", "stop", "use"]
 
 
+_lock = _threading.Lock()
 _TAG = f"manyheads {_core.__version__}"
 
 
@@ -38,17 +42,20 @@ def start():
     What torch.compile compiles from here on is kept apart in its caches. A function that was compiled before keeps what
     it was compiled to.
     """
-    _core._torch_begin()
-    _multihead.begin()
-    tag = _torch.compiler.config.cache_key_tag
-    if _TAG not in tag:
-        _torch.compiler.config.cache_key_tag = tag + _TAG
+    with _lock:
+        _core._torch_begin()
+        _multihead.begin()
+        tag = _torch.compiler.config.cache_key_tag
+        if _TAG not in tag:
+            _torch.compiler.config.cache_key_tag = tag + _TAG
 
 
 def stop():
     """Gives back what start() took."""
-    _core._torch_end()
-    if not _core._torch_active():
+    with _lock:
+        _core._torch_end()
+        if _core._torch_active():
+            return
         _multihead.end()
         _torch.compiler.config.cache_key_tag = _torch.compiler.config.cache_key_tag.replace(_TAG, "")
 

@@ -61,7 +61,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             packed = self._packed = (now, layer, list(parameters.values()))
         return packed[1]
 
-    def _engine(self, query, key, value, key_padding_mask, attn_mask, is_causal, need_weights):
+    def _engine(self, query, key, value, key_padding_mask, attn_mask, is_causal):
         """The engine's layer where it takes the call, else None."""
         inputs = (query, key, value)
         if torch.compiler.is_compiling() or any(type(x) is not torch.Tensor for x in inputs):
@@ -101,7 +101,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         average_attn_weights=True,
         is_causal=False,
     ):
-        layer = self._engine(query, key, value, key_padding_mask, attn_mask, is_causal, need_weights)
+        layer = self._engine(query, key, value, key_padding_mask, attn_mask, is_causal)
         if layer is not None:
             return self._run(
                 layer, query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
