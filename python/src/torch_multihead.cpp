@@ -252,7 +252,8 @@ void transformer_encoder_layer(IValue* stack, std::uint64_t, std::uint64_t) {
     x = sum(x, src);
     if (!norm_first) x = norm(x, 10);
     Owned hidden = linear(norm_first ? norm(x, 12) : x.again(), given.tensor(14), given.tensor(15));
-    hidden = given.flag(7) ? Call().tensor(hidden).text("none").run("aten::gelu") : Call().tensor(hidden).run("aten::relu");
+    hidden = given.flag(7) ? Call().tensor(hidden).text("none").run("aten::gelu")
+                           : Call().tensor(hidden).run("aten::relu");
     x = sum(linear(hidden, given.tensor(16), given.tensor(17)), x);
     if (!norm_first) x = norm(x, 12);
   }

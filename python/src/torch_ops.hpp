@@ -31,8 +31,8 @@ bool computes(DType type);
 // PyTorch's threads, and the thread's own workspace.
 void use_pool(AttentionOptions& options);
 
-// Strides of empty_like: dense ones as they are, others dense in the order of their axes. PyTorch's fake kernels announce
-// the same.
+// Strides of empty_like: dense ones as they are, others dense in the order of their axes. PyTorch's fake kernels
+// announce the same.
 Dims like_strides(const ConstTensorView& view);
 
 torch::Owned empty_lse(std::int64_t batch, std::int64_t heads, std::int64_t tq);
