@@ -14,6 +14,7 @@
 #include "torch_api.hpp"
 #include "torch_multihead.hpp"
 #include "torch_ops.hpp"
+#include "torch_varlen.hpp"
 
 // The ops of manyheads::, and what takes PyTorch's own attention while it is in use.
 namespace manyheads::python {
@@ -420,6 +421,12 @@ void sdpa_autograd(IValue* stack, std::uint64_t, std::uint64_t) {
   }
 }
 
+template <void (*kernel)(IValue*, std::uint64_t)>
+void varlen(IValue* stack, std::uint64_t arguments, std::uint64_t) {
+  kernel(stack, arguments);
+  count(kTakenVarlen);
+}
+
 Alignment alignment_of(std::int64_t number) {
   return number == 1 ? Alignment::kTopLeft : number == 2 ? Alignment::kBottomRight : Alignment::kUnspecified;
 }
@@ -470,7 +477,7 @@ void attention_op(IValue* stack, std::uint64_t, std::uint64_t) {
   }
   Dims shape = q.shape();
   if (shape.rank() > 0 && v.rank() > 0) shape[shape.rank() - 1] = v.size(v.rank() - 1);
-  Owned out = torch::empty(q.dtype(), shape, shape == q.shape() ? like_strides(q) : contiguous_strides(shape));
+  Owned out = torch::empty(q.dtype(), shape, torch::ordered_strides(q, shape));
   const bool packed = options.cu_seqlens_q.defined();
   Owned lse = packed && q.rank() == 3 ? torch::empty(DType::kF32, {q.size(1), q.size(0)}, {q.size(0), 1})
               : q.rank() == 4         ? empty_lse(q.size(0), q.size(1), q.size(2))
@@ -580,6 +587,8 @@ class Uses {
       implement("AutogradCPU", "scaled_dot_product_attention", sdpa_autograd);
       implement("CPU", "_native_multi_head_attention", native_multi_head_attention);
       implement("CPU", "_transformer_encoder_layer_fwd", transformer_encoder_layer);
+      implement("CPU", "_flash_attention_forward", varlen<flash_attention_forward>);
+      implement("CPU", "_flash_attention_forward_no_dropout_inplace", varlen<flash_attention_forward_inplace>);
     } catch (...) {
       depth_ = 0;
       drop();

@@ -1,5 +1,7 @@
 """Fake kernels and gradients of torch.ops.manyheads."""
 
+import math
+
 import torch
 
 # The arguments of attention behind query, key and value, by place.
@@ -26,10 +28,12 @@ def _(
     scale=None,
     softcap=0.0,
 ):
-    if value.shape[-1] == query.shape[-1]:
-        out = torch.empty_like(query)
-    else:
-        out = query.new_empty((*query.shape[:-1], value.shape[-1]))
+    shape = (*query.shape[:-1], value.shape[-1])
+    strides, step = [0] * len(shape), 1
+    for axis in sorted(range(len(shape)), key=lambda axis: (query.stride(axis) or math.inf, -axis)):
+        strides[axis] = step
+        step *= shape[axis]
+    out = query.new_empty_strided(shape, strides)
     if cu_seqlens_q is not None:
         return out, query.new_empty((query.shape[1], query.shape[0]), dtype=torch.float32)
     b, h, t, _ = query.shape
@@ -168,6 +172,7 @@ def _backward(ctx, grad_out, grad_lse):
         mask, plain = _dense_mask(query, key, attn_mask, lengths, starts, slopes, causal, alignment)
         if mask is not None:
             mask = mask.to(query.dtype).expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+        lse = lse.masked_fill(lse == -torch.inf, torch.inf)  # a row without keys: weights exp(score - lse) of 0
         grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
             grad_out, query, wide_key, wide_value, out, lse, 0.0, plain, attn_mask=mask, scale=ctx.scale
         )
