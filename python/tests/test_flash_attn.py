@@ -1,5 +1,6 @@
 """flash-attn's functions against their definition in float64, and torch.nn.attention.varlen."""
 
+import doctest
 import inspect
 import pathlib
 import re
@@ -286,7 +287,7 @@ def test_nothing_is_copied():
         with Log():
             result = call()
         assert {name for name, _, _ in seen} <= {
-            "manyheads::attention", "aten::transpose.int", "aten::unbind.int", "aten::slice.Tensor", "aten::select.int",
+            "manyheads::attention", "aten::transpose.int", "aten::unbind.int", "aten::slice.Tensor", "aten::select.int", "aten::alias",
             "aten::index_put_", "aten::arange", "aten::full", "aten::add.Tensor", "aten::unsqueeze", "aten::_to_copy",
             "aten::min", "aten::max", "aten::_local_scalar_dense", "aten::detach",
         }  # fmt: skip
@@ -303,7 +304,7 @@ def test_nothing_is_copied():
         cu = torch.tensor([0, 5, 32])
         assert ran(
             lambda: fa.flash_attn_varlen_qkvpacked_func(qkv[0], cu, 27), qkv, qkv, qkv
-        ).is_contiguous()  # fmt: skip
+        ).is_contiguous()
         new = q[:, :1, :2]
         index = torch.tensor([1, 0])
         for extra in ({}, {"cache_batch_idx": index}, {"cache_leftpad": index}):
@@ -509,6 +510,12 @@ def test_varlen_attn_into_a_tensor_and_compiled():
         out = varlen.varlen_attn(q, k, wide, *arguments[3:], enable_gqa=True)
         parts = zip(q.split(lengths_q), k.split(lengths_k), wide.split(lengths_k))
         close(out, torch.cat([one(*x)[0] for x in parts]), torch.float32, wide)
+
+
+def test_the_docstrings_run():
+    assert all(getattr(fa, name).__doc__.count(">>>") for name in fa.__all__)
+    found = doctest.testmod(fa)
+    assert found.attempted > 0 and found.failed == 0
 
 
 def test_the_page_runs():
