@@ -62,9 +62,11 @@ void check_shapes(const Multihead& call, const ConstTensorView& q, const ConstTe
   const ConstTensorView weight = view_of(call.qkv_weight, "qkv_weight"), bias = view_of(call.qkv_bias, "qkv_bias"),
                         proj = view_of(call.proj_weight, "proj_weight");
   if (weight.shape() != Dims{3 * e, e} || bias.shape() != Dims{3 * e} || proj.rank() != 2 || proj.size(1) != e) {
-    refuse(call, "expected qkv_weight [3 embed_dim, embed_dim], qkv_bias [3 embed_dim] and proj_weight [.., embed_dim]"
-                 ", qkv_weight " + weight.shape().to_string() + ", qkv_bias " + bias.shape().to_string() +
-                     ", proj_weight " + proj.shape().to_string());
+    refuse(call,
+           "expected qkv_weight [3 embed_dim, embed_dim], qkv_bias [3 embed_dim] and proj_weight [.., embed_dim]"
+           ", qkv_weight " +
+               weight.shape().to_string() + ", qkv_bias " + bias.shape().to_string() + ", proj_weight " +
+               proj.shape().to_string());
   }
 }
 
@@ -93,10 +95,10 @@ Owned mask_of(const Multihead& call, const ConstTensorView& q, const ConstTensor
 // [B,T,E] as the heads [B,H,T,E/H], from column `at` on.
 ConstTensorView heads_of(const ConstTensorView& wide, std::int64_t at, const Multihead& call) {
   const std::int64_t d = call.embed_dim / call.num_heads;
-  return ConstTensorView(static_cast<const char*>(wide.data()) +
-                             at * wide.stride(2) * static_cast<std::int64_t>(size_of(wide.dtype())),
-                         wide.dtype(), {wide.size(0), call.num_heads, wide.size(1), d},
-                         {wide.stride(0), d * wide.stride(2), wide.stride(1), wide.stride(2)});
+  return ConstTensorView(
+      static_cast<const char*>(wide.data()) + at * wide.stride(2) * static_cast<std::int64_t>(size_of(wide.dtype())),
+      wide.dtype(), {wide.size(0), call.num_heads, wide.size(1), d},
+      {wide.stride(0), d * wide.stride(2), wide.stride(1), wide.stride(2)});
 }
 
 struct Result {
@@ -117,8 +119,11 @@ Result by_math(const Multihead& call, const Owned& mask) {
   for (int i = 0; i < 3; ++i) {
     const Owned wide = projected(call, *inputs[i], i);
     if (i == 0) shape = view_of(wide, "query").shape();
-    const Owned heads = Call().tensor(wide).integer(2).integers({call.num_heads, call.embed_dim / call.num_heads}).run(
-        "aten::unflatten", "int");
+    const Owned heads = Call()
+                            .tensor(wide)
+                            .integer(2)
+                            .integers({call.num_heads, call.embed_dim / call.num_heads})
+                            .run("aten::unflatten", "int");
     math.tensor(Call().tensor(heads).integer(1).integer(2).run("aten::transpose", "int"));
   }
   math.optional(mask).number(0).flag(false).optional(Owned()).optional_number(false, 0).flag(false);
@@ -129,8 +134,7 @@ Result by_math(const Multihead& call, const Owned& mask) {
   if (!call.need_weights) {
     result.weights = torch::undefined();
   } else if (call.average) {
-    result.weights =
-        Call().tensor(result.weights).optional_integers({1}).flag(false).none().run("aten::mean", "dim");
+    result.weights = Call().tensor(result.weights).optional_integers({1}).flag(false).none().run("aten::mean", "dim");
   }
   const Owned rows = Call().tensor(heads).integer(1).integer(2).run("aten::transpose", "int");
   result.out = linear(Call().tensor(rows).integer(2).integer(3).run("aten::flatten", "using_ints"), call.proj_weight,
@@ -216,10 +220,10 @@ Result multihead(const Multihead& call) {
 //   proj_bias, mask?, need_weights, average_attn_weights, mask_type?) -> (out, weights)
 void native_multi_head_attention(IValue* stack, std::uint64_t, std::uint64_t) {
   const Arguments given(stack, "TTTiiTTTTtbbI");
-  Result result = multihead({"_native_multi_head_attention", given.tensor(0), given.tensor(1), given.tensor(2),
-                             given.integer(3), given.integer(4), given.tensor(5), given.tensor(6), given.tensor(7),
-                             given.tensor(8), given.tensor(9), given.has(12), given.integer(12), given.flag(10),
-                             given.flag(11)});
+  Result result =
+      multihead({"_native_multi_head_attention", given.tensor(0), given.tensor(1), given.tensor(2), given.integer(3),
+                 given.integer(4), given.tensor(5), given.tensor(6), given.tensor(7), given.tensor(8), given.tensor(9),
+                 given.has(12), given.integer(12), given.flag(10), given.flag(11)});
   stack[0] = reinterpret_cast<IValue>(result.out.release());
   stack[1] = reinterpret_cast<IValue>(result.weights.release());
 }
@@ -252,8 +256,8 @@ void transformer_encoder_layer(IValue* stack, std::uint64_t, std::uint64_t) {
     x = sum(x, src);
     if (!norm_first) x = norm(x, 10);
     Owned hidden = linear(norm_first ? norm(x, 12) : x.again(), given.tensor(14), given.tensor(15));
-    hidden = given.flag(7) ? Call().tensor(hidden).text("none").run("aten::gelu")
-                           : Call().tensor(hidden).run("aten::relu");
+    hidden =
+        given.flag(7) ? Call().tensor(hidden).text("none").run("aten::gelu") : Call().tensor(hidden).run("aten::relu");
     x = sum(linear(hidden, given.tensor(16), given.tensor(17)), x);
     if (!norm_first) x = norm(x, 12);
   }

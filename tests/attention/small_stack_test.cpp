@@ -1,7 +1,9 @@
 // Calls on threads whose stack is small, as those of musl and of servers of many connections are.
 #include <gtest/gtest.h>
 #include <pthread.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -31,7 +33,9 @@ MANYHEADS_AT_EACH_ISA(SmallStack);
 void on_a_small_stack(const std::function<void()>& work) {
   pthread_attr_t attributes;
   ASSERT_EQ(pthread_attr_init(&attributes), 0);
-  ASSERT_EQ(pthread_attr_setstacksize(&attributes, std::size_t{64} << 10), 0);
+  // Where a thread's least is more, that.
+  const std::size_t least = static_cast<std::size_t>(sysconf(_SC_THREAD_STACK_MIN));
+  ASSERT_EQ(pthread_attr_setstacksize(&attributes, std::max(std::size_t{64} << 10, least)), 0);
   pthread_t thread;
   const auto run = [](void* context) -> void* {
     (*static_cast<const std::function<void()>*>(context))();

@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 import os
 
-from _core import mask as mask
+from . import mask as mask
 
 
 class Mask:
