@@ -192,17 +192,7 @@ Array::Array(nb::handle object, const char* function, const char* argument, bool
   Cached& cached = Cached::get();
   if (PyObject_IsInstance(from, cached.ndarray.ptr()) == 1) {
     kind_ = Kind::kNumpy;
-    nb::object dtype = object.attr("dtype");
-    const bool bf16 = cached.dtypes[static_cast<std::size_t>(DType::kBF16)].is_valid()
-                          ? dtype.is(cached.dtypes[static_cast<std::size_t>(DType::kBF16)])
-                          : false;
-    if (bf16 || (PyObject_CheckBuffer(from) != 0 && nb::cast<char>(dtype.attr("kind")) == 'V' &&
-                 nb::cast<std::string>(nb::str(dtype)) == "bfloat16")) {
-      nb::object bits = object.attr("view")("uint16");
-      take_buffer(bits.ptr(), function, argument, writable, true);
-    } else {
-      take_buffer(from, function, argument, writable, false);
-    }
+    take_buffer(from, function, argument, writable);
     return;
   }
   if (const dlpack::ExchangeApi* const api = exchange_api(from)) {
@@ -246,24 +236,35 @@ Array::Array(nb::handle object, const char* function, const char* argument, bool
   }
   if (PyObject_CheckBuffer(from) != 0) {
     kind_ = Kind::kBuffer;
-    take_buffer(from, function, argument, writable, false);
+    take_buffer(from, function, argument, writable);
     return;
   }
   refuse(function, argument,
          "is a " + name_of_type(object) + ", expected an array: NumPy's, or any with __dlpack__ on the CPU");
 }
 
-void Array::take_buffer(PyObject* object, const char* function, const char* argument, bool writable, bool bf16) {
-  if (PyObject_GetBuffer(object, &buffer_, PyBUF_STRIDES | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0)) != 0) {
+void Array::take_buffer(PyObject* object, const char* function, const char* argument, bool writable) {
+  const int wanted = PyBUF_STRIDES | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
+  DType type = DType::kBF16;
+  if (PyObject_GetBuffer(object, &buffer_, wanted) == 0) {
+    if (!type_of_format(buffer_.format, buffer_.itemsize, type)) {
+      const std::string format = buffer_.format == nullptr ? "?" : buffer_.format;
+      PyBuffer_Release(&buffer_);
+      refuse(function, argument, "has elements of a type that is not taken (format '" + format + "')");
+    }
+  } else {  // NumPy hands out no buffer of bfloat16: its bits are taken
     buffer_ = {};
     nb::python_error error;
-    refuse(function, argument, "cannot be taken: " + nb::cast<std::string>(nb::str(error.value())));
-  }
-  DType type = DType::kBF16;
-  if (!bf16 && !type_of_format(buffer_.format, buffer_.itemsize, type)) {
-    const std::string format = buffer_.format == nullptr ? "?" : buffer_.format;
-    PyBuffer_Release(&buffer_);
-    refuse(function, argument, "has elements of a type that is not taken (format '" + format + "')");
+    const nb::handle array(object);
+    const nb::object dtype = kind_ == Kind::kNumpy ? nb::object(array.attr("dtype")) : nb::none();
+    const bool bf16 = nb::cast<std::string>(nb::str(dtype)) == "bfloat16";
+    if (!bf16) refuse(function, argument, "cannot be taken: " + nb::cast<std::string>(nb::str(error.value())));
+    const nb::object bits = array.attr("view")("uint16");
+    if (PyObject_GetBuffer(bits.ptr(), &buffer_, wanted) != 0) {
+      buffer_ = {};
+      nb::python_error second;
+      refuse(function, argument, "cannot be taken: " + nb::cast<std::string>(nb::str(second.value())));
+    }
   }
   if (buffer_.ndim > kMaxRank) {
     const int rank = buffer_.ndim;

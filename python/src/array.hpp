@@ -35,7 +35,7 @@ class Array {
 
  private:
   friend class Maker;
-  void take_buffer(PyObject* object, const char* function, const char* argument, bool writable, bool bf16);
+  void take_buffer(PyObject* object, const char* function, const char* argument, bool writable);
   void take_dlpack(const dlpack::Tensor& tensor, const char* function, const char* argument);
 
   Kind kind_ = Kind::kNumpy;

@@ -172,8 +172,8 @@ Dims ordered_strides(const ConstTensorView& view, const Dims& shape) {
   return strides;
 }
 
-Arguments::Arguments(const IValue* stack, const char* schema) : values_(std::strlen(schema)) {
-  for (std::size_t i = 0; i < values_.size(); ++i) {
+Arguments::Arguments(const IValue* stack, const char* schema) {
+  for (std::size_t i = 0; schema[i] != 0; ++i) {
     Value& value = values_[i];
     IValue at = stack[i];
     if (schema[i] == 't' || schema[i] == 'D' || schema[i] == 'I') {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <manyheads/parallel.hpp>
@@ -107,7 +108,7 @@ class Arguments {
     double number = 0;
     std::int64_t integer = 0;
   };
-  std::vector<Value> values_;
+  std::array<Value, 24> values_;  // no schema of ours has more
 };
 
 // A call through PyTorch's dispatcher. Arguments are pushed in the schema's order.
