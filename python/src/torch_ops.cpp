@@ -9,6 +9,7 @@
 #include <manyheads/attention.hpp>
 #include <manyheads/error.hpp>
 #include <mutex>
+#include <span>
 
 #include "arguments.hpp"
 #include "torch_api.hpp"
@@ -275,8 +276,8 @@ bool taken(const Sdpa& call, IValue* stack) {
   const ConstTensorView given_k = torch::view_of(call.key().get(), "key"),
                         given_v = torch::view_of(call.value().get(), "value");
   ConstTensorView q, k, v;
-  if (whole.rank() < 2 || whole.rank() != given_k.rank() || whole.rank() != given_v.rank() || !as_four(whole, q) ||
-      !as_four(given_k, k) || !as_four(given_v, v)) {
+  const auto [least, rank] = std::minmax({whole.rank(), given_k.rank(), given_v.rank()});
+  if (least < 2 || (rank > 4 && least != rank) || !as_four(whole, q) || !as_four(given_k, k) || !as_four(given_v, v)) {
     return count(kShape), false;
   }
   const std::int64_t batch = std::max({q.size(0), k.size(0), v.size(0)});
@@ -324,10 +325,13 @@ bool taken(const Sdpa& call, IValue* stack) {
   }
   // The result has query's layout where that has its shape.
   Dims shape = whole.shape();
-  const int rank = shape.rank();
-  shape[rank - 1] = v.size(3);
-  if (rank >= 3) shape[rank - 3] = heads;
-  if (rank == 4) shape[0] = batch;
+  if (rank > 4) {
+    shape[rank - 1] = v.size(3);
+    shape[rank - 3] = heads;
+  } else {
+    const std::int64_t sizes[] = {batch, heads, q.size(2), v.size(3)};
+    shape = Dims(std::span<const std::int64_t>(sizes + 4 - rank, static_cast<std::size_t>(rank)));
+  }
   const bool same = shape == whole.shape();
   Owned out = torch::empty(type, shape, same ? like_strides(whole) : contiguous_strides(shape));
   ConstTensorView result;
