@@ -100,8 +100,7 @@ nb::object attention_of(nb::object q, nb::object k, nb::object v, nb::object mas
   const bool packed = options.call.cu_seqlens_q.defined();
   Maker::Result result, logs, probabilities;
   if (out.is_none()) {
-    result = maker.make(query.view().dtype() == DType::kI8 ? DType::kF32 : query.view().dtype(),
-                        out_shape(query.view(), value.view()));
+    result = maker.make(query.view().dtype(), out_shape(query.view(), value.view()));
   } else {
     result = {out, Array(out, kName, "out", true)};
   }

@@ -126,7 +126,7 @@ Result by_math(const Multihead& call, const Owned& mask) {
                             .run("aten::unflatten", "int");
     math.tensor(Call().tensor(heads).integer(1).integer(2).run("aten::transpose", "int"));
   }
-  math.optional(mask).number(0).flag(false).optional(Owned()).optional_number(false, 0).flag(false);
+  math.optional(mask_for_math(mask)).number(0).flag(false).optional(Owned()).optional_number(false, 0).flag(false);
   const std::vector<IValue> results = math.run("aten::_scaled_dot_product_attention_math", "", 2);
   const Owned heads(reinterpret_cast<torch::Handle>(results[0]));
   Result result;

@@ -54,6 +54,12 @@ void use_pool(AttentionOptions& options) {
   options.workspace = &own_workspace();
 }
 
+Owned mask_for_math(const Owned& mask) {
+  DType type;
+  if (!mask || !torch::type_of(mask.get(), type) || type != DType::kBool) return mask ? mask.again() : Owned();
+  return Owned(reinterpret_cast<torch::Handle>(Call().tensor(mask).run("aten::log", "", 1)[0]));
+}
+
 Dims like_strides(const ConstTensorView& view) {
   const int rank = view.rank();
   // Axes from the fastest on. Strides of 0 say nothing of the order, equal ones leave it to the sizes.
@@ -99,11 +105,32 @@ Mask mask_of(const Owned& mask, bool is_causal) {
   return made | (view.dtype() == DType::kBool ? mask::allowed(view) : mask::bias(view));
 }
 
+// What attention_f64 reads.
+void check_f64(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v, const Owned& mask) {
+  bool fits = k.dtype() == DType::kF64 && v.dtype() == DType::kF64 && k.size(0) == q.size(0) &&
+              v.size(0) == q.size(0) && k.size(1) > 0 && v.size(1) == k.size(1) && q.size(1) % k.size(1) == 0 &&
+              v.size(2) == k.size(2) && k.size(3) == q.size(3) && v.size(3) == q.size(3);
+  std::string text =
+      "query " + q.shape().to_string() + ", key " + k.shape().to_string() + ", value " + v.shape().to_string();
+  if (mask) {
+    const ConstTensorView added = torch::view_of(mask.get(), "attn_mask");
+    const Dims scores{q.size(0), q.size(1), q.size(2), k.size(2)};
+    fits = fits && added.rank() <= 4 && (added.dtype() == DType::kF64 || added.dtype() == DType::kBool);
+    for (int axis = 0; fits && axis < added.rank(); ++axis) {
+      fits = added.size(axis) == 1 || added.size(axis) == scores[4 - added.rank() + axis];
+    }
+    text += std::string(", attn_mask ") + name_of(added.dtype()) + " " + added.shape().to_string();
+  }
+  if (!fits) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "scaled_dot_product_flash_attention: float64 tensors that do not fit each other, " + text);
+  }
+}
+
 // Attention in float64, three plain loops for each row.
 void attention_f64(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v, const TensorView& out,
                    const TensorView& lse, const Owned& mask, bool causal, double scale) {
-  const std::int64_t heads = q.size(1), tq = q.size(2), tk = k.size(2),
-                     group = heads / std::max<std::int64_t>(k.size(1), 1);
+  const std::int64_t heads = q.size(1), tq = q.size(2), tk = k.size(2), group = heads / k.size(1);
   const ConstTensorView added = mask ? torch::view_of(mask.get(), "attn_mask") : ConstTensorView();
   const auto at = [](const ConstTensorView& view, std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t d) {
     return static_cast<const double*>(view.data()) + a * view.stride(0) + b * view.stride(1) + c * view.stride(2) +
@@ -164,6 +191,7 @@ void flash_attention_for_cpu(IValue* stack, std::uint64_t, std::uint64_t) {
   }
   Owned out = torch::empty(q.dtype(), q.shape(), like_strides(q));
   if (q.dtype() == DType::kF64) {
+    check_f64(q, k, v, given.tensor(5));
     count(kFloat64);
     Owned lse = torch::empty(DType::kF64, {q.size(0), q.size(1), q.size(2)}, {q.size(1) * q.size(2), 1, q.size(1)});
     attention_f64(q, k, v, torch::mutable_view_of(out.get()), torch::mutable_view_of(lse.get()), given.tensor(5),
@@ -243,7 +271,7 @@ std::int64_t choice(const Sdpa& call, bool shapes_that_fit) {
 
 void math(const Sdpa& call, IValue* stack) {
   Call own;
-  own.tensor(call.query()).tensor(call.key()).tensor(call.value()).optional(call.mask());
+  own.tensor(call.query()).tensor(call.key()).tensor(call.value()).optional(mask_for_math(call.mask()));
   own.number(call.dropout()).flag(call.causal()).optional(Owned());
   own.optional_number(call.given.has(6), call.given.number(6)).flag(call.gqa());
   const std::vector<IValue> results = own.run("aten::_scaled_dot_product_attention_math", "", 2);
@@ -285,8 +313,14 @@ bool taken(const Sdpa& call, IValue* stack) {
   const auto fits = [](std::int64_t size, std::int64_t whole_size) { return size == whole_size || size == 1; };
   const bool same_heads = call.gqa() ? k.size(1) == v.size(1) && k.size(1) > 0 && heads % k.size(1) == 0
                                      : fits(q.size(1), heads) && fits(k.size(1), heads) && fits(v.size(1), heads);
-  // Five axes broadcast before they collapse; only equal ones are taken.
-  const bool leading = whole.rank() < 5 || (q.size(0) == k.size(0) && q.size(0) == v.size(0));
+  // Of five axes and more, those before the heads collapse: only equal ones are taken.
+  const auto leads_alike = [&whole](const ConstTensorView& other) {
+    for (int axis = 0; axis < whole.rank() - 3; ++axis) {
+      if (other.size(axis) != whole.size(axis)) return false;
+    }
+    return true;
+  };
+  const bool leading = rank < 5 || (leads_alike(given_k) && leads_alike(given_v));
   if (!fits(q.size(0), batch) || !fits(k.size(0), batch) || !fits(v.size(0), batch) || !same_heads || !leading ||
       q.size(3) != k.size(3) || k.size(2) != v.size(2) || q.size(3) == 0 || v.size(3) == 0) {
     return count(kShape), false;
@@ -298,12 +332,11 @@ bool taken(const Sdpa& call, IValue* stack) {
     if (mask.dtype() != DType::kBool && mask.dtype() != DType::kF32 && mask.dtype() != type) {
       return count(kType), false;
     }
-    if (mask.rank() > 4 && whole.rank() > 4) {
-      if (!as_four(mask, four)) return count(kShape), false;
-    } else if (mask.rank() > 4) {
-      return count(kShape), false;
-    } else {
+    const bool has_heads_alone = rank < 5 ? mask.rank() <= 4 : mask.rank() <= 3;
+    if (has_heads_alone) {
       four = mask;
+    } else if (rank < 5 || mask.rank() != rank || !leads_alike(mask) || !as_four(mask, four)) {
+      return count(kShape), false;
     }
     const Dims to{batch, heads, q.size(2), k.size(2)};
     for (int i = 0; i < four.rank(); ++i) {
@@ -314,15 +347,11 @@ bool taken(const Sdpa& call, IValue* stack) {
   if (choice(call, false) != 1 && choice(call, true) != 1) return count(kBackendOff), false;
   if (call.causal()) options.mask = options.mask | mask::causal(Alignment::kTopLeft);
   if (call.given.has(6)) options.scale = call.given.number(6);
-  const bool keys_share =
-      !call.gqa() && k.size(1) == 1 && v.size(1) == 1;  // one head for all, as grouped heads read it
+  // One head for all is read as grouped heads are.
+  const std::int64_t kv_heads = call.gqa() || (k.size(1) == 1 && v.size(1) == 1) ? 0 : heads;
   q = expanded(q, batch, heads);
-  k = expanded(k, batch, keys_share ? 0 : heads);
-  v = expanded(v, batch, keys_share ? 0 : heads);
-  if (call.gqa()) {
-    k = expanded(torch::view_of(call.key().get(), "key").rank() == 4 ? given_k : k, batch, 0);
-    v = expanded(torch::view_of(call.value().get(), "value").rank() == 4 ? given_v : v, batch, 0);
-  }
+  k = expanded(k, batch, kv_heads);
+  v = expanded(v, batch, kv_heads);
   // The result has query's layout where that has its shape.
   Dims shape = whole.shape();
   if (rank > 4) {
@@ -568,10 +597,19 @@ void weights_op(IValue* stack, std::uint64_t, std::uint64_t) {
     stack[0] = reinterpret_cast<IValue>(weights.release());
     return;
   }
-  if (lse.rank() != 3 || k.size(1) == 0 || heads % k.size(1) != 0) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "attention_weights: expected lse [B,Hq,Tq] and Hq a multiple of Hkv, query " + q.shape().to_string() +
-                    ", key " + k.shape().to_string() + ", lse " + lse.shape().to_string());
+  // One head is taken out of each: all must have the call's heads.
+  const auto per_head = [&](const ConstTensorView& view) { return !view.defined() || view.shape() == Dims{heads}; };
+  const auto mask_heads = [&](const ConstTensorView& view) {
+    return view.rank() < 3 || view.size(view.rank() - 3) == 1 || view.size(view.rank() - 3) == heads;
+  };
+  if (lse.shape() != Dims{batch, heads, tq} || k.size(1) == 0 || heads % k.size(1) != 0 || !per_head(options.sinks) ||
+      !per_head(options.mask.alibi_slopes) || !mask_heads(options.mask.allowed) || !mask_heads(options.mask.bias)) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        "attention_weights: expected lse [B,Hq,Tq], Hq a multiple of Hkv, sinks and alibi_slopes [Hq], a mask of 1 or "
+        "Hq heads; query " +
+            q.shape().to_string() + ", key " + k.shape().to_string() + ", lse " + lse.shape().to_string() + ", sinks " +
+            options.sinks.shape().to_string() + ", alibi_slopes " + options.mask.alibi_slopes.shape().to_string());
   }
   const Dims shape{batch, tq, tk};
   Owned mean = torch::empty(DType::kF32, shape, contiguous_strides(shape));

@@ -35,6 +35,10 @@ void use_pool(AttentionOptions& options);
 // announce the same.
 Dims like_strides(const ConstTensorView& view);
 
+// A mask (bool true = attend) as PyTorch's math path takes it. That adds a bool mask as 0 and 1 and does not say so.
+// log(true) is 0, log(false) is -inf.
+torch::Owned mask_for_math(const torch::Owned& mask);
+
 torch::Owned empty_lse(std::int64_t batch, std::int64_t heads, std::int64_t tq);
 
 // The mean over the heads of the weights of q [B,Hq,Tq,D] and k [B,Hkv,Tk,D], one head at a time -> mean [B,Tq,Tk] F32,

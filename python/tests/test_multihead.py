@@ -511,3 +511,17 @@ def test_layouts_are_those_of_the_fake_kernels():
             assert [(n, s) for n, s in zip(ours.shape, ours.stride()) if n > 1] == [
                 (n, s) for n, s in zip(theirs.shape, theirs.stride()) if n > 1
             ], (x.shape, x.stride())
+
+
+def test_float64_with_bool_masks_on_the_fast_path():
+    layer = torch.nn.MultiheadAttention(16, 4, batch_first=True, dtype=torch.float64).eval()
+    x = torch.randn(2, 5, 16, dtype=torch.float64)
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    later = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    for masks in ({"key_padding_mask": padding}, {"attn_mask": later}, {"key_padding_mask": padding, "attn_mask": later}):
+        with torch.no_grad():
+            want = layer(x, x, x, **masks)
+            with mt.use():
+                got = layer(x, x, x, **masks)
+        for y, z in zip(got, want):
+            assert (y - z).abs().max() < 1e-12, masks.keys()

@@ -1,5 +1,6 @@
 """PyTorch's door: what is taken, with which numbers and gradients, and what is left to PyTorch and said."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -202,6 +203,33 @@ def test_what_is_left_to_pytorch_is_said():
     assert len(report) == 5 and all(text.startswith("PyTorch's own: ") and n == 1 for text, n in report.items()), report
 
 
+def test_what_is_left_to_pytorch_is_as_without_us():
+    q, k, v = qkv(2, 4, 9, 16)
+    q5 = q.reshape(1, 2, 4, 9, 16)
+    none = torch.zeros(9, 9, dtype=torch.bool)
+    none[3:] = True
+    for mask in (torch.rand(2, 1, 9, 9) > 0.3, none, torch.randn(9, 9), None):
+        for kept in (
+            lambda: sdpa(q.double(), k.double(), v.double(), attn_mask=mask if mask is None or mask.dtype == torch.bool else mask.double()),
+            lambda: sdpa(q, k, v, attn_mask=mask, dropout_p=0.5),
+            lambda: sdpa(q5, q5, q5, attn_mask=mask),
+            lambda: by_math(lambda: sdpa(q, k, v, attn_mask=mask)),
+        ):
+            results = []
+            for use in (False, True):
+                for grad in (torch.enable_grad, torch.no_grad):
+                    with grad(), mt.use() if use else contextlib.nullcontext():
+                        torch.manual_seed(5)
+                        results.append(kept())
+            for y in results[1:]:
+                assert torch.allclose(y, results[0], atol=2e-6)
+
+
+def by_math(call):
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        return call()
+
+
 def test_use_nests_and_is_undone_after_an_exception():
     q, k, v = qkv(1, 2, 5, 8)
     before = sdpa(q, k, v)
@@ -349,8 +377,44 @@ def test_five_thousand_random_calls():
         taken(5000)
 
 
+def test_float64_is_right_through_the_flash_op_and_what_does_not_fit_is_refused():
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    q, k, v = (x.double() for x in qkv(2, 4, 9, 16))
+    masks = (None, torch.randn(9, 9).double(), torch.rand(2, 1, 9, 9) > 0.3)
+    with mt.use():
+        for mask in masks:
+            out, lse = flash(q, k, v, attn_mask=mask)
+            assert (out - definition(q, k, v, mask)).abs().max() < 1e-12
+        for bad in (
+            lambda: flash(q, k.float(), v),
+            lambda: flash(q, k[:, :, :, :8], v),
+            lambda: flash(q, k[:1], v),
+            lambda: flash(q, k[:, :3], v[:, :3]),
+            lambda: flash(q, k, v, attn_mask=torch.ones(9, 9)),
+            lambda: flash(q, k, v, attn_mask=torch.ones(9, 8).double()),
+        ):
+            with pytest.raises(RuntimeError, match="float64 tensors that do not fit"):
+                bad()
+
+
+def test_five_axes_collapse_only_where_they_are_equal():
+    q, k = torch.randn(2, 3, 4, 9, 16), torch.randn(3, 2, 4, 9, 16)
+    mask = torch.rand(2, 3, 1, 9, 9) > 0.3
+    with mt.use(), torch.no_grad():
+        y = sdpa(q, q, q, attn_mask=mask)
+        want = definition(q.flatten(0, 1), q.flatten(0, 1), q.flatten(0, 1), mask.flatten(0, 1))
+        assert (y.flatten(0, 1) - want).abs().max() < 4e-6
+        taken(1)
+        last = torch.rand(3, 1, 9, 9) > 0.3
+        assert torch.allclose(sdpa(q, q, q, attn_mask=last)[1], sdpa(q[1], q[1], q[1], attn_mask=last), atol=1e-6)
+        for bad in (lambda: sdpa(q, k, k), lambda: sdpa(q, q, q, attn_mask=torch.rand(6, 1, 9, 9) > 0.3)):
+            with pytest.raises(RuntimeError):
+                bad()
+
+
 def test_bad_tensors_are_errors():
     x = torch.randn(1, 2, 4, 8)
+    lse = torch.zeros(1, 2, 4)
     for call in (
         lambda: mh.attention(x.requires_grad_(), x.detach(), x.detach()),
         lambda: mh.attention(x.to("meta"), x, x),
@@ -364,6 +428,10 @@ def test_bad_tensors_are_errors():
         lambda: torch.ops.manyheads.attention(x, x, x, scale=float("nan")),
         lambda: torch.ops.manyheads.attention_weights(x[0], x[0], x),
         lambda: torch.ops.manyheads.attention_weights(x, x, torch.ones(1, 2, 3), average=True),
+        lambda: torch.ops.manyheads.attention_weights(x, x, torch.ones(1, 1, 4), average=True),
+        lambda: torch.ops.manyheads.attention_weights(x, x, lse, sinks=torch.ones(1), average=True),
+        lambda: torch.ops.manyheads.attention_weights(x, x, lse, alibi_slopes=torch.ones(3), average=True),
+        lambda: torch.ops.manyheads.attention_weights(x, x, lse, torch.ones(1, 3, 4, 4), average=True),
     ):
         with pytest.raises((TypeError, ValueError, RuntimeError, BufferError, NotImplementedError)):
             call()
