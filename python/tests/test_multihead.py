@@ -514,14 +514,17 @@ def test_layouts_are_those_of_the_fake_kernels():
 
 
 def test_float64_with_bool_masks_on_the_fast_path():
+    # The layer makes masks float; the op takes bool ones too.
     layer = torch.nn.MultiheadAttention(16, 4, batch_first=True, dtype=torch.float64).eval()
     x = torch.randn(2, 5, 16, dtype=torch.float64)
+    weights = (layer.in_proj_weight, layer.in_proj_bias, layer.out_proj.weight, layer.out_proj.bias)
     padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
     later = torch.ones(5, 5, dtype=torch.bool).triu(1)
-    for masks in ({"key_padding_mask": padding}, {"attn_mask": later}, {"key_padding_mask": padding, "attn_mask": later}):
-        with torch.no_grad():
-            want = layer(x, x, x, **masks)
+    with torch.no_grad():
+        for mask, kind in ((later, 0), (padding, 1)):
+            call = (x, x, x, 16, 4, *weights, mask, True, True, kind)
+            want = torch._native_multi_head_attention(*call)
             with mt.use():
-                got = layer(x, x, x, **masks)
-        for y, z in zip(got, want):
-            assert (y - z).abs().max() < 1e-12, masks.keys()
+                got = torch._native_multi_head_attention(*call)
+            for y, z in zip(got, want):
+                assert (y - z).abs().max() < 1e-12, kind
