@@ -31,6 +31,12 @@ bool computes(DType type);
 // PyTorch's threads, and the thread's own workspace.
 void use_pool(AttentionOptions& options);
 
+// A mask (bool true = attend, or a bias) and the diagonal, as attention takes them.
+Mask mask_of(const torch::Owned& mask, bool is_causal);
+
+// [B,H,T,D] with sizes of 1 repeated to `batch` and `heads` (0: as they are).
+ConstTensorView expanded(const ConstTensorView& view, std::int64_t batch, std::int64_t heads);
+
 // Strides of empty_like: dense ones as they are, others dense in the order of their axes. PyTorch's fake kernels
 // announce the same.
 Dims like_strides(const ConstTensorView& view);

@@ -1,0 +1,364 @@
+#include "torch_sdpa.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <manyheads/attention.hpp>
+#include <manyheads/error.hpp>
+#include <span>
+#include <vector>
+
+#include "torch_ops.hpp"
+
+namespace manyheads::python {
+namespace {
+
+using torch::Arguments;
+using torch::Call;
+using torch::IValue;
+using torch::Owned;
+
+// What attention_f64 reads.
+void check_f64(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v, const Owned& mask) {
+  bool fits = k.dtype() == DType::kF64 && v.dtype() == DType::kF64 && k.size(0) == q.size(0) &&
+              v.size(0) == q.size(0) && k.size(1) > 0 && v.size(1) == k.size(1) && q.size(1) % k.size(1) == 0 &&
+              v.size(2) == k.size(2) && k.size(3) == q.size(3) && v.size(3) == q.size(3);
+  std::string text =
+      "query " + q.shape().to_string() + ", key " + k.shape().to_string() + ", value " + v.shape().to_string();
+  if (mask) {
+    const ConstTensorView added = torch::view_of(mask.get(), "attn_mask");
+    const Dims scores{q.size(0), q.size(1), q.size(2), k.size(2)};
+    fits = fits && added.rank() <= 4 && (added.dtype() == DType::kF64 || added.dtype() == DType::kBool);
+    for (int axis = 0; fits && axis < added.rank(); ++axis) {
+      fits = added.size(axis) == 1 || added.size(axis) == scores[4 - added.rank() + axis];
+    }
+    text += std::string(", attn_mask ") + name_of(added.dtype()) + " " + added.shape().to_string();
+  }
+  if (!fits) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "scaled_dot_product_flash_attention: float64 tensors that do not fit each other, " + text);
+  }
+}
+
+// Attention in float64, three plain loops for each row.
+void attention_f64(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v, const TensorView& out,
+                   const TensorView& lse, const Owned& mask, bool causal, double scale) {
+  const std::int64_t heads = q.size(1), tq = q.size(2), tk = k.size(2), group = heads / k.size(1);
+  const ConstTensorView added = mask ? torch::view_of(mask.get(), "attn_mask") : ConstTensorView();
+  const auto at = [](const ConstTensorView& view, std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t d) {
+    return static_cast<const double*>(view.data()) + a * view.stride(0) + b * view.stride(1) + c * view.stride(2) +
+           d * view.stride(3);
+  };
+  const auto bias = [&](std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) {
+    if (!added.defined()) return 0.0;
+    const std::int64_t index[] = {b, h, i, j};
+    std::int64_t offset = 0;
+    for (int axis = 0; axis < added.rank(); ++axis) {
+      if (added.size(axis) > 1) offset += index[4 - added.rank() + axis] * added.stride(axis);
+    }
+    if (added.dtype() == DType::kBool) {
+      return static_cast<const bool*>(added.data())[offset] ? 0.0 : -std::numeric_limits<double>::infinity();
+    }
+    return static_cast<const double*>(added.data())[offset];
+  };
+  const auto row = [&](std::int64_t number) {
+    const std::int64_t i = number % tq, h = number / tq % heads, b = number / tq / heads;
+    std::vector<double> scores(static_cast<std::size_t>(tk), -std::numeric_limits<double>::infinity());
+    double most = -std::numeric_limits<double>::infinity(), sum = 0;
+    for (std::int64_t j = 0; j < (causal ? std::min(tk, i + 1) : tk); ++j) {
+      double score = 0;
+      for (std::int64_t e = 0; e < q.size(3); ++e) score += *at(q, b, h, i, e) * *at(k, b, h / group, j, e);
+      scores[static_cast<std::size_t>(j)] = score * scale + bias(b, h, i, j);
+      most = std::max(most, scores[static_cast<std::size_t>(j)]);
+    }
+    const bool none = most == -std::numeric_limits<double>::infinity();
+    for (double& score : scores) sum += score = none ? 0 : std::exp(score - most);
+    for (std::int64_t e = 0; e < v.size(3); ++e) {
+      double value = 0;
+      for (std::int64_t j = 0; j < tk; ++j) value += scores[static_cast<std::size_t>(j)] * *at(v, b, h / group, j, e);
+      *const_cast<double*>(at(out, b, h, i, e)) = none ? 0 : value / sum;
+    }
+    static_cast<double*>(lse.data())[b * lse.stride(0) + h * lse.stride(1) + i * lse.stride(2)] =
+        none ? -std::numeric_limits<double>::infinity() : most + std::log(sum);
+  };
+  torch::pool().run(
+      q.size(0) * heads * tq,
+      [](void* context, std::int64_t number) { (*static_cast<const decltype(row)*>(context))(number); },
+      const_cast<void*>(static_cast<const void*>(&row)));
+}
+
+}  // namespace
+
+void flash_attention_for_cpu(IValue* stack, std::uint64_t, std::uint64_t) {
+  const Arguments given(stack, "TTTdbtD");
+  const ConstTensorView q = torch::view_of(given.tensor(0).get(), "query"),
+                        k = torch::view_of(given.tensor(1).get(), "key"),
+                        v = torch::view_of(given.tensor(2).get(), "value");
+  if (given.number(3) != 0) {
+    throw Error(ErrorCode::kUnsupported, "scaled_dot_product_flash_attention: dropout is not supported on the CPU");
+  }
+  if (q.rank() != 4 || k.rank() != 4 || v.rank() != 4) {
+    throw Error(ErrorCode::kInvalidArgument, "scaled_dot_product_flash_attention: expected 4 axes, query " +
+                                                 q.shape().to_string() + ", key " + k.shape().to_string() + ", value " +
+                                                 v.shape().to_string());
+  }
+  Owned out = torch::empty(q.dtype(), q.shape(), like_strides(q));
+  if (q.dtype() == DType::kF64) {
+    check_f64(q, k, v, given.tensor(5));
+    count(kFloat64);
+    Owned lse = torch::empty(DType::kF64, {q.size(0), q.size(1), q.size(2)}, {q.size(1) * q.size(2), 1, q.size(1)});
+    attention_f64(q, k, v, torch::mutable_view_of(out.get()), torch::mutable_view_of(lse.get()), given.tensor(5),
+                  given.flag(4), given.has(6) ? given.number(6) : 1 / std::sqrt(static_cast<double>(q.size(3))));
+    stack[0] = reinterpret_cast<IValue>(out.release());
+    stack[1] = reinterpret_cast<IValue>(lse.release());
+    return;
+  }
+  AttentionOptions options;
+  options.mask = mask_of(given.tensor(5), given.flag(4));
+  if (given.has(6)) options.scale = given.number(6);
+  Owned lse = empty_lse(q.size(0), q.size(1), q.size(2));
+  options.lse = torch::mutable_view_of(lse.get());
+  use_pool(options);
+  attention(q, k, v, torch::mutable_view_of(out.get()), options);
+  count(kTaken);
+  stack[0] = reinterpret_cast<IValue>(out.release());
+  stack[1] = reinterpret_cast<IValue>(lse.release());
+}
+
+namespace {
+
+// A view of any number of leading axes as [B,H,T,D]; false where strides do not allow it.
+bool as_four(const ConstTensorView& view, ConstTensorView& four) {
+  const int rank = view.rank();
+  if (rank == 4) {
+    four = view;
+    return true;
+  }
+  Dims shape{1, 1, 1, 1}, strides{0, 0, 0, 0};
+  for (int i = 0; i < std::min(rank, 3); ++i) {
+    shape[3 - i] = view.size(rank - 1 - i);
+    strides[3 - i] = view.stride(rank - 1 - i);
+  }
+  // Axes before the head collapse into the batch.
+  std::int64_t size = 1, stride = 0;
+  for (int i = rank - 4; i >= 0; --i) {
+    if (view.size(i) == 1) continue;
+    if (size > 1 && view.stride(i) != stride * size) return false;
+    if (size == 1) stride = view.stride(i);
+    size *= view.size(i);
+  }
+  shape[0] = size;
+  strides[0] = stride;
+  four = ConstTensorView(view.data(), view.dtype(), shape, strides);
+  return true;
+}
+
+struct Sdpa {
+  const Arguments& given;
+  const Owned& query() const { return given.tensor(0); }
+  const Owned& key() const { return given.tensor(1); }
+  const Owned& value() const { return given.tensor(2); }
+  const Owned& mask() const { return given.tensor(3); }
+  double dropout() const { return given.number(4); }
+  bool causal() const { return given.flag(5); }
+  bool gqa() const { return given.flag(7); }
+};
+
+// What aten::_fused_sdp_choice says: 0 error, 1 flash, ...
+std::int64_t choice(const Sdpa& call, bool shapes_that_fit) {
+  Call asked;
+  const Owned none, small = shapes_that_fit ? torch::empty(DType::kF32, {1, 1, 1, 8}, {8, 8, 8, 1}) : Owned();
+  const auto given = [&](const Owned& tensor) -> const Owned& { return shapes_that_fit ? small : tensor; };
+  asked.tensor(given(call.query())).tensor(given(call.key())).tensor(given(call.value()));
+  asked.optional(shapes_that_fit ? none : call.mask());
+  asked.number(shapes_that_fit ? 0 : call.dropout()).flag(!shapes_that_fit && call.causal());
+  asked.optional_number(call.given.has(6), call.given.number(6)).flag(!shapes_that_fit && call.gqa());
+  return static_cast<std::int64_t>(asked.run("aten::_fused_sdp_choice", "", 1)[0]);
+}
+
+void math(const Sdpa& call, IValue* stack) {
+  Call own;
+  own.tensor(call.query()).tensor(call.key()).tensor(call.value()).optional(mask_for_math(call.mask()));
+  own.number(call.dropout()).flag(call.causal()).optional(Owned());
+  own.optional_number(call.given.has(6), call.given.number(6)).flag(call.gqa());
+  const std::vector<IValue> results = own.run("aten::_scaled_dot_product_attention_math", "", 2);
+  const Owned weights(reinterpret_cast<torch::Handle>(results[1]));
+  stack[0] = results[0];
+}
+
+// A tensor without memory, or with sizes that are symbols: PyTorch traces a graph. Such a call becomes ops that have
+// fake kernels.
+bool traced(const Owned& tensor) {
+  std::int64_t rank = 0, *sizes = nullptr;
+  const void* data = nullptr;
+  torch::check(torch::api().dim(tensor.get(), &rank));
+  if (torch::api().const_data(tensor.get(), &data) != 0) return true;
+  if (data != nullptr) return false;
+  torch::check(torch::api().sizes(tensor.get(), &sizes));
+  return std::all_of(sizes, sizes + rank, [](std::int64_t size) { return size != 0; });
+}
+
+// Takes the call without a gradient; false where it is PyTorch's own to take.
+bool taken(const Sdpa& call, IValue* stack) {
+  DType type, other;
+  if (!torch::type_of(call.query().get(), type) || !computes(type) || !torch::type_of(call.key().get(), other) ||
+      other != type || !torch::type_of(call.value().get(), other) || other != type) {
+    return count(kType), false;
+  }
+  if (call.dropout() != 0) return count(kDropout), false;
+  if (call.causal() && call.mask()) return count(kMaskAndCausal), false;
+  const ConstTensorView whole = torch::view_of(call.query().get(), "query");
+  const ConstTensorView given_k = torch::view_of(call.key().get(), "key"),
+                        given_v = torch::view_of(call.value().get(), "value");
+  ConstTensorView q, k, v;
+  const auto [least, rank] = std::minmax({whole.rank(), given_k.rank(), given_v.rank()});
+  if (least < 2 || (rank > 4 && least != rank) || !as_four(whole, q) || !as_four(given_k, k) || !as_four(given_v, v)) {
+    return count(kShape), false;
+  }
+  const std::int64_t batch = std::max({q.size(0), k.size(0), v.size(0)});
+  const std::int64_t heads = call.gqa() ? q.size(1) : std::max({q.size(1), k.size(1), v.size(1)});
+  const auto fits = [](std::int64_t size, std::int64_t whole_size) { return size == whole_size || size == 1; };
+  const bool same_heads = call.gqa() ? k.size(1) == v.size(1) && k.size(1) > 0 && heads % k.size(1) == 0
+                                     : fits(q.size(1), heads) && fits(k.size(1), heads) && fits(v.size(1), heads);
+  // Of five axes and more, those before the heads collapse: only equal ones are taken.
+  const auto leads_alike = [&whole](const ConstTensorView& other) {
+    for (int axis = 0; axis < whole.rank() - 3; ++axis) {
+      if (other.size(axis) != whole.size(axis)) return false;
+    }
+    return true;
+  };
+  const bool leading = rank < 5 || (leads_alike(given_k) && leads_alike(given_v));
+  if (!fits(q.size(0), batch) || !fits(k.size(0), batch) || !fits(v.size(0), batch) || !same_heads || !leading ||
+      q.size(3) != k.size(3) || k.size(2) != v.size(2) || q.size(3) == 0 || v.size(3) == 0) {
+    return count(kShape), false;
+  }
+  AttentionOptions options;
+  if (call.mask()) {
+    const ConstTensorView mask = torch::view_of(call.mask().get(), "attn_mask");
+    ConstTensorView four;
+    if (mask.dtype() != DType::kBool && mask.dtype() != DType::kF32 && mask.dtype() != type) {
+      return count(kType), false;
+    }
+    const bool has_heads_alone = rank < 5 ? mask.rank() <= 4 : mask.rank() <= 3;
+    if (has_heads_alone) {
+      four = mask;
+    } else if (rank < 5 || mask.rank() != rank || !leads_alike(mask) || !as_four(mask, four)) {
+      return count(kShape), false;
+    }
+    const Dims to{batch, heads, q.size(2), k.size(2)};
+    for (int i = 0; i < four.rank(); ++i) {
+      if (!fits(four.size(i), to[4 - four.rank() + i])) return count(kShape), false;
+    }
+    options.mask = mask.dtype() == DType::kBool ? mask::allowed(four) : mask::bias(four);
+  }
+  if (choice(call, false) != 1 && choice(call, true) != 1) return count(kBackendOff), false;
+  if (call.causal()) options.mask = options.mask | mask::causal(Alignment::kTopLeft);
+  if (call.given.has(6)) options.scale = call.given.number(6);
+  // One head for all is read as grouped heads are.
+  const std::int64_t kv_heads = call.gqa() || (k.size(1) == 1 && v.size(1) == 1) ? 0 : heads;
+  q = expanded(q, batch, heads);
+  k = expanded(k, batch, kv_heads);
+  v = expanded(v, batch, kv_heads);
+  // The result has query's layout where that has its shape.
+  Dims shape = whole.shape();
+  if (rank > 4) {
+    shape[rank - 1] = v.size(3);
+    shape[rank - 3] = heads;
+  } else {
+    const std::int64_t sizes[] = {batch, heads, q.size(2), v.size(3)};
+    shape = Dims(std::span<const std::int64_t>(sizes + 4 - rank, static_cast<std::size_t>(rank)));
+  }
+  const bool same = shape == whole.shape();
+  Owned out = torch::empty(type, shape, same ? like_strides(whole) : contiguous_strides(shape));
+  ConstTensorView result;
+  const TensorView made = torch::mutable_view_of(out.get());
+  if (!as_four(made, result)) return count(kShape), false;
+  use_pool(options);
+  attention(q, k, v, TensorView(made.data(), result.dtype(), result.shape(), result.strides()), options);
+  count(kTaken);
+  stack[0] = reinterpret_cast<IValue>(out.release());
+  return true;
+}
+
+// The call as ops that have gradients and fake kernels.
+void by_ops(const Sdpa& call, IValue* stack, bool is_traced) {
+  const Arguments& given = call.given;
+  DType type, mask_type = DType::kF32;
+  if (!torch::type_of(call.query().get(), type) || !computes(type)) return count(kType), math(call, stack);
+  if (call.dropout() != 0) return count(kDropout), math(call, stack);
+  if (call.causal() && call.mask()) return count(kMaskAndCausal), math(call, stack);
+  if (call.mask()) torch::type_of(call.mask().get(), mask_type);
+  std::int64_t rank = 0, ranks[2] = {};
+  torch::check(torch::api().dim(call.query().get(), &rank));
+  torch::check(torch::api().dim(call.key().get(), &ranks[0]));
+  torch::check(torch::api().dim(call.value().get(), &ranks[1]));
+  if ((rank != 3 && rank != 4) || ranks[0] != rank || ranks[1] != rank) return count(kShape), math(call, stack);
+  bool flash = false;
+  if (!is_traced) {  // sizes may be symbols there, and PyTorch does not say which path it would take
+    std::int64_t *q = nullptr, *k = nullptr, *v = nullptr;
+    torch::check(torch::api().sizes(call.query().get(), &q));
+    torch::check(torch::api().sizes(call.key().get(), &k));
+    torch::check(torch::api().sizes(call.value().get(), &v));
+    const std::int64_t heads = q[rank - 3], kv_heads = k[rank - 3];
+    const bool shared = call.gqa() ? kv_heads > 0 && heads % kv_heads == 0 : kv_heads == heads;
+    if (!shared || v[rank - 3] != kv_heads || v[rank - 2] != k[rank - 2] || q[rank - 1] != k[rank - 1] ||
+        (rank == 4 && (q[0] != k[0] || q[0] != v[0]))) {
+      return count(kShape), math(call, stack);
+    }
+    flash = !call.mask() && v[rank - 1] == q[rank - 1] && choice(call, false) == 1;
+    if (!flash && choice(call, true) != 1) return count(kBackendOff), math(call, stack);
+  }
+  Owned four[3];
+  const Owned* inputs[] = {&call.query(), &call.key(), &call.value()};
+  for (int i = 0; rank == 3 && i < 3; ++i) {
+    Call unsqueeze;
+    unsqueeze.tensor(*inputs[i]).integer(0);
+    four[i] = Owned(reinterpret_cast<torch::Handle>(unsqueeze.run("aten::unsqueeze", "", 1)[0]));
+    inputs[i] = &four[i];
+  }
+  Call own;
+  own.tensor(*inputs[0]).tensor(*inputs[1]).tensor(*inputs[2]);
+  if (flash) {
+    own.number(0).flag(call.causal()).optional(Owned()).optional_number(given.has(6), given.number(6));
+  } else {  // keeps a bool mask as it is; its gradients are registered in Python
+    own.optional(call.mask());
+    for (int i = 0; i < 7; ++i) own.optional(Owned());
+    own.flag(call.causal()).integer(call.causal() ? 1 : 0).integer(-1).integer(-1);
+    own.optional_number(given.has(6), given.number(6)).number(0);
+  }
+  const std::vector<IValue> results =
+      own.run(flash ? "aten::_scaled_dot_product_flash_attention_for_cpu" : "manyheads::attention", "", 2);
+  const Owned lse(reinterpret_cast<torch::Handle>(results[1]));
+  if (rank == 3) {
+    Call squeeze;
+    squeeze.tensor(Owned(reinterpret_cast<torch::Handle>(results[0]))).integer(0);
+    stack[0] = squeeze.run("aten::squeeze", "dim", 1)[0];
+    return;
+  }
+  stack[0] = results[0];
+}
+
+}  // namespace
+
+void sdpa(IValue* stack, std::uint64_t, std::uint64_t) {
+  const Arguments given(stack, "TTTtdbDb");
+  const Sdpa call{given};
+  if (traced(call.query())) {
+    by_ops(call, stack, true);
+  } else if (!taken(call, stack)) {
+    math(call, stack);
+  }
+}
+
+void sdpa_autograd(IValue* stack, std::uint64_t, std::uint64_t) {
+  const Arguments given(stack, "TTTtdbDb");
+  const Sdpa call{given};
+  const bool is_traced = traced(call.query());
+  if (is_traced || torch::api().grad_enabled()) {
+    by_ops(call, stack, is_traced);
+  } else if (!taken(call, stack)) {
+    math(call, stack);
+  }
+}
+
+}  // namespace manyheads::python
