@@ -42,5 +42,21 @@ def save(path, tensors, metadata):
     os.replace(beside, path)
 
 
+def save_weights(folder, state, shards=1):
+    """model.safetensors, or that many files and their index, as the hub names them."""
+    if shards == 1:
+        save(folder / "model.safetensors", state, {"format": "pt"})
+        return
+    names = sorted(state)
+    where = {}
+    for i in range(shards):
+        file = f"model-{i + 1:05}-of-{shards:05}.safetensors"
+        part = names[i * len(names) // shards : (i + 1) * len(names) // shards]
+        where |= dict.fromkeys(part, file)
+        save(folder / file, {n: state[n] for n in part}, {"format": "pt"})
+    index = {"metadata": {"total_size": sum(a.nbytes for a in state.values())}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
 def to_json(value):
     return json.dumps(value, sort_keys=True, ensure_ascii=False)

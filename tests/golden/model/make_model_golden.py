@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden values of BERT encoders: transformers' BertModel with eager attention, evaluated in float64.
+"""Golden values of encoders: transformers' BERT, RoBERTa and DistilBERT with eager attention, evaluated in float64.
 
 Writes minilm_<text>.safetensors for the model in --model, and small random models as hub-style folders tiny_<name>/
 with expected.safetensors beside their weights.
@@ -45,23 +45,54 @@ TINY = dict(
     pad_token_id=0,
 )  # fmt: skip
 
-# prefix: of every name. legacy: LayerNorm.gamma and .beta, and a head's tensors that an encoder has no use for.
+TINY_ROBERTA = TINY | dict(
+    architectures=["RobertaForMaskedLM"], model_type="roberta", layer_norm_eps=1e-5, type_vocab_size=1, pad_token_id=1,
+    bos_token_id=0, eos_token_id=2,
+)  # fmt: skip
+
+TINY_DISTILBERT = dict(
+    architectures=["DistilBertForMaskedLM"], model_type="distilbert", dim=32, n_layers=2, n_heads=4, hidden_dim=64,
+    vocab_size=50, max_position_embeddings=40, activation="gelu", dropout=0.1, attention_dropout=0.1,
+    initializer_range=0.02, sinusoidal_pos_embds=False, tie_weights_=True, pad_token_id=0,
+)  # fmt: skip
+
+# prefix: of every name. legacy: LayerNorm.gamma and .beta. head: tensors that an encoder has no use for.
 # dtype: of the stored weights. shards: files, with an index.
 TINY_MODELS = {
     "gelu": dict(config=dict(), pooler=True),
     "gelu_new": dict(config=dict(hidden_act="gelu_new"), prefix="bert."),
     "relu": dict(config=dict(hidden_act="relu", num_attention_heads=2, layer_norm_eps=1e-5)),
-    "legacy_names": dict(config=dict(num_hidden_layers=1), prefix="bert.", legacy=True),
+    "legacy_names": dict(
+        config=dict(num_hidden_layers=1), prefix="bert.", legacy=True,
+        head={"cls.predictions.bias": (50,), "cls.seq_relationship.weight": (2, 32)},
+    ),
     "f16": dict(config=dict(num_hidden_layers=1), dtype=np.float16),
     "shards": dict(config=dict(num_attention_heads=1), shards=2),
-}
+    "roberta": dict(base=TINY_ROBERTA, config=dict(), pooler=True),
+    "roberta_prefix": dict(
+        base=TINY_ROBERTA, config=dict(num_hidden_layers=1), prefix="roberta.", dtype=np.float16,
+        head={"lm_head.bias": (50,), "lm_head.dense.weight": (32, 32)},
+    ),
+    "distilbert": dict(base=TINY_DISTILBERT, config=dict()),
+    "distilbert_prefix": dict(
+        base=TINY_DISTILBERT, config=dict(n_layers=1, n_heads=2, activation="relu"), prefix="distilbert.",
+        dtype=np.float16, head={"vocab_projector.bias": (50,), "vocab_transform.weight": (32, 32)},
+    ),
+}  # fmt: skip
+
+
+def skeleton(config, pooler=False):
+    """The model that the configuration asks for, with weights of its own."""
+    kind = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert"}[config["model_type"]]
+    options = {} if kind == "DistilBert" else {"add_pooling_layer": pooler}
+    config = getattr(transformers, f"{kind}Config")(**config)
+    config._attn_implementation = "eager"
+    return getattr(transformers, f"{kind}Model")(config, **options)
 
 
 def load_encoder(config, state):
-    """BertModel in float64 with the given float32 or float16 weights."""
-    config = transformers.BertConfig(**config)
-    config._attn_implementation = "eager"
-    model = transformers.BertModel(config, add_pooling_layer=False).double().eval()
+    """The model in float64 with the given float32 or float16 weights."""
+    model = skeleton(config).double().eval()
     result = model.load_state_dict({n: torch.from_numpy(a).double() for n, a in state.items()}, strict=False)
     assert not result.missing_keys, result.missing_keys
     assert all("pooler" in n or "position_ids" in n for n in result.unexpected_keys), result.unexpected_keys
@@ -73,8 +104,9 @@ def evaluate(model, ids, types, lengths):
     mask = np.arange(ids.shape[1])[None, :] < np.asarray(lengths)[:, None]
     with torch.no_grad():
         out = model(
-            input_ids=torch.from_numpy(ids), token_type_ids=torch.from_numpy(types),
-            attention_mask=torch.from_numpy(mask.astype(np.int64)), output_hidden_states=True, output_attentions=True,
+            input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask.astype(np.int64)),
+            output_hidden_states=True, output_attentions=True,
+            **({} if types is None else {"token_type_ids": torch.from_numpy(types)}),
         )  # fmt: skip
     hidden = [h.numpy() * mask[:, :, None] for h in out.hidden_states]
     weights = [a.numpy() * mask[:, None, :, None] for a in out.attentions]
@@ -142,14 +174,13 @@ def save_and_say(path, tensors, metadata):
 
 def make_tiny(name, seed, out):
     o = TINY_MODELS[name]
-    config = TINY | o["config"]
+    config = o.get("base", TINY) | o["config"]
     random = np.random.default_rng(seed)
-    skeleton = transformers.BertModel(transformers.BertConfig(**config), add_pooling_layer=o.get("pooler", False))
     state = {}
-    for tensor, value in sorted(skeleton.state_dict().items()):
+    for tensor, value in sorted(skeleton(config, o.get("pooler", False)).state_dict().items()):
         # Large enough that no head is near uniform and every term shows.
         spread = 0.35 if tensor.endswith("weight") else 0.2
-        array = random.standard_normal(tuple(value.shape)) * spread + (1.0 if "LayerNorm.weight" in tensor else 0.0)
+        array = random.standard_normal(tuple(value.shape)) * spread + (1.0 if "norm.weight" in tensor.lower() else 0.0)
         state[tensor] = array.astype(o.get("dtype", np.float32))
     model = load_encoder(config, state)
 
@@ -158,40 +189,26 @@ def make_tiny(name, seed, out):
         if o.get("legacy"):
             tensor = tensor.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
         stored[o.get("prefix", "") + tensor] = array
-    if o.get("legacy"):
-        stored["cls.predictions.bias"] = random.standard_normal(config["vocab_size"]).astype(np.float32)
-        stored["cls.seq_relationship.weight"] = random.standard_normal((2, config["hidden_size"])).astype(np.float32)
+    for tensor, shape in o.get("head", {}).items():
+        stored[tensor] = random.standard_normal(shape).astype(np.float32)
 
     folder = out / f"tiny_{name}"
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    shards = o.get("shards", 1)
-    if shards == 1:
-        save_and_say(folder / "model.safetensors", stored, {"format": "pt"})
-    else:
-        names = sorted(stored)
-        where = {}
-        for i in range(shards):
-            file = f"model-{i + 1:05}-of-{shards:05}.safetensors"
-            part = names[i * len(names) // shards : (i + 1) * len(names) // shards]
-            where |= dict.fromkeys(part, file)
-            save_and_say(folder / file, {n: stored[n] for n in part}, {"format": "pt"})
-        index = {"metadata": {"total_size": sum(a.nbytes for a in stored.values())}, "weight_map": where}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+    golden.save_weights(folder, stored, o.get("shards", 1))
 
     lengths = [9, 1, 6]
-    ids = random.integers(1, config["vocab_size"], (3, 9))
-    types = random.integers(0, 2, (3, 9))
+    pad = config["pad_token_id"]
+    ids = random.integers(pad + 1, config["vocab_size"], (3, 9))
+    types = None if config["model_type"] == "distilbert" else random.integers(0, config["type_vocab_size"], (3, 9))
     for i, length in enumerate(lengths):
-        ids[i, length:] = 0
-        types[i, length:] = 0
+        ids[i, length:] = pad
+        if types is not None:
+            types[i, length:] = 0
     hidden, weights, embedding = evaluate(model, ids, types, lengths)
-    tensors = {
-        "input_ids": ids,
-        "token_type_ids": types,
-        "lengths": np.asarray(lengths, np.int64),
-        "sentence_embedding": embedding,
-    }
+    tensors = {"input_ids": ids, "lengths": np.asarray(lengths, np.int64), "sentence_embedding": embedding}
+    if types is not None:
+        tensors["token_type_ids"] = types
     tensors |= {f"hidden_states.{i}": h for i, h in enumerate(hidden)}
     tensors |= {f"weights.{i}": w for i, w in enumerate(weights)}
     metadata = {"evaluated_by": f"transformers {transformers.__version__}, float64"}
