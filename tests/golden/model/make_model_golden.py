@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Golden values of encoders: transformers' BERT, RoBERTa and DistilBERT with eager attention, evaluated in float64.
 
-Writes minilm_<text>.safetensors for the model in --model, and small random models as hub-style folders tiny_<name>/
+Writes minilm_<text>.safetensors and bert_base_<text>.safetensors for the models in --models, and small random models as hub-style folders tiny_<name>/
 with expected.safetensors beside their weights.
 """
 
@@ -37,6 +37,8 @@ TEXTS = {
     # As many tokens as the model takes: only the embedding is stored.
     "full": dict(texts=[" ".join(f"word {i}" for i in range(255))], heads=(), layers=()),
 }
+
+BERT_BASE_TEXTS = {name: TEXTS[name] | dict(heads=(0, 5, 11), layers=(6, 12)) for name in ("cat", "pair")}
 
 TINY = dict(
     architectures=["BertModel"], model_type="bert", hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
@@ -129,16 +131,17 @@ def byte_offsets(text, pair, encoding):
     return offsets
 
 
-def make_minilm(folder, out):
+def make_texts(folder, name, texts, out):
     config = json.loads((folder / "config.json").read_text())
     with safe_open(folder / "model.safetensors", "np") as file:
-        model = load_encoder(config, {name: file.get_tensor(name) for name in file.keys()})
+        names = [name for name in file.keys() if not name.startswith("cls.")]
+        model = load_encoder(config, {name.removeprefix("bert."): file.get_tensor(name) for name in names})
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    for name, o in TEXTS.items():
+    for text, o in texts.items():
         pairs = [t if isinstance(t, tuple) else (t, None) for t in o["texts"]]
-        encodings = [tokenizer.encode(text, pair) for text, pair in pairs]
+        encodings = [tokenizer.encode(*pair) for pair in pairs]
         lengths = [len(e.ids) for e in encodings]
         width = max(lengths)
         ids, types = (np.zeros((len(pairs), width), np.int64) for _ in range(2))
@@ -164,7 +167,7 @@ def make_minilm(folder, out):
             "heads": golden.to_json(list(o["heads"])),
             "evaluated_by": f"transformers {transformers.__version__}, float64",
         }
-        save_and_say(out / f"minilm_{name}.safetensors", tensors, metadata)
+        save_and_say(out / f"{name}_{text}.safetensors", tensors, metadata)
 
 
 def save_and_say(path, tensors, metadata):
@@ -217,11 +220,12 @@ def make_tiny(name, seed, out):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=pathlib.Path, default=HERE.parents[2] / "models" / "all-MiniLM-L6-v2")
+    parser.add_argument("--models", type=pathlib.Path, default=HERE.parents[2] / "models", help="folder of the two")
     parser.add_argument("--out", type=pathlib.Path, default=HERE, help="folder to write to (default: beside this file)")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    make_minilm(args.model, args.out)
+    make_texts(args.models / "all-MiniLM-L6-v2", "minilm", TEXTS, args.out)
+    make_texts(args.models / "bert-base-uncased", "bert_base", BERT_BASE_TEXTS, args.out)
     for seed, name in enumerate(TINY_MODELS):
         make_tiny(name, seed, args.out)
 
