@@ -138,7 +138,7 @@ void run(const BenchRequest& request) {
                      (request.quick ? " among the few of --quick" : ""));
   }
 
-  bench::Roofline machine;
+  kernels::Roofline machine;
   Report report(request.common.json);
   if (limits_wanted) {
     for (const int count : bench::thread_counts({.threads = threads})) {

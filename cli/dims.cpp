@@ -14,10 +14,10 @@
 
 #include "arguments.hpp"
 #include "base/format.hpp"
-#include "bench/cases/roofline.hpp"
 #include "bench/cases/sampling.hpp"
 #include "cli.hpp"
 #include "kernels/dispatch.hpp"
+#include "kernels/roofline.hpp"
 #include "look_text.hpp"
 #include "tensors.hpp"
 
@@ -354,7 +354,7 @@ void run(DimsRequest request) {
   if (!request.no_time) {
     check_memory(request);
     const kernels::KernelTable& table = kernels::active_table();
-    bench::Roofline machine;
+    kernels::Roofline machine;
     const std::vector<double> rates =
         bench::medians_in_turn(7, {[&] { return machine.arithmetic(table.probes.fma, request.common.threads); },
                                    [&] { return machine.memory(table, request.common.threads); }});

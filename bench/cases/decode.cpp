@@ -8,8 +8,8 @@
 
 #include "base/format.hpp"
 #include "bench/cases/case.hpp"
-#include "bench/cases/roofline.hpp"
 #include "bench/cases/sampling.hpp"
+#include "kernels/roofline.hpp"
 
 namespace manyheads::bench {
 
@@ -87,7 +87,7 @@ class Step {
   Step(const Decode& decode, const Tensor& k, const Tensor& v, const Tensor& k_scales, const Tensor& v_scales)
       : decode_(decode),
         copies_(std::max<std::int64_t>(
-            1, std::llround(std::ceil(static_cast<double>(beyond_caches()) / bytes_of(decode))))),
+            1, std::llround(std::ceil(static_cast<double>(kernels::beyond_caches()) / bytes_of(decode))))),
         k_(repeated(k, copies_)),
         v_(repeated(v, copies_)),
         q_(normal(decode.query_type(), {1, kHeads, 1, decode.d}, 1)),

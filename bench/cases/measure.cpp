@@ -8,7 +8,7 @@
 #include "base/format.hpp"
 #include "bench/cases/sampling.hpp"
 #include "kernels/dispatch.hpp"
-#include "kernels/isa/processor.hpp"
+#include "kernels/isa/roofline_probe.hpp"
 
 namespace manyheads::bench {
 namespace {
@@ -20,7 +20,7 @@ int rounds(bool quick) { return quick ? 5 : 9; }
 
 }  // namespace
 
-Row measure(const Case& of, const std::string& isa, Roofline& machine, bool quick) {
+Row measure(const Case& of, const std::string& isa, kernels::Roofline& machine, bool quick) {
   const kernels::KernelTable& table = kernels::active_table();
   const bool memory = of.bytes > 0;
   const PreparedCase prepared = of.prepare();
@@ -28,7 +28,7 @@ Row measure(const Case& of, const std::string& isa, Roofline& machine, bool quic
   double once = 0;  // seconds of work: its roofline is measured for as long
   std::vector<std::function<double()>> samples;
   samples.push_back([&once, sample = timed(prepared.work, long_enough)] { return once = sample(); });
-  const auto rate = [&](Roofline::Work work) {
+  const auto rate = [&](kernels::ArithmeticProbe work) {
     return [&, work] { return machine.arithmetic(work, of.row.threads, std::clamp(once, 4e-3, 0.1)); };
   };
   std::vector<const char*> limits{memory ? "memory" : "fma"};
@@ -36,7 +36,7 @@ Row measure(const Case& of, const std::string& isa, Roofline& machine, bool quic
   if (!memory) samples.push_back(rate(table.probes.fma));
   if (!memory && of.row.dtype == "bf16") {
     const bool tiles = isa.starts_with("amx");
-    const std::pair<const char*, Roofline::Work> others[] = {
+    const std::pair<const char*, kernels::ArithmeticProbe> others[] = {
         {"dot", tiles || isa.starts_with("avx512") ? kernels::bf16_dot_probe() : nullptr},
         {"tile", tiles ? kernels::amx_tile_probe() : nullptr}};
     for (const auto& [name, work] : others) {
@@ -64,7 +64,7 @@ Row measure(const Case& of, const std::string& isa, Roofline& machine, bool quic
   return row;
 }
 
-void measure_limits(int threads, Roofline& machine, bool quick, const std::function<bool(const Row&)>& wanted,
+void measure_limits(int threads, kernels::Roofline& machine, bool quick, const std::function<bool(const Row&)>& wanted,
                     const std::function<void(const Row&)>& add) {
   const auto measure_one = [&](const std::string& name, const char* dtype, const std::string& isa,
                                const std::function<double()>& sample) {
@@ -82,11 +82,14 @@ void measure_limits(int threads, Roofline& machine, bool quick, const std::funct
     measure_one("limit fma", "f32", isa,
                 [&] { return machine.arithmetic(kernels::active_table().probes.fma, threads); });
   }
-  if (const Roofline::Work dot_work = kernels::bf16_dot_probe(); dot_work != nullptr) {
+  if (const kernels::ArithmeticProbe dot_work = kernels::bf16_dot_probe(); dot_work != nullptr) {
     measure_one("limit dot", "bf16", "avx512_bf16", [&] { return machine.arithmetic(dot_work, threads); });
   }
-  if (const Roofline::Work tile_work = kernels::amx_tile_probe(); tile_work != nullptr) {
+  if (const kernels::ArithmeticProbe tile_work = kernels::amx_tile_probe(); tile_work != nullptr) {
     measure_one("limit tile", "bf16", "amx_bf16", [&] { return machine.arithmetic(tile_work, threads); });
+  }
+  if (const kernels::ArithmeticProbe byte_work = kernels::int8_dot_probe(); byte_work != nullptr) {
+    measure_one("limit int8 dot", "i8", "avx512", [&] { return machine.arithmetic(byte_work, threads); });
   }
   set_isa(available.front());
   measure_one("limit memory", "f32", available.front(),

@@ -28,10 +28,10 @@
 #include <sstream>
 #include <string>
 
-#include "bench/cases/roofline.hpp"
 #include "bench/cases/sampling.hpp"
 #include "kernels/dispatch.hpp"
-#include "kernels/isa/processor.hpp"
+#include "kernels/isa/roofline_probe.hpp"
+#include "kernels/roofline.hpp"
 #include "layer/linear.hpp"
 
 namespace {
@@ -225,7 +225,7 @@ Run prepare(std::istream& words, int threads) {
 // Of memory what it reads; else the rate of F32 multiply-adds and, for bf16, of its dot product or of tiles where one
 // is faster: which it is depends on the machine. Taken for as long as what it is compared to: both see the same share
 // of a busy machine.
-double limit(manyheads::bench::Roofline& limits, const std::string& type, int threads) {
+double limit(manyheads::kernels::Roofline& limits, const std::string& type, int threads) {
   const manyheads::kernels::KernelTable& table = manyheads::kernels::active_table();
   if (type == "memory") return limits.memory(table, threads);
   double most = limits.arithmetic(table.probes.fma, threads, 0.02);
@@ -254,7 +254,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: peers_ours THREADS\n");
     return 2;
   }
-  manyheads::bench::Roofline limits;
+  manyheads::kernels::Roofline limits;
   Run run;
   std::string line;
   while (std::getline(std::cin, line)) {

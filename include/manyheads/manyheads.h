@@ -352,6 +352,28 @@ MH_API int mh_set_isa(const char* name) MH_NOEXCEPT;
  * equal bits on every machine, whatever the threads, the batch and the strides. */
 MH_API int mh_active_bits(int32_t dtype, const char** family) MH_NOEXCEPT;
 
+/* What bounds attention on this machine, as measured. GFLOP/s and GB/s: 1e9 a second, a multiply-add is 2 FLOP. A rate
+ * of what the machine lacks is 0. */
+typedef struct mh_machine_limits {
+  size_t size;
+  const char* isa;              /* the instruction set in use, which multiplies F32 and reads; lives as all texts do */
+  int64_t threads;              /* asked of the executor or the pool, for all rates but the one of one thread */
+  double fma_gflops;            /* F32 multiply-adds */
+  double bf16_dot_gflops;       /* dot products of BF16 (AVX-512 BF16) */
+  double bf16_tile_gflops;      /* products of BF16 tiles (AMX) */
+  double int8_dot_gflops;       /* dot products of bytes (AVX-512 VNNI), as of int8_products */
+  double memory_gbs;            /* reads of memory that no cache holds */
+  double memory_gbs_one_thread; /* the same on one thread */
+  int64_t l1_bytes;             /* caches: L1 for data and L2 of one core, the whole L3 */
+  int64_t l2_bytes;
+  int64_t l3_bytes;
+} mh_machine_limits;
+
+/* Measures them, in a second or two on all threads. Each rate is the best of up to five samples; whatever else runs
+ * lowers it. Keep the result, nothing is kept here. Allocates the memory that it reads, twice the last cache (256 MB to
+ * 1 GB, an eighth of the machine's at most), and frees it. num_threads and executor as in mh_attention_options. */
+MH_API int mh_limits(int32_t num_threads, const mh_executor* executor, mh_machine_limits* limits) MH_NOEXCEPT;
+
 #ifdef __cplusplus
 }
 #endif

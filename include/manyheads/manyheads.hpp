@@ -5,6 +5,7 @@
 #include <manyheads/cpu.hpp>
 #include <manyheads/error.hpp>
 #include <manyheads/kv_cache.hpp>
+#include <manyheads/limits.hpp>
 #include <manyheads/mask.hpp>
 #include <manyheads/multi_head_attention.hpp>
 #include <manyheads/parallel.hpp>

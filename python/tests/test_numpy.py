@@ -6,6 +6,7 @@ import doctest
 import gc
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -358,6 +359,33 @@ def test_every_public_name_has_a_doctest_that_runs():
             runner.run(test)
     assert finder and _core
     assert without == [] and runner.failures == 0
+
+
+def test_limits_are_of_this_machine_and_leave_other_threads_running():
+    seen, done = [], threading.Event()
+
+    def count():
+        while not done.is_set():
+            seen.append(None)
+            time.sleep(0.001)
+
+    other = threading.Thread(target=count)
+    other.start()
+    before = len(seen)
+    found = mh.limits(num_threads=1)
+    during = len(seen) - before
+    done.set()
+    other.join()
+    assert during > 10
+    assert found.isa == mh.active_isa() and found.threads == 1
+    assert found.fma_gflops > 0 and found.memory_gbs == found.memory_gbs_one_thread > 0
+    assert min(found.bf16_dot_gflops, found.bf16_tile_gflops, found.int8_dot_gflops) >= 0
+    assert found.l1_bytes <= found.l2_bytes <= found.l3_bytes
+    assert repr(found) == f"Limits({found})" and f"{found.memory_gbs:.1f} GB/s" in str(found)
+    with pytest.raises(ValueError, match="^limits: num_threads is -1, expected 0 or more$"):
+        mh.limits(num_threads=-1)
+    with pytest.raises(AttributeError):
+        found.fma_gflops = 1
 
 
 def test_arrays_at_odd_addresses_are_read_right(random):

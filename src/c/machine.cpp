@@ -2,6 +2,7 @@
 #include <vector>
 
 #include <manyheads/cpu.hpp>
+#include <manyheads/limits.hpp>
 #include <manyheads/version.hpp>
 
 #include "c/boundary.hpp"
@@ -57,5 +58,28 @@ int mh_active_bits(int32_t dtype, const char** family) noexcept {
     thread_local std::string text;
     text = active_bits(c::dtype_of(f, "dtype", dtype));
     to = text.c_str();
+  });
+}
+
+int mh_limits(int32_t num_threads, const mh_executor* executor, mh_machine_limits* limits) noexcept {
+  return guarded("mh_limits", [&](const char* f) {
+    const std::size_t size = c::read(f, "limits", &required(f, "limits", limits)).size;
+    const c::CallersThreads threads(f, num_threads, executor);
+    const Limits found = manyheads::limits(*threads);
+    thread_local std::string isa;
+    isa = found.isa;
+    mh_machine_limits all{};
+    all.isa = isa.c_str();
+    all.threads = found.threads;
+    all.fma_gflops = found.fma_gflops;
+    all.bf16_dot_gflops = found.bf16_dot_gflops;
+    all.bf16_tile_gflops = found.bf16_tile_gflops;
+    all.int8_dot_gflops = found.int8_dot_gflops;
+    all.memory_gbs = found.memory_gbs;
+    all.memory_gbs_one_thread = found.memory_gbs_one_thread;
+    all.l1_bytes = found.l1_bytes;
+    all.l2_bytes = found.l2_bytes;
+    all.l3_bytes = found.l3_bytes;
+    c::write(all, size, limits);
   });
 }

@@ -143,6 +143,20 @@ later[len(later) - 1] = 1
 error(mh.mh_kv_cache_attention(ref(q), cache, ref(sequence), 1, ref(out), later), "the rest is not 0", UNSUPPORTED)
 mh.mh_kv_cache_destroy(cache)
 
+
+# The machine's limits.
+class Limits(Sized):
+    _fields_ = [("size", c.c_size_t), ("isa", c.c_char_p), ("threads", c.c_int64)] + [(name, c.c_double) for name in (
+        "fma_gflops", "bf16_dot_gflops", "bf16_tile_gflops", "int8_dot_gflops", "memory_gbs", "memory_gbs_one_thread"
+    )] + [(name, c.c_int64) for name in ("l1_bytes", "l2_bytes", "l3_bytes")]
+
+
+limits = Limits()
+ok(mh.mh_limits(1, None, ref(limits)))
+assert limits.threads == 1 and limits.fma_gflops > 0 and limits.memory_gbs == limits.memory_gbs_one_thread > 0
+assert limits.l1_bytes >= 1024 and limits.isa
+error(mh.mh_limits(-2, None, ref(limits)), "mh_limits: num_threads is -2, expected 0 or more")
+
 # Errors stay with their thread.
 error(mh.mh_attention(None, None, None, None, None), "mh_attention: q is undefined, expected [B,Hq,Tq,D]")
 seen = []

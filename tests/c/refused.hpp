@@ -83,6 +83,7 @@ struct Attempt {
     add(new_states);
     add(text);
     add(explanation);
+    add(limits.fma_gflops);
     std::int64_t tokens = -1;
     EXPECT_EQ(mh_kv_cache_length(cache, sequence, &tokens), MH_OK);
     add(tokens);
@@ -107,6 +108,7 @@ struct Attempt {
   mh_layer_config config = make_config();
   mh_layer_options layer_options = MH_DEFAULT(mh_layer_options);
   mh_explanation explanation = MH_DEFAULT(mh_explanation);
+  mh_machine_limits limits = MH_DEFAULT(mh_machine_limits);
   double scale = 1;
   std::int64_t window[2] = {-1, -1};
   std::int64_t strides[4] = {};

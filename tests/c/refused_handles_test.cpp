@@ -207,6 +207,13 @@ TEST(CDoorRefused, TheMachine) {
       {"mh_active_bits: family is NULL", "", [](Attempt&) { return mh_active_bits(MH_F32, nullptr); }},
       {"mh_available_isas: names is NULL", "", [](Attempt& a) { return mh_available_isas(nullptr, &a.bytes); }},
       {"mh_default_num_threads: threads is NULL", "", [](Attempt&) { return mh_default_num_threads(nullptr); }},
+      {"mh_limits: limits is NULL", "", [](Attempt&) { return mh_limits(1, nullptr, nullptr); }},
+      {"mh_limits: limits->size is 0, expected sizeof *limits (96 bytes here)", "",
+       [](Attempt& a) { return a.limits.size = 0, mh_limits(1, nullptr, &a.limits); }},
+      {"mh_limits: num_threads is -1, expected 0 or more", "",
+       [](Attempt& a) { return mh_limits(-1, nullptr, &a.limits); }},
+      {"mh_limits: executor->run is NULL", "",
+       [](Attempt& a) { return a.executor.run = nullptr, mh_limits(1, &a.executor, &a.limits); }},
   });
   EXPECT_STREQ(mh_dtype_name(9), "?");
   EXPECT_STREQ(mh_dtype_name(-1), "?");

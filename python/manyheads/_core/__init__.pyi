@@ -334,3 +334,64 @@ def default_num_threads() -> int:
     >>> default_num_threads() >= 1
     True
     """
+
+class Limits:
+    """
+    What bounds attention on this machine, as measured; str() tells all of it.
+
+    GFLOP/s and GB/s are 1e9 a second, a multiply-add is 2 FLOP, and a rate of what the machine lacks is 0.
+    isa: the instruction set in use, which multiplies float32 and reads. threads: asked for.
+    fma_gflops: float32 multiply-adds. bf16_dot_gflops, bf16_tile_gflops: dot products and tiles of bfloat16.
+    int8_dot_gflops: dot products of bytes, as of int8_products.
+    memory_gbs, memory_gbs_one_thread: reads of memory that no cache holds, on all threads and on one.
+    l1_bytes, l2_bytes, l3_bytes: L1 for data and L2 of one core, the whole L3.
+
+    >>> str(limits(num_threads=1)).startswith(active_isa())
+    True
+    """
+
+    @property
+    def isa(self) -> str: ...
+
+    @property
+    def threads(self) -> int: ...
+
+    @property
+    def fma_gflops(self) -> float: ...
+
+    @property
+    def bf16_dot_gflops(self) -> float: ...
+
+    @property
+    def bf16_tile_gflops(self) -> float: ...
+
+    @property
+    def int8_dot_gflops(self) -> float: ...
+
+    @property
+    def memory_gbs(self) -> float: ...
+
+    @property
+    def memory_gbs_one_thread(self) -> float: ...
+
+    @property
+    def l1_bytes(self) -> int: ...
+
+    @property
+    def l2_bytes(self) -> int: ...
+
+    @property
+    def l3_bytes(self) -> int: ...
+
+    def __str__(self) -> str: ...
+
+    def __repr__(self) -> str: ...
+
+def limits(num_threads: int = 0) -> Limits:
+    """
+    Measures what bounds attention on this machine: a second or two, on as many threads, and up to 1 GB of memory.
+
+    >>> found = limits(num_threads=1)
+    >>> found.fma_gflops > 0 and found.memory_gbs > 0
+    True
+    """

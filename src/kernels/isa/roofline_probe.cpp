@@ -1,5 +1,6 @@
-// Roofline probes of what Highway has no target for: BF16 dot products and tiles. Their code carries its own target
-// attribute; a check at run time says whether it may run.
+// Their code carries its own target attribute; a check at run time says whether it may run.
+#include "kernels/isa/roofline_probe.hpp"
+
 #include "kernels/isa/processor.hpp"
 
 #if defined(__x86_64__)
@@ -26,6 +27,23 @@ __attribute__((target("avx512f,avx512bf16"))) double dot_probe(std::int64_t roun
   for (int c = 1; c < kChains; ++c) acc[0] = _mm512_add_ps(acc[0], acc[c]);
   *value = _mm512_cvtss_f32(acc[0]);
   return 2.0 * 2 * 16 * kChains * static_cast<double>(rounds);
+}
+
+__attribute__((target("avx512f,avx512vnni"))) double byte_probe(std::int64_t rounds, float* value) {
+  constexpr int kChains = 12;
+  __m512i acc[kChains];
+#pragma GCC unroll 16
+  for (int c = 0; c < kChains; ++c) acc[c] = _mm512_set1_epi32(c);
+  const __m512i a = _mm512_set1_epi32(static_cast<int>(*value));
+  const __m512i b = _mm512_set1_epi32(0x01ff01ff);
+  for (std::int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 16
+    for (int c = 0; c < kChains; ++c) acc[c] = _mm512_dpbusd_epi32(acc[c], a, b);
+  }
+#pragma GCC unroll 16
+  for (int c = 1; c < kChains; ++c) acc[0] = _mm512_add_epi32(acc[0], acc[c]);
+  *value = static_cast<float>(_mm512_cvtsi512_si32(acc[0]));
+  return 4.0 * 2 * 16 * kChains * static_cast<double>(rounds);
 }
 
 // Products of one tile with another, in four chains.
@@ -58,9 +76,11 @@ double tile_probe(std::int64_t rounds, float* value) {
 
 ArithmeticProbe bf16_dot_probe() { return has_bf16_products() ? dot_probe : nullptr; }
 ArithmeticProbe amx_tile_probe() { return has_amx_bf16() ? tile_probe : nullptr; }
+ArithmeticProbe int8_dot_probe() { return has_vnni() ? byte_probe : nullptr; }
 #else
 ArithmeticProbe bf16_dot_probe() { return nullptr; }
 ArithmeticProbe amx_tile_probe() { return nullptr; }
+ArithmeticProbe int8_dot_probe() { return nullptr; }
 #endif
 
 }  // namespace manyheads::kernels

@@ -1,18 +1,19 @@
-#include "bench/cases/roofline.hpp"
+#include "kernels/roofline.hpp"
 
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <numeric>
 #include <random>
 #include <vector>
 
 #include "base/parallel.hpp"
-#include "bench/cases/sampling.hpp"
+#include "kernels/tuning.hpp"
 
-namespace manyheads::bench {
+namespace manyheads::kernels {
 
 namespace {
 
@@ -22,27 +23,29 @@ constexpr std::int64_t kTasksPerThread = 8;
 // millisecond.
 constexpr std::int64_t kTaskRounds = std::int64_t{1} << 17;
 
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
 }  // namespace
 
 std::size_t beyond_caches() {
-  const long cache = ::sysconf(_SC_LEVEL3_CACHE_SIZE);
   const double physical = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
-  const double wanted = std::clamp(2.0 * static_cast<double>(cache), 0x1p28, 0x1p30);
+  const double wanted = std::clamp(2.0 * static_cast<double>(tuning().l3_bytes), 0x1p28, 0x1p30);
   return static_cast<std::size_t>(std::min(wanted, physical / 8));
 }
 
-double Roofline::arithmetic(Work work, int threads, double least) {
+double Roofline::arithmetic(ArithmeticProbe work, int threads, double least) {
   std::atomic<double> flop{0};
   std::atomic<float> sink{0};
-  const double begin = seconds_now();
+  const Clock::time_point begin = Clock::now();
   double seconds = 0;
   do {
-    base::parallel_for(threads * kTasksPerThread, threads, nullptr, [&](std::int64_t, int) {
+    base::parallel_for(threads * kTasksPerThread, threads, executor_, [&](std::int64_t, int) {
       float mine = 1;  // zero would let the sums decay to denormals, which are slow
       flop += work(kTaskRounds, &mine);
       sink += mine;
     });
-    seconds = seconds_now() - begin;
+    seconds = seconds_since(begin);
   } while (seconds < least);
   return flop.load() / seconds / 1e9;
 }
@@ -59,13 +62,13 @@ template <class Read>
 double Roofline::reading(std::int64_t count, int threads, const Read& read) {
   const std::int64_t tasks = threads * kTasksPerThread;
   std::atomic<float> sink{0};
-  const double begin = seconds_now();
-  base::parallel_for(tasks, threads, nullptr,
+  const Clock::time_point begin = Clock::now();
+  base::parallel_for(tasks, threads, executor_,
                      [&](std::int64_t i, int) { sink += read(count * i / tasks, count * (i + 1) / tasks); });
-  return static_cast<double>(memory_.size() * sizeof(float)) / (seconds_now() - begin) / 1e9;
+  return static_cast<double>(memory_.size() * sizeof(float)) / seconds_since(begin) / 1e9;
 }
 
-double Roofline::memory(const kernels::KernelTable& table, int threads, int multiplies) {
+double Roofline::memory(const KernelTable& table, int threads, int multiplies) {
   const float* from = memory_to_read();
   const auto lines = static_cast<std::int64_t>(memory_.size() / 16);
   constexpr std::int64_t kAhead = 4096;  // floats: farther or nearer is no faster
@@ -75,7 +78,7 @@ double Roofline::memory(const kernels::KernelTable& table, int threads, int mult
   });
 }
 
-double Roofline::memory_in_pieces(const kernels::KernelTable& table, int threads, std::size_t bytes) {
+double Roofline::memory_in_pieces(const KernelTable& table, int threads, std::size_t bytes) {
   const float* from = memory_to_read();
   const std::size_t size = bytes / sizeof(float);
   std::vector<std::size_t> order(memory_.size() / size);
@@ -92,4 +95,4 @@ double Roofline::memory_in_pieces(const kernels::KernelTable& table, int threads
   });
 }
 
-}  // namespace manyheads::bench
+}  // namespace manyheads::kernels
