@@ -1,13 +1,10 @@
+#include "model/encoder.hpp"
+
 #include <algorithm>
 #include <manyheads/error.hpp>
-#include <manyheads/model/encoder.hpp>
 #include <string>
-#include <utility>
 
-#include "base/utf8.hpp"
-#include "io/json.hpp"
-#include "kernels/dispatch.hpp"
-#include "model/bert.hpp"
+#include "base/fail.hpp"
 
 namespace manyheads::model {
 namespace {
@@ -51,37 +48,10 @@ void check_batch(const TokenBatch& batch, const EncoderConfig& config) {
   }
 }
 
-void check_options(const EncoderOptions& options, const EncoderConfig& config) {
-  if (options.threads.num_threads < 0)
-    fail("num_threads is " + std::to_string(options.threads.num_threads) + ", expected 0 or more");
-  const ConstTensorView& scale = options.head_scale;
-  const Dims expected{config.num_layers, config.num_heads};
-  if (scale.defined() && (scale.dtype() != DType::kF32 || !(scale.shape() == expected))) {
-    fail(std::string("head_scale is ") + name_of(scale.dtype()) + " " + scale.shape().to_string() +
-         ", expected F32 [layers,heads] = " + expected.to_string());
-  }
-}
-
 // Rows [begin, begin + tokens) of heads [N,H,D] as [H,T,D].
 ConstTensorView rows_of(const ConstTensorView& heads, std::int64_t begin, std::int64_t tokens) {
   return ConstTensorView(static_cast<const float*>(heads.data()) + begin * heads.stride(0),
                          {heads.size(1), tokens, heads.size(2)}, {heads.stride(1), heads.stride(0), heads.stride(2)});
-}
-
-// The architectures that a folder may hold, by the "model_type" of its config.json.
-struct Architecture {
-  const char* model_type;
-  std::unique_ptr<const Encoder> (*load)(const std::filesystem::path& folder, DType weights);
-};
-constexpr Architecture kArchitectures[] = {{"bert", load_bert}};
-
-std::string known_types() {
-  std::string names;
-  for (const Architecture& known : kArchitectures) {
-    if (!names.empty()) names += " or ";
-    names += base::in_quotes(known.model_type);
-  }
-  return names;
 }
 
 }  // namespace
@@ -123,20 +93,29 @@ EntryHeads LayerHeads::entry(std::int64_t b) const {
 
 Tensor Encoder::run(const TokenBatch& batch, const EncoderOptions& options) const {
   check_batch(batch, config());
-  check_options(options, config());
-  const kernels::Products products =
-      config().weights == DType::kBF16 ? kernels::Products::kBF16 : kernels::Products::kF32;
-  const kernels::TableScope scope(kernels::table_with("Encoder::run", options.bits, products));
+  check_options("Encoder::run", options, config());
+  const kernels::TableScope scope(encoder_table("Encoder::run", options.bits, config()));
   return forward(batch, options);
 }
 
-std::unique_ptr<const Encoder> load_encoder(const std::filesystem::path& folder, DType weights) {
-  const io::JsonDocument config = io::read_json(folder / "config.json");
-  const std::string type = require_string(config, "model_type");
-  for (const Architecture& known : kArchitectures) {
-    if (type == known.model_type) return known.load(folder, weights);
+void check_threads(const char* function, const Threads& threads) {
+  if (threads.num_threads >= 0) return;
+  base::fail(function, base::format("num_threads is {}, expected 0 or more", threads.num_threads));
+}
+
+void check_options(const char* function, const EncoderOptions& options, const EncoderConfig& config) {
+  check_threads(function, options.threads);
+  const ConstTensorView& scale = options.head_scale;
+  const Dims expected{config.num_layers, config.num_heads};
+  if (scale.defined() && (scale.dtype() != DType::kF32 || !(scale.shape() == expected))) {
+    base::fail(function, base::format("head_scale is {}, expected F32 [layers,heads] = {}", base::describe(scale),
+                                      expected.to_string()));
   }
-  refuse_json(config, "model_type", known_types());
+}
+
+const kernels::KernelTable& encoder_table(const char* function, std::string_view bits, const EncoderConfig& config) {
+  return kernels::table_with(function, bits,
+                             config.weights == DType::kBF16 ? kernels::Products::kBF16 : kernels::Products::kF32);
 }
 
 }  // namespace manyheads::model
