@@ -11,8 +11,8 @@
 //   chunk  512 keys   8 runs; its row state starts anew
 //   tree              chunks combine in the binary tree over their numbers
 //
-// Products q k and projections are one chain over d, ascending. Sums along a row (LayerNorm, written weights) run in 16
-// lanes, whatever the vectors: element i goes to lane i % 16.
+// Products q k and projections are one chain over d, ascending. Sums along a row (LayerNorm, RMSNorm, written weights)
+// run in 16 lanes, whatever the vectors: element i goes to lane i % 16.
 //
 // Keys count from the first key of the sequence. Equal terms round alike at each step: this order keeps the relative
 // error of any such sum below 6.8 * 2^-24, where chains of 64 would let it reach 17.5.

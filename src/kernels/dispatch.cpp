@@ -119,6 +119,9 @@ KernelTable table_of(const Isa& isa, std::int64_t target) {
           .pack_weights = kernels.pack_weights,
           .cache_row = kernels.cache_row,
           .layer_norm = kernels.layer_norm,
+          .rms_norm = kernels.rms_norm,
+          .rotary = kernels.rotary,
+          .swiglu = kernels.swiglu,
           .probes = kernels.probes,
           .bits = {f32_bits,
                    pairs                      ? "bf16-pairs-1"

@@ -18,6 +18,9 @@ struct TargetKernels {
   PackWeightsKernel pack_weights = nullptr;
   CacheRowKernel cache_row = nullptr;
   NormKernel layer_norm = nullptr;
+  RmsNormKernel rms_norm = nullptr;
+  RotaryKernel rotary = nullptr;
+  SwiGluKernel swiglu = nullptr;
   RooflineProbes probes{};
 };
 

@@ -52,7 +52,11 @@ using PackWeightsKernel = void (*)(const PackWeightsParams&, std::int64_t panel_
 
 using CacheRowKernel = void (*)(const CacheRowParams&);
 
+// Each over rows [row_begin, row_end).
 using NormKernel = void (*)(const NormParams&, std::int64_t row_begin, std::int64_t row_end);
+using RmsNormKernel = void (*)(const RmsNormParams&, std::int64_t row_begin, std::int64_t row_end);
+using RotaryKernel = void (*)(const RotaryParams&, std::int64_t row_begin, std::int64_t row_end);
+using SwiGluKernel = void (*)(const SwiGluParams&, std::int64_t row_begin, std::int64_t row_end);
 
 // Work that one unit of the machine alone limits.
 struct RooflineProbes {
@@ -76,6 +80,9 @@ struct KernelTable {
   PackWeightsKernel pack_weights;
   CacheRowKernel cache_row;
   NormKernel layer_norm;
+  RmsNormKernel rms_norm;
+  RotaryKernel rotary;
+  SwiGluKernel swiglu;
   RooflineProbes probes;
   const char* bits[3];  // the family of bits of each kind of products (cpu.hpp)
 

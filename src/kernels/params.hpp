@@ -320,4 +320,46 @@ struct NormParams {
   float epsilon = 0;
 };
 
+// y = z / sqrt(mean(z^2) + epsilon) * gamma over each row z of x + residual (Zhang and Sennrich 2019). residual may be
+// null; else `sum` receives z and may be x. y is neither x nor residual nor sum.
+struct RmsNormParams {
+  const float* x = nullptr;
+  std::int64_t x_stride = 0;
+  const float* residual = nullptr;
+  std::int64_t residual_stride = 0;
+  float* sum = nullptr;
+  std::int64_t sum_stride = 0;
+  const float* gamma = nullptr;
+  float* y = nullptr;
+  std::int64_t y_stride = 0;
+  std::int64_t size = 0;
+  float epsilon = 0;
+};
+
+// Rotary embedding (Su et al. 2021) of each row's heads, D = head_dim even, the pairs i and i + D/2:
+//   y[i] = x[i] cos[i] - x[i + D/2] sin[i]
+//   y[i + D/2] = x[i + D/2] cos[i] + x[i] sin[i]      i < D/2
+// for the first rotated_heads heads of a row; the other heads are copied. y is rounded once to its type; it may be x
+// where it is F32.
+struct RotaryParams {
+  const float* x = nullptr;  // [rows, heads * D]
+  std::int64_t x_stride = 0;
+  const float* cos = nullptr;  // [rows, D/2]
+  const float* sin = nullptr;
+  void* y = nullptr;
+  DType y_type = DType::kF32;  // F32, BF16 or F16
+  std::int64_t y_stride = 0;   // elements
+  std::int64_t heads = 0, rotated_heads = 0, head_dim = 0;
+};
+
+// y = silu(gate) * up over each row, silu(z) = z / (1 + exp(-z)) (Shazeer 2020). y may be gate or up.
+struct SwiGluParams {
+  const float* gate = nullptr;
+  const float* up = nullptr;
+  std::int64_t x_stride = 0;  // of gate and up
+  float* y = nullptr;
+  std::int64_t y_stride = 0;
+  std::int64_t size = 0;
+};
+
 }  // namespace manyheads::kernels

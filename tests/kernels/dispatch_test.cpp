@@ -104,7 +104,8 @@ TEST_F(Dispatch, TablesAreWhole) {
     }
     EXPECT_GT(table.linear.panel, 0);
     EXPECT_GT(table.linear.block_rows, 0);
-    EXPECT_TRUE(table.probs && table.linear.linear && table.layer_norm && table.probes.fma && table.probes.read)
+    EXPECT_TRUE(table.probs && table.linear.linear && table.layer_norm && table.rms_norm && table.rotary &&
+                table.swiglu && table.probes.fma && table.probes.read)
         << table.name;
   }
 }

@@ -23,6 +23,7 @@
 #include "hwy/highway.h"
 #include "kernels/algorithm/math-inl.hpp"
 #include "kernels/tuning.hpp"
+#include "kernels/isa/edge-inl.hpp"
 #include "kernels/isa/mma_bf16-inl.hpp"
 #include "kernels/isa/register_shape-inl.hpp"
 #include "kernels/params.hpp"
@@ -139,11 +140,7 @@ HWY_NOINLINE void Activate(const LinearParams& params, std::int64_t panel, std::
       float* y = params.y + r * params.y_stride + column;
       std::int64_t i = 0;
       for (; i + n <= columns; i += n) hn::StoreU(function(hn::LoadU(d, y + i)), d, y + i);
-      if (i == columns) continue;
-      HWY_ALIGN float edge[kMaxLanes] = {};
-      std::copy_n(y + i, columns - i, edge);
-      hn::Store(function(hn::Load(d, edge)), d, edge);
-      std::copy_n(edge, columns - i, y + i);
+      if (i < columns) StoreFirst(function(LoadFirst(y + i, columns - i)), y + i, columns - i);
     }
   };
   if (params.activation == Activation::kRelu) each([&](VF x) HWY_ATTR { return MaxKeepsNaN(hn::Zero(d), x); });

@@ -1,7 +1,8 @@
-// LayerNorm over rows: NormParams has the formula.
+// LayerNorm and RMSNorm over rows: NormParams and RmsNormParams have the formulas.
 //
-// Contract: F32 throughout. The variance is summed from the differences to the mean.
-// Cost: three passes over a row.
+// Contract: F32 throughout. LayerNorm's variance is summed from the differences to the mean. A row whose squares add up
+// beyond F32 becomes 0.
+// Cost: three passes over a row, RMSNorm's two.
 
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_NORM_INL_HPP) == defined(HWY_TARGET_TOGGLE)
@@ -93,6 +94,47 @@ void LayerNorm(const NormParams& params, std::int64_t row_begin, std::int64_t ro
     for (std::int64_t i = whole; i < params.size; ++i) {
       y[i] = (y[i] - mean) * inverse * params.gamma[i] + params.beta[i];
     }
+  }
+}
+
+void RmsNorm(const RmsNormParams& params, std::int64_t row_begin, std::int64_t row_end) {
+  const DF d;
+  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
+  const std::int64_t whole = params.size / kSumLanes * kSumLanes;
+  for (std::int64_t row = row_begin; row < row_end; ++row) {
+    const float* x = params.x + row * params.x_stride;
+    const float* z = x;
+    RowSum squares;
+    float rest = 0;
+    if (params.residual == nullptr) {
+      for (std::int64_t at = 0; at < whole; at += kSumLanes) {
+        squares.add(at, [&](std::int64_t i, VF sums) HWY_ATTR {
+          const VF value = hn::LoadU(d, x + i);
+          return Fma(value, value, sums);
+        });
+      }
+    } else {
+      const float* r = params.residual + row * params.residual_stride;
+      float* sum = params.sum + row * params.sum_stride;
+      for (std::int64_t at = 0; at < whole; at += kSumLanes) {
+        squares.add(at, [&](std::int64_t i, VF sums) HWY_ATTR {
+          const VF value = hn::Add(hn::LoadU(d, x + i), hn::LoadU(d, r + i));
+          hn::StoreU(value, d, sum + i);
+          return Fma(value, value, sums);
+        });
+      }
+      for (std::int64_t i = whole; i < params.size; ++i) sum[i] = x[i] + r[i];
+      z = sum;
+    }
+    for (std::int64_t i = whole; i < params.size; ++i) rest += z[i] * z[i];
+    const float mean = (squares.total() + rest) / static_cast<float>(params.size);
+    const float inverse = 1.0f / std::sqrt(mean + params.epsilon);
+    float* y = params.y + row * params.y_stride;
+    for (std::int64_t i = 0; i < whole; i += n) {
+      const VF scaled = hn::Mul(hn::LoadU(d, z + i), hn::Set(d, inverse));
+      hn::StoreU(hn::Mul(scaled, hn::LoadU(d, params.gamma + i)), d, y + i);
+    }
+    for (std::int64_t i = whole; i < params.size; ++i) y[i] = z[i] * inverse * params.gamma[i];
   }
 }
 

@@ -1,5 +1,5 @@
-// Projections, LayerNorm, rows of a cache and the roofline probes, for each of Highway's targets in MANYHEADS_TARGETS.
-// This file is read once for each of them.
+// Projections, norms, rotary embedding, SwiGLU, rows of a cache and the roofline probes, for each of Highway's targets
+// in MANYHEADS_TARGETS. This file is read once for each of them.
 #include "kernels/dispatch.hpp"
 #include "kernels/isa/processor.hpp"
 
@@ -14,6 +14,8 @@
 #include "kernels/algorithm/norm-inl.hpp"
 #include "kernels/algorithm/pack_weights-inl.hpp"
 #include "kernels/algorithm/roofline_probe-inl.hpp"
+#include "kernels/algorithm/rotary-inl.hpp"
+#include "kernels/algorithm/swiglu-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
@@ -30,6 +32,9 @@ namespace manyheads::kernels::HWY_NAMESPACE {
       kernels.pack_weights = PackWeights;
       kernels.cache_row = StoreCacheRow;
       kernels.layer_norm = LayerNorm;
+      kernels.rms_norm = RmsNorm;
+      kernels.rotary = Rotary;
+      kernels.swiglu = SwiGlu;
       kernels.probes = {FmaProbe, ReadProbe};
     }};
 
