@@ -29,6 +29,7 @@ TextModel::TextModel(TextModel&&) noexcept = default;
 TextModel& TextModel::operator=(TextModel&&) noexcept = default;
 
 const Encoder& TextModel::encoder() const noexcept { return *parts_->encoder; }
+const Decoder* TextModel::decoder() const noexcept { return dynamic_cast<const Decoder*>(parts_->encoder.get()); }
 const TextModel::Parts& TextModel::parts() const noexcept { return *parts_; }
 
 Encoding TextModel::encode(std::string_view text) const {

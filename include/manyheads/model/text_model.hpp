@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <manyheads/model/decoder.hpp>
 #include <manyheads/model/encoder.hpp>
 #include <manyheads/model/encoding.hpp>
 #include <memory>
@@ -23,6 +24,7 @@ class TextModel {
   TextModel& operator=(TextModel&&) noexcept;
 
   const Encoder& encoder() const noexcept;
+  const Decoder* decoder() const noexcept;  // the same where it is a decoder, else null
 
   // The tokens of a text, or of a pair as two segments, with special tokens and uncut: the encoder takes
   // config().max_position_embeddings. Throws Error when a text is not UTF-8, or gives a token that the encoder has not.
