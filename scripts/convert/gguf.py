@@ -163,7 +163,8 @@ class Gguf:
             self.source.seek(self.start + tensor.offset + first * tensor.row_bytes())
             data = self.source.take(count * tensor.row_bytes(), f"tensor {shown(tensor.name)}")
             blocks = np.frombuffer(data, np.uint8).reshape(count * width // values, size)
-            part = meaning(blocks).reshape(count, width)
+            with np.errstate(invalid="ignore"):  # 0 · inf, which is refused below
+                part = meaning(blocks).reshape(count, width)
             if not np.isfinite(part).all():
                 raise Fault(f"tensor {shown(tensor.name)} holds a value that is not finite")
             yield part

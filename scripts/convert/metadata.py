@@ -1,10 +1,10 @@
 """GGUF's metadata by name and kind: what is missing or of another kind is a Fault that says so."""
 
-import math
-
 import numpy as np
 
 from .source import Fault, shown
+
+LEAST, MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 class Metadata:
@@ -52,5 +52,5 @@ class Metadata:
         """A number above 0, as the shortest decimal that is the same in float32."""
         if name not in self.entries and otherwise is not None:
             return otherwise
-        value = self._get(name, "number above 0", lambda v: isinstance(v, float) and math.isfinite(v) and v > 0)
+        value = self._get(name, "number above 0", lambda v: isinstance(v, float) and LEAST <= v <= MOST)
         return float(np.format_float_scientific(np.float32(value)))

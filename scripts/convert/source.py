@@ -46,5 +46,5 @@ def shown(value):
     """A value from a file as a message shows it: printable, short, on one line."""
     if isinstance(value, (str, bytes, list)):
         value = value[:80]
-    text = " ".join(ascii(value).split())
+    text = ascii(value).replace("\n", " ")  # an array's own lines; those of a string are escaped
     return text if len(text) <= 80 else text[:77] + "..."
