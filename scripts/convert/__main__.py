@@ -24,4 +24,5 @@ def main(arguments):
     return 1
 
 
-sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -68,7 +68,7 @@ def every_shape(shape):
     words, places, types = (
         shape[f"bert.embeddings.{kind}_embeddings.weight"][0] for kind in ("word", "position", "token_type")
     )
-    layers = sum(name.endswith(".attention.self.query.weight") for name in shape)
+    layers = len({name.split(".")[3] for name in shape if name.startswith("bert.encoder.layer.")})
     if hidden % HEAD_DIM:
         raise Fault(f"the hidden size is {hidden}, no multiple of {HEAD_DIM}")
     shapes = {

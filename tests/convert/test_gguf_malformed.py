@@ -173,7 +173,7 @@ entry("tokenizer.ggml.merges", ARRAY, Array(I32, [1]), "no array of strings", la
 NAMES = list(GgufFile().tensors)
 for name in NAMES:
     case(f"without-{name}", lambda file, name=name: file.tensors.pop(name), f"tensor {name} is missing")
-    tensor(name, "longer", lambda t: vars(t).update(axes=[*t.axes[:-1], t.axes[-1] + 32], data=t.data * 33), "has the shape")
+    tensor(name, "double", lambda t: vars(t).update(axes=[*t.axes[:-1], t.axes[-1] * 2], data=t.data * 2), "the shape")
     tensor(name, "one-axis-more", lambda t: t.axes.append(1), "has the shape")
     tensor(name, "offset-past-the-end", lambda t: setattr(t, "offset", 2**40), "bytes of data")
 Q = "blk.0.attn_q.weight"
@@ -204,8 +204,8 @@ for name in NAMES:
 
         def poison(t, scale=scale):
             size = {TENSOR_F32: 4, TENSOR_Q4_1: 20, TENSOR_Q8_0: 34}[t.kind]
-            block = struct.pack("<f", struct.unpack("<e", scale)[0]) if t.kind == TENSOR_F32 else scale.ljust(size, b"\1")
-            t.data = t.data[:-size] + block
+            wide = struct.pack("<f", struct.unpack("<e", scale)[0])
+            t.data = t.data[:-size] + (wide if t.kind == TENSOR_F32 else scale.ljust(size, b"\1"))
 
         tensor(name, what, poison, f"tensor '{name}' holds a value that is not finite")
 

@@ -83,7 +83,8 @@ def texts():
         text = "".join(source.choice(WORDS) + source.choice(GAPS) for _ in range(source.randint(1, 14)))
         kind = source.random()
         if kind < 0.1:
-            text = "".join(chr(source.choice((source.randint(0, 0x24F), source.randint(0x370, 0xD7FF)))) for _ in range(12))
+            codes = [source.choice((source.randint(0, 0x24F), source.randint(0x370, 0xD7FF))) for _ in range(12)]
+            text = "".join(map(chr, codes))
         elif kind < 0.2:
             text = str(source.randint(0, 10**12)) + text
         elif kind < 0.3:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Golden values of encoders: transformers' BERT, RoBERTa and DistilBERT with eager attention, evaluated in float64.
 
-Writes minilm_<text>.safetensors and bert_base_<text>.safetensors for the models in --models, and small random models as hub-style folders tiny_<name>/
-with expected.safetensors beside their weights.
+Writes minilm_<text>.safetensors and bert_base_<text>.safetensors for the models in --models, and small random models as
+hub-style folders tiny_<name>/ with expected.safetensors beside their weights.
 """
 
 import argparse
