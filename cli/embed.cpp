@@ -75,6 +75,7 @@ class Embedder {
     const model::SentenceSettings settings = model::load_sentence_settings(request.model);
     prompt_ = request.prompt ? *request.prompt : request.no_prompt ? "" : settings.prompt(request.prompt_name);
     check_utf8("--prompt", prompt_);
+    check_pooling();
     set_limit();
     const auto modes = static_cast<std::int64_t>(pooling_.modes.size());
     size_ = modes * model_.encoder().config().hidden_size;
@@ -150,6 +151,15 @@ class Embedder {
   }
 
  private:
+  // Without the file sentence-transformers takes the mean, which holds for encoders alone: what a decoder's first
+  // tokens say does not know of the last ones.
+  void check_pooling() const {
+    if (model_.decoder() == nullptr || !model::load_modules(request_.model).empty()) return;
+    throw Error(ErrorCode::kInvalidArgument, base::path_in_quotes(request_.model) +
+                                                 " holds a decoder and no modules.json, which would say how its tokens "
+                                                 "become a vector");
+  }
+
   // sentence-transformers cuts a text to this many tokens, at most the model's positions.
   void set_limit() {
     limit_ = model_.encoder().config().max_position_embeddings;

@@ -29,7 +29,7 @@ struct Look {
   bool truncate = false;
 };
 
-// Looked for in every text when no link is asked for.
+// Looked for in every text when no link is asked for, turned round where words see only earlier ones.
 constexpr std::array<std::array<const char*, 2>, 3> kUsualLinks = {{{"cat", "sat"}, {"black", "cat"}, {"sat", "mat"}}};
 constexpr std::size_t kStrongest = 3;
 
@@ -65,14 +65,21 @@ std::array<std::string, 2> split_link(const std::string& text) {
   throw UsageError("--link takes two words with a comma between them, such as \"cat,sat\"; got \"" + text + "\"");
 }
 
-std::vector<lens::Link> choose_links(const std::vector<std::string>& asked, const std::vector<lens::Word>& words) {
+std::vector<lens::Link> choose_links(const std::vector<std::string>& asked, const std::vector<lens::Word>& words,
+                                     bool causal) {
   std::vector<lens::Link> links;
   for (const std::string& text : asked) {
     const std::array<std::string, 2> sides = split_link(text);
     links.push_back({lens::find_word(words, sides[0]), lens::find_word(words, sides[1])});
+    if (causal && links.back().query < links.back().key) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  base::format("--link {}: in this model a word sees only itself and earlier ones; ask for {},{}", text,
+                               sides[1], sides[0]));
+    }
   }
   if (!asked.empty()) return links;
-  for (const auto& [query, key] : kUsualLinks) {
+  for (auto [query, key] : kUsualLinks) {
+    if (causal) std::swap(query, key);
     if (lens::has_word(words, query) && lens::has_word(words, key)) {
       links.push_back({lens::find_word(words, query), lens::find_word(words, key)});
     }
@@ -115,7 +122,7 @@ Findings find(const Look& request) {
   }
   found.words = lens::words_of(found.trace);
   found.word_names = name_words(found.words);
-  const std::vector<lens::Link> links = choose_links(request.links, found.words);
+  const std::vector<lens::Link> links = choose_links(request.links, found.words, found.trace.causal);
   found.heads = lens::read_heads(found.trace, found.words, links, kStrongest, {.num_threads = request.common.threads});
   found.links = lens::rank_heads(found.heads, links);
   return found;

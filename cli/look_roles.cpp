@@ -167,8 +167,9 @@ std::string heads_by_role(const Findings& found, int columns, int lines) {
   const auto across = static_cast<std::size_t>(std::max(1, (columns - 1) / width));
   const auto room = static_cast<std::size_t>(std::max(kFewestLines, lines - num_lines(out) - 3));
   const std::size_t shown = std::min(rest.size(), room * across);
-  out += paragraph(base::format("The {}{} head{}, each with the link that stands out most from its distance:",
-                                grouped > 0 ? "other " : "", rest.size(), rest.size() == 1 ? "" : "s"),
+  out += paragraph(base::format("The {}{} head{}, each with the link that stands out most from its distance{}:",
+                                grouped > 0 ? "other " : "", rest.size(), rest.size() == 1 ? "" : "s",
+                                found.trace.causal ? ", those to the first token left out" : ""),
                    columns, 0);
   for (std::size_t i = 0; i < shown; ++i) {
     out += (i % across == 0 ? "  " : "") + fit(cells[i], width);

@@ -98,6 +98,9 @@ std::string token_notes(const lens::Trace& trace, int columns) {
   if (occurs("[CLS]")) text += "[CLS]: the model's mark before all text. ";
   if (occurs("[SEP]")) text += "[SEP]: its mark at the end of a text. ";
   if (pieces) text += "##: a piece that continues the word before it. ";
+  if (std::any_of(trace.tokens.begin(), trace.tokens.end(), [](const std::string& t) { return t.starts_with("Ġ"); })) {
+    text += "Ġ: a blank before the token. ";
+  }
   if (occurs("[UNK]")) text += "[UNK]: something the model has no token for. ";
   return text.empty() ? "" : paragraph(text, columns, 2);
 }

@@ -32,7 +32,9 @@ void trace(const TraceRequest& request) {
   const EncodedText encoded = encode_text(model, "TEXT", request.text, request.pair, request.truncate);
   lens::TraceOptions options;
   options.text2 = request.pair;
-  options.lse_in_double = true;
+  // Its cost grows with the square of the text, and would exceed the forward pass's.
+  constexpr std::size_t kMostInDouble = 1024;
+  options.lse_in_double = encoded.encoding.size() <= kMostInDouble;
   options.threads.num_threads = request.common.threads;
   options.bits = request.common.bits;
   const lens::Trace result =

@@ -5,10 +5,12 @@
 
 namespace manyheads::lens {
 
-LinkReader::LinkReader(const std::vector<Word>& words, std::vector<Link> asked, std::size_t num_strongest)
+LinkReader::LinkReader(const std::vector<Word>& words, std::vector<Link> asked, std::size_t num_strongest,
+                       bool skips_first)
     : words_(words),
       links_(std::move(asked)),
       num_strongest_(num_strongest),
+      skips_first_(skips_first),
       row_(words.size()),
       weights_(links_.size()) {
   const bool pair = std::any_of(words.begin(), words.end(),
@@ -45,7 +47,7 @@ void LinkReader::finish_word() {
     Offset& offset = offsets_[place(link.link)];
     offset.sum += link.weight;
     ++offset.count;
-    if (word_ == j || !(link.weight > 0)) continue;
+    if (word_ == j || !(link.weight > 0) || (skips_first_ && words_[j].first_token == 0)) continue;
     std::vector<WeighedLink>& heaviest = offset.heaviest;
     if (heaviest.size() == num_strongest_ && (heaviest.empty() || !ranks_before(link, heaviest.back()))) continue;
     heaviest.insert(std::upper_bound(heaviest.begin(), heaviest.end(), link, ranks_before), link);

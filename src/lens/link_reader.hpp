@@ -12,8 +12,10 @@ namespace manyheads::lens {
 // with its square. Sums run in double.
 class LinkReader {
  public:
-  // `words` must outlive this.
-  LinkReader(const std::vector<Word>& words, std::vector<Link> asked, std::size_t num_strongest);
+  // `words` must outlive this. `skips_first`: links to the word of the text's first token are never among the
+  // strongest.
+  LinkReader(const std::vector<Word>& words, std::vector<Link> asked, std::size_t num_strongest,
+             bool skips_first = false);
 
   // Takes the weights of the next token.
   void add(const float* row);
@@ -38,6 +40,7 @@ class LinkReader {
   const std::vector<Word>& words_;
   std::vector<Link> links_;
   std::size_t num_strongest_;
+  bool skips_first_;
   std::int64_t token_ = 0;
   std::size_t word_ = 0;         // the word whose rows come now or next
   std::vector<double> row_;      // that word's weight on each word

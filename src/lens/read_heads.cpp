@@ -36,7 +36,7 @@ std::vector<HeadReading> read_heads(const Trace& trace, const std::vector<Word>&
   base::parallel_for(count, base::worker_count(count, threads), threads.executor, [&](std::int64_t i, int) {
     HeadReading& reading = readings[static_cast<std::size_t>(i)];
     HeadScorer scorer(kinds);
-    LinkReader reader(words, links, num_strongest);
+    LinkReader reader(words, links, num_strongest, trace.causal);
     Tensor block(DType::kF32, Dims{block_rows(trace), trace.num_keys()});
     for (std::int64_t first = 0; first < trace.key_length; first += block.size(0)) {
       const std::int64_t rows = std::min(block.size(0), trace.key_length - first);

@@ -362,5 +362,54 @@ TEST_F(CliLook, MiniLmAgreesWithTheGoldenWeights) {
   }
 }
 
+class CliLookDecoder : public TinyDecoder {};
+
+TEST_F(CliLookDecoder, WordsSeeOnlyEarlierOnes) {
+  const Result asked = program({"look", "The black cat sat on the mat.", "--json", "--link", "sat,cat"});
+  ASSERT_EQ(asked.code, 0) << asked.err;
+  const json found = json::parse(asked.out);
+  EXPECT_EQ(found.at("links")[0].at("name"), "sat→cat");
+  // None is asked for: the usual ones, turned round.
+  const json usual = json::parse(program({"look", "The black cat sat on the mat.", "--json"}).out);
+  ASSERT_EQ(usual.at("links").size(), 3u);
+  EXPECT_EQ(usual.at("links")[2].at("name"), "mat→sat");
+  for (const json& head : usual.at("heads")) {
+    for (const json& link : head.at("strongest")) {
+      EXPECT_LT(link.at("key_word").get<int>(), link.at("query_word").get<int>()) << link;
+    }
+  }
+  const Result forward = program({"look", "The black cat sat on the mat.", "--link", "cat,sat"});
+  EXPECT_EQ(forward.code, 1);
+  EXPECT_EQ(forward.err,
+            "manyheads look: --link cat,sat: in this model a word sees only itself and earlier ones; ask "
+            "for sat,cat\n");
+}
+
+TEST_F(CliLookDecoder, ATraceTellsTheSameAsTheModel) {
+  const std::string file = path("t.safetensors");
+  ASSERT_EQ(program({"trace", "The black cat sat on the mat.", "-o", file}).code, 0);
+  const json traced = json::parse(run({"look", "--trace", file, "--json"}).out);
+  const json direct = json::parse(program({"look", "The black cat sat on the mat.", "--json"}).out);
+  EXPECT_EQ(traced.at("links")[0].at("name"), direct.at("links")[0].at("name"));
+  EXPECT_EQ(traced.at("tokens"), direct.at("tokens"));
+  EXPECT_TRUE(lens::load_trace(file).causal);
+}
+
+class CliEmbedDecoder : public TinyDecoder {};
+
+TEST_F(CliEmbedDecoder, WithoutAFileThatSaysHowItIsRefused) {
+  const Result refused = program({"embed"}, {.in = "the cat\n"});
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_NE(refused.err.find("holds a decoder and no modules.json"), std::string::npos) << refused.err;
+  std::filesystem::create_directories(std::filesystem::path(model()) / "1_Pooling");
+  std::ofstream(std::filesystem::path(model()) / "modules.json")
+      << R"([{"idx":0,"name":"0","path":"","type":"sentence_transformers.models.Transformer"},)"
+      << R"({"idx":1,"name":"1","path":"1_Pooling","type":"sentence_transformers.models.Pooling"}])";
+  std::ofstream(std::filesystem::path(model()) / "1_Pooling/config.json")
+      << R"({"word_embedding_dimension":32,"pooling_mode_mean_tokens":false,"pooling_mode_lasttoken":true})";
+  const Result last = program({"embed"}, {.in = "the cat\n"});
+  EXPECT_EQ(last.code, 0) << last.err;
+}
+
 }  // namespace
 }  // namespace manyheads::cli_test

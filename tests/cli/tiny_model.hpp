@@ -13,10 +13,11 @@ namespace manyheads::cli_test {
 // a tokenizer of 50 words.
 class TinyModel : public Folder {
  protected:
+  explicit TinyModel(const char* golden = "model/tiny_gelu") : golden_(golden) {}
   void SetUp() override {
     Folder::SetUp();
     model_ = path("tiny");
-    const auto golden = std::filesystem::path(MANYHEADS_SOURCE_DIR) / "tests/golden/model/tiny_gelu";
+    const auto golden = std::filesystem::path(MANYHEADS_SOURCE_DIR) / "tests/golden" / golden_;
     std::filesystem::create_directories(model_);
     for (const char* name : {"config.json", "model.safetensors"}) {
       std::filesystem::copy_file(golden / name, std::filesystem::path(model_) / name);
@@ -71,7 +72,14 @@ class TinyModel : public Folder {
            vocabulary + "}}}";
   }
 
+  const char* golden_;
   std::string model_;
+};
+
+// The same of the random decoder (2 layers, 4 heads on 2 key/value heads).
+class TinyDecoder : public TinyModel {
+ protected:
+  TinyDecoder() : TinyModel("decoder/tiny_grouped") {}
 };
 
 }  // namespace manyheads::cli_test

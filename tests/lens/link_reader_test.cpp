@@ -92,5 +92,21 @@ TEST(LinkReaderTest, TheStrongestStandOutFromTheirOffset) {
   EXPECT_TRUE(read({0.9f}, 1, {}, {}, 3).strongest().empty());
 }
 
+// Heads of decoders rest on the first token: links to it count at their offset, and are never among the strongest.
+TEST(LinkReaderTest, LinksToTheFirstTokenCanBeLeftOut) {
+  const std::vector<float> a = {1.0f, 0.0f, 0.0f,  //
+                                0.9f, 0.1f, 0.0f,  //
+                                0.6f, 0.3f, 0.1f};
+  const std::vector<Word> words = {{"a", 0, 1, 0}, {"b", 1, 1, 0}, {"c", 2, 1, 0}};
+  LinkReader reader(words, {{2, 0}, {2, 1}}, 3, true);
+  for (std::size_t q = 0; q < 3; ++q) reader.add(a.data() + q * 3);
+  ASSERT_EQ(reader.strongest().size(), 1u);
+  EXPECT_EQ(reader.strongest()[0].link.query, 2u);
+  EXPECT_EQ(reader.strongest()[0].link.key, 1u);
+  EXPECT_FLOAT_EQ(static_cast<float>(reader.strongest()[0].offset_mean.value()), 0.9f);
+  EXPECT_FLOAT_EQ(static_cast<float>(reader.asked()[0].weight), 0.6f);
+  EXPECT_EQ(read(a, 3, words, {}, 3).strongest().size(), 3u);
+}
+
 }  // namespace
 }  // namespace manyheads::lens
