@@ -69,6 +69,11 @@ TextBreaks breaks_of(const Json& file) {
   return breaks;
 }
 
+std::string take(const manyheads_text_view& view) {
+  const std::unique_ptr<manyheads_text, void (*)(manyheads_text*)> owner(view.owner, manyheads_text_free);
+  return {view.data, view.size};
+}
+
 }  // namespace
 
 bool is_alnum(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); }
@@ -139,6 +144,24 @@ Encoding Tokenizer::encode(std::string_view text, bool add_special_tokens) const
 
 Encoding Tokenizer::encode_pair(std::string_view first, std::string_view second, bool add_special_tokens) const {
   return run(first, &second, add_special_tokens);
+}
+
+std::string Tokenizer::decode(std::span<const std::int64_t> ids, bool skip_special_tokens) const {
+  manyheads_text_view view{};
+  if (manyheads_tokenizer_decode(handle_->tokenizer, ids.data(), ids.size(), skip_special_tokens ? 1 : 0, &view) !=
+      MANYHEADS_OK) {
+    throw Error(ErrorCode::kInvalidArgument, place_ + ": cannot decode the tokens: " + last_error());
+  }
+  return take(view);
+}
+
+std::optional<Tokenizer::Token> Tokenizer::token(std::int64_t id) const {
+  manyheads_text_view view{};
+  const int status = manyheads_tokenizer_token(handle_->tokenizer, id, &view);
+  if (status == MANYHEADS_NO_TOKEN) return std::nullopt;
+  if (status != MANYHEADS_OK) throw Error(ErrorCode::kInvalidArgument, place_ + ": " + last_error());
+  const bool special = view.special != 0;
+  return Token{take(view), special};
 }
 
 Encoding Tokenizer::run(std::string_view text, const std::string_view* pair, bool add_special_tokens) const {

@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <manyheads/model/encoding.hpp>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,9 +45,10 @@ struct TextBreaks {
 //                   64 MiB
 //   pre-tokenizer   a text becomes at most 64 times as long
 //   post-processor  64 pieces a template, 4 copies of a text, 1024 ids and 64 KiB of tokens in all
+//   decoder         a text becomes at most 64 times as long as its tokens, which are 64 MiB at most
 //   model           WordPiece's max_input_chars_per_word 512; unk_token, prefix and suffix 256 bytes
-// Reading a file takes at most some hundred times its size, a text about 1 KB a token. encode throws for a text beyond
-// its bound (kInvalidArgument), the constructor for a file beyond one of the others.
+// Reading a file takes at most some hundred times its size, a text about 1 KB a token. encode and decode throw for a
+// text beyond its bound (kInvalidArgument), the constructor for a file beyond one of the others.
 class Tokenizer {
  public:
   // Throws Error: kIo, or kMalformedFile with the file and what is wrong.
@@ -58,6 +61,17 @@ class Tokenizer {
   // Throws Error (kInvalidArgument) when a text is not UTF-8, with the byte.
   Encoding encode(std::string_view text, bool add_special_tokens = true) const;
   Encoding encode_pair(std::string_view first, std::string_view second, bool add_special_tokens = true) const;
+
+  // The text of tokens, special ones left out or as the vocabulary spells them. Bytes that are no UTF-8 become U+FFFD.
+  // Throws Error (kInvalidArgument) where no token has one of the ids.
+  std::string decode(std::span<const std::int64_t> ids, bool skip_special_tokens = true) const;
+
+  // The token of an id, as the vocabulary spells it; none where there is no such token.
+  struct Token {
+    std::string text;
+    bool special = false;
+  };
+  std::optional<Token> token(std::int64_t id) const;
 
   const TextBreaks& breaks() const noexcept { return breaks_; }
 

@@ -250,6 +250,15 @@ TEST(Tokenizer, AFileThatAsksForTooMuchIsRefused) {
   Json split = {{"type", "Split"}, {"pattern", replace["pattern"]}, {"behavior", "Isolated"}, {"invert", false}};
   with("/pre_tokenizer", sequence("pretokenizers", repeated(65, split)), "65 patterns, at most 64 are taken");
 
+  const std::string too_long_text = "a decoder that may make a text more than 64 times as long";
+  const Json content = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(9, 'a')}};
+  with("/decoder", sequence("decoders", repeated(2, content)), too_long_text);
+  with("/decoder", sequence("decoders", Json::array({sequence("decoders", Json::array({content})), content})), too_long_text);
+  with("/decoder", {{"type", "Replace"}, {"pattern", {{"Regex", "x*"}}}, {"content", std::string(64, 'a')}},
+       too_long_text);
+  with("/decoder", sequence("decoders", repeated(4, {{"type", "BPEDecoder"}, {"suffix", ""}})), too_long_text);
+  with("/decoder", sequence("decoders", repeated(3000, {{"type", "Fuse"}})), "3023 parts, at most 2048 are taken");
+
   // The added tokens are normalized as the file is read.
   Json growing = small_tokenizer();
   Json grow = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(16, 'a')}};
@@ -299,6 +308,41 @@ TEST(Tokenizer, ATextThatTheNormalizerMakesTooLongIsRefused) {
   std::string words;
   for (int i = 0; i < 20'000; ++i) words += "cat ";
   EXPECT_EQ(encode({{{"type", "NFKC"}}, {{"type", "Lowercase"}}, {{"type", "NFKD"}}}, words), "20000");
+}
+
+TEST(Tokenizer, DecodesIds) {
+  const Tokenizer tokenizer = load(small_tokenizer());
+  const Ids ids = tokenizer.encode("The cats sat.").ids;
+  EXPECT_EQ(tokenizer.decode(ids), "the cats sat.");
+  EXPECT_EQ(tokenizer.decode(ids, false), "[CLS] the cats sat. [SEP]");
+  EXPECT_EQ(tokenizer.decode({}), "");
+  EXPECT_EQ(tokenizer.decode(Ids{2, 3}), "");
+  Json json = small_tokenizer();
+  json["decoder"] = nullptr;
+  EXPECT_EQ(load(json).decode(ids), "the cat ##s sat .");
+}
+
+TEST(Tokenizer, ATokenByItsId) {
+  const Tokenizer tokenizer = load(small_tokenizer());
+  EXPECT_EQ(tokenizer.token(7)->text, "##s");
+  EXPECT_FALSE(tokenizer.token(7)->special);
+  EXPECT_EQ(tokenizer.token(3)->text, "[SEP]");
+  EXPECT_TRUE(tokenizer.token(3)->special);
+  for (const std::int64_t id : {std::int64_t{-1}, std::int64_t{12}, (std::int64_t{1} << 32) + 4, INT64_MIN, INT64_MAX}) {
+    EXPECT_FALSE(tokenizer.token(id)) << id;
+    const std::string error = test::error_of([&] { tokenizer.decode(Ids{4, id}); });
+    EXPECT_NE(error.find("cannot decode the tokens: no token has the id " + std::to_string(id)), std::string::npos)
+        << error;
+  }
+}
+
+// The library panics on a token that Strip leaves nothing of.
+TEST(Tokenizer, APanicOfTheDecoderIsAnError) {
+  Json json = small_tokenizer();
+  json["decoder"] = {{"type", "Strip"}, {"content", "."}, {"start", 0}, {"stop", 5}};
+  const Tokenizer tokenizer = load(json);
+  EXPECT_EQ(tokenizer.decode(Ids{4}), "the");
+  EXPECT_NE(test::error_of([&] { tokenizer.decode(Ids{8}); }).find("the tokenizer gave up"), std::string::npos);
 }
 
 TEST(Tokenizer, SaysWhyAFileCannotBeOpened) {
@@ -359,7 +403,7 @@ TEST(Tokenizer, MalformedFilesAreRefusedEachInItsOwnWords) {
     with(part, "x", "not a tokenizer");
     with(part, Json::array(), "not a tokenizer");
   }
-  for (const char* part : {"/normalizer", "/pre_tokenizer", "/post_processor"}) {
+  for (const char* part : {"/normalizer", "/pre_tokenizer", "/post_processor", "/decoder"}) {
     for (const Json& value : {Json("NoSuchPart"), Json(1), Json(nullptr)}) {
       with(std::string(part) + "/type", value, "not a tokenizer");
     }

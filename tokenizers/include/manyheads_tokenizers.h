@@ -12,10 +12,15 @@
 
 #define MANYHEADS_FAILED 2
 
+// No token has the id.
+#define MANYHEADS_NO_TOKEN 3
+
 typedef struct manyheads_encoding manyheads_encoding;
 
 // A tokenizer and what is known of its cost.
 typedef struct manyheads_tokenizer manyheads_tokenizer;
+
+typedef struct manyheads_text manyheads_text;
 
 // One entry a token. The arrays belong to `owner` and live until `manyheads_encoding_free(owner)`.
 typedef struct {
@@ -34,6 +39,15 @@ typedef struct {
   const size_t *token_ends;
   manyheads_encoding *owner;
 } manyheads_encoding_view;
+
+// UTF-8, not terminated. It belongs to `owner` and lives until `manyheads_text_free(owner)`.
+typedef struct {
+  size_t size;
+  const char *data;
+  // Of a single token: 1 for a special one, which decoding may skip.
+  uint8_t special;
+  manyheads_text *owner;
+} manyheads_text_view;
 
 #ifdef __cplusplus
 extern "C" {
@@ -64,6 +78,26 @@ int manyheads_tokenizer_encode(const manyheads_tokenizer *tokenizer,
 // # Safety
 // `owner` came with a `manyheads_encoding_view` and is not used again.
 void manyheads_encoding_free(manyheads_encoding *owner);
+
+// The token of an id, as the vocabulary spells it.
+//
+// # Safety
+// `tokenizer` is a live tokenizer; `out` can be written.
+int manyheads_tokenizer_token(const manyheads_tokenizer *tokenizer, int64_t id, manyheads_text_view *out);
+
+// The text of tokens. Bytes of theirs that are no UTF-8 become U+FFFD.
+//
+// # Safety
+// `tokenizer` is a live tokenizer; `ids` points to `size` of them; `out` can be written.
+int manyheads_tokenizer_decode(const manyheads_tokenizer *tokenizer,
+                               const int64_t *ids,
+                               size_t size,
+                               int skip_special,
+                               manyheads_text_view *out);
+
+// # Safety
+// `owner` came with a `manyheads_text_view` and is not used again.
+void manyheads_text_free(manyheads_text *owner);
 
 // What the last call of this thread that failed says, until the next one fails. UTF-8, not terminated.
 //

@@ -13,6 +13,7 @@ const MOST_PATTERNS: usize = 64;
 const MOST_GROWTH: f64 = 16.0; // of a text, by the normalizer
 const ALWAYS_ALLOWED: f64 = 65536.0; // bytes, however small the text
 const MOST_SPLIT_GROWTH: f64 = 64.0; // by the pre-tokenizers
+const MOST_DECODED_GROWTH: f64 = 64.0; // of tokens, by the decoder
 const MOST_ADDED_BYTES: f64 = (64 << 20) as f64; // of all added tokens, normalized
 const MOST_WORD_CHARS: usize = 512; // WordPiece takes the cube of it
 const MOST_NAME_BYTES: usize = 256; // of strings that become part of many tokens
@@ -267,6 +268,34 @@ fn check_post_processor(part: &Value, ids: &mut usize, bytes: &mut usize) -> Res
     Ok(copies)
 }
 
+/// How many times as long the decoder can make tokens, a byte more for each counted.
+fn decoder_growth(part: &Value) -> f64 {
+    let is_empty = |key| text_of(part, key).is_some_and(str::is_empty);
+    match text_of(part, "type") {
+        Some("Sequence") => items(part.get("decoders")).map(decoder_growth).product(),
+        Some("Replace") => growth(part),
+        Some("ByteLevel") => 3.0, // U+FFFD for a byte
+        Some("BPEDecoder") if is_empty("suffix") => 3.0,
+        Some("CTC") if is_empty("word_delimiter_token") => 3.0,
+        _ => 1.0,
+    }
+}
+
+fn check_decoder(part: &Value) -> Result<(), Failure> {
+    let growth = decoder_growth(part);
+    if growth > MOST_DECODED_GROWTH {
+        return Err(too_much(format!(
+            "a decoder that may make a text more than {MOST_DECODED_GROWTH} times as long"
+        )));
+    }
+    Ok(())
+}
+
+/// `bytes` are those of the tokens to decode, and one for each.
+pub fn check_decoded(bytes: usize) -> Result<(), Failure> {
+    limit(bytes, MOST_TEXT_BYTES, "bytes of tokens")
+}
+
 fn check_name(name: &str, what: &str) -> Result<(), Failure> {
     limit(name.len(), MOST_NAME_BYTES, &format!("bytes of {what}"))
 }
@@ -304,5 +333,6 @@ pub fn check_built(tokenizer: &Tokenizer) -> Result<(), Failure> {
     check_pre_tokenizers(&pre_tokenizer)?;
     let post_processor = serde_json::to_value(tokenizer.get_post_processor()).map_err(Failure::new)?;
     check_post_processor(&post_processor, &mut 0, &mut 0)?;
+    check_decoder(&serde_json::to_value(tokenizer.get_decoder()).map_err(Failure::new)?)?;
     check_model(tokenizer.get_model())
 }

@@ -1,4 +1,4 @@
-//! Five C functions over Hugging Face's tokenizers. Text goes in as UTF-8 and every offset comes out in bytes of it.
+//! Eight C functions over Hugging Face's tokenizers. Text goes in as UTF-8 and every offset comes out in bytes of it.
 //! No panic leaves this crate: each call answers with a status, and `manyheads_tokenizer_error` tells the rest.
 //! C sees them through include/manyheads_tokenizers.h, which cbindgen writes (scripts/tokenizers-header).
 
@@ -19,6 +19,8 @@ mod bounds;
 pub const MANYHEADS_OK: c_int = 0;
 pub const MANYHEADS_NOT_UTF8: c_int = 1;
 pub const MANYHEADS_FAILED: c_int = 2;
+/// No token has the id.
+pub const MANYHEADS_NO_TOKEN: c_int = 3;
 
 struct Failure(c_int, String);
 
@@ -95,6 +97,30 @@ impl Arrays {
     }
 }
 
+/// UTF-8, not terminated. It belongs to `owner` and lives until `manyheads_text_free(owner)`.
+#[repr(C)]
+pub struct TextView {
+    size: usize,
+    data: *const c_char,
+    /// Of a single token: 1 for a special one, which decoding may skip.
+    special: u8,
+    owner: *mut Text,
+}
+
+pub struct Text(String);
+
+impl TextView {
+    fn of(text: String, special: bool) -> Self {
+        let text = Box::new(Text(text));
+        TextView {
+            size: text.0.len(),
+            data: text.0.as_ptr().cast(),
+            special: u8::from(special),
+            owner: Box::into_raw(text),
+        }
+    }
+}
+
 /// The library takes a part of an unknown type for any known one whose fields fit, and would tokenize otherwise than
 /// the file says. So each type that the file names must be the one that was built.
 fn check_types(file: &Value, built: &Value) -> Result<(), Failure> {
@@ -141,6 +167,7 @@ fn check_parts(file: Parts, tokenizer: &Tokenizer) -> Result<(), Failure> {
             file.post_processor,
             serde_json::to_value(tokenizer.get_post_processor()),
         ),
+        ("decoder", file.decoder, serde_json::to_value(tokenizer.get_decoder())),
     ];
     for (name, file, built) in parts {
         check_types(&file.unwrap_or_default(), &built.map_err(Failure::new)?)
@@ -181,8 +208,12 @@ fn load(json: &[u8]) -> Result<Handle, Failure> {
 }
 
 fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, Failure> {
-    std::str::from_utf8(bytes)
-        .map_err(|e| Failure(MANYHEADS_NOT_UTF8, format!("{what} is not UTF-8 at byte {}", e.valid_up_to())))
+    std::str::from_utf8(bytes).map_err(|e| {
+        Failure(
+            MANYHEADS_NOT_UTF8,
+            format!("{what} is not UTF-8 at byte {}", e.valid_up_to()),
+        )
+    })
 }
 
 fn encode(handle: &Handle, text: &[u8], pair: Option<&[u8]>, add_special: bool) -> Result<Arrays, Failure> {
@@ -200,6 +231,25 @@ fn encode(handle: &Handle, text: &[u8], pair: Option<&[u8]>, add_special: bool) 
     };
     let encoding = tokenizer.encode(input, add_special).map_err(Failure::new)?;
     Ok(Arrays::from(&encoding))
+}
+
+fn token(handle: &Handle, id: i64) -> Result<(String, bool), Failure> {
+    let text = u32::try_from(id)
+        .ok()
+        .and_then(|id| handle.tokenizer.id_to_token(id))
+        .ok_or_else(|| Failure(MANYHEADS_NO_TOKEN, format!("no token has the id {id}")))?;
+    let special = handle.tokenizer.get_added_vocabulary().is_special_token(&text);
+    Ok((text, special))
+}
+
+fn decode(handle: &Handle, ids: &[i64], skip_special: bool) -> Result<String, Failure> {
+    let mut total = 0;
+    for &id in ids {
+        total += token(handle, id)?.0.len() + 1;
+        bounds::check_decoded(total)?;
+    }
+    let ids: Vec<u32> = ids.iter().map(|&id| id as u32).collect();
+    handle.tokenizer.decode(&ids, skip_special).map_err(Failure::new)
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -296,6 +346,52 @@ pub unsafe extern "C" fn manyheads_tokenizer_encode(
 /// `owner` came with a `manyheads_encoding_view` and is not used again.
 #[no_mangle]
 pub unsafe extern "C" fn manyheads_encoding_free(owner: *mut Arrays) {
+    guard(|| {
+        drop(Box::from_raw(owner));
+        Ok(())
+    });
+}
+
+/// The token of an id, as the vocabulary spells it.
+///
+/// # Safety
+/// `tokenizer` is a live tokenizer; `out` can be written.
+#[no_mangle]
+pub unsafe extern "C" fn manyheads_tokenizer_token(tokenizer: *const Handle, id: i64, out: *mut TextView) -> c_int {
+    guard(|| {
+        let (text, special) = token(&*tokenizer, id)?;
+        *out = TextView::of(text, special);
+        Ok(())
+    })
+}
+
+/// The text of tokens. Bytes of theirs that are no UTF-8 become U+FFFD.
+///
+/// # Safety
+/// `tokenizer` is a live tokenizer; `ids` points to `size` of them; `out` can be written.
+#[no_mangle]
+pub unsafe extern "C" fn manyheads_tokenizer_decode(
+    tokenizer: *const Handle,
+    ids: *const i64,
+    size: usize,
+    skip_special: c_int,
+    out: *mut TextView,
+) -> c_int {
+    guard(|| {
+        let ids = if size == 0 {
+            &[]
+        } else {
+            std::slice::from_raw_parts(ids, size)
+        };
+        *out = TextView::of(decode(&*tokenizer, ids, skip_special != 0)?, false);
+        Ok(())
+    })
+}
+
+/// # Safety
+/// `owner` came with a `manyheads_text_view` and is not used again.
+#[no_mangle]
+pub unsafe extern "C" fn manyheads_text_free(owner: *mut Text) {
     guard(|| {
         drop(Box::from_raw(owner));
         Ok(())
