@@ -19,12 +19,13 @@
 // After it, so that the functions are read for each target.
 #include "hwy/highway.h"
 #include "kernels/algorithm/math-inl.hpp"
+#include "kernels/algorithm/silu-inl.hpp"
 #include "kernels/isa/mma_bf16-inl.hpp"
 
 #ifndef MANYHEADS_MATH_TEST_ONCE
 #define MANYHEADS_MATH_TEST_ONCE
 namespace manyheads::kernels {
-enum class Function { kExp2, kPowerOfTwo, kTanh, kGelu, kGeluTanh };
+enum class Function { kExp2, kPowerOfTwo, kTanh, kGelu, kGeluTanh, kSilu };
 
 struct TargetFunctions {
   std::int64_t target;
@@ -63,6 +64,8 @@ float ApplyFunction(Function function, float x) {
       return hn::GetLane(Gelu(d, v));
     case Function::kGeluTanh:
       return hn::GetLane(GeluTanh(d, v));
+    case Function::kSilu:
+      return hn::GetLane(Silu(v));
   }
   return 0;
 }
@@ -161,8 +164,8 @@ TEST(KernelMath, TargetsThatFuseHaveTheSameBits) {
     ++compared;
     const auto bits = [](float x) { return std::isnan(x) ? 0x7fc00000u : std::bit_cast<std::uint32_t>(x); };
     const auto same = [&](float x) {
-      for (const Function f :
-           {Function::kExp2, Function::kPowerOfTwo, Function::kTanh, Function::kGelu, Function::kGeluTanh}) {
+      for (const Function f : {Function::kExp2, Function::kPowerOfTwo, Function::kTanh, Function::kGelu,
+                               Function::kGeluTanh, Function::kSilu}) {
         if ((f == Function::kExp2 && x > 127) || (f == Function::kPowerOfTwo && !(x <= 0))) continue;
         const float in = f == Function::kPowerOfTwo ? std::floor(x) : x;
         ASSERT_EQ(bits(t.apply(f, in)), bits(first->apply(f, in))) << static_cast<int>(f) << " of " << in;
@@ -316,6 +319,37 @@ TEST(KernelMath, GeluTanh) {
     EXPECT_EQ(gelu(3e38f), 3e38f);
     EXPECT_EQ(gelu(-3e38f), 0.0f);
     EXPECT_TRUE(std::isnan(gelu(kQuietNaN)));
+  });
+}
+
+TEST(KernelMath, Silu) {
+  at_each_target([](auto&& apply, bool fused) {
+    const auto silu = [&](float x) { return apply(Function::kSilu, x); };
+    const auto exact = [](double x) { return x / (1 + std::exp(-x)); };
+    EXPECT_LE(largest_error(silu, exact, 1e-30, 1e-3), 6);
+    EXPECT_LE(largest_error(silu, exact, 1e-3, 20), 6);
+    EXPECT_LE(largest_error(silu, exact, 20, 3e38), 6);
+    for (int z = 0; z < 90; ++z) {
+      const double low = -z - 1, high = z == 0 ? -1e-30 : -z;
+      EXPECT_LE(largest_error(silu, exact, low, high), fused ? 6 : 7 - low) << z;
+    }
+    // Denormals, to half their last place.
+    for (int i = 0; i <= 40000; ++i) {
+      const float z = -87.0f - static_cast<float>(i) * 1e-3f;
+      const double want = exact(static_cast<double>(z));
+      EXPECT_LE(std::fabs(static_cast<double>(silu(z)) - want),
+                0x1p-150 + (fused ? 6 : 107) * 0x1p-24 * std::fabs(want))
+          << z;
+    }
+    for (const float z : {-0.0f, -109.0f, -200.0f, -1000.0f, -1e30f, -3.4e38f}) {
+      EXPECT_EQ(silu(z), 0.0f) << z;
+      EXPECT_TRUE(std::signbit(silu(z))) << z;
+    }
+    EXPECT_EQ(silu(0.0f), 0.0f);
+    EXPECT_FALSE(std::signbit(silu(0.0f)));
+    for (const float z : {20.0f, 200.0f, 3.4e38f, kInfinity}) EXPECT_EQ(silu(z), z);
+    EXPECT_TRUE(std::isnan(silu(-kInfinity)));
+    EXPECT_TRUE(std::isnan(silu(kQuietNaN)));
   });
 }
 

@@ -90,7 +90,8 @@ TEST_P(Rotary, InPlace) {
     in_place.call.y = in_place.x.data();
     kernels::active_table().rotary(in_place.call, 0, 3);
     for (std::size_t i = 0; i < apart.y.size(); ++i) {
-      if (apart.y[i] != 777.0f) EXPECT_EQ(in_place.x[i], apart.y[i]) << shape.head_dim << " " << i;
+      if (apart.y[i] == 777.0f) continue;
+      EXPECT_EQ(in_place.x[i], apart.y[i]) << shape.head_dim << " " << i;
     }
   }
 }
