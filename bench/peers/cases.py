@@ -145,6 +145,18 @@ class Layer:
 
 
 @dataclasses.dataclass
+class Multihead(Layer):
+    """nn.MultiheadAttention in eval, with the mean of the heads' weights or without."""
+
+    need_weights: bool = True
+
+    @property
+    def name(self):
+        weights = "as by default" if self.need_weights else "False"
+        return f"MultiheadAttention d_model{self.d_model} h{self.heads} B{self.batch} T{self.tokens}, need_weights {weights}"
+
+
+@dataclasses.dataclass
 class Bert:
     folder: str
     batch: int
@@ -244,3 +256,11 @@ def all_cases(model):
     for dtype in ("f32", "bf16"):
         cases += [Bert(model, b, t, dtype) for b, t in ((1, 10), (1, 128), (32, 128), (4, 512))]
     return cases
+
+
+def door_cases():
+    """What doors.py measures."""
+    small = [Attention("f32", 16, 1, False, heads=4), Attention("f32", 64, 7, False, heads=8)]
+    large = [Attention(dtype, 64, 1024, causal, heads=8) for dtype in ("f32", "bf16") for causal in (False, True)]
+    large += [Decode(dtype, 128, 4, keys=8192) for dtype in ("f32", "bf16")]
+    return [*small, *large, Multihead(8, 512), Multihead(8, 512, need_weights=False)]

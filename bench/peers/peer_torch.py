@@ -1,9 +1,9 @@
 """PyTorch: scaled_dot_product_attention, nn.MultiheadAttention, transformers' BertModel."""
 
-import numpy as np
 import torch
 import transformers
 from rotation import rotated
+from tensors import to_torch
 
 NAME = "PyTorch"
 VERSION = f"{torch.__version__.split('+')[0]}, transformers {transformers.__version__}"
@@ -19,12 +19,6 @@ def load_bert(folder, attention, dtype):
     return transformers.BertModel.from_pretrained(
         folder, attn_implementation=attention, dtype=dtype, add_pooling_layer=False
     ).eval()
-
-
-def to_torch(array):
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
 
 
 def attention(case, inputs):

@@ -56,3 +56,42 @@ def markdown(result):
         if rows:
             lines += ["", says, "", *rows_of(rows, names, unit, name_of_unit)]
     return "\n".join(lines) + "\n"
+
+
+def door_rows(rows, unit, factor, digits):
+    """A table of the calls of one kind: C++, the doors, and PyTorch's own over the call that was taken."""
+    timed = {name for row in rows for name in row["seconds"]}
+    names = [name for name in (OURS, "NumPy", "torch op", "PyTorch, taken", "PyTorch") if name in timed]
+    cells = ["Call", *[f"{'C++' if name == OURS else name}, {unit}" for name in names], "ratio"]
+    lines = [line(cells), line(["---"] + ["--:"] * (len(cells) - 1))]
+    for row in rows:
+        seconds = row["seconds"]
+        times = [f"{seconds[name] * factor:.{digits}f}" if name in seconds else "–" for name in names]
+        lines.append(line([row["case"], *times, f"{seconds['PyTorch'] / seconds['PyTorch, taken']:.2f}×"]))
+    return lines
+
+
+def doors(result):
+    """What doors.py measured."""
+    threads = result["threads"]
+    versions = "; ".join(f"{name} {result['versions'][name]}" for name in ("NumPy", "PyTorch"))
+    lines = [
+        f"{result['date']}, {result['machine']}, {threads} thread{'s' * (threads > 1)}, {OURS} on {result['isa']}; {versions}.",
+        "Times are of whole calls, the best of several taken in turn. A ratio is the time of PyTorch's own over that of "
+        "the same call taken, above 1 where ours is faster.",
+    ]
+    small = [row for row in result["rows"] if row["kind"] == "Attention" and row["seconds"][OURS] < 1e-4]
+    layers = [row for row in result["rows"] if row["kind"] == "Multihead"]
+    large = [row for row in result["rows"] if row not in small and row not in layers]
+    if small:
+        lines += ["", "Small calls, whose fixed cost counts:", "", *door_rows(small, "µs", 1e6, 2), ""]
+        seconds = small[0]["seconds"]
+        above = [f"{name} {(seconds[name] - seconds[OURS]) * 1e6:.1f}" for name in ("NumPy", "torch op", "PyTorch, taken")]
+        lines += [f"Above C++ the first call takes, in µs: {', '.join(above)}."]
+    for rows, says in ((large, "Calls of a millisecond and more:"), (layers, "The layer in eval, by its fast path:")):
+        if rows:
+            lines += ["", says, "", *door_rows(rows, "ms", 1e3, 2)]
+    if result["imports"]:
+        lines += ["", "Imports, the best of several: " + ", ".join(
+            f"`import {i['import']}` takes {i['seconds'] * 1e3:.0f} ms beyond `{i['beyond']}`" for i in result["imports"]) + "."]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,42 @@
+"""PyTorch's own attention and layer, and the same calls for door_taken.py."""
+
+from functools import partial
+
+import torch
+from rotation import rotated
+from tensors import to_torch
+from torch.nn.functional import scaled_dot_product_attention
+
+NAME = "PyTorch"
+VERSION = torch.__version__.split("+")[0]
+inference = torch.inference_mode()
+
+
+def start(threads):
+    torch.set_num_threads(threads)
+    inference.__enter__()  # for good: entering it is no part of a call
+
+
+def attention(case, inputs):
+    q, k, v = (to_torch(inputs[n]) for n in ("q", "k", "v"))
+    run = partial(scaled_dot_product_attention, q, k, v, **({"is_causal": True} if case.causal else {}))
+    return run, lambda: run().double().numpy()
+
+
+def decode(case, inputs):
+    q, k, v = (to_torch(inputs[n]) for n in ("q", "k", "v"))
+
+    def over(i):
+        one_k, one_v = k[i : i + 1], v[i : i + 1]
+        return partial(scaled_dot_product_attention, q, one_k, one_v, enable_gqa=True)
+
+    run = rotated([over(i) for i in range(case.copies)])
+    return run, lambda: run().double().numpy()
+
+
+def multihead(case, inputs):
+    module = torch.nn.MultiheadAttention(case.d_model, case.heads, batch_first=True).eval()
+    module.load_state_dict({n: torch.from_numpy(a) for n, a in inputs.items() if n != "x"})
+    x = torch.from_numpy(inputs["x"])
+    run = partial(module, x, x, x, **({} if case.need_weights else {"need_weights": False}))
+    return run, lambda: run()[0].double().numpy()
