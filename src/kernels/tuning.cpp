@@ -29,6 +29,7 @@ constexpr Field kFields[] = {
     {"flop_per_worker", &Tuning::flop_per_worker, 1},
     {"key_bytes_per_worker", &Tuning::key_bytes_per_worker, 1},
     {"linear_flop_per_worker", &Tuning::linear_flop_per_worker, 1},
+    {"linear_bytes_per_worker", &Tuning::linear_bytes_per_worker, 1},
     {"tasks_per_worker", &Tuning::tasks_per_worker, 1},
     {"blocks_per_packed_head", &Tuning::blocks_per_packed_head, 1},
     {"packed_kv_bytes", &Tuning::packed_kv_bytes, 0},

@@ -19,6 +19,7 @@ struct Tuning {
   std::int64_t flop_per_worker = 2'000'000;         // of attention
   std::int64_t key_bytes_per_worker = 200'000;      // keys and values that attention reads
   std::int64_t linear_flop_per_worker = 4'000'000;  // of a projection
+  std::int64_t linear_bytes_per_worker = 400'000;   // of its weights: few rows read them once and compute little
   std::int64_t tasks_per_worker = 4;                // with fewer, some workers idle at the end: keys are split too
 
   // Packed K and V: query blocks of a head for each worker from which on packing pays, and the most bytes of one packed

@@ -100,11 +100,12 @@ void Linear::run_rounded(const float* x, std::int64_t rows, std::int64_t x_strid
 }
 
 int Linear::workers(std::int64_t rows, const Threads& threads) const {
+  const kernels::Tuning& tuning = kernels::tuning();
   const double flop = 2.0 * static_cast<double>(rows) * static_cast<double>(in_) * static_cast<double>(out_);
-  return base::worker_count(
-      std::max<std::int64_t>(
-          1, static_cast<std::int64_t>(flop / static_cast<double>(kernels::tuning().linear_flop_per_worker))),
-      threads);
+  const double bytes = static_cast<double>(words_of(in_, kept_)) * sizeof(float) * static_cast<double>(out_);
+  const double shares = std::max(flop / static_cast<double>(tuning.linear_flop_per_worker),
+                                 bytes / static_cast<double>(tuning.linear_bytes_per_worker));
+  return base::worker_count(std::max<std::int64_t>(1, static_cast<std::int64_t>(shares)), threads);
 }
 
 std::size_t Linear::workspace_floats(std::int64_t rows, const Threads& threads) const {
