@@ -5,6 +5,10 @@
 //   prepare linear FOLDER f32|bf16 IN OUT ROWS                inputs x, bias of F32 and weight, which keeps its type
 //   prepare layer FOLDER B T D_MODEL HEADS                    inputs x and the state_dict's tensors
 //   prepare bert FOLDER f32|bf16 B T MODEL                    input ids; the type is the weights'
+//   prepare prefill FOLDER f32|bf16 T MODEL               input ids; the last hidden state of all tokens
+//   prepare generate FOLDER f32|bf16 B KEYS MODEL         input ids [B,KEYS + 1]; a run decodes one token of each sequence
+//                     behind KEYS in a cache of the weights' type, and its logits
+//   prepare trace FOLDER f32|bf16 T MODEL                 input ids; a run writes a trace of the forward to FOLDER
 //   time SECONDS      seconds a run of the case prepared last, over enough runs to fill SECONDS
 //   limit f32|bf16|f16|memory    GFLOP/s of multiply-adds; bf16: of F32 ones, of its dot product or of tiles, whichever
 //                     is fastest; memory: GB/s of reading it
@@ -22,6 +26,8 @@
 #include <manyheads/attention.hpp>
 #include <manyheads/cpu.hpp>
 #include <manyheads/error.hpp>
+#include <manyheads/lens/trace.hpp>
+#include <manyheads/model/decoder.hpp>
 #include <manyheads/model/encoder.hpp>
 #include <manyheads/multi_head_attention.hpp>
 #include <memory>
@@ -201,6 +207,84 @@ Run prepare_bert(std::istream& words, const std::string& folder, int threads) {
   };
 }
 
+// A decoder and the ids [rows,tokens] it reads.
+struct DecoderWork {
+  std::shared_ptr<const manyheads::model::Decoder> decoder;
+  Tensor ids;
+  std::shared_ptr<manyheads::Workspace> workspace = std::make_shared<manyheads::Workspace>();
+  DType weights = DType::kF32;
+  int threads = 1;
+
+  DecoderWork(std::istream& words, const std::string& folder, std::int64_t more, int count) : threads(count) {
+    weights = next_type(words);
+    const auto rows = more > 0 ? next<std::int64_t>(words) : 1;
+    const auto tokens = next<std::int64_t>(words) + more;
+    std::string model;
+    std::getline(words >> std::ws, model);
+    ids = read(folder + "/ids", DType::kI64, {rows, tokens});
+    decoder = manyheads::model::load_decoder(model, weights);
+  }
+  std::span<const std::int64_t> row(std::int64_t r) const {
+    const auto tokens = static_cast<std::size_t>(ids.size(1));
+    return {ids.as<std::int64_t>() + static_cast<std::size_t>(r) * tokens, tokens};
+  }
+  manyheads::model::EncoderOptions options() const {
+    manyheads::model::EncoderOptions options;
+    options.threads.num_threads = threads;
+    options.workspace = workspace.get();
+    return options;
+  }
+};
+
+manyheads::model::TokenBatch one_row(const DecoderWork& work) {
+  const auto row = work.row(0);
+  return manyheads::model::TokenBatch::from_rows({{row.begin(), row.end()}});
+}
+
+Run prepare_prefill(std::istream& words, const std::string& folder, int threads) {
+  const DecoderWork work(words, folder, 0, threads);
+  return [=] { return work.decoder->run(one_row(work), work.options()); };
+}
+
+Run prepare_generate(std::istream& words, const std::string& folder, int threads) {
+  const DecoderWork work(words, folder, 1, threads);
+  const auto cache = std::make_shared<manyheads::model::DecoderCache>(
+      work.decoder->config(), manyheads::model::DecoderCacheOptions{.dtype = work.weights});
+  std::vector<manyheads::model::DecoderChunk> chunks;
+  const auto keys = static_cast<std::size_t>(work.ids.size(1)) - 1;
+  for (std::int64_t r = 0; r < work.ids.size(0); ++r) {
+    manyheads::model::DecoderChunk chunk{cache->add(), work.row(r).first(keys)};
+    work.decoder->extend(*cache, {&chunk, 1}, work.options());
+    chunk.ids = work.row(r).last(1);
+    chunks.push_back(chunk);
+  }
+  return [=] {
+    for (const auto& chunk : chunks) cache->truncate(chunk.sequence, static_cast<std::int64_t>(keys));
+    const Tensor hidden = work.decoder->extend(*cache, chunks, work.options());
+    return work.decoder->logits(hidden.cview(), work.options().threads);
+  };
+}
+
+Run prepare_trace(std::istream& words, const std::string& folder, int threads) {
+  const DecoderWork work(words, folder, 0, threads);
+  manyheads::model::Encoding encoding;
+  encoding.ids.assign(work.row(0).begin(), work.row(0).end());
+  const std::size_t tokens = encoding.ids.size();
+  encoding.type_ids.assign(tokens, 0);
+  encoding.tokens.assign(tokens, "x");
+  encoding.words.resize(tokens);
+  encoding.sequences.assign(tokens, 0);
+  encoding.special.assign(tokens, false);
+  encoding.offsets.assign(tokens, {0, 1});
+  return [=] {
+    manyheads::lens::TraceOptions options;
+    options.threads.num_threads = threads;
+    manyheads::lens::save_trace(folder + "/trace.safetensors",
+                                manyheads::lens::make_trace(*work.decoder, encoding, "smollm2", "x", options));
+    return Tensor(DType::kF32, {1});
+  };
+}
+
 Run prepare(std::istream& words, int threads) {
   const auto kind = next<std::string>(words);
   const auto folder = next<std::string>(words);
@@ -215,6 +299,12 @@ Run prepare(std::istream& words, int threads) {
     run = prepare_linear(words, folder, threads);
   } else if (kind == "bert") {
     run = prepare_bert(words, folder, threads);
+  } else if (kind == "prefill") {
+    run = prepare_prefill(words, folder, threads);
+  } else if (kind == "generate") {
+    run = prepare_generate(words, folder, threads);
+  } else if (kind == "trace") {
+    run = prepare_trace(words, folder, threads);
   } else {
     refuse("unknown case " + kind);
   }

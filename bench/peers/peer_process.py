@@ -33,7 +33,9 @@ def prepared(peer, case):
     if made is None:
         return None, None, None
     run, result = made
-    return per_run(run), np.array(result()), inputs
+    # A run that takes its own time says the seconds of what counts in it.
+    sampler = run if getattr(run, "is_sampler", False) else per_run(run)
+    return sampler, np.array(result()), inputs
 
 
 def serve(module, threads, pipe):

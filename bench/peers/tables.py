@@ -95,3 +95,33 @@ def doors(result):
         lines += ["", "Imports, the best of several: " + ", ".join(
             f"`import {i['import']}` takes {i['seconds'] * 1e3:.0f} ms beyond `{i['beyond']}`" for i in result["imports"]) + "."]
     return "\n".join(lines) + "\n"
+
+
+def decoders(result):
+    """What decoders.py measured."""
+    (theirs, version), threads = *result["versions"].items(), result["threads"]
+    lines = [
+        f"{result['date']}, {result['machine']}, {threads} thread{'s' * (threads > 1)}, {OURS} on {result['isa']}; "
+        f"{theirs} {version}.",
+        "Times are the best of several taken in turn. The limit is the rate of F32 multiply-adds or of reading memory, "
+        "measured in turn with them; of decoding it is held against the bytes of weights and cache. A ratio is the "
+        "peer's time over ours, above 1 where ours is faster. A difference is the largest between the two, over the "
+        "largest value: of last hidden states, or of logits.",
+        "",
+        line(["SmolLM2-135M", f"{OURS}, ms", "of the limit", f"{theirs}, ms", "ratio", "difference"]),
+        line(["---"] + ["--:"] * 5),
+    ]
+    for row in result["rows"]:
+        ours, peer = row["seconds"][OURS], row["seconds"].get(theirs)
+        lines.append(line([
+            row["case"], f"{ours * 1e3:.1f}", f"{row['fraction']:.2f}" if "fraction" in row else "–",
+            f"{peer * 1e3:.1f}" if peer else "–", f"{peer / ours:.2f}×" if peer else "–",
+            f"{row['difference']:.1e}" if row["difference"] is not None else "–"]))
+    by_kind = {(row["kind"], row["tokens"], row["batch"]): row["seconds"][OURS] for row in result["rows"]}
+    says = []
+    if ("Trace", 8192, 1) in by_kind and ("Prefill", 8192, 1) in by_kind:
+        says.append(f"The trace takes {by_kind['Trace', 8192, 1] / by_kind['Prefill', 8192, 1]:.2f} × the forward's time.")
+    if ("Generate", 512, 8) in by_kind and ("Generate", 512, 1) in by_kind:
+        says.append(
+            f"A batch of 8 writes {8 * by_kind['Generate', 512, 1] / by_kind['Generate', 512, 8]:.1f} × the tokens a second.")
+    return "\n".join(lines + ([""] if says else []) + says) + "\n"
