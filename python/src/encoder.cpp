@@ -70,7 +70,8 @@ void bind_encoder(nb::module_& module) {
       .def("weights", weights_of, "layer"_a, "head"_a, "entry"_a = 0,
            "The weights of a head for one entry, float32 [T,T], rebuilt from its q, k and lse.");
   nb::class_<PythonEncoder>(module, "Encoder",
-                            R"(An encoder from a folder as the hub lays it out (config.json, model.safetensors): BERT.
+                            R"(An encoder from a folder as the hub lays it out (config.json, model.safetensors): BERT,
+RoBERTa, DistilBERT, or a decoder of the Llama family.
 
 dtype: what the projections keep their weights as, 'float32' or 'bfloat16'.
 

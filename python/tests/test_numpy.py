@@ -4,6 +4,8 @@ import array
 import ctypes
 import doctest
 import gc
+import json
+import pathlib
 import sys
 import threading
 import time
@@ -359,6 +361,32 @@ def test_every_public_name_has_a_doctest_that_runs():
             runner.run(test)
     assert finder and _core
     assert without == [] and runner.failures == 0
+
+
+def tensors_of(file):
+    data = file.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    types = {"F32": np.float32, "F64": np.float64, "I64": np.int64}
+    tensors = {}
+    for name, tensor in json.loads(data[8 : 8 + size]).items():
+        if name != "__metadata__":
+            begin, end = (8 + size + offset for offset in tensor["data_offsets"])
+            tensors[name] = np.frombuffer(data[begin:end], types[tensor["dtype"]]).reshape(tensor["shape"])
+    return tensors
+
+
+def test_a_decoder_is_read_as_an_encoder():
+    folder = pathlib.Path(__file__).parents[2] / "tests/golden/decoder/tiny_grouped"
+    expected = tensors_of(folder / "expected.safetensors")
+    decoder = mh.Encoder(folder)
+    rows = [row[:length].tolist() for row, length in zip(expected["input_ids"], expected["lengths"])]
+    run = decoder(rows, heads=True)
+    assert np.abs(run.hidden - expected["hidden_states.2"]).max() < 1e-4
+    for entry, row in enumerate(rows):
+        for head in range(4):
+            weights = run.weights(layer=1, head=head, entry=entry)
+            want = expected["weights.1"][entry, head, : len(row), : len(row)]
+            assert np.abs(weights - want).max() < 1e-5 and not np.triu(weights, 1).any()
 
 
 def test_limits_are_of_this_machine_and_leave_other_threads_running():

@@ -257,7 +257,8 @@ class EncoderRun:
 
 class Encoder:
     """
-    An encoder from a folder as the hub lays it out (config.json, model.safetensors): BERT.
+    An encoder from a folder as the hub lays it out (config.json, model.safetensors): BERT,
+    RoBERTa, DistilBERT, or a decoder of the Llama family.
 
     dtype: what the projections keep their weights as, 'float32' or 'bfloat16'.
 
