@@ -8,6 +8,7 @@ right, as flash-attn's do. q, k and v are read where they lie. lse is -inf where
 
 import torch
 
+from . import _core
 from .torch import _ops  # noqa: F401  (torch.ops.manyheads)
 
 __all__ = [
@@ -114,17 +115,15 @@ def _lengths(name, argument, cu_seqlens, rows):
 
 
 def _sequences(name, q, k, v, cu_seqlens_q, cu_seqlens_k, alibi_slopes, **rest):
-    """Packed sequences one by one, with gradients. The bits are those of the packed call."""
+    """Packed sequences one by one, each with slopes of its own. The bits are those of the packed call."""
     lengths_q = _lengths(name, "cu_seqlens_q", cu_seqlens_q, q.shape[0])
     lengths_k = _lengths(name, "cu_seqlens_k", cu_seqlens_k, k.shape[0])
-    own = alibi_slopes is not None and alibi_slopes.dim() == 2
     outs, lses = [], []
     parts = zip(q.split(lengths_q), k.split(lengths_k), v.split(lengths_k))
     for b, sequence in enumerate(parts):
         if sequence[0].shape[0] == 0:
             continue
-        slopes = alibi_slopes[b] if own else alibi_slopes
-        out, lse = _dense(name, *(x[None] for x in sequence), alibi_slopes=slopes, **rest)
+        out, lse = _dense(name, *(x[None] for x in sequence), alibi_slopes=alibi_slopes[b], **rest)
         outs.append(out[0])
         lses.append(lse[0])
     if not outs:
@@ -148,17 +147,17 @@ def _varlen(
         )
     _check_slopes(name, alibi_slopes, batch, q.shape[1])
     own = alibi_slopes is not None and alibi_slopes.dim() == 2
-    gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     if block_table is not None:
         if own:
             raise NotImplementedError(f"{name}: alibi_slopes [B,H] with block_table")
-        if gradient:
+        if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+            _core._torch_count("refused: a gradient of pages")
             raise NotImplementedError(f"{name}: block_table has no gradient; detach q, k and v")
         return torch.ops.manyheads.attention(
             q, k.transpose(1, 2), v.transpose(1, 2), key_lengths=cu_seqlens_k.diff(), alibi_slopes=alibi_slopes,
             cu_seqlens_q=cu_seqlens_q, page_table=block_table, **_options(softmax_scale, causal, window_size, softcap),
         )  # fmt: skip
-    if own or gradient:
+    if own:
         return _sequences(
             name, q, k, v, cu_seqlens_q, cu_seqlens_k, alibi_slopes, dropout_p=dropout_p, softmax_scale=softmax_scale,
             causal=causal, window_size=window_size, softcap=softcap,
@@ -191,7 +190,7 @@ def flash_attn_func(
     - causal, window_size (left, right; -1 is unbounded) and alibi_slopes ([H] or [B,H]) count from the bottom right.
     - return_attn_probs=True gives (out, lse [B,H,T], None): flash-attn fills the third with dropout alone.
     - Results are always deterministic. dropout_p > 0 is a NotImplementedError.
-    - Gradients of q, k and v; not with softcap, which is a NotImplementedError.
+    - Gradients of q, k, v and alibi_slopes, through out and lse.
 
     >>> import torch
     >>> q = torch.ones(1, 2, 4, 64)

@@ -2,11 +2,9 @@
 
 #include <dlfcn.h>
 
-#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <manyheads/error.hpp>
-#include <numeric>
 #include <span>
 
 namespace manyheads::python::torch {
@@ -152,24 +150,6 @@ Owned undefined() {
   Handle made = nullptr;
   check(loaded.new_undefined(&made));
   return Owned(made);
-}
-
-Dims ordered_strides(const ConstTensorView& view, const Dims& shape) {
-  const int rank = shape.rank();
-  std::vector<int> order(static_cast<std::size_t>(rank));
-  std::iota(order.begin(), order.end(), 0);
-  // A broadcast axis is the outermost; of equal strides the last axis is the innermost.
-  std::sort(order.begin(), order.end(), [&](int a, int b) {
-    const auto x = static_cast<std::uint64_t>(view.stride(a) - 1), y = static_cast<std::uint64_t>(view.stride(b) - 1);
-    return x != y ? x < y : a > b;
-  });
-  Dims strides = shape;
-  std::int64_t step = 1;
-  for (const int axis : order) {
-    strides[axis] = step;
-    step *= shape[axis];
-  }
-  return strides;
 }
 
 Arguments::Arguments(const IValue* stack, const char* schema) {

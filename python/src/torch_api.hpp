@@ -86,8 +86,6 @@ ConstTensorView view_of(Handle tensor, const char* argument);
 TensorView mutable_view_of(Handle tensor);
 Owned empty(DType type, const Dims& shape, const Dims& strides);
 Owned undefined();  // None in Python
-// Dense strides of `shape` with its axes in the order of `view`'s strides.
-Dims ordered_strides(const ConstTensorView& view, const Dims& shape);
 
 // The arguments of a boxed kernel, taken off the stack: they are the kernel's to delete.
 //   T a tensor, t an optional one, d a float, D an optional one, i an int, I an optional one, b a bool

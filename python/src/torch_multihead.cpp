@@ -262,7 +262,7 @@ void transformer_encoder_layer(IValue* stack, std::uint64_t, std::uint64_t) {
     if (!norm_first) x = norm(x, 12);
   }
   // The layout of empty_like(src), as the fake kernel announces.
-  const Dims strides = like_strides(shape);
+  const Dims strides = like_strides(shape, shape.shape());
   if (element_count(shape.shape()) == 0 || view_of(x, "src").strides() != strides) {
     const Owned like = torch::empty(shape.dtype(), shape.shape(), strides);
     x = Call().tensor(like).tensor(x).flag(false).run("aten::copy_");

@@ -37,7 +37,9 @@ constexpr const char* kOutcomeTexts[kOutcomes] = {
     "PyTorch's own: float64",
     "PyTorch's own: a nested tensor",
     "PyTorch's own: another device",
-    "PyTorch's own: weights under autocast, tracing or a function transform",
+    "PyTorch's own: a function transform, or weights under autocast or tracing",
+    "refused: a gradient of pages",
+    "refused: a second derivative",
 };
 std::array<std::atomic<std::int64_t>, kOutcomes> outcomes;
 
@@ -58,7 +60,8 @@ Owned mask_for_math(const Owned& mask) {
   return Owned(reinterpret_cast<torch::Handle>(Call().tensor(mask).run("aten::log", "", 1)[0]));
 }
 
-Dims like_strides(const ConstTensorView& view) {
+Dims like_strides(const ConstTensorView& given, const Dims& shape) {
+  const ConstTensorView view(given.data(), given.dtype(), shape, given.strides());
   const int rank = view.rank();
   // Axes from the fastest on. Strides of 0 say nothing of the order, equal ones leave it to the sizes.
   std::array<int, kMaxRank> order{};
@@ -166,7 +169,7 @@ void attention_op(IValue* stack, std::uint64_t, std::uint64_t) {
   }
   Dims shape = q.shape();
   if (shape.rank() > 0 && v.rank() > 0) shape[shape.rank() - 1] = v.size(v.rank() - 1);
-  Owned out = torch::empty(q.dtype(), shape, torch::ordered_strides(q, shape));
+  Owned out = torch::empty(q.dtype(), shape, like_strides(q, shape));
   const bool packed = options.cu_seqlens_q.defined();
   Owned lse = packed && q.rank() == 3 ? torch::empty(DType::kF32, {q.size(1), q.size(0)}, {q.size(0), 1})
               : q.rank() == 4         ? empty_lse(q.size(0), q.size(1), q.size(2))
@@ -348,6 +351,7 @@ void bind_torch(nb::module_& module) {
   module.def("_torch_begin", [] { uses().begin(); });
   module.def("_torch_end", [] { uses().end(); });
   module.def("_torch_active", [] { return uses().active(); });
+  module.def("_torch_forward_levels", [](std::int64_t levels) { set_forward_levels(levels); }, "levels"_a);
   module.def(
       "_torch_count",
       [](const std::string& text) {

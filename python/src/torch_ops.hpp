@@ -22,6 +22,8 @@ enum Outcome {
   kNested,
   kDevice,
   kTransformed,
+  kPagesGradient,
+  kSecondDerivative,
   kOutcomes
 };
 void count(Outcome outcome);
@@ -37,9 +39,9 @@ Mask mask_of(const torch::Owned& mask, bool is_causal);
 // [B,H,T,D] with sizes of 1 repeated to `batch` and `heads` (0: as they are).
 ConstTensorView expanded(const ConstTensorView& view, std::int64_t batch, std::int64_t heads);
 
-// Strides of empty_like: dense ones as they are, others dense in the order of their axes. PyTorch's fake kernels
-// announce the same.
-Dims like_strides(const ConstTensorView& view);
+// Strides of empty_like for a tensor of `shape` and the view's strides: dense ones as they are, others dense in the order
+// of their axes. Fake kernels announce the same.
+Dims like_strides(const ConstTensorView& view, const Dims& shape);
 
 // A mask (bool true = attend) as PyTorch's math path takes it. That adds a bool mask as 0 and 1 and does not say so.
 // log(true) is 0, log(false) is -inf.

@@ -1,6 +1,9 @@
 #include "torch_sdpa.hpp"
 
+#include <nanobind/nanobind.h>
+
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <manyheads/attention.hpp>
@@ -11,6 +14,9 @@
 #include "torch_ops.hpp"
 
 namespace manyheads::python {
+
+namespace nb = nanobind;
+
 namespace {
 
 using torch::Arguments;
@@ -102,7 +108,7 @@ void flash_attention_for_cpu(IValue* stack, std::uint64_t, std::uint64_t) {
                                                  q.shape().to_string() + ", key " + k.shape().to_string() + ", value " +
                                                  v.shape().to_string());
   }
-  Owned out = torch::empty(q.dtype(), q.shape(), like_strides(q));
+  Owned out = torch::empty(q.dtype(), q.shape(), like_strides(q, q.shape()));
   if (q.dtype() == DType::kF64) {
     check_f64(q, k, v, given.tensor(5));
     count(kFloat64);
@@ -269,7 +275,7 @@ bool taken(const Sdpa& call, IValue* stack) {
     shape = Dims(std::span<const std::int64_t>(sizes + 4 - rank, static_cast<std::size_t>(rank)));
   }
   const bool same = shape == whole.shape();
-  Owned out = torch::empty(type, shape, same ? like_strides(whole) : contiguous_strides(shape));
+  Owned out = torch::empty(type, shape, same ? like_strides(whole, shape) : contiguous_strides(shape));
   ConstTensorView result;
   const TensorView made = torch::mutable_view_of(out.get());
   if (!as_four(made, result)) return count(kShape), false;
@@ -278,6 +284,53 @@ bool taken(const Sdpa& call, IValue* stack) {
   count(kTaken);
   stack[0] = reinterpret_cast<IValue>(out.release());
   return true;
+}
+
+std::atomic<std::int64_t> forward_levels{0};  // of forward-mode derivatives, of all threads
+
+// Whether a transform of torch.func runs, or forward-mode derivatives may be asked for: our ops have no rules for them.
+bool transformed(bool is_traced) {
+  if (forward_levels.load(std::memory_order_relaxed) > 0) return true;
+  if (!is_traced) return false;
+  const nb::gil_scoped_acquire gil;
+  return !nb::module_::import_("torch._C._functorch").attr("peek_interpreter_stack")().is_none();
+}
+
+// Whether PyTorch's flash attention takes the call, as far as its sizes are numbers. A float mask may want a gradient,
+// which that op has not.
+bool fits_flash(const Sdpa& call) {
+  DType type, mask_type;
+  if (!torch::type_of(call.query().get(), type) || !computes(type) || call.dropout() != 0) return false;
+  if (call.mask() &&
+      (call.causal() || !torch::type_of(call.mask().get(), mask_type) || mask_type != DType::kBool)) {
+    return false;
+  }
+  const Owned* const tensors[] = {&call.query(), &call.key(), &call.value()};
+  std::int64_t* sizes[3] = {};
+  for (int i = 0; i < 3; ++i) {
+    DType own;
+    std::int64_t rank = 0;
+    torch::check(torch::api().dim(tensors[i]->get(), &rank));
+    if (rank != 4 || !torch::type_of(tensors[i]->get(), own) || own != type ||
+        torch::api().sizes(tensors[i]->get(), &sizes[i]) != 0) {
+      return false;
+    }
+  }
+  const std::int64_t *q = sizes[0], *k = sizes[1], *v = sizes[2];
+  return q[0] == k[0] && q[1] == k[1] && q[3] == k[3] && std::equal(k, k + 4, v) && q[2] > 0 && k[2] > 0;
+}
+
+// The call as PyTorch itself makes it. Its flash attention, which is ours to compute, has rules for transforms.
+void by_pytorch(const Sdpa& call, IValue* stack) {
+  if (!fits_flash(call) || choice(call, true) != 1) return count(kTransformed), math(call, stack);
+  Owned mask = mask_for_math(call.mask());
+  if (mask) mask = Call().tensor(mask).tensor(call.query()).flag(false).flag(false).none().run("aten::to", "other");
+  Call own;
+  own.tensor(call.query()).tensor(call.key()).tensor(call.value()).number(0).flag(call.causal()).optional(mask);
+  own.optional_number(call.given.has(6), call.given.number(6));
+  const std::vector<IValue> results = own.run("aten::_scaled_dot_product_flash_attention_for_cpu", "", 2);
+  const Owned lse(reinterpret_cast<torch::Handle>(results[1]));
+  stack[0] = results[0];
 }
 
 // The call as ops that have gradients and fake kernels.
@@ -354,11 +407,15 @@ void sdpa_autograd(IValue* stack, std::uint64_t, std::uint64_t) {
   const Arguments given(stack, "TTTtdbDb");
   const Sdpa call{given};
   const bool is_traced = traced(call.query());
-  if (is_traced || torch::api().grad_enabled()) {
+  if (transformed(is_traced)) {
+    by_pytorch(call, stack);
+  } else if (is_traced || torch::api().grad_enabled()) {
     by_ops(call, stack, is_traced);
   } else if (!taken(call, stack)) {
     math(call, stack);
   }
 }
+
+void set_forward_levels(std::int64_t levels) { forward_levels.store(levels); }
 
 }  // namespace manyheads::python

@@ -14,4 +14,7 @@ void sdpa_autograd(torch::IValue* stack, std::uint64_t, std::uint64_t);
 //   -> (output, logsumexp)
 void flash_attention_for_cpu(torch::IValue* stack, std::uint64_t, std::uint64_t);
 
+// Levels of forward-mode derivatives that are open, of all threads: our ops have no rules for them.
+void set_forward_levels(std::int64_t levels);
+
 }  // namespace manyheads::python

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "arguments.hpp"
+#include "torch_ops.hpp"
 
 namespace manyheads::python {
 namespace {
@@ -131,7 +132,7 @@ Owned run(IValue* stack, std::uint64_t count, bool inplace, Owned& out) {
   } else {
     Dims shape = q.shape();
     shape[2] = v.size(v.rank() - 1);
-    out = torch::empty(q.dtype(), shape, torch::ordered_strides(q, shape));
+    out = torch::empty(q.dtype(), shape, like_strides(q, shape));
   }
   Owned lse = torch::empty(DType::kF32, {q.size(1), q.size(0)}, {q.size(0), 1});
   options.lse = torch::mutable_view_of(lse.get());

@@ -318,7 +318,6 @@ def test_gradients():
         b, tq, tk, d = draw(generator, 3, 1), draw(generator, 12, 1), draw(generator, 12, 1), 8
         h, kv = heads_of(generator)
         asked, defined = options(generator, h, b)
-        asked.pop("softcap", None), defined.pop("softcap", None)
         lengths_q, lengths_k = packed_lengths(generator, b, 9), packed_lengths(generator, b, 9)
         packed = turn % 2 == 1
         if packed:
@@ -389,8 +388,6 @@ def test_what_is_missing_is_refused_by_name():
     ):  # fmt: skip
         with pytest.raises(NotImplementedError, match=f"^{name}: {argument}"):
             getattr(fa, name)(*arguments, **extra)
-    with pytest.raises(NotImplementedError, match="softcap"):
-        fa.flash_attn_func(x.clone().requires_grad_(), x, x, softcap=1.0)
 
 
 def test_bad_calls_are_errors_and_write_nothing():

@@ -330,8 +330,6 @@ def test_opcheck_of_weights_with_gradients():
     lse = torch.ops.manyheads.attention(q, k, k)[1].detach()
     for average in (False, True):
         torch.library.opcheck(torch.ops.manyheads.attention_weights.default, (q, k[:, :2], lse), {"average": average})
-    with pytest.raises(NotImplementedError, match="softcap"):
-        torch.ops.manyheads.attention_weights(q, k, lse, softcap=5.0)
 
 
 def test_what_is_left_to_pytorch_is_said():
@@ -352,7 +350,7 @@ def test_what_is_left_to_pytorch_is_said():
         layer(x, x, x)
     with mt.use():
         torch.func.vmap(lambda t: layer(t, t, t)[0])(torch.stack([x, x]))
-    assert mt.report(reset=True)["PyTorch's own: weights under autocast, tracing or a function transform"] == 2
+    assert mt.report(reset=True)["PyTorch's own: a function transform, or weights under autocast or tracing"] == 2
     for ours in (mt.MultiheadAttention(16, 4).eval(), mt.MultiheadAttention(16, 4)):
         for bad, extra in (
             ((x, x[:3], x), {}), ((x[..., :8], x, x), {}), ((x, x, x), {"attn_mask": torch.ones(4, 5)}),

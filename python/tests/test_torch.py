@@ -184,8 +184,6 @@ def test_gradients_of_sinks_and_windows():
     (torch.softmax(wide, -1)[..., :-1] @ x[2] * weight.double()).sum().backward()
     for ours, theirs in zip((q, k, v, sinks), x):
         assert (ours.grad - theirs.grad).abs().max() < 2e-6
-    with pytest.raises(NotImplementedError, match="softcap"):
-        torch.ops.manyheads.attention(q, k, v, softcap=5.0)
 
 
 def test_what_is_left_to_pytorch_is_said():
@@ -248,8 +246,8 @@ def test_the_registry_has_the_name():
     try:
         sdpa(q, k, v)
         taken(1)
-    finally:
-        torch.nn.attention.restore_flash_attention_impl()
+    finally:  # PyTorch 2.10 has no restore
+        getattr(torch.nn.attention, "restore_flash_attention_impl", mt.stop)()
     sdpa(q, k, v)
     assert mt.report() == {}
 

@@ -51,7 +51,7 @@ def scaled_dot_product_attention(
     if return_weights:
         results.append(
             torch.ops.manyheads.attention_weights(
-                query.detach(), key.detach(), lse, attn_mask, causal=is_causal, alignment=1 if is_causal else 0, scale=scale
+                query, key, lse.detach(), attn_mask, causal=is_causal, alignment=1 if is_causal else 0, scale=scale
             )
         )
     return results[0] if len(results) == 1 else tuple(results)

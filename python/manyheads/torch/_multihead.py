@@ -44,7 +44,7 @@ def _why_not(query, key, value, masks, weights, dropout_p, training, bias_k, bia
     if any(t is not None and t.device.type != "cpu" for t in tensors):
         return "another device"
     if torch.is_autocast_enabled("cpu") or transformed():
-        return "weights under autocast, tracing or a function transform"
+        return "a function transform, or weights under autocast or tracing"
     if static or (bias_k is None) != (bias_v is None) or query.numel() == 0 or key.numel() == 0:
         return "a shape that only PyTorch's math path takes, or refuses"
     return None
@@ -174,6 +174,25 @@ def multi_head_attention_forward(query, key, value, *args, **kwargs):
     return _original(query, key, value, *args, **kwargs)
 
 
+_forward_ad = torch.autograd.forward_ad
+_enter_dual_level, _exit_dual_level = _forward_ad.enter_dual_level, _forward_ad.exit_dual_level
+
+
+def _levels():
+    _core._torch_forward_levels(_forward_ad._current_level + 1)
+
+
+def _enter_watched():
+    level = _enter_dual_level()
+    _levels()
+    return level
+
+
+def _exit_watched(*, level=None):
+    _exit_dual_level(level=level)
+    _levels()
+
+
 def _counted(kernel):
     def run(keys, *args, **kwargs):
         count("a nested tensor")
@@ -187,6 +206,8 @@ def begin():
     if _active:
         return
     _active = True
+    _forward_ad.enter_dual_level, _forward_ad.exit_dual_level = _enter_watched, _exit_watched
+    _levels()
     F.multi_head_attention_forward = multi_head_attention_forward
     # PyTorch's own kernel of nested tensors, counted; that of encoder layers calls it.
     kernel = torch.library.get_kernel("aten::_native_multi_head_attention", "NestedTensorCPU")
@@ -199,6 +220,7 @@ def begin():
 def end():
     global _active, _nested
     _active = False
+    _forward_ad.enter_dual_level, _forward_ad.exit_dual_level = _enter_dual_level, _exit_dual_level
     if _nested is not None:
         _nested._destroy()
         _nested = None
