@@ -189,6 +189,10 @@ const char* python_name(DType type) noexcept {
 
 Array::Array(nb::handle object, const char* function, const char* argument, bool writable) {
   PyObject* const from = object.ptr();
+  const auto fail = [&](const char* why) {  // gives back what was taken
+    *this = Array();
+    refuse(function, argument, why);
+  };
   Cached& cached = Cached::get();
   if (PyObject_IsInstance(from, cached.ndarray.ptr()) == 1) {
     kind_ = Kind::kNumpy;
@@ -202,13 +206,16 @@ Array::Array(nb::handle object, const char* function, const char* argument, bool
       versioned_ = nullptr;
       throw nb::python_error();
     }
-    if (writable && (versioned_->flags & dlpack::kReadOnly) != 0) refuse(function, argument, "is read-only");
+    if (writable && (versioned_->flags & dlpack::kReadOnly) != 0) fail("is read-only");
     take_dlpack(versioned_->tensor, function, argument);
     return;
   }
   if (nb::hasattr(object, "__dlpack__")) {
     kind_ = Kind::kDlpack;
-    const auto device = nb::cast<std::pair<int, int>>(nb::tuple(object.attr("__dlpack_device__")()));
+    std::pair<int, int> device;
+    if (!nb::try_cast(nb::tuple(object.attr("__dlpack_device__")()), device)) {
+      refuse(function, argument, "gave no DLPack device, a pair of ints");
+    }
     if (device.first != dlpack::kCpu) refuse(function, argument, "is on another device than the CPU");
     nb::object capsule;
     try {
@@ -223,7 +230,7 @@ Array::Array(nb::handle object, const char* function, const char* argument, bool
       versioned_ = static_cast<dlpack::ManagedVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
       PyCapsule_SetName(capsule.ptr(), "used_dltensor_versioned");
       if (versioned_->version.major != 1) refuse(function, argument, "comes by a version of DLPack that is not known");
-      if (writable && (versioned_->flags & dlpack::kReadOnly) != 0) refuse(function, argument, "is read-only");
+      if (writable && (versioned_->flags & dlpack::kReadOnly) != 0) fail("is read-only");
       take_dlpack(versioned_->tensor, function, argument);
     } else if (PyCapsule_IsValid(capsule.ptr(), "dltensor") != 0) {
       managed_ = static_cast<dlpack::Managed*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));

@@ -350,6 +350,36 @@ def test_a_process_forked_after_use_goes_on():
     assert found.stdout.strip() == "7", found.stderr
 
 
+def test_calls_keep_no_memory():
+    x = torch.randn(1, 2, 4, 8)
+    y = x.clone().requires_grad_()
+    mask = torch.rand(4, 4) > 0.3
+    mask[:, 0] = True
+
+    def calls(n):
+        with mt.use(), torch.no_grad():
+            for _ in range(n):
+                sdpa(x, x, x, attn_mask=mask)
+                torch.ops.manyheads.attention(x, x, x)
+                try:
+                    torch.ops.manyheads.attention(x, x, x[:, :, :3])
+                except RuntimeError:
+                    pass
+        with mt.use():
+            for _ in range(n // 20):
+                sdpa(y, y, y, attn_mask=mask).sum().backward()
+                y.grad = None
+
+    def pages():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1])
+
+    calls(3000)
+    before = pages()
+    calls(int(os.environ.get("MANYHEADS_PYTHON_CALLS", "20000")) // 3)
+    assert pages() - before < 512  # 2 MiB
+
+
 def test_five_thousand_random_calls():
     generator = np.random.default_rng(11)
     with mt.use(), torch.no_grad():
