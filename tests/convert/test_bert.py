@@ -104,15 +104,15 @@ member("index", with_footer(handle(0, 0) + handle(0, HUGE)), "past the end of th
 member("index", with_footer(handle(0, 0) + handle(0, 0)), "the index block has 0 bytes", label="index-empty")
 for kind in (1, 2, 255):
     member("index", one_block(block([]), bytes([kind])), f"compressed (type {kind})", label=f"compressed-{kind}")
-for what, data in {
-    "restarts": b"\0" * 8 + b"\xff\xff\xff\xff",
-    "shared": varint(5) + varint(0) + varint(0) + b"\0" * 8,
-    "key": varint(0) + varint(HUGE) + varint(0) + b"\0" * 8,
-    "value": varint(0) + varint(1) + varint(2**40) + b"k" + b"\0" * 8,
-    "number": b"\xff" * 3 + struct.pack("<I", 0),
-    "twice": block([(b"a", b""), (b"a", b"")]),
-}.items():
-    member("index", one_block(data), label=f"block-{what}")
+for what, data, word in (
+    ("restarts", b"\0" * 8 + b"\xff\xff\xff\xff", "says 4294967295 restarts"),
+    ("shared", varint(5) + varint(0) + varint(0) + b"\0" * 8, "has an entry past its end"),
+    ("key", varint(0) + varint(HUGE) + varint(0) + b"\0" * 8, "has an entry past its end"),
+    ("value", varint(0) + varint(1) + varint(2**40) + b"k" + b"\0" * 8, "has an entry past its end"),
+    ("number", b"\xff" * 12 + struct.pack("<I", 0), "number of more than ten bytes"),
+    ("twice", block([(b"a", b""), (b"a", b"")]), "is there twice"),
+):
+    member("index", one_block(data), word, label=f"block-{what}")
 member("header", b"", "the header")
 member("header", field(1, 2), "the header says another form", label="two-shards")
 member("header", field(1, 1) + field(2, 1), "the header says another form", label="big-endian")
