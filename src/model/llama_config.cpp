@@ -13,7 +13,7 @@ namespace {
 
 using io::JsonDocument;
 
-constexpr std::int64_t kMostWidth = 1 << 20;  // of hidden and intermediate states
+constexpr std::int64_t kMostWidth = 1 << 20;  // of hidden and intermediate states, and of all heads
 constexpr std::int64_t kMostLayers = 1 << 12;
 constexpr std::int64_t kMostRows = 1 << 30;  // of an embedding table, and of positions
 
@@ -22,6 +22,12 @@ std::int64_t int_or(const JsonDocument& json, const char* key, std::int64_t othe
 }
 
 bool flag(const JsonDocument& json, const char* key) { return has(json, key) && require_bool(json, key); }
+
+void refuse_partial_rotation(const JsonDocument& json) {
+  if (has(json, "partial_rotary_factor") && require_number(json, "partial_rotary_factor") != 1) {
+    refuse_json(json, "partial_rotary_factor", "1");
+  }
+}
 
 // Keys that change what a model computes and that this one does not do.
 void refuse_others(const JsonDocument& json) {
@@ -32,9 +38,7 @@ void refuse_others(const JsonDocument& json) {
   if (has(json, "quantization_config")) {
     refuse_json(json, "quantization_config", "null: weights of F32, BF16 or F16");
   }
-  if (has(json, "partial_rotary_factor") && require_number(json, "partial_rotary_factor") != 1) {
-    refuse_json(json, "partial_rotary_factor", "1");
-  }
+  refuse_partial_rotation(json);
 }
 
 // The frequencies of `rope`, an object with "rope_type" (or "type") and its figures.
@@ -66,8 +70,16 @@ void scale_frequencies(const JsonDocument& rope, std::vector<float>& frequencies
 std::vector<float> rope_frequencies(const JsonDocument& json, std::int64_t head_dim) {
   // transformers 5 writes rope_parameters with the base in it, older ones rope_theta beside rope_scaling.
   const char* const object = has(json, "rope_parameters") ? "rope_parameters" : "rope_scaling";
+  if (has(json, "rope_parameters") && has(json, "rope_scaling")) {
+    refuse_json(json, "rope_scaling", "null beside \"rope_parameters\"");
+  }
   const bool given = has(json, object);
   const JsonDocument rope = given ? require_object(json, object) : JsonDocument{io::Json::object(), json.place};
+  for (const auto& [key, value] : rope.value.items()) {
+    // Some families have one object for each kind of layer.
+    if (value.is_object()) refuse_json(rope, key, "a string or a number");
+  }
+  refuse_partial_rotation(rope);
   const JsonDocument& with_theta = has(rope, "rope_theta") ? rope : json;
   const double theta = has(with_theta, "rope_theta") ? require_number(with_theta, "rope_theta", 1, 1e12) : 10000;
   std::vector<float> frequencies(static_cast<std::size_t>(head_dim / 2));
@@ -86,7 +98,7 @@ LlamaConfig load_llama_config(const std::filesystem::path& folder) {
   LlamaConfig config;
   config.hidden_size = require_int(json, "hidden_size", 1, kMostWidth);
   config.num_hidden_layers = require_int(json, "num_hidden_layers", 1, kMostLayers);
-  config.num_attention_heads = require_int(json, "num_attention_heads", 1, kMostWidth);
+  config.num_attention_heads = require_int(json, "num_attention_heads", 1, kMostWidth / 2);
   config.num_key_value_heads =
       int_or(json, "num_key_value_heads", config.num_attention_heads, config.num_attention_heads);
   if (config.num_attention_heads % config.num_key_value_heads != 0) {
