@@ -20,6 +20,7 @@ void check_chunks(const DecoderCache& cache, std::span<const DecoderChunk> chunk
                       cache.num_layers(), is.num_kv_heads, is.head_dim, config.num_layers, config.num_kv_heads,
                       config.head_dim));
   }
+  if (chunks.empty()) fail("there are no chunks");
   std::vector<DecoderCache::Sequence> seen;
   for (std::size_t c = 0; c < chunks.size(); ++c) {
     const DecoderChunk& chunk = chunks[c];

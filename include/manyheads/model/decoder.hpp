@@ -66,8 +66,8 @@ class Decoder : public Encoder {
   //   run() attends in: F32, and BF16 where BF16 weights round rows (EncoderConfig::weights).
   // - Queries take the cache's type; over an I8 cache they take run()'s.
   // - options.layers receives q, k, v and lse of the new tokens; options.hidden_states [1,N,E].
-  // Throws Error that names the chunk: an unknown sequence, one given twice, an id outside the vocabulary, more tokens
-  // than the model takes, memory that does not reach. The cache is then as it was.
+  // Throws Error where there is no chunk, and Error that names the chunk: an unknown sequence, one given twice, an id
+  // outside the vocabulary, more tokens than the model takes, memory that does not reach. The cache is then as it was.
   Tensor extend(DecoderCache& cache, std::span<const DecoderChunk> chunks, const EncoderOptions& options = {}) const;
 
   // The logits [N,V] F32 of last hidden states [N,E] F32, dense. The bits of a row do not depend on the other rows.
