@@ -133,6 +133,22 @@ TEST_P(GoldenMiniLM, MatchesTransformers) {
 INSTANTIATE_TEST_SUITE_P(Texts, GoldenMiniLM, testing::Values("cat", "unicode", "longer", "pair", "batch", "full"),
                          [](const auto& text) { return std::string(text.param); });
 
+class GoldenBertBase : public testing::TestWithParam<const char*> {};
+
+TEST_P(GoldenBertBase, MatchesTransformers) {
+  const fs::path folder = test::source_dir() / "models/bert-base-uncased";
+  if (!fs::exists(folder)) {
+    GTEST_SKIP() << "models/bert-base-uncased is not here: scripts/fetch-model bert-base fetches it";
+  }
+  static const BertEncoder encoder = BertEncoder::load(folder);
+  const SafetensorsFile file = load_safetensors(golden() / ("bert_base_" + std::string(GetParam()) + ".safetensors"));
+  const auto heads = nlohmann::json::parse(file.metadata.at("heads")).get<std::vector<std::int64_t>>();
+  compare(encoder, file, heads);
+}
+
+INSTANTIATE_TEST_SUITE_P(Texts, GoldenBertBase, testing::Values("cat", "pair"),
+                         [](const auto& text) { return std::string(text.param); });
+
 class GoldenTiny : public testing::TestWithParam<const char*> {};
 
 TEST_P(GoldenTiny, MatchesTransformers) {
