@@ -1,5 +1,7 @@
-// Model folders. The input: config.json, and behind a zero byte the header of model.safetensors. The weights are small
-// numbers, as many as the header asks for within a bound.
+// Model folders, encoders' and decoders'. The input: config.json, and behind a zero byte the header of
+// model.safetensors. The weights are small numbers, as many as the header asks for within a bound.
+#include <cstring>
+#include <manyheads/model/decoder.hpp>
 #include <manyheads/model/encoder.hpp>
 #include <manyheads/safetensors.hpp>
 
@@ -25,6 +27,24 @@ std::size_t data_size(const std::string& header) {
   return static_cast<std::size_t>(std::min(largest, kMost));
 }
 
+// A decoder's forward on a cache gives the bits of `hidden`, which run() gave for tokens 0, 1, 2.
+void decode(const model::Decoder& decoder, const Tensor& hidden, const model::EncoderOptions& options) {
+  const std::int64_t e = decoder.config().hidden_size;
+  model::DecoderCache cache(decoder.config());
+  const auto sequence = cache.add();
+  for (const std::vector<std::int64_t>& ids : {std::vector<std::int64_t>{0, 1}, {2}}) {
+    const std::int64_t before = cache.length(sequence);
+    const model::DecoderChunk chunk{sequence, ids};
+    const Tensor part = decoder.extend(cache, {&chunk, 1}, options);
+    fuzz::require(part.shape() == Dims({std::ssize(ids), e}), "another shape from a cache");
+    fuzz::require(std::memcmp(part.as<float>(), hidden.as<float>() + before * e,
+                              static_cast<std::size_t>(part.elements()) * sizeof(float)) == 0,
+                  "other bits from a cache");
+    const Tensor logits = decoder.logits(part.cview(), options.threads);
+    fuzz::require(logits.shape() == Dims({std::ssize(ids), decoder.config().vocab_size}), "another shape of logits");
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
@@ -43,6 +63,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
     options.threads.num_threads = 1;
     const Tensor hidden = encoder->run(model::TokenBatch::from_rows({{0, 1, 2}, {0}}), options);
     fuzz::require(hidden.shape() == Dims({2, 3, config.hidden_size}), "another shape");
+    if (const auto* decoder = dynamic_cast<const model::Decoder*>(encoder.get())) decode(*decoder, hidden, options);
   });
   return 0;
 }

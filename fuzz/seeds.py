@@ -106,9 +106,10 @@ def tokenizers():
 
 
 def model_folders():
-    for folder in sorted((GOLDEN / "model").glob("tiny_*/model.safetensors")):
-        header, _ = header_and_size(folder)
-        yield (folder.parent / "config.json").read_bytes() + b"\0" + header
+    files = [file for kind in ("model", "decoder") for file in sorted((GOLDEN / kind).glob("tiny_*/model.safetensors"))]
+    for file in files:
+        header, _ = header_and_size(file)
+        yield (file.parent / "config.json").read_bytes() + b"\0" + header
 
 
 def traces():
