@@ -160,12 +160,17 @@ constexpr const char* kAttentionSchema =
 
 void attention_op(IValue* stack, std::uint64_t, std::uint64_t) {
   const Arguments given(stack, "TTTttttttttbiiiDd");
-  const ConstTensorView q = torch::view_of(given.tensor(0).get(), "query");
-  ConstTensorView k = torch::view_of(given.tensor(1).get(), "key"), v = torch::view_of(given.tensor(2).get(), "value");
+  ConstTensorView q = torch::view_of(given.tensor(0).get(), "query"), k = torch::view_of(given.tensor(1).get(), "key"),
+                  v = torch::view_of(given.tensor(2).get(), "value");
   AttentionOptions options = options_of(given, 3, true);
-  if (q.rank() == 4 && !options.page_table.defined()) {  // one batch of keys for all queries
-    if (k.rank() == 4) k = expanded(k, q.size(0), 0);
-    if (v.rank() == 4) v = expanded(v, q.size(0), 0);
+  // A batch of 1 is all queries' or all keys'; a head of 1 is too, where it shares no keys.
+  if (q.rank() == 4 && k.rank() == 4 && v.rank() == 4 && !options.page_table.defined()) {
+    const std::int64_t batch = std::max({q.size(0), k.size(0), v.size(0)});
+    const std::int64_t heads = std::max({q.size(1), k.size(1), v.size(1)});
+    const std::int64_t kv_heads = k.size(1) == v.size(1) ? 0 : heads;
+    q = expanded(q, batch, heads);
+    k = expanded(k, batch, kv_heads);
+    v = expanded(v, batch, kv_heads);
   }
   Dims shape = q.shape();
   if (shape.rank() > 0 && v.rank() > 0) shape[shape.rank() - 1] = v.size(v.rank() - 1);

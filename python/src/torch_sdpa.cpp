@@ -192,16 +192,11 @@ void math(const Sdpa& call, IValue* stack) {
   stack[0] = results[0];
 }
 
-// A tensor without memory, or with sizes that are symbols: PyTorch traces a graph. Such a call becomes ops that have
-// fake kernels.
+// A tensor without memory: PyTorch traces a graph, or there are no elements. Such a call becomes ops that have fake
+// kernels.
 bool traced(const Owned& tensor) {
-  std::int64_t rank = 0, *sizes = nullptr;
   const void* data = nullptr;
-  torch::check(torch::api().dim(tensor.get(), &rank));
-  if (torch::api().const_data(tensor.get(), &data) != 0) return true;
-  if (data != nullptr) return false;
-  torch::check(torch::api().sizes(tensor.get(), &sizes));
-  return std::all_of(sizes, sizes + rank, [](std::int64_t size) { return size != 0; });
+  return torch::api().const_data(tensor.get(), &data) != 0 || data == nullptr;
 }
 
 // Takes the call without a gradient; false where it is PyTorch's own to take.
@@ -245,7 +240,7 @@ bool taken(const Sdpa& call, IValue* stack) {
     if (mask.dtype() != DType::kBool && mask.dtype() != DType::kF32 && mask.dtype() != type) {
       return count(kType), false;
     }
-    const bool has_heads_alone = rank < 5 ? mask.rank() <= 4 : mask.rank() <= 3;
+    const bool has_heads_alone = rank < 5 ? mask.rank() <= rank : mask.rank() <= 3;
     if (has_heads_alone) {
       four = mask;
     } else if (rank < 5 || mask.rank() != rank || !leads_alike(mask) || !as_four(mask, four)) {
@@ -336,38 +331,47 @@ void by_pytorch(const Sdpa& call, IValue* stack) {
 // The call as ops that have gradients and fake kernels.
 void by_ops(const Sdpa& call, IValue* stack, bool is_traced) {
   const Arguments& given = call.given;
-  DType type, mask_type = DType::kF32;
+  DType type;
   if (!torch::type_of(call.query().get(), type) || !computes(type)) return count(kType), math(call, stack);
   if (call.dropout() != 0) return count(kDropout), math(call, stack);
   if (call.causal() && call.mask()) return count(kMaskAndCausal), math(call, stack);
-  if (call.mask()) torch::type_of(call.mask().get(), mask_type);
-  std::int64_t rank = 0, ranks[2] = {};
-  torch::check(torch::api().dim(call.query().get(), &rank));
-  torch::check(torch::api().dim(call.key().get(), &ranks[0]));
-  torch::check(torch::api().dim(call.value().get(), &ranks[1]));
-  if ((rank != 3 && rank != 4) || ranks[0] != rank || ranks[1] != rank) return count(kShape), math(call, stack);
+  const Owned* inputs[] = {&call.query(), &call.key(), &call.value()};
+  std::int64_t ranks[3] = {}, mask_rank = 0, *sizes[3] = {};
+  bool known = true;  // sizes may be symbols in a trace
+  for (int i = 0; i < 3; ++i) {
+    torch::check(torch::api().dim(inputs[i]->get(), &ranks[i]));
+    known = torch::api().sizes(inputs[i]->get(), &sizes[i]) == 0 && known;
+  }
+  if (call.mask()) torch::check(torch::api().dim(call.mask().get(), &mask_rank));
+  const auto [least, rank] = std::minmax({ranks[0], ranks[1], ranks[2]});
+  if (least < 2 || rank > 4 || mask_rank > rank) return count(kShape), math(call, stack);
   bool flash = false;
-  if (!is_traced) {  // sizes may be symbols there, and PyTorch does not say which path it would take
-    std::int64_t *q = nullptr, *k = nullptr, *v = nullptr;
-    torch::check(torch::api().sizes(call.query().get(), &q));
-    torch::check(torch::api().sizes(call.key().get(), &k));
-    torch::check(torch::api().sizes(call.value().get(), &v));
-    const std::int64_t heads = q[rank - 3], kv_heads = k[rank - 3];
-    const bool shared = call.gqa() ? kv_heads > 0 && heads % kv_heads == 0 : kv_heads == heads;
-    if (!shared || v[rank - 3] != kv_heads || v[rank - 2] != k[rank - 2] || q[rank - 1] != k[rank - 1] ||
-        (rank == 4 && (q[0] != k[0] || q[0] != v[0]))) {
+  if (known) {
+    const auto size = [&](int i, int axis) { return axis <= ranks[i] ? sizes[i][ranks[i] - axis] : 1; };  // from the end
+    const auto fits = [&](int axis) {
+      const std::int64_t most = std::max({size(0, axis), size(1, axis), size(2, axis)});
+      return std::all_of(ranks, ranks + 3, [&](const std::int64_t& of) {
+        const std::int64_t own = size(static_cast<int>(&of - ranks), axis);
+        return own == most || own == 1;
+      });
+    };
+    const std::int64_t heads = size(0, 3), kv_heads = size(1, 3);
+    const bool grouped = kv_heads == size(2, 3) && kv_heads > 0 && heads % kv_heads == 0;
+    if (!fits(4) || !(call.gqa() ? grouped : fits(3)) || size(0, 1) != size(1, 1) || size(1, 2) != size(2, 2) ||
+        size(0, 1) == 0 || size(2, 1) == 0) {
       return count(kShape), math(call, stack);
     }
-    flash = !call.mask() && v[rank - 1] == q[rank - 1] && choice(call, false) == 1;
-    if (!flash && choice(call, true) != 1) return count(kBackendOff), math(call, stack);
+    flash = !is_traced && !call.mask() && least == rank && size(2, 1) == size(0, 1) && size(0, 4) == size(1, 4) &&
+            size(0, 4) == size(2, 4) && (call.gqa() || (heads == kv_heads && grouped)) && choice(call, false) == 1;
   }
+  // PyTorch does not say to a trace which path it would take.
+  if (!is_traced && !flash && choice(call, true) != 1) return count(kBackendOff), math(call, stack);
   Owned four[3];
-  const Owned* inputs[] = {&call.query(), &call.key(), &call.value()};
-  for (int i = 0; rank == 3 && i < 3; ++i) {
-    Call unsqueeze;
-    unsqueeze.tensor(*inputs[i]).integer(0);
-    four[i] = Owned(reinterpret_cast<torch::Handle>(unsqueeze.run("aten::unsqueeze", "", 1)[0]));
-    inputs[i] = &four[i];
+  for (int i = 0; i < 3; ++i) {
+    for (std::int64_t axes = ranks[i]; axes < 4; ++axes) {
+      four[i] = Call().tensor(*inputs[i]).integer(0).run("aten::unsqueeze");
+      inputs[i] = &four[i];
+    }
   }
   Call own;
   own.tensor(*inputs[0]).tensor(*inputs[1]).tensor(*inputs[2]);
@@ -382,13 +386,11 @@ void by_ops(const Sdpa& call, IValue* stack, bool is_traced) {
   const std::vector<IValue> results =
       own.run(flash ? "aten::_scaled_dot_product_flash_attention_for_cpu" : "manyheads::attention", "", 2);
   const Owned lse(reinterpret_cast<torch::Handle>(results[1]));
-  if (rank == 3) {
-    Call squeeze;
-    squeeze.tensor(Owned(reinterpret_cast<torch::Handle>(results[0]))).integer(0);
-    stack[0] = squeeze.run("aten::squeeze", "dim", 1)[0];
-    return;
+  Owned result(reinterpret_cast<torch::Handle>(results[0]));
+  for (std::int64_t axes = 4; axes > rank; --axes) {
+    result = Call().tensor(result).integer(0).run("aten::squeeze", "dim");
   }
-  stack[0] = results[0];
+  stack[0] = reinterpret_cast<IValue>(result.release());
 }
 
 }  // namespace

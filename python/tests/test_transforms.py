@@ -241,3 +241,41 @@ def test_transforms_of_the_ops_are_those_of_float64():
     y = packed.clone().requires_grad_()
     attention(y, y, y, cu_seqlens_q=cu, cu_seqlens_k=cu)[0].square().sum().backward()
     assert torch.allclose(found, y.grad, atol=1e-5)
+
+
+def shapes():
+    """Calls whose tensors differ in rank, batch or heads, or are empty."""
+    q, k1, b1, wide = (torch.randn(*s) for s in ((2, 4, 5, 8), (2, 1, 5, 8), (1, 4, 5, 8), (2, 4, 5, 3)))
+    mask = torch.rand(5, 5) > 0.3
+    mask[:, 0] = True
+    yield from ((q, k1, k1), (q, k1, q), (k1, q, q), (q, b1, b1), (b1, q, q), (k1, b1, q), (q, q, wide), (k1, q, wide))
+    yield from ((q[0], q[0], q[0]), (q[0, 0], q[0, 0], q[0, 0]), (q, q[0], q[0]), (q[0, 0], q, q[0]), (q[0], k1[0], q[0]))
+    yield from ((q, b1, b1, mask), (k1, q, q, mask), (q[0], q[0], q[0], mask), (q, q, q, torch.randn(2, 1, 5, 5)))
+    yield from ((q[:0], q[:0], q[:0]), (q, q[:, :, :0], q[:, :, :0]), (q[:, :, :0], q, q), (q[:0], q[:0], wide[:0]))
+
+
+def test_shapes_have_the_results_and_gradients_of_pytorch_and_the_same_bits_compiled():
+    for number, call in enumerate(shapes()):
+        learned = [x.is_floating_point() for x in call]
+        exact = [x.double().requires_grad_() if f else x for x, f in zip(call, learned)]
+        want = sdpa(*exact)
+        weight = torch.randn(want.shape)
+        (want * weight).sum().backward()
+        what = [list(x.shape) for x in call]
+        with mt.use():
+            torch._dynamo.reset()
+            compiled = torch.compile(lambda *x: sdpa(*x), dynamic=number % 2 == 1, backend="aot_eager")
+            found = {}
+            for grad, run in itertools.product((False, True), (sdpa, compiled)):
+                inputs = [x.clone().requires_grad_() if f and grad else x for x, f in zip(call, learned)]
+                with torch.set_grad_enabled(grad):
+                    y = found[grad, run] = run(*inputs)
+                assert y.shape == want.shape and torch.allclose(y.double(), want, atol=2e-6), what
+                if grad:
+                    (y * weight).sum().backward()
+                    for x, z in zip(inputs, exact):
+                        if z.requires_grad:
+                            assert torch.allclose(x.grad.double(), z.grad, atol=1e-5), what
+            assert set(mt.report(reset=True)) <= {"taken: attention", "taken: weights"}, what
+            assert all(torch.equal(y, found[False, sdpa]) for y in found.values()), what
+            assert len({y.stride() for y in found.values()}) == 1 or not want.numel(), what

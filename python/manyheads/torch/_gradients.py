@@ -48,7 +48,15 @@ def _sum_to(grad, shape):
 def _narrow(grad, like):
     """The gradient of keys or values [B,Hkv,S,..] of that of each query head's."""
     groups = grad.shape[1] // like.shape[1]
-    return _sum_to(grad.unflatten(1, (like.shape[1], groups)).sum(2) if groups > 1 else grad, like.shape)
+    return grad.unflatten(1, (like.shape[1], groups)).sum(2) if groups > 1 else grad
+
+
+def _broadcast(query, key, value):
+    """All with one batch; a head of 1 as often as it is read, where query heads share no keys."""
+    batch = max(x.shape[0] for x in (query, key, value))
+    heads = max(x.shape[1] for x in (query, key, value))
+    kv_heads = -1 if key.shape[1] == value.shape[1] else heads
+    return query.expand(batch, heads, -1, -1), *(x.expand(batch, kv_heads, -1, -1) for x in (key, value))
 
 
 class Call:
@@ -105,9 +113,8 @@ class Call:
         return torch.tanh(scores * (self.scale / self.softcap))
 
     def weights(self, lse):
-        key = self.key.expand(self.query.shape[0], -1, -1, -1)
         return torch.ops.manyheads.attention_weights(
-            self.query, key, lse, self.attn_mask, self.sinks, self.lengths, self.starts, self.slopes, self.causal,
+            self.query, self.key, lse, self.attn_mask, self.sinks, self.lengths, self.starts, self.slopes, self.causal,
             self.alignment, self.left, self.right, self.scale, self.softcap,
         )  # fmt: skip
 
@@ -153,7 +160,7 @@ def _by_pytorch(call, value, out, lse, grad_out):
     if mask is not None:
         mask = mask.to(query.dtype).expand(batch, heads, tq, key.shape[2])
     lse = lse.masked_fill(lse == -torch.inf, torch.inf)  # a row without keys: weights exp(score - lse) of 0
-    wide = [_wide(x, heads).expand(batch, -1, -1, -1) for x in (key, value)]
+    wide = [_wide(x, heads) for x in (key, value)]
     grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
         grad_out, query, *wide, out, lse, 0.0, plain, attn_mask=mask, scale=call.scale
     )
@@ -190,8 +197,10 @@ def _backward(ctx, grad_out, grad_lse):
         return (None,) * 17
     needs = [x is not None and ctx.needs_input_grad[i] for i, x in ((3, attn_mask), (4, sinks), (7, slopes))]
     if cu_q is None:
-        call = Call(query, key, attn_mask, sinks, lengths, starts, slopes, *ctx.rest)
-        grads = _backward_of(call, value, out, lse, grad_out, grad_lse, needs)
+        wide = _broadcast(query, key, value)
+        call = Call(*wide[:2], attn_mask, sinks, lengths, starts, slopes, *ctx.rest)
+        grads = _backward_of(call, wide[2], out, lse, grad_out, grad_lse, needs)
+        grads = *(_sum_to(grad, x.shape) for grad, x in zip(grads, (query, key, value))), *grads[3:]
     else:
         grads = _packed(
             (query, key, value, out, lse), (grad_out, grad_lse), cu_q, cu_k,
@@ -279,6 +288,7 @@ def attention_by_math(
         _core._torch_count("refused: a gradient of pages")
         raise NotImplementedError(_NO_PAGES)
     if cu_seqlens_q is None:
+        query, key, value = _broadcast(query, key, value)
         call = Call(query, key, *rest)
         weights, lse = _weighed(call)
         return (weights @ _wide(value, query.shape[1]).float()).to(query.dtype), lse

@@ -25,6 +25,12 @@ def _(
     scale=None,
     softcap=0.0,
 ):
+    if query.dim() == 4 and page_table is None:  # broadcast as the call does
+        (batch,) = torch.broadcast_shapes(query.shape[:1], key.shape[:1], value.shape[:1])
+        heads = query.shape[1]
+        if heads == 1:
+            (heads,) = torch.broadcast_shapes(key.shape[1:2], value.shape[1:2])
+        query = query.expand(batch, heads, -1, -1)
     # A tensor without memory of query's strides and the result's shape: PyTorch's own rule says the result's strides.
     out = torch.empty_like(query.new_empty_strided((*query.shape[:-1], value.shape[-1]), query.stride()))
     if cu_seqlens_q is not None:
