@@ -112,7 +112,9 @@ TEST_P(TinyLlama, MatchesTransformers) {
         << "logits of row " << row;
   }
 }
-INSTANTIATE_TEST_SUITE_P(Models, TinyLlama, testing::Values("grouped", "untied", "shards", "head_dim", "f16", "bf16"),
+INSTANTIATE_TEST_SUITE_P(Models, TinyLlama,
+                         testing::Values("grouped", "untied", "shards", "head_dim", "f16", "bf16", "biases", "linear",
+                                         "llama3"),
                          [](const auto& model) { return std::string(model.param); });
 
 class GoldenSmolLM2 : public testing::TestWithParam<const char*> {};

@@ -56,6 +56,19 @@ TINY_MODELS = {
     "head_dim": dict(config=dict(hidden_size=48, head_dim=20, num_key_value_heads=2, num_hidden_layers=1)),
     "f16": dict(config=dict(num_key_value_heads=2), dtype=np.float16),
     "bf16": dict(config=dict(num_key_value_heads=2), dtype=ml_dtypes.bfloat16),
+    "biases": dict(config=dict(num_key_value_heads=2, num_hidden_layers=1, attention_bias=True, mlp_bias=True)),
+    "linear": dict(config=dict(num_hidden_layers=1, rope_scaling=dict(type="linear", factor=4.0))),
+    # Of a head's four wavelengths, the first is kept, the second blended, the others stretched.
+    "llama3": dict(
+        config=dict(
+            num_hidden_layers=1,
+            rope_parameters=dict(
+                rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=0.25, high_freq_factor=4.0,
+                original_max_position_embeddings=32,
+            ),
+        ),
+        without=("rope_theta",),
+    ),
 }  # fmt: skip
 
 
@@ -68,10 +81,26 @@ def rms_norm(x, weight, eps):
     return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weight
 
 
-def rotate(x, theta):
-    """x [heads, T, dim]: value i and value i + dim/2 are one pair, turned by place · theta^(−2i/dim)."""
+def frequencies(config, dim):
+    """The angle that each pair of a head turns by from one place to the next, [dim/2]."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    plain = rope.get("rope_theta", config.get("rope_theta")) ** (-np.arange(0, dim, 2) / dim)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return plain
+    stretched = plain / rope["factor"]
+    if kind == "linear":
+        return stretched
+    # llama3: by how often a pair turns round within the length that the model was first trained on.
+    turns = rope["original_max_position_embeddings"] * plain / (2 * np.pi)
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    return stretched + np.clip((turns - low) / (high - low), 0, 1) * (plain - stretched)
+
+
+def rotate(x, frequency):
+    """x [heads, T, dim]: value i and value i + dim/2 are one pair, turned by place · frequency."""
     half = x.shape[-1] // 2
-    angle = np.arange(x.shape[1])[:, None] * theta ** (-np.arange(half) / half)
+    angle = np.arange(x.shape[1])[:, None] * frequency
     a, b = x[..., :half], x[..., half:]
     return np.concatenate([a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)], -1)
 
@@ -80,12 +109,16 @@ def evaluate(config, state, ids):
     """Hidden states [layer][T,hidden], weights [layer][H,T,T] and logits [T,vocabulary] of one text, in float64."""
     heads, kv_heads = config["num_attention_heads"], config.get("num_key_value_heads", config["num_attention_heads"])
     dim = config.get("head_dim", config["hidden_size"] // heads)
-    theta = (config.get("rope_parameters") or config)["rope_theta"]
+    frequency = frequencies(config, dim)
     eps, tokens = config["rms_norm_eps"], len(ids)
     later = np.triu(np.ones((tokens, tokens), bool), 1)
 
     def weight(name):
         return np.asarray(state[name], np.float64)
+
+    def linear(x, name):
+        y = x @ weight(name + ".weight").T
+        return y + weight(name + ".bias") if name + ".bias" in state else y
 
     x = np.asarray(state["model.embed_tokens.weight"][ids], np.float64)
     hidden, weights = [x], []
@@ -93,18 +126,18 @@ def evaluate(config, state, ids):
         name = f"model.layers.{layer}."
         h = rms_norm(x, weight(name + "input_layernorm.weight"), eps)
         q, k, v = (
-            (h @ weight(f"{name}self_attn.{p}_proj.weight").T).reshape(tokens, n, dim).swapaxes(0, 1)
+            linear(h, f"{name}self_attn.{p}_proj").reshape(tokens, n, dim).swapaxes(0, 1)
             for p, n in (("q", heads), ("k", kv_heads), ("v", kv_heads))
         )
-        q, k = rotate(q, theta), rotate(k, theta)
+        q, k = rotate(q, frequency), rotate(k, frequency)
         k, v = (np.repeat(a, heads // kv_heads, 0) for a in (k, v))
         weights.append(softmax(np.where(later, -np.inf, q @ k.swapaxes(1, 2) / np.sqrt(dim))))
         attended = (weights[-1] @ v).swapaxes(0, 1).reshape(tokens, heads * dim)
-        x = x + attended @ weight(name + "self_attn.o_proj.weight").T
+        x = x + linear(attended, name + "self_attn.o_proj")
         h = rms_norm(x, weight(name + "post_attention_layernorm.weight"), eps)
-        gate = h @ weight(name + "mlp.gate_proj.weight").T
-        inner = gate / (1 + np.exp(-gate)) * (h @ weight(name + "mlp.up_proj.weight").T)
-        x = x + inner @ weight(name + "mlp.down_proj.weight").T
+        gate = linear(h, name + "mlp.gate_proj")
+        inner = gate / (1 + np.exp(-gate)) * linear(h, name + "mlp.up_proj")
+        x = x + linear(inner, name + "mlp.down_proj")
         hidden.append(x)
     hidden[-1] = rms_norm(x, weight("model.norm.weight"), eps)
     output = "model.embed_tokens.weight" if config["tie_word_embeddings"] else "lm_head.weight"
