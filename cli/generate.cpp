@@ -44,8 +44,8 @@ struct Generate {
 std::atomic<bool> interrupted{false};
 static_assert(std::atomic<bool>::is_always_lock_free);
 
-// While it lives, the first Ctrl-C ends the texts after the current token, and a second one ends the program. One that is
-// ignored from the start, as under nohup, stays so.
+// While it lives, the first Ctrl-C ends the texts after the current token, and a second one ends the program. One that
+// is ignored from the start, as under nohup, stays so.
 class Interrupts {
  public:
   Interrupts() {
@@ -92,7 +92,8 @@ std::vector<Prompt> read_prompts(const Generate& request) {
   std::string all, line;
   while (reader.next(&line)) {
     if (!request.text) prompts.push_back({base::format("line {} of {}", reader.number(), reader.name()), line, {}});
-    if (request.text) all += (reader.number() > 1 ? "\n" : "") + line;
+    if (request.text && reader.number() > 1) all += '\n';
+    if (request.text) all += line;
   }
   if (request.text) prompts.push_back({reader.name(), all, {}});
   if (prompts.empty()) throw Error(ErrorCode::kInvalidArgument, reader.name() + " holds no text");
@@ -100,8 +101,7 @@ std::vector<Prompt> read_prompts(const Generate& request) {
 }
 
 const model::Decoder& decoder_of(const model::TextModel& model) {
-  const auto* decoder = dynamic_cast<const model::Decoder*>(&model.encoder());
-  if (decoder != nullptr) return *decoder;
+  if (model.decoder() != nullptr) return *model.decoder();
   throw Error(ErrorCode::kUnsupported, "--model: " + base::path_in_quotes(model.parts().module.folder) +
                                            " holds an encoder, which writes no text; generate takes a decoder, whose "
                                            "config.json has the \"model_type\" \"llama\"");
@@ -121,14 +121,13 @@ model::ChatTemplate chat_template(const model::TextModel& model) {
 
 void encode(const Generate& request, const model::TextModel& model, std::vector<Prompt>& prompts) {
   const model::Tokenizer& tokenizer = model.parts().configured.tokenizer;
-  const std::optional<model::ChatTemplate> chat =
-      request.chat ? std::optional(chat_template(model)) : std::nullopt;
+  const std::optional<model::ChatTemplate> chat = request.chat ? std::optional(chat_template(model)) : std::nullopt;
   const std::int64_t most = model.encoder().config().max_position_embeddings;
   for (Prompt& prompt : prompts) {
     model::Encoding encoding;
     try {
-      encoding = chat ? tokenizer.encode(chat->render(prompt.text, request.system), false)
-                      : tokenizer.encode(prompt.text);
+      encoding =
+          chat ? tokenizer.encode(chat->render(prompt.text, request.system), false) : tokenizer.encode(prompt.text);
     } catch (const Error& error) {
       throw Error(error.code(), prompt.subject + ": " + error.what());
     }
@@ -213,9 +212,7 @@ void add_generate(CLI::App& app) {
   verb->add_option("--top-p", request->top_p, "Draw among the likeliest tokens whose probabilities reach P")
       ->transform(finite_number())
       ->type_name("P");
-  verb->add_option("--seed", request->seed, "Of the draws; default: 0")
-      ->transform(whole_number(0))
-      ->type_name("N");
+  verb->add_option("--seed", request->seed, "Of the draws; default: 0")->transform(whole_number(0))->type_name("N");
   verb->add_flag("--lookback", request->lookback,
                  "Show for each token the three that it looked at most, and by which heads");
   verb->add_option("--weights-dtype", request->weights_dtype,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "base/format.hpp"
 #include "base/utf8.hpp"
@@ -87,10 +88,14 @@ class AsText : public InTurn {
 
 const char* name_of(model::Stop stop) {
   switch (stop) {
-    case model::Stop::kEndToken: return "end_token";
-    case model::Stop::kMaxTokens: return "max_tokens";
-    case model::Stop::kModelLength: return "model_length";
-    case model::Stop::kCancelled: return "interrupted";
+    case model::Stop::kEndToken:
+      return "end_token";
+    case model::Stop::kMaxTokens:
+      return "max_tokens";
+    case model::Stop::kModelLength:
+      return "model_length";
+    case model::Stop::kCancelled:
+      return "interrupted";
   }
   return "";
 }
@@ -107,8 +112,7 @@ class AsJson : public InTurn {
     for (const lens::LookedAt& looked : looked_at) {
       Json heads = Json::array();
       for (const lens::LookingHead& head : looked.heads) {
-        heads.push_back(
-            {{"layer", head.layer}, {"head", head.head}, {"weight", head.weight}, {"usual", head.usual}});
+        heads.push_back({{"layer", head.layer}, {"head", head.head}, {"weight", head.weight}, {"usual", head.usual}});
       }
       list.push_back({{"token", looked.token}, {"heads", heads}});
     }
@@ -151,24 +155,23 @@ constexpr int kEntryColumns = 32;
 
 class AsLookback : public InTurn {
  public:
-  AsLookback(const model::Tokenizer& tokenizer, const std::vector<Prompt>& prompts)
-      : InTurn(tokenizer, prompts), ids_(prompts[0].ids) {
+  AsLookback(const model::Tokenizer& tokenizer, const std::vector<Prompt>& prompts) : InTurn(tokenizer, prompts) {
+    for (const std::int64_t id : prompts[0].ids) name(id);
     say(0, fit("token", kTokenColumns) + "looked at, by head and weight\n");
   }
   void token(const model::NewToken& token, const std::vector<lens::LookedAt>& looked_at) override {
     text_ += streams_[0].push(token.id);
     std::string line = fit(cell(text_of(tokenizer_, token.id)), kTokenColumns - 1) + " ";
     for (const lens::LookedAt& looked : looked_at) {
-      std::string entry = fit(cell(text_of(tokenizer_, ids_[static_cast<std::size_t>(looked.token)])), kTokenColumns);
-      entry.erase(entry.find_last_not_of(' ') + 1);
+      std::string entry = names_[static_cast<std::size_t>(looked.token)];
       for (const lens::LookingHead& head : looked.heads) {
         entry += base::format(" {}.{} {:.2f}", head.layer, head.head, head.weight);
       }
-      line += fit(entry, kEntryColumns) + " ";
+      line += fit(entry, std::max(kEntryColumns, lens::display_width(entry))) + " ";
     }
     line.erase(line.find_last_not_of(' ') + 1);
     say(0, line + "\n");
-    ids_.push_back(token.id);
+    name(token.id);
   }
   void end(std::size_t, const model::Generated&) override {
     text_ += streams_[0].finish();
@@ -176,7 +179,16 @@ class AsLookback : public InTurn {
   }
 
  private:
-  std::vector<std::int64_t> ids_;  // of the prompt and of what is written
+  // "the", and "the#2" where it comes again.
+  void name(std::int64_t id) {
+    std::string text = fit(cell(text_of(tokenizer_, id)), kTokenColumns);
+    text.erase(text.find_last_not_of(' ') + 1);
+    const std::size_t occurrence = ++seen_[text];
+    names_.push_back(occurrence == 1 ? text : base::format("{}#{}", text, occurrence));
+  }
+
+  std::vector<std::string> names_;  // of the tokens of the prompt and of those written
+  std::unordered_map<std::string, std::size_t> seen_;
   std::string text_;
 };
 

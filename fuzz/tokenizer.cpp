@@ -1,7 +1,9 @@
 // Tokenizer files. The input: a tokenizer.json and, behind a zero byte, a text for it.
 #include "model/tokenizer.hpp"
 
+#include "base/utf8.hpp"
 #include "harness.hpp"
+#include "model/text_stream.hpp"
 
 using namespace manyheads;
 
@@ -23,6 +25,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
                       "offsets outside the text");
         fuzz::require(e.sequences[i] >= -1 && e.sequences[i] <= (pair ? 1 : 0), "a text that is not there");
       }
+      std::string streamed;
+      model::TextStream stream(tokenizer);
+      for (const std::int64_t id : e.ids) streamed += stream.push(id);
+      streamed += stream.finish();
+      fuzz::require(base::is_utf8(streamed) && base::is_utf8(tokenizer.decode(e.ids, pair)), "text that is no UTF-8");
     }
   });
   return 0;

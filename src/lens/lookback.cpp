@@ -16,8 +16,7 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 // Rows [first, first + count) of [N,H,D] as [1,H,count,D].
 ConstTensorView rows_of(const ConstTensorView& view, std::int64_t first, std::int64_t count) {
-  return {static_cast<const float*>(view.data()) + first * view.stride(0),
-          Dims{1, view.size(1), count, view.size(2)},
+  return {static_cast<const float*>(view.data()) + first * view.stride(0), Dims{1, view.size(1), count, view.size(2)},
           Dims{0, view.stride(1), view.stride(0), view.stride(2)}};
 }
 
@@ -83,10 +82,9 @@ void Lookback::read(std::int64_t l, const model::LayerHeads& heads, std::int64_t
                           Dims{0, capacity_ * config_.head_dim, config_.head_dim, 1});
   const ConstTensorView lse(static_cast<const float*>(heads.lse.data()) + row * heads.lse.stride(1),
                             Dims{1, config_.num_heads, rows}, Dims{0, heads.lse.stride(0), heads.lse.stride(1)});
-  attention_weights(rows_of(heads.q, row, rows), k, lse,
-                    TensorView(weights_.data(), Dims{1, config_.num_heads, rows, keys}),
-                    {.mask = mask::causal(Alignment::kBottomRight), .scale = config_.scale, .threads = threads_,
-                     .bits = bits_});
+  attention_weights(
+      rows_of(heads.q, row, rows), k, lse, TensorView(weights_.data(), Dims{1, config_.num_heads, rows, keys}),
+      {.mask = mask::causal(Alignment::kBottomRight), .scale = config_.scale, .threads = threads_, .bits = bits_});
   const std::int64_t end = heads.q.size(0);
   for (std::int64_t h = 0; h < config_.num_heads; ++h) {
     double* const by_offset = layers_[at(l)].by_offset.data() + h * capacity_;
@@ -106,7 +104,7 @@ void Lookback::read(std::int64_t l, const model::LayerHeads& heads, std::int64_t
 void Lookback::compare(std::int64_t l, std::int64_t h, std::int64_t query, const float* weights) {
   const double* const by_offset = layers_[at(l)].by_offset.data() + h * capacity_;
   const double* const by_token = layers_[at(l)].by_token.data() + h * capacity_;
-  const double even = (1 - static_cast<double>(weights[0])) / static_cast<double>(query);
+  const double even = std::accumulate(weights + 1, weights + query + 1, 0.0) / static_cast<double>(query);
   for (std::int64_t j = 1; j <= query; ++j) {
     // The tokens before this one that have a token so far back, and those that see token j.
     const auto with_offset = static_cast<double>(query - std::max(first_, query - j + 1));

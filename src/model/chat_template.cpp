@@ -15,9 +15,7 @@ namespace fs = std::filesystem;
 constexpr std::string_view kStart = "<|im_start|>";
 constexpr std::string_view kEnd = "<|im_end|>\n";
 
-bool is_word(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
-}
+bool is_word(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_'; }
 
 // The template without what makes no difference: blanks between the words of a tag, the kind of quotes, "\n" for a line
 // break in a text, and + between two texts.
@@ -69,8 +67,9 @@ std::optional<ChatTemplate> read_chatml(std::string_view text) {
     text.remove_prefix(end + kEnd.size());
     if (!eat(text, "'}}{%endif%}")) return std::nullopt;
   }
-  if (!eat(text, "{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>\n'}}{%endfor%}"
-                 "{%if add_generation_prompt%}{{'<|im_start|>assistant\n'}}{%endif%}")) {
+  if (!eat(text,
+           "{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>\n'}}{%endfor%}"
+           "{%if add_generation_prompt%}{{'<|im_start|>assistant\n'}}{%endif%}")) {
     return std::nullopt;
   }
   return text.find_first_not_of(" \n") == std::string_view::npos ? std::optional(chat) : std::nullopt;
@@ -105,13 +104,14 @@ std::string ChatTemplate::render(std::string_view user, const std::optional<std:
 ChatTemplate load_chat_template(const fs::path& folder) {
   const auto found = find_template(folder);
   if (!found) {
-    throw Error(ErrorCode::kUnsupported,
-                base::path_in_quotes(folder) + " has no chat template: neither chat_template.jinja nor "
-                                               "\"chat_template\" in tokenizer_config.json");
+    throw Error(ErrorCode::kUnsupported, base::path_in_quotes(folder) +
+                                             " has no chat template: neither chat_template.jinja nor "
+                                             "\"chat_template\" in tokenizer_config.json");
   }
   const auto& text = found->value.get_ref<const std::string&>();
   if (const auto chat = read_chatml(canonical(text))) return *chat;
-  throw Error(ErrorCode::kUnsupported, found->place + " is not the ChatML form, the only one that is known: it begins " +
+  throw Error(ErrorCode::kUnsupported, found->place +
+                                           " is not the ChatML form, the only one that is known: it begins " +
                                            base::in_quotes(text.substr(0, text.find('\n')), 100));
 }
 

@@ -65,9 +65,9 @@ std::vector<Token> nucleus(std::vector<Token> tokens, double enough) {
 
 void check_sampling(const Sampling& sampling) {
   if (!(sampling.temperature >= 0) || !std::isfinite(sampling.temperature)) {
-    throw Error(ErrorCode::kInvalidArgument,
-                base::format("generate: temperature is {}, a finite number of 0 or more is needed",
-                             sampling.temperature));
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        base::format("generate: temperature is {}, a finite number of 0 or more is needed", sampling.temperature));
   }
   if (!(sampling.top_p > 0 && sampling.top_p <= 1)) {
     throw Error(ErrorCode::kInvalidArgument,

@@ -7,9 +7,9 @@ namespace manyheads::model {
 namespace {
 
 constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
-constexpr std::size_t kContext = 8;                         // tokens
-constexpr std::size_t kHeld = 16;                           // tokens whose text may still change
-constexpr std::size_t kBegun = 4;                           // of a character that has begun, and one before
+constexpr std::size_t kContext = 8;                        // tokens
+constexpr std::size_t kHeld = 16;                          // tokens whose text may still change
+constexpr std::size_t kBegun = 4;                          // of a character that has begun, and one before
 
 // The size of what later tokens leave as it is. A character that has begun has at most three bytes, each of which a
 // decoder may show as a U+FFFD of its own.

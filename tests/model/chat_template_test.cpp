@@ -17,7 +17,8 @@ using test::TemporaryFolder;
 
 // As SmolLM2's folder has it.
 const std::string kSmolLM2 =
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are "
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou "
+    "are "
     "a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + "
     "message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ "
     "'<|im_start|>assistant\n' }}{% endif %}";
@@ -88,9 +89,9 @@ TEST(ChatTemplate, NoneAndMalformedOnes) {
   EXPECT_NE(error_of([&] { load_chat_template(folder.path()); }, ErrorCode::kUnsupported).find("has no chat template"),
             std::string::npos);
   folder.write("tokenizer_config.json", R"({"chat_template": [{"name": "default", "template": "x"}]})");
-  EXPECT_NE(error_of([&] { load_chat_template(folder.path()); }, ErrorCode::kMalformedFile)
-                .find("\"chat_template\" is"),
-            std::string::npos);
+  EXPECT_NE(
+      error_of([&] { load_chat_template(folder.path()); }, ErrorCode::kMalformedFile).find("\"chat_template\" is"),
+      std::string::npos);
 }
 
 }  // namespace

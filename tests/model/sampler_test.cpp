@@ -33,7 +33,8 @@ TEST(Sampler, DrawsFollowTheSoftmax) {
     constexpr int kTrials = 20'000;
     std::map<std::int64_t, int> counts;
     for (int i = 0; i < kTrials; ++i) {
-      ++counts[sample(logits, {temperature, top_p, 5}, static_cast<std::uint64_t>(i % 7), static_cast<std::uint64_t>(i))];
+      ++counts[sample(logits, {temperature, top_p, 5}, static_cast<std::uint64_t>(i % 7),
+                      static_cast<std::uint64_t>(i))];
     }
     double total = 0;
     for (const int id : kept) total += std::exp(logits[static_cast<std::size_t>(id)] / temperature);
@@ -91,8 +92,10 @@ TEST(Sampler, LogProbabilities) {
 
 TEST(Sampler, RefusesWhatIsNoNumber) {
   for (const Sampling& sampling : {Sampling{}, Sampling{.temperature = 1}}) {
-    EXPECT_NE(error_of([&] { sample(Logits{1, kNaN}, sampling, 0, 0); }).find("logits that are NaN"), std::string::npos);
-    EXPECT_NE(error_of([&] { sample(Logits{kNaN, 1}, sampling, 0, 0); }).find("logits that are NaN"), std::string::npos);
+    EXPECT_NE(error_of([&] { sample(Logits{1, kNaN}, sampling, 0, 0); }).find("logits that are NaN"),
+              std::string::npos);
+    EXPECT_NE(error_of([&] { sample(Logits{kNaN, 1}, sampling, 0, 0); }).find("logits that are NaN"),
+              std::string::npos);
     EXPECT_NE(error_of([&] { sample(Logits{1, kInfinity}, sampling, 0, 0); }).find("largest logit is inf"),
               std::string::npos);
     EXPECT_NE(error_of([&] { sample(Logits{-kInfinity}, sampling, 0, 0); }).find("largest logit is -inf"),

@@ -46,7 +46,8 @@ Tokenizer sentence_piece() {
     std::snprintf(name, sizeof name, "<0x%02X>", static_cast<unsigned>(b));
     vocabulary[name] = id++;
   }
-  for (const char* token : {"\xe2\x96\x81the", "\xe2\x96\x81"
+  for (const char* token : {"\xe2\x96\x81the",
+                            "\xe2\x96\x81"
                             "cat",
                             "s"}) {
     vocabulary[token] = id++;
@@ -60,7 +61,10 @@ Tokenizer sentence_piece() {
                        {{"type", "ByteFallback"}},
                        {{"type", "Fuse"}},
                        {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}}}};
-  json["model"] = {{"type", "BPE"},       {"vocab", vocabulary}, {"merges", Json::array()}, {"unk_token", "<unk>"},
+  json["model"] = {{"type", "BPE"},
+                   {"vocab", vocabulary},
+                   {"merges", Json::array()},
+                   {"unk_token", "<unk>"},
                    {"byte_fallback", true}};
   return load(json);
 }
@@ -85,7 +89,8 @@ TEST(TextStream, ACharacterComesOutWithItsLastToken) {
   EXPECT_EQ(pieces(TextStream(tokenizer), ids_of("a\xc3\xa9\n")), (Pieces{"a", "", "\xc3\xa9", "\n", ""}));
   EXPECT_EQ(pieces(TextStream(tokenizer), ids_of("\xe4\xbd\xa0\xe5\xa5\xbd")),
             (Pieces{"", "", "\xe4\xbd\xa0", "", "", "\xe5\xa5\xbd", ""}));
-  EXPECT_EQ(pieces(TextStream(tokenizer), ids_of("\xf0\x9f\x98\x80!")), (Pieces{"", "", "", "\xf0\x9f\x98\x80", "!", ""}));
+  EXPECT_EQ(pieces(TextStream(tokenizer), ids_of("\xf0\x9f\x98\x80!")),
+            (Pieces{"", "", "", "\xf0\x9f\x98\x80", "!", ""}));
   // A character that the model leaves unfinished.
   EXPECT_EQ(pieces(TextStream(tokenizer), ids_of("a\xf0\x9f")), (Pieces{"a", "", "", "\xef\xbf\xbd"}));
   EXPECT_EQ(joined(pieces(TextStream(tokenizer), ids_of("\xf0\x9f!"))), "\xef\xbf\xbd!");
@@ -99,7 +104,8 @@ TEST(TextStream, PiecesJoinToTheWhole) {
     for (int i = 0; i < 40; ++i) {
       state = state * 6364136223846793005u + 1442695040888963407u;
       const auto pick = state >> 33;
-      const std::string parts[] = {"a", " b", "\xc3\xa9", "\xe4\xbd\xa0", "\xf0\x9f\x98\x80", "\xff", "\xf0\x9f", "\xef\xbf\xbd"};
+      const std::string parts[] = {"a",    " b",       "\xc3\xa9",    "\xe4\xbd\xa0", "\xf0\x9f\x98\x80",
+                                   "\xff", "\xf0\x9f", "\xef\xbf\xbd"};
       random += parts[pick % (text % 2 == 0 ? 5 : 8)];
     }
     const Ids ids = ids_of(random);
@@ -125,7 +131,8 @@ TEST(TextStream, SpecialTokensAreSkippedOrShown) {
   const Ids ids = {1, 3 + 'a', 2, 3 + 'b', 2, 2};
   EXPECT_EQ(pieces(TextStream(tokenizer), ids), (Pieces{"", "a", "", "b", "", "", ""}));
   EXPECT_EQ(joined(pieces(TextStream(tokenizer, {}, false), ids)), "<|im_start|>a<|im_end|>b<|im_end|><|im_end|>");
-  EXPECT_EQ(pieces(TextStream(tokenizer), {-1, 3 + 'a', 100'000, std::int64_t{1} << 40}), (Pieces{"", "a", "", "", ""}));
+  EXPECT_EQ(pieces(TextStream(tokenizer), {-1, 3 + 'a', 100'000, std::int64_t{1} << 40}),
+            (Pieces{"", "a", "", "", ""}));
 }
 
 TEST(TextStream, ABlankBeforeAWordStandsBehindTheContextAlone) {

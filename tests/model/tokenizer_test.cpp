@@ -253,7 +253,8 @@ TEST(Tokenizer, AFileThatAsksForTooMuchIsRefused) {
   const std::string too_long_text = "a decoder that may make a text more than 64 times as long";
   const Json content = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(9, 'a')}};
   with("/decoder", sequence("decoders", repeated(2, content)), too_long_text);
-  with("/decoder", sequence("decoders", Json::array({sequence("decoders", Json::array({content})), content})), too_long_text);
+  with("/decoder", sequence("decoders", Json::array({sequence("decoders", Json::array({content})), content})),
+       too_long_text);
   with("/decoder", {{"type", "Replace"}, {"pattern", {{"Regex", "x*"}}}, {"content", std::string(64, 'a')}},
        too_long_text);
   with("/decoder", sequence("decoders", repeated(4, {{"type", "BPEDecoder"}, {"suffix", ""}})), too_long_text);
@@ -328,7 +329,8 @@ TEST(Tokenizer, ATokenByItsId) {
   EXPECT_FALSE(tokenizer.token(7)->special);
   EXPECT_EQ(tokenizer.token(3)->text, "[SEP]");
   EXPECT_TRUE(tokenizer.token(3)->special);
-  for (const std::int64_t id : {std::int64_t{-1}, std::int64_t{12}, (std::int64_t{1} << 32) + 4, INT64_MIN, INT64_MAX}) {
+  for (const std::int64_t id :
+       {std::int64_t{-1}, std::int64_t{12}, (std::int64_t{1} << 32) + 4, INT64_MIN, INT64_MAX}) {
     EXPECT_FALSE(tokenizer.token(id)) << id;
     const std::string error = test::error_of([&] { tokenizer.decode(Ids{4, id}); });
     EXPECT_NE(error.find("cannot decode the tokens: no token has the id " + std::to_string(id)), std::string::npos)

@@ -15,8 +15,8 @@ namespace manyheads::model {
 //   temperature 0   greedy: the largest logit, the lowest id among equals
 //   else            drawn from softmax(logits / temperature), of which top_p keeps the likeliest tokens: as many as it
 //                   takes for their probabilities to reach top_p
-// Sums are float64 in a fixed order. A draw depends on the seed, the prompt's number and the token's place among the new
-// ones alone.
+// Sums are float64 in a fixed order. A draw depends on the seed, the prompt's number and the token's place among the
+// new ones alone.
 struct Sampling {
   double temperature = 0;  // 0 or more, finite
   double top_p = 1;        // above 0, up to 1
