@@ -356,7 +356,7 @@ void bind_torch(nb::module_& module) {
   module.def("_torch_begin", [] { uses().begin(); });
   module.def("_torch_end", [] { uses().end(); });
   module.def("_torch_active", [] { return uses().active(); });
-  module.def("_torch_forward_levels", [](std::int64_t levels) { set_forward_levels(levels); }, "levels"_a);
+  module.def("_torch_forward_levels", set_forward_levels, "levels"_a);
   module.def(
       "_torch_count",
       [](const std::string& text) {

@@ -1,7 +1,5 @@
 #include "torch_sdpa.hpp"
 
-#include <nanobind/nanobind.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -11,12 +9,10 @@
 #include <span>
 #include <vector>
 
+#include "arguments.hpp"
 #include "torch_ops.hpp"
 
 namespace manyheads::python {
-
-namespace nb = nanobind;
-
 namespace {
 
 using torch::Arguments;
@@ -260,7 +256,7 @@ bool taken(const Sdpa& call, IValue* stack) {
   q = expanded(q, batch, heads);
   k = expanded(k, batch, kv_heads);
   v = expanded(v, batch, kv_heads);
-  // The result has query's layout where that has its shape.
+  // The result has query's layout where that has its shape, but for the last axis.
   Dims shape = whole.shape();
   if (rank > 4) {
     shape[rank - 1] = v.size(3);
@@ -269,7 +265,7 @@ bool taken(const Sdpa& call, IValue* stack) {
     const std::int64_t sizes[] = {batch, heads, q.size(2), v.size(3)};
     shape = Dims(std::span<const std::int64_t>(sizes + 4 - rank, static_cast<std::size_t>(rank)));
   }
-  const bool same = shape == whole.shape();
+  const bool same = std::equal(shape.begin(), shape.end() - 1, whole.shape().begin(), whole.shape().end() - 1);
   Owned out = torch::empty(type, shape, same ? like_strides(whole, shape) : contiguous_strides(shape));
   ConstTensorView result;
   const TensorView made = torch::mutable_view_of(out.get());
@@ -281,7 +277,7 @@ bool taken(const Sdpa& call, IValue* stack) {
   return true;
 }
 
-std::atomic<std::int64_t> forward_levels{0};  // of forward-mode derivatives, of all threads
+std::atomic<std::int64_t> forward_levels{0};
 
 // Whether a transform of torch.func runs, or forward-mode derivatives may be asked for: our ops have no rules for them.
 bool transformed(bool is_traced) {
@@ -296,8 +292,7 @@ bool transformed(bool is_traced) {
 bool fits_flash(const Sdpa& call) {
   DType type, mask_type;
   if (!torch::type_of(call.query().get(), type) || !computes(type) || call.dropout() != 0) return false;
-  if (call.mask() &&
-      (call.causal() || !torch::type_of(call.mask().get(), mask_type) || mask_type != DType::kBool)) {
+  if (call.mask() && (call.causal() || !torch::type_of(call.mask().get(), mask_type) || mask_type != DType::kBool)) {
     return false;
   }
   const Owned* const tensors[] = {&call.query(), &call.key(), &call.value()};
@@ -395,6 +390,8 @@ void by_ops(const Sdpa& call, IValue* stack, bool is_traced) {
 
 }  // namespace
 
+void set_forward_levels(std::int64_t levels) { forward_levels.store(levels); }
+
 void sdpa(IValue* stack, std::uint64_t, std::uint64_t) {
   const Arguments given(stack, "TTTtdbDb");
   const Sdpa call{given};
@@ -417,7 +414,5 @@ void sdpa_autograd(IValue* stack, std::uint64_t, std::uint64_t) {
     math(call, stack);
   }
 }
-
-void set_forward_levels(std::int64_t levels) { forward_levels.store(levels); }
 
 }  // namespace manyheads::python

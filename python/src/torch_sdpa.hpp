@@ -9,12 +9,11 @@ namespace manyheads::python {
 void sdpa(torch::IValue* stack, std::uint64_t, std::uint64_t);
 // The same where autograd may record it.
 void sdpa_autograd(torch::IValue* stack, std::uint64_t, std::uint64_t);
+// How many levels of forward-mode derivatives are open, of all threads.
+void set_forward_levels(std::int64_t levels);
 
 // aten::_scaled_dot_product_flash_attention_for_cpu(query, key, value, dropout_p, is_causal, *, attn_mask?, scale?)
 //   -> (output, logsumexp)
 void flash_attention_for_cpu(torch::IValue* stack, std::uint64_t, std::uint64_t);
-
-// Levels of forward-mode derivatives that are open, of all threads: our ops have no rules for them.
-void set_forward_levels(std::int64_t levels);
 
 }  // namespace manyheads::python

@@ -78,6 +78,23 @@ def test_varlen_attn_with_used_keys_and_pages():
             varlen_attn(q, k_pages, v_pages, cu_q, None, 7, 33, block_table=table, enable_gqa=True)
 
 
+@pytest.mark.parametrize("window", [(-1, -1), (-1, 0), (3, 0), (2, 4)])
+def test_varlen_attn_has_gradients(window):
+    q, k, v, lengths_q, lengths_k = packed_case()
+    cu_q, cu_k = starts_of(lengths_q), starts_of(lengths_k)
+    ours = [x.clone().requires_grad_() for x in (q, k, v)]
+    theirs = [x.double().requires_grad_() for x in (q, k, v)]
+    with mt.use():
+        out = varlen.varlen_attn(*ours, cu_q, cu_k, 7, 33, window_size=window, enable_gqa=True, scale=0.3)
+        weight = torch.randn_like(out)
+        (out * weight).sum().backward()
+    parts = zip(theirs[0].split(lengths_q), theirs[1].split(lengths_k), theirs[2].split(lengths_k))
+    want = torch.cat([one(*x, scale=0.3, window=window)[0] for x in parts])
+    (want * weight).sum().backward()
+    for x, y in zip(ours, theirs):
+        assert (x.grad - y.grad).abs().max() <= 1e-5 * max(1, y.grad.abs().max().item())
+
+
 def test_varlen_attn_into_a_tensor_and_compiled():
     q, k, v, lengths_q, lengths_k = packed_case()
     arguments = (q, k, v, starts_of(lengths_q), starts_of(lengths_k), 7, 33)

@@ -236,6 +236,20 @@ def _packed(tensors, gradients, cu_q, cu_k, rest, needs):
     return *results, *shared
 
 
+def varlen_backward(
+    grad_out, query, key, value, out, logsumexp, cum_seq_q, cum_seq_k, max_q, max_k, dropout_p, is_causal, rng_state, unused,
+    *, scale=None, window_size_left=None, window_size_right=None,
+):  # fmt: skip
+    """aten::_flash_attention_backward, which PyTorch's varlen_attn calls: gradients of query, key and value."""
+    if dropout_p or cum_seq_q is None or cum_seq_k is None:
+        raise NotImplementedError("_flash_attention_backward: only of packed sequences, without dropout")
+    sides = [-1 if side is None else max(side, -1) for side in (window_size_left, window_size_right)]
+    rest = (None, None, None, None, None, is_causal, 2, *sides, scale, 0.0)
+    return _packed(
+        (query, key, value, out, logsumexp), (grad_out, None), cum_seq_q, cum_seq_k, rest, (False,) * 3
+    )[:3]  # fmt: skip
+
+
 def _setup_weights(ctx, inputs, output):
     ctx.save_for_backward(*inputs[:8])
     ctx.rest, ctx.average = inputs[8:14], inputs[14]

@@ -5,11 +5,12 @@ import torch.nn.functional as F
 from torch.overrides import has_torch_function
 
 from .. import _core
+from ._gradients import varlen_backward
 
 _original = F.multi_head_attention_forward
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _active = False
-_nested = None
+_library = None
 
 
 def count(reason):
@@ -202,7 +203,7 @@ def _counted(kernel):
 
 
 def begin():
-    global _active, _nested
+    global _active, _library
     if _active:
         return
     _active = True
@@ -211,18 +212,19 @@ def begin():
     F.multi_head_attention_forward = multi_head_attention_forward
     # PyTorch's own kernel of nested tensors, counted; that of encoder layers calls it.
     kernel = torch.library.get_kernel("aten::_native_multi_head_attention", "NestedTensorCPU")
-    _nested = torch.library.Library("aten", "IMPL")
-    _nested.impl(
+    _library = torch.library.Library("aten", "IMPL")
+    _library.impl(
         "_native_multi_head_attention", _counted(kernel), "NestedTensorCPU", with_keyset=True, allow_override=True
     )
+    _library.impl("_flash_attention_backward", varlen_backward, "CPU", allow_override=True)
 
 
 def end():
-    global _active, _nested
+    global _active, _library
     _active = False
     _forward_ad.enter_dual_level, _forward_ad.exit_dual_level = _enter_dual_level, _exit_dual_level
-    if _nested is not None:
-        _nested._destroy()
-        _nested = None
+    if _library is not None:
+        _library._destroy()
+        _library = None
     if F.multi_head_attention_forward is multi_head_attention_forward:
         F.multi_head_attention_forward = _original
