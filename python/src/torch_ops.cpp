@@ -191,15 +191,40 @@ constexpr const char* kWeightsSchema =
     "key_lengths=None, Tensor? key_starts=None, Tensor? alibi_slopes=None, bool causal=False, int alignment=0, int "
     "window_left=-1, int window_right=-1, float? scale=None, float softcap=0., bool average=False) -> Tensor";
 
-// One head of [B,H,T,...], as [B,1,T,...]; an axis of one head is read by all.
-ConstTensorView head_of(const ConstTensorView& view, int axis, std::int64_t head) {
-  if (!view.defined() || axis < 0) return view;
+// `count` of a view along an axis, from `begin` on; an axis of one is read by all.
+ConstTensorView part_of(const ConstTensorView& view, int axis, std::int64_t begin, std::int64_t count) {
+  if (!view.defined() || axis < 0 || view.size(axis) == 1) return view;
   Dims shape = view.shape();
-  const std::int64_t at = shape[axis] == 1 ? 0 : head;
-  shape[axis] = 1;
-  return ConstTensorView(
-      static_cast<const char*>(view.data()) + at * view.stride(axis) * static_cast<std::int64_t>(size_of(view.dtype())),
-      view.dtype(), shape, view.strides());
+  shape[axis] = count;
+  return ConstTensorView(static_cast<const char*>(view.data()) +
+                             begin * view.stride(axis) * static_cast<std::int64_t>(size_of(view.dtype())),
+                         view.dtype(), shape, view.strides());
+}
+
+// Whether the batch of a call can be cut: what has entries of its own has all of them. Else the whole call is refused.
+bool has_entries(const ConstTensorView& k, const Mask& mask, std::int64_t batch) {
+  const auto all = [batch](const ConstTensorView& view) { return !view.defined() || view.shape() == Dims{batch}; };
+  const auto fits = [batch](const ConstTensorView& view) {
+    return view.rank() < 4 || view.size(0) == 1 || view.size(0) == batch;
+  };
+  return k.size(0) == batch && all(mask.key_lengths) && all(mask.key_starts) && fits(mask.allowed) && fits(mask.bias);
+}
+
+Mask mask_of_head(const Mask& mask, std::int64_t head) {
+  Mask part = mask;
+  part.allowed = part_of(mask.allowed, mask.allowed.rank() - 3, head, 1);
+  part.bias = part_of(mask.bias, mask.bias.rank() - 3, head, 1);
+  part.alibi_slopes = part_of(mask.alibi_slopes, 0, head, 1);
+  return part;
+}
+
+Mask mask_of_entries(const Mask& mask, std::int64_t begin, std::int64_t count) {
+  Mask part = mask;
+  part.key_lengths = part_of(mask.key_lengths, 0, begin, count);
+  part.key_starts = part_of(mask.key_starts, 0, begin, count);
+  part.allowed = part_of(mask.allowed, mask.allowed.rank() - 4, begin, count);
+  part.bias = part_of(mask.bias, mask.bias.rank() - 4, begin, count);
+  return part;
 }
 
 }  // namespace
@@ -207,36 +232,45 @@ ConstTensorView head_of(const ConstTensorView& view, int axis, std::int64_t head
 void mean_weights(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& lse,
                   const TensorView& mean, const AttentionOptions& options) {
   const std::int64_t batch = q.size(0), heads = q.size(1), tq = q.size(2), tk = k.size(2);
-  const Dims one{batch, 1, tq, tk};
-  const Owned single = torch::empty(DType::kF32, one, contiguous_strides(one));
-  const TensorView part = torch::mutable_view_of(single.get());
-  const std::int64_t elements = batch * tq * tk;
-  for (std::int64_t h = 0; h < heads; ++h) {
-    AttentionOptions own = options;
-    const auto axis = [](const ConstTensorView& view) { return view.rank() >= 3 ? view.rank() - 3 : -1; };
-    own.mask.allowed = head_of(options.mask.allowed, axis(options.mask.allowed), h);
-    own.mask.bias = head_of(options.mask.bias, axis(options.mask.bias), h);
-    own.sinks = head_of(options.sinks, options.sinks.defined() ? 0 : -1, h);
-    own.mask.alibi_slopes = head_of(options.mask.alibi_slopes, options.mask.alibi_slopes.defined() ? 0 : -1, h);
-    attention_weights(head_of(q, 1, h), head_of(k, 1, h / (heads / k.size(1))), head_of(lse, 1, h), part, own);
-    struct Add {
-      const float* from;
-      float* to;
-      std::int64_t elements;
-      float factor;
-      bool first;
-    } add{static_cast<const float*>(part.data()), static_cast<float*>(mean.data()), elements,
-          1.0f / static_cast<float>(heads), h == 0};
-    constexpr std::int64_t kPiece = 1 << 16;
-    torch::pool().run((elements + kPiece - 1) / kPiece,
-                      [](void* context, std::int64_t piece) {
-                        const Add& mine = *static_cast<const Add*>(context);
-                        const std::int64_t end = std::min(mine.elements, (piece + 1) * kPiece);
-                        for (std::int64_t i = piece * kPiece; i < end; ++i) {
-                          mine.to[i] = (mine.first ? 0 : mine.to[i]) + mine.from[i] * mine.factor;
-                        }
-                      },
-                      &add);
+  // As many entries at once as stay in a cache from the weights of a head to their sum.
+  constexpr std::int64_t kTogether = std::int64_t{1} << 18;
+  const std::int64_t most = std::max<std::int64_t>(1, kTogether / std::max<std::int64_t>(1, tq * tk));
+  const bool cut = most < batch && has_entries(k, options.mask, batch);
+  const std::int64_t together = cut ? most : batch;
+  const Dims room{together, 1, tq, tk};
+  const Owned single = torch::empty(DType::kF32, room, contiguous_strides(room));
+  const TensorView weights = torch::mutable_view_of(single.get());
+  for (std::int64_t b = 0; b < batch; b += together) {
+    const std::int64_t count = std::min(together, batch - b);
+    const TensorView part(weights.data(), DType::kF32, Dims{count, 1, tq, tk});
+    const auto entries_of = [&](const ConstTensorView& view) { return cut ? part_of(view, 0, b, count) : view; };
+    const ConstTensorView own_q = entries_of(q), own_k = entries_of(k), own_lse = entries_of(lse);
+    const Mask own_mask = cut ? mask_of_entries(options.mask, b, count) : options.mask;
+    for (std::int64_t h = 0; h < heads; ++h) {
+      AttentionOptions own = options;
+      own.mask = mask_of_head(own_mask, h);
+      own.sinks = part_of(options.sinks, 0, h, 1);
+      attention_weights(part_of(own_q, 1, h, 1), part_of(own_k, 1, h / (heads / k.size(1)), 1),
+                        part_of(own_lse, 1, h, 1), part, own);
+      struct Add {
+        const float* from;
+        float* to;
+        std::int64_t elements;
+        float factor;
+        bool first;
+      } add{static_cast<const float*>(part.data()), static_cast<float*>(mean.data()) + b * tq * tk, count * tq * tk,
+            1.0f / static_cast<float>(heads), h == 0};
+      constexpr std::int64_t kPiece = 1 << 14;
+      torch::pool().run((add.elements + kPiece - 1) / kPiece,
+                        [](void* context, std::int64_t piece) {
+                          const Add& mine = *static_cast<const Add*>(context);
+                          const std::int64_t end = std::min(mine.elements, (piece + 1) * kPiece);
+                          for (std::int64_t i = piece * kPiece; i < end; ++i) {
+                            mine.to[i] = (mine.first ? 0 : mine.to[i]) + mine.from[i] * mine.factor;
+                          }
+                        },
+                        &add);
+    }
   }
 }
 

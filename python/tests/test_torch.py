@@ -267,6 +267,31 @@ def test_lse_and_weights():
             mt.scaled_dot_product_attention(q, k, v, **bad)
 
 
+def test_means_of_a_batch_are_those_of_each_entry():
+    # More weights than are averaged together: the batch is cut.
+    q, k, _ = qkv(3, 4, 400, 16, kv=2)
+    lengths, starts = torch.tensor([400, 250, 33]), torch.tensor([0, 7, 2])
+    bias = torch.randn(3, 4, 400, 400)
+    lse = torch.ops.manyheads.attention(q, k, k, bias, key_lengths=lengths, key_starts=starts)[1]
+
+    def weights(average, rows=slice(None)):
+        return torch.ops.manyheads.attention_weights(
+            q[rows], k[rows], lse[rows], bias[rows], key_lengths=lengths[rows], key_starts=starts[rows], average=average
+        )
+
+    mean = torch.zeros(3, 400, 400)
+    for head in weights(False).unbind(1):
+        mean += head * 0.25
+    assert torch.equal(weights(True), mean)
+    for b in range(3):
+        assert torch.equal(weights(True, slice(b, b + 1))[0], mean[b])
+    for bad in ({"key_lengths": lengths[:1]}, {"key_starts": starts[:2]}, {"attn_mask": bias[:2]}):
+        with pytest.raises(RuntimeError):
+            torch.ops.manyheads.attention_weights(q, k, lse, **bad, average=True)
+    with pytest.raises(RuntimeError):
+        torch.ops.manyheads.attention_weights(q, k[:1], lse, average=True)
+
+
 def test_opcheck():
     q, k, v = qkv(2, 4, 9, 16, grad=True)
     mask = torch.rand(9, 9) > 0.3
