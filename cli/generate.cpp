@@ -17,7 +17,6 @@
 #include "lens/lookback.hpp"
 #include "line_reader.hpp"
 #include "model/chat_template.hpp"
-#include "model/generation_config.hpp"
 #include "model/text_model.hpp"
 #include "tensors.hpp"
 #include "text.hpp"
@@ -155,7 +154,7 @@ void generate(const Generate& request) {
   options.max_tokens = request.tokens;
   options.sampling = {request.temperature.value_or(0), request.top_p.value_or(1),
                       static_cast<std::uint64_t>(request.seed.value_or(0))};
-  options.end_tokens = model::end_tokens(model.parts().module.folder, decoder.config().vocab_size);
+  options.end_tokens = model.end_tokens();
   options.log_probabilities = request.common.json;
   options.cache = request.cache_dtype == "i8" ? DType::kI8 : parse_dtype(request.cache_dtype);
   options.cancel = &interrupted;

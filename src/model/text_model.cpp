@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/file.hpp"
+#include "model/generation_config.hpp"
 
 namespace manyheads::model {
 namespace {
@@ -38,6 +39,14 @@ Encoding TextModel::encode(std::string_view text) const {
 
 Encoding TextModel::encode_pair(std::string_view first, std::string_view second) const {
   return checked(parts_->configured.tokenizer.encode_pair(first, second), *this);
+}
+
+std::string TextModel::decode(std::span<const std::int64_t> ids, bool skip_special_tokens) const {
+  return parts_->configured.tokenizer.decode(ids, skip_special_tokens);
+}
+
+std::vector<std::int64_t> TextModel::end_tokens() const {
+  return model::end_tokens(parts_->module.folder, encoder().config().vocab_size);
 }
 
 void check_ids(const std::string& subject, const std::vector<std::int64_t>& ids,

@@ -164,7 +164,7 @@ Json rebuild(const JsonDocument& tokenizer, const JsonDocument& settings, JsonDo
             {"pair",
              {special("cls_token", 0), text("A", 0), special("sep_token", 0), text("B", 1), special("sep_token", 1)}},
             {"special_tokens", special_tokens}}},
-          {"decoder", nullptr},
+          {"decoder", {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}}},
           {"model",
            {{"type", "WordPiece"},
             {"unk_token", content(named, "unk_token")},

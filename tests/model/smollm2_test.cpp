@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "model/text_stream.hpp"
 #include "model/tokenizer_config.hpp"
 #include "support.hpp"
 
@@ -48,6 +49,22 @@ TEST_F(SmolLM2, IdsOfAThousandTextsAreThoseOfTheReference) {
     tokens += ids.size();
   }
   EXPECT_GT(tokens, 10'000U);
+}
+
+// Byte-level tokens spell a text whole. In some of the texts are bytes that have no token.
+TEST_F(SmolLM2, AThousandTextsComeBackFromTheirIds) {
+  const ConfiguredTokenizer configured = load_tokenizer(folder());
+  int same = 0;
+  for (const json& one : golden("smollm2_tokens.json")) {
+    const auto ids = one.at("ids").get<std::vector<std::int64_t>>();
+    const std::string text = configured.tokenizer.decode(ids, false);
+    same += text == one.at("text").get<std::string>() ? 1 : 0;
+    TextStream stream(configured.tokenizer, {}, false);
+    std::string streamed;
+    for (const std::int64_t id : ids) streamed += stream.push(id);
+    EXPECT_EQ(streamed + stream.finish(), text);
+  }
+  EXPECT_EQ(same, 993);
 }
 
 // The two largest logits of a row.

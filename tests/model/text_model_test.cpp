@@ -29,6 +29,14 @@ TEST(TextModel, AFolderIsATokenizerAndAnEncoder) {
   EXPECT_EQ(hidden.shape(), Dims({1, static_cast<std::int64_t>(one.size()), model.encoder().config().hidden_size}));
 }
 
+TEST(TextModel, IdsAreAText) {
+  const TextModel model(tiny());
+  const std::vector<std::int64_t> ids = model.encode("the cat").ids;
+  EXPECT_EQ(model.decode(ids, false), "[CLS] the cat [SEP]");
+  EXPECT_EQ(model.decode(ids), "the cat");
+  EXPECT_TRUE(model.end_tokens().empty());
+}
+
 TEST(TextModel, NamesWhatIsWrong) {
   const TextModel model(tiny());
   EXPECT_NE(error_of([&] { model.encode("a\xff"); }).find("is not UTF-8 at byte 1"), std::string::npos);

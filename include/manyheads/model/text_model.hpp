@@ -1,11 +1,15 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <manyheads/model/decoder.hpp>
 #include <manyheads/model/encoder.hpp>
 #include <manyheads/model/encoding.hpp>
 #include <memory>
+#include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace manyheads::model {
 
@@ -30,6 +34,13 @@ class TextModel {
   // config().max_position_embeddings. Throws Error when a text is not UTF-8, or gives a token that the encoder has not.
   Encoding encode(std::string_view text) const;
   Encoding encode_pair(std::string_view first, std::string_view second) const;
+
+  // The text of tokens, special ones left out or spelled. Throws Error where no token has one of the ids.
+  std::string decode(std::span<const std::int64_t> ids, bool skip_special_tokens = true) const;
+
+  // The tokens that end a text, as generation_config.json says, or else config.json; empty where neither does. Throws
+  // Error where that is no token of the model.
+  std::vector<std::int64_t> end_tokens() const;
 
   struct Parts;  // the library's own
   const Parts& parts() const noexcept;
