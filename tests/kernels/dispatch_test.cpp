@@ -1,5 +1,5 @@
 #include "kernels/dispatch.hpp"
-#include "kernels/isa/processor.hpp"
+#include "kernels/isa/roofline_probe.hpp"
 
 #include <gtest/gtest.h>
 

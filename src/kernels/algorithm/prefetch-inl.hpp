@@ -26,7 +26,7 @@ HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// A memory range, in whole lines. On the way to L2, the line `again` bytes from each is asked for once more. Not
+// A memory range, in whole lines. On the way to L2, the line `again` bytes from each is prefetched once more. Not
 // initialised: every run makes an array of kMaxRanges.
 struct MemoryRange {
   const char* begin;
@@ -38,7 +38,7 @@ struct MemoryRange {
 // - Evenly, since a burst would leave memory idle for the rest of the time.
 // - The same number of lines in each step: where it changes, mispredicted branches cost the steps more.
 // - Into L1, or with to_l2 into L2. A prefetch into L2 is dropped where too many lines are on their way: each line is
-//   asked for twice.
+//   prefetched twice.
 template <bool kMayUseL2 = false>
 class Prefetcher {
  public:
@@ -113,7 +113,7 @@ class Prefetcher {
 constexpr std::size_t kMaxRanges = 2 * static_cast<std::size_t>(kRunKeys);
 
 // The rows of keys or values [begin, end), a run or less, as ranges. Returns how many. On the way to L2, the row of the
-// key `back` before each, which exists, is asked for again; back 0: none is.
+// key `back` before each, which exists, is prefetched again; back 0: none is.
 HWY_INLINE std::size_t RangesOf(const QkvMask& params, const QueryBlock& q_block, const void* base, std::int64_t size,
                                 const std::int64_t* stride, std::int64_t width, std::int64_t begin, std::int64_t end,
                                 std::int64_t back, MemoryRange* to) {

@@ -1,15 +1,7 @@
 #pragma once
 
-#include <cstdint>
-
 // What depends on the processor beyond Highway's targets.
 namespace manyheads::kernels {
-
-// FLOP rates of the BF16 dot product (AVX-512 BF16) and of tiles (AMX), for the benchmarks. Null where the machine has
-// none.
-using ArithmeticProbe = double (*)(std::int64_t rounds, float* value);
-ArithmeticProbe bf16_dot_probe();
-ArithmeticProbe amx_tile_probe();
 
 // AVX-512 BF16, and whether its dot product beats F32 here. AMD starts two a cycle, Intel one in two cycles: half the
 // FLOP of its multiply-adds (`manyheads bench` measures both). Never decided by the clock: the bits would follow it.
