@@ -304,6 +304,23 @@ def test_opcheck():
         )
 
 
+def test_opcheck_with_every_option():
+    q, k, v = (torch.randn(2, n, 7, 8, requires_grad=True) for n in (4, 2, 2))
+    heads = {"sinks": torch.randn(4, requires_grad=True), "alibi_slopes": torch.rand(4)}
+    rest = {"causal": True, "alignment": 2, "window_left": 3, "scale": 0.4, "softcap": 2.0}
+    entries = {"key_lengths": torch.tensor([7, 5]), "key_starts": torch.tensor([0, 2])}
+    attention, weights = torch.ops.manyheads.attention.default, torch.ops.manyheads.attention_weights.default
+    torch.library.opcheck(attention, (q, k, v), {**heads, **entries, **rest})
+    lse = attention(q, k, v, **heads, **entries, **rest)[1].detach()
+    torch.library.opcheck(weights, (q, k, lse), {**heads, **entries, **rest, "average": True})
+    starts = torch.tensor([0, 3, 7])
+    packed = [x.detach()[0].transpose(0, 1) for x in (q, k, v)]
+    torch.library.opcheck(attention, packed, {**heads, **rest, "cu_seqlens_q": starts, "cu_seqlens_k": starts})
+    pages = torch.randn(4, 2, 16, 8)
+    paged = {"page_table": torch.tensor([[3, 0], [2, 1]]), "key_lengths": torch.tensor([20, 32])}
+    torch.library.opcheck(attention, (q.detach(), pages, pages), {**paged, **rest})
+
+
 def test_compiled_and_exported():
     q, k, v = qkv(2, 4, 33, 16)
     layouts = [(q, k, v), [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)]]
@@ -355,6 +372,65 @@ def test_a_model_is_taken_whole():
         y.sum().backward()
     assert (y - want).abs().max() < 2e-6
     taken(1)
+
+
+def test_results_lie_as_empty_like_has_them():
+    generator = np.random.default_rng(23)
+    with mt.use(), torch.no_grad():
+        for _ in range(300):
+            shape = [int(n) for n in generator.integers(1, 4, 4)]
+            order = [int(n) for n in generator.permutation(4)]
+            base = torch.randn([shape[i] + int(generator.integers(2)) for i in order])
+            q = base.permute([order.index(i) for i in range(4)])[tuple(slice(0, n) for n in shape)]
+            if generator.integers(3) == 0:
+                axis = int(generator.integers(2))
+                q = q.narrow(axis, 0, 1).expand(*[n + 1 if i == axis else -1 for i, n in enumerate(q.shape)])
+            assert sdpa(q, q, q).stride() == torch.empty_like(q).stride(), (q.shape, q.stride())
+            v = torch.randn(*q.shape[:3], 5)
+            like = torch.empty_like(q.new_empty_strided(v.shape, q.stride()))
+            for y in (sdpa(q, q, v), torch.ops.manyheads.attention(q, q, v)[0]):
+                assert y.stride() == like.stride(), (q.shape, q.stride())
+    taken(900)
+
+
+class Attended(torch.utils.data.Dataset):
+    """Items that are attention's, computed in a worker."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, i):
+        x = torch.full((1, 4, 300, 64), float(i + 1))
+        y = sdpa(x, x, x)
+        return y[0, 0, 0, 0], torch.from_numpy(mh.attention(x.numpy(), x.numpy(), x.numpy()))[0, 0, 0, 0]
+
+
+def test_workers_of_a_data_loader_go_on_after_use():
+    with mt.use():
+        Attended()[0]
+        items = list(torch.utils.data.DataLoader(Attended(), num_workers=2, timeout=60))
+    assert all(abs(float(x) - i - 1) < 1e-5 for i, pair in enumerate(items) for x in pair) and len(items) == 6
+
+
+def test_use_beside_another_provider():
+    q, k, v = qkv(1, 2, 5, 8)
+    calls = []
+
+    def other(query, key, value, dropout_p=0.0, is_causal=False, *, attn_mask=None, scale=None):
+        calls.append(1)
+        return query * 0, query.new_zeros(query.shape[:3])
+
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("_scaled_dot_product_flash_attention_for_cpu", other, "CPU", allow_override=True)
+    with torch.no_grad():
+        assert not sdpa(q, k, v).any() and calls == [1]
+        with mt.use():
+            assert sdpa(q, k, v).any() and calls == [1]
+        taken(1)
+        assert not sdpa(q, k, v).any() and calls == [1, 1]
+        library._destroy()
+        assert (sdpa(q, k, v) - definition(q, k, v)).abs().max() < 4e-6
+    assert mt.report() == {}
 
 
 def test_a_process_forked_after_use_goes_on():

@@ -202,10 +202,11 @@ def _backward(ctx, grad_out, grad_lse):
         grads = _backward_of(call, wide[2], out, lse, grad_out, grad_lse, needs)
         grads = *(_sum_to(grad, x.shape) for grad, x in zip(grads, (query, key, value))), *grads[3:]
     else:
-        grads = _packed(
-            (query, key, value, out, lse), (grad_out, grad_lse), cu_q, cu_k,
-            (attn_mask, sinks, lengths, starts, slopes, *ctx.rest), needs,
+        grad_out = torch.zeros_like(out) if grad_out is None else grad_out
+        *grads, grad_sinks, grad_slopes = torch.ops.manyheads.packed_backward(
+            grad_out, grad_lse, query, key, value, out, lse, cu_q, cu_k, sinks, slopes, *ctx.rest, *needs[1:]
         )  # fmt: skip
+        grads += [None, grad_sinks if needs[1] else None, grad_slopes if needs[2] else None]
     grad_query, grad_key, grad_value, grad_mask, grad_sinks, grad_slopes = grads
     return grad_query, grad_key, grad_value, grad_mask, grad_sinks, None, None, grad_slopes, *[None] * 9
 
@@ -234,6 +235,35 @@ def _packed(tensors, gradients, cu_q, cu_k, rest, needs):
             result[part] = grad[0].transpose(0, 1)
         shared = [g if s is None else s if g is None else s + g for s, g in zip(shared, grads[3:])]
     return *results, *shared
+
+
+@torch.library.custom_op("manyheads::packed_backward", mutates_args=())
+def packed_backward(
+    grad_out: torch.Tensor, grad_lse: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+    out: torch.Tensor, lse: torch.Tensor, cu_seqlens_q: torch.Tensor, cu_seqlens_k: torch.Tensor, sinks: torch.Tensor | None,
+    alibi_slopes: torch.Tensor | None, causal: bool, alignment: int, window_left: int, window_right: int,
+    scale: float | None, softcap: float, needs_sinks: bool, needs_slopes: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Gradients of query, key, value, sinks and alibi_slopes; of no elements where they are not needed. An op, since it
+    reads where sequences begin."""
+    rest = (None, sinks, None, None, alibi_slopes, causal, alignment, window_left, window_right, scale, softcap)
+    grads = _packed(
+        (query, key, value, out, lse), (grad_out, grad_lse), cu_seqlens_q, cu_seqlens_k, rest, (False, needs_sinks, needs_slopes)
+    )  # fmt: skip
+    return *grads[:3], *(query.new_zeros(0, dtype=torch.float32) if x is None else x for x in grads[4:])
+
+
+@packed_backward.register_fake
+def _(
+    grad_out, grad_lse, query, key, value, out, lse, cu_seqlens_q, cu_seqlens_k, sinks, alibi_slopes, causal, alignment,
+    window_left, window_right, scale, softcap, needs_sinks, needs_slopes,
+):  # fmt: skip
+    none = query.new_empty(0, dtype=torch.float32)
+    return (
+        *(torch.empty_like(x) for x in (query, key, value)),
+        torch.empty_like(sinks) if needs_sinks else none,
+        torch.empty_like(alibi_slopes) if needs_slopes else torch.empty_like(none),
+    )
 
 
 def varlen_backward(
