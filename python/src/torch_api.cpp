@@ -95,7 +95,7 @@ const Api& api() { return loaded; }
 void check(Status status) {
   if (status == 0) return;
   const char* const text = loaded.what != nullptr ? loaded.what() : nullptr;
-  throw Error(ErrorCode::kInvalidArgument, text != nullptr && *text != 0 ? text : "a call of PyTorch failed");
+  throw Error(ErrorCode::kInvalidArgument, text != nullptr && *text != 0 ? text : "a call of PyTorch failed; before 2.13 it says why on stderr alone");
 }
 
 Owned Owned::again() const {
