@@ -120,8 +120,8 @@ def program(tmp_path_factory):
     folder = tmp_path_factory.mktemp("program")
     (folder / "one.cpp").write_text(PROGRAM)
     path = pathlib.Path(library()).resolve()
-    call = [compiler, "-std=c++20", f"-I{ROOT}/include", folder / "one.cpp", path, f"-Wl,-rpath,{path.parent}", "-o", folder / "one"]
-    subprocess.run(call, check=True)
+    call = [compiler, "-std=c++20", f"-I{ROOT}/include", folder / "one.cpp", path, f"-Wl,-rpath,{path.parent}"]
+    subprocess.run([*call, "-o", folder / "one"], check=True)
     return folder
 
 
@@ -135,6 +135,7 @@ def by_program(folder, q, k, v, threads):
 def test_every_door_gives_the_same_bits(dtype, program):
     q, k, v = inputs(dtype)
     want = by_numpy(q, k, v)
+    mt.report(reset=True)
     with torch.no_grad(), mt.use():
         for door in (by_numpy, by_torch, by_c):
             for threads in (None, 1, 2, 3, 8):

@@ -187,14 +187,19 @@ def test_derivatives_forward_are_never_lost():
         for grad in (torch.enable_grad, torch.no_grad):
             with mt.use(), grad():
                 # PyTorch's flash attention has none, and says so.
-                for lost in (lambda: forward(call), lambda: torch.func.jacfwd(call)(q), lambda: torch.func.jvp(call, (q,), (t,))):
+                for lost in (
+                    lambda: forward(call), lambda: torch.func.jacfwd(call)(q), lambda: torch.func.jvp(call, (q,), (t,)),
+                ):  # fmt: skip
                     with pytest.raises((RuntimeError, NotImplementedError), match=lost_text):
                         lost()
                 with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
                     assert torch.allclose(forward(call), want, atol=1e-6)
                     assert torch.allclose(torch.func.jvp(call, (q,), (t,))[1], want, atol=1e-6)
         mt.report(reset=True)
-        for own in (lambda x: attention(x, k, v, extra.get("attn_mask"))[0], lambda x: mt.scaled_dot_product_attention(x, k, v, **extra)):
+        for own in (
+            lambda x: attention(x, k, v, extra.get("attn_mask"))[0],
+            lambda x: mt.scaled_dot_product_attention(x, k, v, **extra),
+        ):
             assert torch.allclose(forward(own), want, atol=1e-6)
             assert torch.allclose(torch.func.jvp(own, (q,), (t,))[1], want, atol=1e-6)
         assert set(mt.report(reset=True)) == {"PyTorch's own: a function transform, or weights under autocast or tracing"}

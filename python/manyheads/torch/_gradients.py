@@ -248,7 +248,8 @@ def packed_backward(
     reads where sequences begin."""
     rest = (None, sinks, None, None, alibi_slopes, causal, alignment, window_left, window_right, scale, softcap)
     grads = _packed(
-        (query, key, value, out, lse), (grad_out, grad_lse), cu_seqlens_q, cu_seqlens_k, rest, (False, needs_sinks, needs_slopes)
+        (query, key, value, out, lse), (grad_out, grad_lse), cu_seqlens_q, cu_seqlens_k, rest,
+        (False, needs_sinks, needs_slopes),
     )  # fmt: skip
     return *grads[:3], *(query.new_zeros(0, dtype=torch.float32) if x is None else x for x in grads[4:])
 
