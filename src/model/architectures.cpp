@@ -17,7 +17,10 @@ struct Architecture {
   std::unique_ptr<const Encoder> (*encoder)(const std::filesystem::path& folder, DType weights);
   std::unique_ptr<const Decoder> (*decoder)(const std::filesystem::path& folder, DType weights);
 };
-constexpr Architecture kArchitectures[] = {{"bert", load_bert, nullptr}, {"llama", nullptr, load_llama}};
+constexpr Architecture kArchitectures[] = {
+    {"bert", load_bert, nullptr},      {"roberta", load_bert, nullptr},    {"xlm-roberta", load_bert, nullptr},
+    {"camembert", load_bert, nullptr}, {"distilbert", load_bert, nullptr}, {"llama", nullptr, load_llama},
+};
 
 // The architecture of a folder, which throws where it is none of those that `fits`.
 template <class Fits>

@@ -23,7 +23,7 @@ struct BertEncoder::Impl final : PassSteps {
                       .scale = 1.0 / std::sqrt(static_cast<double>(c.head_dim())),
                       .vocab_size = c.vocab_size,
                       .type_vocab_size = c.type_vocab_size,
-                      .max_position_embeddings = c.max_position_embeddings,
+                      .max_position_embeddings = c.max_tokens(),
                       .weights = kept};
     // The blocks are alike.
     if (!weights.blocks.empty()) {
@@ -44,12 +44,28 @@ struct BertEncoder::Impl final : PassSteps {
   void embed(const Pass& pass, const PassRows& rows) const override {
     const std::int64_t e = bert.hidden_size;
     float* const x = pass.x(rows);
+    // RoBERTa's positions begin behind that of padding, which its token has in a text too and does not count.
+    const std::int64_t padding = bert.first_position - 1;
+    std::int64_t entry = -1, next = 0;
+    const auto position_of = [&](std::int64_t b, std::int64_t t) {
+      if (padding < 0) return t;
+      if (b != entry) {
+        entry = b;
+        next = bert.first_position;
+        for (std::int64_t i = 0; i < t; ++i) next += pass.id(b, i) != padding ? 1 : 0;
+      }
+      return pass.id(b, t) == padding ? padding : next++;
+    };
     pass.for_each_row(rows, [&](std::int64_t row, std::int64_t b, std::int64_t t) {
       const float* word = weights.words.as<float>() + pass.id(b, t) * e;
-      const float* type = weights.types.as<float>() + pass.type_id(b, t) * e;
-      const float* position = weights.positions.as<float>() + t * e;
+      const float* position = weights.positions.as<float>() + position_of(b, t) * e;
       float* const to = x + (row - rows.begin) * e;
-      for (std::int64_t i = 0; i < e; ++i) to[i] = word[i] + type[i] + position[i];
+      if (weights.types.defined()) {
+        const float* type = weights.types.as<float>() + pass.type_id(b, t) * e;
+        for (std::int64_t i = 0; i < e; ++i) to[i] = word[i] + type[i] + position[i];
+      } else {
+        for (std::int64_t i = 0; i < e; ++i) to[i] = word[i] + position[i];
+      }
     });
     weights.embedding_norm.run(x, nullptr, x, rows.count, bert.layer_norm_eps);
   }

@@ -8,10 +8,10 @@
 
 namespace manyheads::model {
 
-// A BERT encoder (Devlin et al. 2018).
+// An encoder of BERT's architecture: one of kBertNames.
 class BertEncoder final : public Encoder {
  public:
-  // From a folder's config.json and checkpoint. Tensors are named with or without the prefix `bert.`; those that an
+  // From a folder's config.json and checkpoint. Tensors are named with or without their prefix (`bert.`); those that an
   // encoder does not need are passed over. Throws Error naming the tensor that is missing or has another shape than
   // config.json says. `weights` as in load_encoder; layer::Linear says how they multiply.
   static BertEncoder load(const std::filesystem::path& folder, DType weights = DType::kF32);

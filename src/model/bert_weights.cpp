@@ -17,7 +17,8 @@ BertNorm load_norm(const CheckpointTensors& from, const std::string& name, std::
 }
 
 BertBlock load_block(const CheckpointTensors& from, const BertConfig& config, std::int64_t number, DType weights) {
-  const std::string name = "encoder.layer." + std::to_string(number) + ".";
+  const BertNames& parts = *config.names;
+  const std::string name = parts.layers + std::to_string(number) + ".";
   const std::int64_t e = config.hidden_size, wide = config.intermediate_size;
   struct Dense {
     Tensor weight, bias;
@@ -26,14 +27,14 @@ BertBlock load_block(const CheckpointTensors& from, const BertConfig& config, st
     return Dense{from.take(name + part + ".weight", {out, in}), from.take(name + part + ".bias", {out})};
   };
   std::vector<Tensor> qkv_weights, qkv_biases;
-  for (const char* part : {"query", "key", "value"}) {
-    const Dense one = take(std::string("attention.self.") + part, e, e);
+  for (const char* part : {parts.query, parts.key, parts.value}) {
+    const Dense one = take(part, e, e);
     qkv_weights.push_back(one.weight);
     qkv_biases.push_back(one.bias);
   }
-  const Dense attention_output = take("attention.output.dense", e, e);
-  const Dense intermediate = take("intermediate.dense", e, wide);
-  const Dense output = take("output.dense", wide, e);
+  const Dense attention_output = take(parts.attention_output, e, e);
+  const Dense intermediate = take(parts.intermediate, e, wide);
+  const Dense output = take(parts.output, wide, e);
   const Dense qkv{layer::stacked(qkv_weights, DType::kF32), layer::stacked(qkv_biases, DType::kF32)};
 
   layer::PackedMemory memory(Linear::words(3 * e, e, weights) + Linear::words(e, e, weights) +
@@ -46,8 +47,8 @@ BertBlock load_block(const CheckpointTensors& from, const BertConfig& config, st
   block.attention_output = pack(attention_output);
   block.intermediate = pack(intermediate);
   block.output = pack(output);
-  block.attention_norm = load_norm(from, name + "attention.output.LayerNorm", e);
-  block.output_norm = load_norm(from, name + "output.LayerNorm", e);
+  block.attention_norm = load_norm(from, name + parts.attention_norm, e);
+  block.output_norm = load_norm(from, name + parts.output_norm, e);
   return block;
 }
 
@@ -69,12 +70,14 @@ void BertNorm::run(const float* x, const float* residual, float* y, std::int64_t
 BertWeights::BertWeights(const BertConfig& config, const StateDict& tensors,
                          const std::map<std::string, std::string>& unsupported, const std::string& place, DType kept) {
   // Checkpoints converted from the first BERT call a norm's tensors gamma and beta.
-  const CheckpointTensors from(tensors, unsupported, place, "bert.",
+  const CheckpointTensors from(tensors, unsupported, place, config.names->prefix,
                                {{"LayerNorm.weight", "LayerNorm.gamma"}, {"LayerNorm.bias", "LayerNorm.beta"}});
   const std::int64_t e = config.hidden_size;
   words = from.take_f32("embeddings.word_embeddings.weight", {config.vocab_size, e});
   positions = from.take_f32("embeddings.position_embeddings.weight", {config.max_position_embeddings, e});
-  types = from.take_f32("embeddings.token_type_embeddings.weight", {config.type_vocab_size, e});
+  if (config.type_vocab_size > 0) {
+    types = from.take_f32("embeddings.token_type_embeddings.weight", {config.type_vocab_size, e});
+  }
   embedding_norm = load_norm(from, "embeddings.LayerNorm", e);
   for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) blocks.push_back(load_block(from, config, i, kept));
 }

@@ -26,7 +26,8 @@ struct BertBlock {
 
 // An encoder's tensors, packed for its products.
 struct BertWeights {
-  Tensor words, positions, types;  // F32
+  Tensor words, positions;  // F32
+  Tensor types;             // F32; not defined where the model has no segments
   BertNorm embedding_norm;
   std::vector<BertBlock> blocks;
 

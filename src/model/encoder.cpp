@@ -41,7 +41,7 @@ void check_batch(const TokenBatch& batch, const EncoderConfig& config) {
         fail("token id " + std::to_string(batch.ids[at]) + entry() + ", the vocabulary has " +
              std::to_string(config.vocab_size));
       }
-      if (type < 0 || type >= config.type_vocab_size) {
+      if (config.type_vocab_size > 0 && (type < 0 || type >= config.type_vocab_size)) {
         fail("type id " + std::to_string(type) + entry() + ", the model has " + std::to_string(config.type_vocab_size));
       }
     }

@@ -62,7 +62,8 @@ void check_ids(const std::string& subject, const std::vector<std::int64_t>& ids,
     }
   };
   check(ids, "token id", "vocab_size", model.encoder().config().vocab_size);
-  check(type_ids, "segment", "type_vocab_size", model.encoder().config().type_vocab_size);
+  const std::int64_t segments = model.encoder().config().type_vocab_size;
+  if (segments > 0) check(type_ids, "segment", "type_vocab_size", segments);
 }
 
 }  // namespace manyheads::model

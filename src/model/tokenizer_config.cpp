@@ -26,16 +26,23 @@ JsonDocument read_if_there(const fs::path& path) {
   return document;
 }
 
-// Whether transformers builds the tokenizer anew from the vocabulary.
-bool is_bert(const JsonDocument& settings, const fs::path& folder) {
-  std::string name = "BertTokenizer";
+// The tokenizers that transformers builds anew from the vocabulary, whatever else tokenizer.json says.
+enum class Rebuilt { kNone, kBert, kRoberta };
+
+// By the class that the folder names, else by its model.
+Rebuilt rebuilt(const JsonDocument& settings, const fs::path& folder) {
   const JsonDocument config = read_if_there(folder / "config.json");
+  const std::string model = has(config, "model_type") ? require_string(config, "model_type") : "bert";
+  std::string name = model == "bert" || model == "distilbert" ? "BertTokenizer"
+                     : model == "roberta"                     ? "RobertaTokenizer"
+                                                              : "";
   if (has(settings, "tokenizer_class")) {
     name = require_string(settings, "tokenizer_class");
   } else if (has(config, "tokenizer_class")) {
     name = require_string(config, "tokenizer_class");
   }
   if (name.ends_with("Fast")) name.resize(name.size() - 4);
+  if (name == "RobertaTokenizer") return Rebuilt::kRoberta;
   constexpr std::array<const char*, 9> kBert = {"BertTokenizer",
                                                 "DistilBertTokenizer",
                                                 "DPRContextEncoderTokenizer",
@@ -45,7 +52,7 @@ bool is_bert(const JsonDocument& settings, const fs::path& folder) {
                                                 "LxmertTokenizer",
                                                 "MobileBertTokenizer",
                                                 "SqueezeBertTokenizer"};
-  return std::find(kBert.begin(), kBert.end(), name) != kBert.end();
+  return std::find(kBert.begin(), kBert.end(), name) != kBert.end() ? Rebuilt::kBert : Rebuilt::kNone;
 }
 
 bool flag(const JsonDocument& settings, const char* key, bool otherwise) {
@@ -114,43 +121,67 @@ Json added_tokens(const JsonDocument& tokenizer, const JsonDocument& settings, c
   return list;
 }
 
+// What a class of transformers takes from the files.
+struct Rebuild {
+  const JsonDocument& tokenizer;
+  const JsonDocument& settings;
+  JsonDocument named, model, vocab;
+
+  // `type` is what the model must be; `usual` are the class's special tokens where the settings name no others.
+  Rebuild(const JsonDocument& from, const JsonDocument& how, JsonDocument names, const char* type, const char* owner,
+          const std::map<std::string, std::string>& usual)
+      : tokenizer(from), settings(how), named(std::move(names)), model(require_object(from, "model")) {
+    if (has(model, "type") && require_string(model, "type") != type) {
+      refuse_json(model, "type",
+                  base::in_quotes(type) + ", as " + settings.place + " names " + owner + "'s tokenizer; this");
+    }
+    vocab = require_object(model, "vocab");
+    for (const auto& [key, text] : usual) {
+      if (!named.value.contains(key)) named.value[key] = text;
+    }
+  }
+
+  std::string token(const char* key) const { return content(named, key); }
+  std::int64_t id(const char* key) const {
+    const std::string text = token(key);
+    const JsonDocument known{Json{{text, vocab.value.contains(text) ? vocab.value[text] : Json()}}, vocab.place};
+    return require_int(known, text);
+  }
+  // Tokens that the vocabulary lacks get the numbers behind it.
+  Json added() const {
+    Json list = added_tokens(tokenizer, settings, named);
+    std::size_t next = vocab.value.size();
+    for (Json& token : list) {
+      if (!token.is_object() || !token.contains("content") || !token["content"].is_string()) continue;
+      const auto known = vocab.value.find(token["content"].get<std::string>());
+      token["id"] = known == vocab.value.end() ? Json(next++) : *known;
+    }
+    return list;
+  }
+};
+
 // tokenizer.json as BertTokenizer would write it: the vocabulary of `tokenizer`, all else from the settings.
-Json rebuild(const JsonDocument& tokenizer, const JsonDocument& settings, JsonDocument named) {
-  const JsonDocument model = require_object(tokenizer, "model");
-  if (has(model, "type") && require_string(model, "type") != "WordPiece") {
-    refuse_json(model, "type", "\"WordPiece\", as " + settings.place + " names BERT's tokenizer; this");
-  }
-  JsonDocument vocab = require_object(model, "vocab");
-  const std::map<std::string, std::string> usual = {{"unk_token", "[UNK]"},
-                                                    {"sep_token", "[SEP]"},
-                                                    {"pad_token", "[PAD]"},
-                                                    {"cls_token", "[CLS]"},
-                                                    {"mask_token", "[MASK]"}};
-  for (const auto& [key, text] : usual) {
-    if (!named.value.contains(key)) named.value[key] = text;
-  }
+Json rebuild_bert(const JsonDocument& tokenizer, const JsonDocument& settings, JsonDocument named) {
+  Rebuild from(tokenizer, settings, std::move(named), "WordPiece", "BERT",
+               {{"unk_token", "[UNK]"},
+                {"sep_token", "[SEP]"},
+                {"pad_token", "[PAD]"},
+                {"cls_token", "[CLS]"},
+                {"mask_token", "[MASK]"}});
   const auto special = [&](const char* key, int type) {
-    return Json{{"SpecialToken", {{"id", content(named, key)}, {"type_id", type}}}};
+    return Json{{"SpecialToken", {{"id", from.token(key)}, {"type_id", type}}}};
   };
   const auto text = [](const char* name, int type) { return Json{{"Sequence", {{"id", name}, {"type_id", type}}}}; };
   Json special_tokens = Json::object();
   for (const char* key : {"cls_token", "sep_token"}) {
-    const std::string token = content(named, key);
-    const JsonDocument id{Json{{token, vocab.value.contains(token) ? vocab.value[token] : Json()}}, vocab.place};
-    special_tokens[token] = {{"id", token}, {"ids", {require_int(id, token)}}, {"tokens", {token}}};
-  }
-  Json added = added_tokens(tokenizer, settings, named);
-  std::size_t next = vocab.value.size();
-  for (Json& token : added) {
-    if (!token.is_object() || !token.contains("content") || !token["content"].is_string()) continue;
-    const auto known = vocab.value.find(token["content"].get<std::string>());
-    token["id"] = known == vocab.value.end() ? Json(next++) : *known;
+    const std::string token = from.token(key);
+    special_tokens[token] = {{"id", token}, {"ids", {from.id(key)}}, {"tokens", {token}}};
   }
   const Json strip = has(settings, "strip_accents") ? Json(require_bool(settings, "strip_accents")) : Json();
   return {{"version", "1.0"},
           {"truncation", nullptr},
           {"padding", nullptr},
-          {"added_tokens", std::move(added)},
+          {"added_tokens", from.added()},
           {"normalizer",
            {{"type", "BertNormalizer"},
             {"clean_text", true},
@@ -167,10 +198,48 @@ Json rebuild(const JsonDocument& tokenizer, const JsonDocument& settings, JsonDo
           {"decoder", {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}}},
           {"model",
            {{"type", "WordPiece"},
-            {"unk_token", content(named, "unk_token")},
+            {"unk_token", from.token("unk_token")},
             {"continuing_subword_prefix", "##"},
             {"max_input_chars_per_word", 100},
-            {"vocab", std::move(vocab.value)}}}};
+            {"vocab", std::move(from.vocab.value)}}}};
+}
+
+// As RobertaTokenizer would write it: the vocabulary and merges of `tokenizer`, all else from the settings.
+Json rebuild_roberta(const JsonDocument& tokenizer, const JsonDocument& settings, JsonDocument named) {
+  Rebuild from(tokenizer, settings, std::move(named), "BPE", "RoBERTa",
+               {{"bos_token", "<s>"},
+                {"eos_token", "</s>"},
+                {"unk_token", "<unk>"},
+                {"sep_token", "</s>"},
+                {"pad_token", "<pad>"},
+                {"cls_token", "<s>"},
+                {"mask_token", "<mask>"}});
+  const bool space_first = flag(settings, "add_prefix_space", false), trim = flag(settings, "trim_offsets", true);
+  return {{"version", "1.0"},
+          {"truncation", nullptr},
+          {"padding", nullptr},
+          {"added_tokens", from.added()},
+          {"normalizer", nullptr},
+          {"pre_tokenizer",
+           {{"type", "ByteLevel"}, {"add_prefix_space", space_first}, {"trim_offsets", true}, {"use_regex", true}}},
+          {"post_processor",
+           {{"type", "RobertaProcessing"},
+            {"sep", Json::array({from.token("sep_token"), from.id("sep_token")})},
+            {"cls", Json::array({from.token("cls_token"), from.id("cls_token")})},
+            {"trim_offsets", trim},
+            {"add_prefix_space", space_first}}},
+          {"decoder", nullptr},
+          {"model",
+           {{"type", "BPE"},
+            {"dropout", nullptr},
+            {"unk_token", nullptr},
+            {"continuing_subword_prefix", ""},
+            {"end_of_word_suffix", ""},
+            {"fuse_unk", false},
+            {"byte_fallback", false},
+            {"ignore_merges", false},
+            {"vocab", std::move(from.vocab.value)},
+            {"merges", view_array(from.model, "merges")}}}};
 }
 
 // sentence-transformers puts it in front, and not where there is one.
@@ -226,12 +295,12 @@ ConfiguredTokenizer load_tokenizer(const fs::path& folder, bool lower_case) {
   Tokenizer::check(tokenizer);
   const JsonDocument settings = read_if_there(folder / "tokenizer_config.json");
   check_sides(tokenizer, settings);
-  if (is_bert(settings, folder)) {
+  if (const Rebuilt as = rebuilt(settings, folder); as != Rebuilt::kNone) {
     JsonDocument named = settings;
     if (!has(settings, "added_tokens_decoder")) {
       named.value.update(read_if_there(folder / "special_tokens_map.json").value);
     }
-    tokenizer.value = rebuild(tokenizer, settings, std::move(named));
+    tokenizer.value = (as == Rebuilt::kBert ? rebuild_bert : rebuild_roberta)(tokenizer, settings, std::move(named));
   }
   if (lower_case) lower_first(tokenizer.value);
   return {Tokenizer(tokenizer), max_length(settings)};

@@ -8,9 +8,10 @@
 
 namespace manyheads::model {
 
-// A folder's tokenizer as transformers builds it, which may differ from tokenizer.json. Where tokenizer_config.json (or
-// config.json) names BERT's own class, or neither names any, transformers takes the vocabulary alone from
-// tokenizer.json. Lower case, accents, Chinese characters and special tokens are then as tokenizer_config.json says.
+// A folder's tokenizer as transformers builds it, which may differ from tokenizer.json. Where tokenizer_config.json, or
+// config.json, or else its model_type, names BERT's or RoBERTa's own class, transformers takes the vocabulary (and
+// merges) alone from tokenizer.json. Lower case, accents, Chinese characters, the blank before a text and special
+// tokens are then as tokenizer_config.json says.
 struct ConfiguredTokenizer {
   Tokenizer tokenizer;
   std::optional<std::int64_t> model_max_length;  // of tokenizer_config.json, in tokens, special ones counted

@@ -21,9 +21,13 @@ fs::path golden() { return fs::path(MANYHEADS_SOURCE_DIR) / "tests/golden/embed"
 
 // The vectors are sentence-transformers' in float64, stored as float32. Its own float32 run differs from them by at
 // most 1.8e-7 on the 200 texts, whose vectors have length 1, and by 6.0e-6 on the small model, whose numbers go up to
-// about 5 (make_embed_golden.py prints both). Ours may differ by twice that.
+// about 5 (make_embed_golden.py prints all). Ours may differ by twice that.
 constexpr double kMiniLmBound = 3.6e-7;
-constexpr double kTinyBound = 1.2e-5;
+struct TinyModel {
+  const char* folder;
+  double bound;
+  std::size_t cases, unlike_plain;  // at least so many
+};
 
 class CliEmbedGolden : public Folder {
  protected:
@@ -69,13 +73,13 @@ TEST_F(CliEmbedGolden, TwoHundredTextsInManyScripts) {
                       " tokens (max_seq_length of sentence_bert_config.json)\n");
 }
 
-class CliEmbedSetting : public CliEmbedGolden {
+class CliEmbedSetting : public CliEmbedGolden, public testing::WithParamInterface<TinyModel> {
  protected:
   // The plain folder with what a case has otherwise.
   std::string make_model(const json& test) {
     const fs::path folder = path("model");
     fs::remove_all(folder);
-    fs::copy(golden() / "tiny", folder, fs::copy_options::recursive);
+    fs::copy(golden() / GetParam().folder, folder, fs::copy_options::recursive);
     if (test.contains("subfolder")) {
       const fs::path inner = folder / test.at("subfolder").get<std::string>();
       fs::create_directories(inner);
@@ -108,10 +112,10 @@ class CliEmbedSetting : public CliEmbedGolden {
   }
 };
 
-TEST_F(CliEmbedSetting, EachChangesTheVectorAsInSentenceTransformers) {
-  const json cases = json::parse(std::ifstream(golden() / "tiny/cases.json"));
-  const SafetensorsFile expected = load_safetensors(golden() / "tiny/expected.safetensors");
-  ASSERT_GE(cases.at("cases").size(), 50u);
+TEST_P(CliEmbedSetting, EachChangesTheVectorAsInSentenceTransformers) {
+  const json cases = json::parse(std::ifstream(golden() / GetParam().folder / "cases.json"));
+  const SafetensorsFile expected = load_safetensors(golden() / GetParam().folder / "expected.safetensors");
+  ASSERT_GE(cases.at("cases").size(), GetParam().cases);
   ASSERT_EQ(expected.tensors.size(), cases.at("cases").size());
   std::size_t texts = 0, unlike_plain = 0;
   for (const auto& [name, test] : cases.at("cases").items()) {
@@ -128,7 +132,7 @@ TEST_F(CliEmbedSetting, EachChangesTheVectorAsInSentenceTransformers) {
     }
     std::string said;
     const Tensor& right = expected.at(name);
-    EXPECT_LE(largest_difference(make_model(test), options, cases.at("texts"), right, &said), kTinyBound) << said;
+    EXPECT_LE(largest_difference(make_model(test), options, cases.at("texts"), right, &said), GetParam().bound) << said;
     texts += cases.at("texts").size();
     const Tensor& plain = expected.at("plain");
     if (right.shape() != plain.shape() ||
@@ -136,9 +140,14 @@ TEST_F(CliEmbedSetting, EachChangesTheVectorAsInSentenceTransformers) {
       ++unlike_plain;
     }
   }
-  EXPECT_GE(unlike_plain, 37u);  // the settings are seen
+  EXPECT_GE(unlike_plain, GetParam().unlike_plain);  // the settings are seen
   std::printf("%zu vectors\n", texts);
 }
+
+INSTANTIATE_TEST_SUITE_P(Models, CliEmbedSetting,
+                         testing::Values(TinyModel{"tiny", 1.2e-5, 50, 37}, TinyModel{"tiny_roberta", 7.0e-7, 15, 9},
+                                         TinyModel{"tiny_distilbert", 5.8e-7, 5, 2}),
+                         [](const auto& model) { return std::string(model.param.folder); });
 
 }  // namespace
 }  // namespace manyheads::cli_test

@@ -46,7 +46,8 @@ TokenBatch input_of(const SafetensorsFile& file) {
   return {.batch = ids.size(0),
           .tokens = ids.size(1),
           .ids = integers(ids),
-          .type_ids = integers(file.at("token_type_ids")),
+          .type_ids = file.tensors.contains("token_type_ids") ? integers(file.at("token_type_ids"))
+                                                              : std::vector<std::int64_t>(),
           .lengths = integers(file.at("lengths"))};
 }
 
@@ -160,7 +161,8 @@ TEST_P(GoldenTiny, MatchesTransformers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenTiny,
-                         testing::Values("gelu", "gelu_new", "relu", "legacy_names", "f16", "shards"),
+                         testing::Values("gelu", "gelu_new", "relu", "legacy_names", "f16", "shards", "roberta",
+                                         "roberta_prefix", "distilbert", "distilbert_prefix"),
                          [](const auto& model) { return std::string(model.param); });
 
 BertEncoder tiny() { return BertEncoder::load(golden() / "tiny_gelu"); }
@@ -379,6 +381,53 @@ TEST(BertEncoder, LoadNamesTheTensorThatDoesNotFit) {
   EXPECT_NE(error_of([&] { BertEncoder::load(golden() / "no_such_folder"); }, ErrorCode::kIo), "no error");
   EXPECT_EQ(error_of([&] { BertEncoder::load(folder, DType::kF16); }),
             "linear: weights are to be kept as F16, expected F32 or BF16");
+}
+
+// Each tensor that its encoder needs: missing, of another shape, of another type.
+TEST(BertEncoder, EveryTensorOfRobertaAndDistilBertIsAskedForByItsName) {
+  for (const char* name : {"tiny_roberta", "tiny_distilbert"}) {
+    const fs::path folder = golden() / name;
+    const BertConfig config = load_bert_config(folder);
+    const StateDict good = load_checkpoint(folder).tensors;
+    int refused = 0;
+    for (const auto& [tensor, value] : good) {
+      if (tensor.find("pooler") != std::string::npos) continue;
+      const auto error = [&](const std::function<void(StateDict&)>& change) {
+        StateDict tensors = good;
+        change(tensors);
+        const std::string what = error_of([&] { BertEncoder encoder(config, tensors); }, ErrorCode::kMalformedFile);
+        EXPECT_NE(what.find("BertEncoder: tensor \"" + tensor + "\""), std::string::npos) << what;
+        ++refused;
+        return what;
+      };
+      const std::string missing = error([&](StateDict& t) { t.erase(tensor); });
+      EXPECT_NE(missing.find(std::string("without the prefix ") + config.names->prefix), std::string::npos) << missing;
+      error([&](StateDict& t) { t[tensor] = Tensor(DType::kF32, {3, 5}); });
+      error([&](StateDict& t) { t[tensor] = Tensor(DType::kI64, value.shape()); });
+    }
+    EXPECT_EQ(refused, 3 * (config.names->type_vocab_size != nullptr ? 37 : 36)) << name;
+  }
+}
+
+TEST(BertEncoder, AModelWithoutSegmentsReadsNoTypeIds) {
+  const BertEncoder encoder = BertEncoder::load(golden() / "tiny_distilbert");
+  EXPECT_EQ(encoder.config().type_vocab_size, 0);
+  const Tensor plain = encoder.run(TokenBatch::from_rows({{3, 4, 5}}));
+  const Tensor typed = encoder.run(TokenBatch::from_rows({{3, 4, 5}}, {{0, 1, 99}}));
+  EXPECT_TRUE(same_bits(plain.as<float>(), typed.as<float>(), plain.elements()));
+}
+
+TEST(BertEncoder, RobertaTakesAsManyTokensAsItHasPositionsBehindThePadding) {
+  const BertEncoder encoder = BertEncoder::load(golden() / "tiny_roberta");
+  EXPECT_EQ(encoder.config().max_position_embeddings, 38);
+  const auto run = [&](std::int64_t tokens) {
+    return error_of([&] {
+      encoder.run(
+          {.batch = 1, .tokens = tokens, .ids = std::vector<std::int64_t>(static_cast<std::size_t>(tokens), 5)});
+    });
+  };
+  EXPECT_EQ(run(38), "no error");
+  EXPECT_EQ(run(39), "Encoder::run: 39 tokens, more than the 38 that the model takes");
 }
 
 }  // namespace

@@ -41,8 +41,11 @@ TEST(Encoder, AnUnknownModelTypeIsToldWithThoseThatAreKnown) {
     folder.write("config.json", config);
     return error_of([&] { load_encoder(folder.path()); }, ErrorCode::kMalformedFile);
   };
-  EXPECT_NE(error(R"({"model_type":"llama"})").find(": \"model_type\" is \"llama\"; \"bert\" is needed"),
-            std::string::npos);
+  const std::string unknown = error(R"({"model_type":"t5"})");
+  EXPECT_NE(unknown.find(": \"model_type\" is \"t5\"; "), std::string::npos) << unknown;
+  for (const char* known : {"bert", "roberta", "xlm-roberta", "camembert", "distilbert"}) {
+    EXPECT_NE(unknown.find("\"" + std::string(known) + "\""), std::string::npos) << unknown;
+  }
   EXPECT_NE(error("{}").find(": \"model_type\" is missing; a string is needed"), std::string::npos);
   EXPECT_NE(error(R"({"model_type":3})").find(": \"model_type\" is 3; a string is needed"), std::string::npos);
 }

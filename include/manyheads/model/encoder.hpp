@@ -60,7 +60,7 @@ struct EncoderConfig {
   double scale = 1;               // scores are scale * q k
   bool causal = false;            // a token sees no later one
   std::int64_t vocab_size = 0;
-  std::int64_t type_vocab_size = 1;          // segments
+  std::int64_t type_vocab_size = 1;          // segments; 0: the model has none and reads no type_ids
   std::int64_t max_position_embeddings = 0;  // the most tokens of an entry
   DType weights = DType::kF32;               // what the projections keep their weights as: F32 or BF16
 };
@@ -100,7 +100,8 @@ class Encoder {
 };
 
 // Opens a folder as the hub lays it out, config.json and model.safetensors, as the encoder that its "model_type" names:
-// bert. Throws Error that names the file and the key or the tensor that does not fit.
+// bert, roberta, xlm-roberta, camembert or distilbert, or as a decoder (load_decoder). Throws Error that names the file
+// and the key or the tensor that does not fit.
 // `weights` is what the projections keep their weights as, of whatever type they are in the file:
 //   F32
 //   BF16, which takes half the memory and reading. Where the processor multiplies BF16, the rows that it multiplies are

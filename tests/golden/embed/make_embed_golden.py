@@ -3,7 +3,7 @@
 
 Writes minilm_texts.safetensors (200 texts of 1 to 600 tokens in 16 scripts through the model in --model), and for a
 small random model in tiny/ what each setting of a model folder does: cases.json has the files that a case changes and
-expected.safetensors the vectors.
+expected.safetensors the vectors. tiny_roberta/ and tiny_distilbert/ likewise for those encoders.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 import sentence_transformers
 import torch
 import transformers
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -253,9 +253,7 @@ CASES = {
 }  # fmt: skip
 
 
-def make_tiny(folder):
-    """The plain folder: a random encoder, a WordPiece tokenizer, sentence-transformers' files."""
-    folder.mkdir(exist_ok=True)
+def word_piece():
     tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -263,18 +261,26 @@ def make_tiny(folder):
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     tokenizer.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in VOCABULARY[:5]])
+    return tokenizer
+
+
+def make_tiny(folder, config, tokenizer, settings):
+    """The plain folder: a random encoder, its tokenizer, sentence-transformers' files."""
+    folder.mkdir(exist_ok=True)
     files = {
-        "config.json": CONFIG, "tokenizer.json": json.loads(tokenizer.to_str()), "tokenizer_config.json": TOKENIZER,
+        "config.json": config, "tokenizer.json": json.loads(tokenizer.to_str()), "tokenizer_config.json": settings,
         "modules.json": MODULES, "sentence_bert_config.json": SENTENCE, "1_Pooling/config.json": POOLING,
     }  # fmt: skip
     write_files(folder, files)
     random = np.random.default_rng(0)
-    skeleton = transformers.BertModel(transformers.BertConfig(**CONFIG), add_pooling_layer=False)
+    kind = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert"}[config["model_type"]]
+    options = {} if kind == "DistilBert" else {"add_pooling_layer": False}
+    skeleton = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**config), **options)
     state = {}
     for name, value in sorted(skeleton.state_dict().items()):
         # Large enough that no head is near uniform and every term shows.
         spread = 0.35 if name.endswith("weight") else 0.2
-        array = random.standard_normal(tuple(value.shape)) * spread + (1.0 if "LayerNorm.weight" in name else 0.0)
+        array = random.standard_normal(tuple(value.shape)) * spread + (1.0 if "norm.weight" in name.lower() else 0.0)
         state[name] = array.astype(np.float32)
     golden.save(folder / "model.safetensors", state, {"format": "pt"})
 
@@ -294,6 +300,79 @@ def write_files(folder, files):
         path.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+# Byte-level BPE: pieces of words are written with their bytes as characters, a blank as Ġ.
+MERGES = [
+    ("t", "h"), ("th", "e"), ("c", "a"), ("ca", "t"), ("s", "a"), ("sa", "t"), ("Ġ", "the"), ("Ġ", "cat"), ("Ġ", "sat"),
+    ("Ã", "©"), ("ca", "f"), ("caf", "Ã©"), ("Ġ", "caf"), ("r", "e"), ("re", "d"), ("Ġ", "red"), ("e", "r"), ("u", "er"),
+    ("q", "uer"), ("quer", "y"), (":", "Ġ"), ("1", "2"),
+]  # fmt: skip
+ROBERTA_VOCABULARY = (
+    ["<s>", "<pad>", "</s>", "<unk>"]
+    + sorted(pre_tokenizers.ByteLevel.alphabet())
+    + [a + b for a, b in MERGES]
+    + ["<x>", "<mask>"]
+)
+ROBERTA_CONFIG = dict(
+    architectures=["RobertaForMaskedLM"], model_type="roberta", hidden_size=32, num_hidden_layers=2,
+    num_attention_heads=4, intermediate_size=64, vocab_size=len(ROBERTA_VOCABULARY), max_position_embeddings=42,
+    type_vocab_size=1, layer_norm_eps=1e-5, hidden_act="gelu", pad_token_id=1, bos_token_id=0, eos_token_id=2,
+)  # fmt: skip
+ROBERTA_TOKENIZER = {"model_max_length": 40, "tokenizer_class": "RobertaTokenizer"}
+ROBERTA_TEXTS = [
+    "the cat sat", "The Cat and THE CAT", "", " the cat", "café CAFÉ cafe\u0301 éa", "a中文 中 cat 😀 12.5",
+    "<s> the <pad> <mask> cat<x>", "red\twine", "query: red", "The cat sat,  the mat sat. " * 9,
+]  # fmt: skip
+
+
+def byte_level():
+    numbers = {word: i for i, word in enumerate(ROBERTA_VOCABULARY)}
+    tokenizer = Tokenizer(models.BPE(numbers, MERGES, continuing_subword_prefix="", end_of_word_suffix=""))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    special = [AddedToken(word, special=True, normalized=False) for word in ROBERTA_VOCABULARY[:4]]
+    tokenizer.add_special_tokens([*special, AddedToken("<mask>", special=True, normalized=False, lstrip=True)])
+    return tokenizer
+
+
+def roberta_settings(**keys):
+    return {"tokenizer_config.json": ROBERTA_TOKENIZER | keys}
+
+
+ROBERTA_CASES = {
+    "plain": dict(files={}),
+    "no_tokenizer_config": dict(files={"tokenizer_config.json": None}),
+    "no_tokenizer_class": dict(files={"tokenizer_config.json": {"model_max_length": 40}}),
+    "fast_tokenizer_class": dict(files=roberta_settings(tokenizer_class="RobertaTokenizerFast")),
+    "blank_first": dict(files=roberta_settings(add_prefix_space=True)),
+    "blank_first_in_tokenizer_json": dict(files={"tokenizer.json": {"pre_tokenizer": {"add_prefix_space": True}}}),
+    "lower_case_in_tokenizer_json": dict(files={"tokenizer.json": {"normalizer": {"type": "Lowercase"}}}),
+    "plain_tokenizer_class": dict(
+        files={"tokenizer.json": {"normalizer": {"type": "Lowercase"}}}
+        | roberta_settings(tokenizer_class="PreTrainedTokenizerFast", pad_token="<pad>")
+    ),
+    "other_special_tokens": dict(files=roberta_settings(cls_token="<mask>", sep_token="<x>", mask_token="</s>")),
+    "special_tokens_map": dict(
+        files={"special_tokens_map.json": {"cls_token": "<x>", "mask_token": {"content": "red", "lstrip": True}}}
+    ),
+    "additional_special_tokens": dict(files=roberta_settings(additional_special_tokens=["<x>", "sat"])),
+    "sentence_lower_case": dict(files={"sentence_bert_config.json": SENTENCE | {"do_lower_case": True}}),
+    "longest": dict(files={"sentence_bert_config.json": {"max_seq_length": 40}}),
+    "default_prompt": dict(files=prompts()),
+}
+DISTILBERT_CONFIG = dict(
+    architectures=["DistilBertModel"], model_type="distilbert", dim=32, n_layers=2, n_heads=4, hidden_dim=64,
+    vocab_size=len(VOCABULARY), max_position_embeddings=40, activation="gelu", sinusoidal_pos_embds=False,
+    pad_token_id=0,
+)  # fmt: skip
+DISTILBERT_CASES = {
+    "plain": dict(files=tokenizer_settings(tokenizer_class="DistilBertTokenizer")),
+    "no_tokenizer_config": dict(files=cased() | {"tokenizer_config.json": None}),
+    "no_tokenizer_class": dict(files=cased() | tokenizer_settings(tokenizer_class="leave out")),
+    "cased": dict(files=tokenizer_settings(tokenizer_class="DistilBertTokenizerFast", do_lower_case=False)),
+}
+
+
 def saved_again(folder):
     """The files that sentence-transformers writes of the plain model with a prompt, all but the weights."""
     with tempfile.TemporaryDirectory() as place:
@@ -307,9 +386,9 @@ def saved_again(folder):
     return files
 
 
-def make_cases(tiny):
+def make_cases(tiny, cases, texts):
     tensors, largest = {}, 0
-    cases = CASES | {"saved_again": dict(files=saved_again(tiny), options={"prompt_name": "query"})}
+    cases = cases | {"saved_again": dict(files=saved_again(tiny), options={"prompt_name": "query"})}
     for name, case in cases.items():
         with tempfile.TemporaryDirectory() as place:
             folder = pathlib.Path(place) / "model"
@@ -321,13 +400,13 @@ def make_cases(tiny):
                              "sentence_bert_config.json"):  # fmt: skip
                     (folder / file).rename(inner / file)
             write_files(folder, case["files"])
-            vectors, error = embed(folder, TEXTS, **case.get("options", {}))
+            vectors, error = embed(folder, texts, **case.get("options", {}))
         tensors[name] = vectors.astype(np.float32)
         largest = max(largest, error)
-    text = json.dumps({"texts": TEXTS, "cases": cases}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    text = json.dumps({"texts": texts, "cases": cases}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     (tiny / "cases.json").write_text(text)
     golden.save(tiny / "expected.safetensors", tensors, {"evaluated_by": EVALUATED_BY})
-    print(f"tiny: {len(cases)} cases, float32 is {largest:.1e} off")
+    print(f"{tiny.name}: {len(cases)} cases, float32 is {largest:.1e} off")
 
 
 def main():
@@ -336,8 +415,13 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=HERE, help="folder to write to (default: beside this file)")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    make_tiny(args.out / "tiny")
-    make_cases(args.out / "tiny")
+    for name, config, tokenizer, settings, cases, texts in (
+        ("tiny", CONFIG, word_piece(), TOKENIZER, CASES, TEXTS),
+        ("tiny_roberta", ROBERTA_CONFIG, byte_level(), ROBERTA_TOKENIZER, ROBERTA_CASES, ROBERTA_TEXTS),
+        ("tiny_distilbert", DISTILBERT_CONFIG, word_piece(), TOKENIZER, DISTILBERT_CASES, TEXTS),
+    ):
+        make_tiny(args.out / name, config, tokenizer, settings)
+        make_cases(args.out / name, cases, texts)
     make_minilm(args.model, args.out)
 
 
