@@ -88,20 +88,26 @@ class Painter {
 
 // Explains the special tokens that occur.
 std::string token_notes(const lens::Trace& trace, int columns) {
-  const auto occurs = [&](const char* token) {
+  const auto occurs = [&](const std::string& token) {
     return std::find(trace.tokens.begin(), trace.tokens.end(), token) != trace.tokens.end();
   };
   const bool pieces = std::any_of(trace.tokens.begin(), trace.tokens.end(), [](const std::string& token) {
     return token.size() > 2 && token.rfind("##", 0) == 0;
   });
   std::string text;
-  if (occurs("[CLS]")) text += "[CLS]: the model's mark before all text. ";
-  if (occurs("[SEP]")) text += "[SEP]: its mark at the end of a text. ";
+  for (const std::string token : {"[CLS]", "<s>"}) {
+    if (occurs(token)) text += token + ": the model's mark before all text. ";
+  }
+  for (const std::string token : {"[SEP]", "</s>"}) {
+    if (occurs(token)) text += token + ": its mark at the end of a text. ";
+  }
   if (pieces) text += "##: a piece that continues the word before it. ";
   if (std::any_of(trace.tokens.begin(), trace.tokens.end(), [](const std::string& t) { return t.starts_with("Ġ"); })) {
     text += "Ġ: a blank before the token. ";
   }
-  if (occurs("[UNK]")) text += "[UNK]: something the model has no token for. ";
+  for (const std::string token : {"[UNK]", "<unk>"}) {
+    if (occurs(token)) text += token + ": something the model has no token for. ";
+  }
   return text.empty() ? "" : paragraph(text, columns, 2);
 }
 

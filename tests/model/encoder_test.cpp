@@ -43,7 +43,7 @@ TEST(Encoder, AnUnknownModelTypeIsToldWithThoseThatAreKnown) {
   };
   const std::string unknown = error(R"({"model_type":"t5"})");
   EXPECT_NE(unknown.find(": \"model_type\" is \"t5\"; "), std::string::npos) << unknown;
-  for (const char* known : {"bert", "roberta", "xlm-roberta", "camembert", "distilbert"}) {
+  for (const char* known : {"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "llama"}) {
     EXPECT_NE(unknown.find("\"" + std::string(known) + "\""), std::string::npos) << unknown;
   }
   EXPECT_NE(error("{}").find(": \"model_type\" is missing; a string is needed"), std::string::npos);

@@ -56,6 +56,94 @@ TEST_F(TokenizerConfig, BertIsBuiltFromTheVocabulary) {
   EXPECT_EQ(tokens("The Cat"), (Tokens{"the", "cat"}));
 }
 
+// The golden files have its vectors; here is what they cannot show.
+TEST_F(TokenizerConfig, RobertaIsBuiltFromVocabularyAndMerges) {
+  const Json roberta =
+      Json::parse(std::ifstream(test::source_dir() / "tests/golden/embed/tiny_roberta/tokenizer.json"));
+  write("tokenizer.json", roberta);
+  write("config.json", {{"model_type", "roberta"}});
+  const Tokenizer tokenizer = load_tokenizer(folder_.path()).tokenizer;
+  EXPECT_EQ(tokenizer.encode("the cat", true).tokens, (Tokens{"<s>", "the", "Ġcat", "</s>"}));
+  const Encoding pair = tokenizer.encode_pair("the", "cat");
+  EXPECT_EQ(pair.tokens, (Tokens{"<s>", "the", "</s>", "</s>", "cat", "</s>"}));
+  EXPECT_EQ(pair.type_ids, std::vector<std::int64_t>(6));
+  EXPECT_EQ(pair.offsets[4], (std::array<std::int64_t, 2>{0, 3}));
+
+  const auto refused = [&](const Json& settings, const std::string& says) {
+    const std::string message = error(settings);
+    EXPECT_NE(message.find(says), std::string::npos) << message;
+  };
+  EXPECT_EQ(error({{"add_prefix_space", true}}), "no error");
+  EXPECT_EQ(tokens("the cat"), (Tokens{"Ġthe", "Ġcat"}));
+  refused({{"add_prefix_space", "yes"}}, "\"add_prefix_space\" is \"yes\"");
+  refused({{"trim_offsets", 1}}, "\"trim_offsets\" is 1");
+  refused({{"cls_token", "[CLS]"}}, "[CLS]");
+  refused({{"sep_token", nullptr}}, "sep_token");
+  refused({{"tokenizer_class", "BertTokenizer"}}, "\"type\" is \"BPE\"; \"WordPiece\", as ");
+  Json json = roberta;
+  json["model"].erase("merges");
+  write("tokenizer.json", json);
+  refused(Json::object(), "\"merges\" is missing");
+  json["model"]["merges"] = "t h";
+  write("tokenizer.json", json);
+  refused(Json::object(), "\"merges\" is \"t h\"");
+  json["model"]["type"] = "Unigram";
+  write("tokenizer.json", json);
+  refused(Json::object(), "\"type\" is \"Unigram\"; \"BPE\", as ");
+  write("config.json", {{"model_type", 3}});
+  refused(Json::object(), "\"model_type\" is 3");
+}
+
+// Unigram with the blank as a character of its own, as XLM-RoBERTa's and CamemBERT's tokenizer.json have it.
+TEST_F(TokenizerConfig, XlmRobertaIsAsTokenizerJsonSays) {
+  const auto special = [](int id, const char* text) {
+    return Json{{"id", id},        {"content", text},     {"single_word", false}, {"lstrip", false},
+                {"rstrip", false}, {"normalized", false}, {"special", true}};
+  };
+  const auto token = [](const char* text) { return Json{{"SpecialToken", {{"id", text}, {"type_id", 0}}}}; };
+  const auto text = [](const char* name) { return Json{{"Sequence", {{"id", name}, {"type_id", 0}}}}; };
+  Json vocab = Json::array();
+  for (const auto& [piece, score] : std::vector<std::pair<std::string, double>>{{"<s>", 0},
+                                                                                {"<pad>", 0},
+                                                                                {"</s>", 0},
+                                                                                {"<unk>", 0},
+                                                                                {"▁the", -1},
+                                                                                {"▁c", -2},
+                                                                                {"at", -2},
+                                                                                {"▁", -3},
+                                                                                {"s", -4}}) {
+    vocab.push_back({piece, score});
+  }
+  write("tokenizer.json",
+        {{"version", "1.0"},
+         {"added_tokens", {special(0, "<s>"), special(1, "<pad>"), special(2, "</s>"), special(3, "<unk>")}},
+         {"normalizer", nullptr},
+         {"pre_tokenizer",
+          {{"type", "Sequence"},
+           {"pretokenizers",
+            {{{"type", "WhitespaceSplit"}},
+             {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", "always"}, {"split", true}}}}}},
+         {"post_processor",
+          {{"type", "TemplateProcessing"},
+           {"single", {token("<s>"), text("A"), token("</s>")}},
+           {"pair", {token("<s>"), text("A"), token("</s>"), token("</s>"), text("B"), token("</s>")}},
+           {"special_tokens",
+            {{"<s>", {{"id", "<s>"}, {"ids", {0}}, {"tokens", {"<s>"}}}},
+             {"</s>", {{"id", "</s>"}, {"ids", {2}}, {"tokens", {"</s>"}}}}}}}},
+         {"decoder", nullptr},
+         {"model", {{"type", "Unigram"}, {"unk_id", 3}, {"vocab", vocab}, {"byte_fallback", false}}}});
+  const Tokens expected{"<s>", "▁the", "▁c", "at", "▁", "s", "at", "</s>"};
+  for (const Json& config : {Json{{"model_type", "xlm-roberta"}}, Json{{"model_type", "camembert"}}}) {
+    write("config.json", config);
+    EXPECT_EQ(load_tokenizer(folder_.path()).tokenizer.encode("the cat  sat").tokens, expected) << config;
+  }
+  write("config.json", {{"model_type", "bert"}});
+  EXPECT_NE(error(Json::object()).find("\"type\" is \"Unigram\""), std::string::npos);
+  // As in the multilingual MiniLM of sentence-transformers.
+  EXPECT_EQ(error({{"tokenizer_class", "XLMRobertaTokenizerFast"}}), "no error");
+  EXPECT_EQ(load_tokenizer(folder_.path()).tokenizer.encode("the cat sat").tokens, expected);
+}
+
 TEST_F(TokenizerConfig, SmallLettersComeFirst) {
   for (const Json& normalizer :
        {Json(), Json{{"type", "NFC"}}, Json{{"type", "Lowercase"}},
