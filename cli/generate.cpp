@@ -5,6 +5,7 @@
 #include <climits>
 #include <csignal>
 #include <manyheads/error.hpp>
+#include <manyheads/lens/lookback.hpp>
 #include <manyheads/model/generate.hpp>
 #include <memory>
 #include <optional>
@@ -14,7 +15,6 @@
 #include "base/format.hpp"
 #include "cli.hpp"
 #include "generate.hpp"
-#include "lens/lookback.hpp"
 #include "line_reader.hpp"
 #include "model/chat_template.hpp"
 #include "model/text_model.hpp"

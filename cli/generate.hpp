@@ -1,12 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <manyheads/lens/lookback.hpp>
 #include <manyheads/model/generate.hpp>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "lens/lookback.hpp"
 #include "model/tokenizer.hpp"
 
 namespace manyheads::cli {

@@ -1,4 +1,4 @@
-#include "lens/lookback.hpp"
+#include <manyheads/lens/lookback.hpp>
 
 #include <algorithm>
 #include <cstring>

@@ -1,4 +1,4 @@
-#include "lens/lookback.hpp"
+#include <manyheads/lens/lookback.hpp>
 
 #include <gtest/gtest.h>
 
@@ -154,7 +154,7 @@ void expect_same(const std::vector<LookedAt>& is, const std::vector<LookedAt>& s
 TEST(Lookback, IsTheDefinitionInPassesOfAnySize) {
   const RandomHeads heads(60);
   for (const std::int64_t chunk : {60, 40, 7, 1}) {
-    Lookback lookback(heads.config(), 40, {}, {});
+    Lookback lookback(heads.config(), 40);
     for (std::int64_t done = 0; done < heads.tokens();) {
       const std::int64_t count = std::min(done < 40 ? std::min(chunk, 40 - done) : 1, heads.tokens() - done);
       lookback.append(heads.pass(done, count));
@@ -167,7 +167,7 @@ TEST(Lookback, IsTheDefinitionInPassesOfAnySize) {
 
 TEST(Lookback, OfALongPromptTheLast256TokensCount) {
   const RandomHeads heads(300);
-  Lookback lookback(heads.config(), 290, {}, {});
+  Lookback lookback(heads.config(), 290);
   lookback.append(heads.pass(0, 200));
   lookback.append(heads.pass(200, 90));
   for (std::int64_t done = 290; done < 300; done += 3) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <manyheads/model/encoder.hpp>
 #include <manyheads/parallel.hpp>
+#include <manyheads/tensor.hpp>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -26,7 +27,10 @@ struct LookedAt {
   std::vector<LookingHead> heads;
 };
 
-// What each token of a growing text looked at, told as it comes.
+// What each token of a growing text looked at, told as it comes. Of one prompt that generate() goes on from:
+//   Lookback lookback(decoder.config(), prompt.size());
+//   options.on_heads = [&](auto layers) { lookback.append(layers); };
+//   options.on_token = [&](auto token) { ... lookback.last() ... };
 //
 //   rise of a head on a token = its weight - max(its mean weight at the same offset, its mean weight on the same token)
 //
@@ -36,8 +40,8 @@ struct LookedAt {
 // - Of a long prompt the means take the last 256 tokens.
 class Lookback {
  public:
-  Lookback(const model::EncoderConfig& config, std::int64_t prompt_tokens, const Threads& threads,
-           std::string_view bits);
+  Lookback(const model::EncoderConfig& config, std::int64_t prompt_tokens, const Threads& threads = {},
+           std::string_view bits = {});
 
   // Adds the tokens of a pass, whose keys it copies. The weights are those of queries and keys in F32, whatever type a
   // cache has.
