@@ -21,6 +21,7 @@ struct TraceRequest {
   std::string out;
   std::optional<std::string> pair;
   bool truncate = false;
+  bool values = false;
 };
 
 void trace(const TraceRequest& request) {
@@ -32,6 +33,8 @@ void trace(const TraceRequest& request) {
   const EncodedText encoded = encode_text(model, "TEXT", request.text, request.pair, request.truncate);
   lens::TraceOptions options;
   options.text2 = request.pair;
+  options.values = request.values;
+  options.row_sums = true;
   // Its cost grows with the square of the text, and would exceed the forward pass's.
   constexpr std::size_t kMostInDouble = 1024;
   options.lse_in_double = encoded.encoding.size() <= kMostInDouble;
@@ -51,8 +54,8 @@ void trace(const TraceRequest& request) {
     return;
   }
   file.report(
-      base::format("Wrote {}: q, k and lse of {} layers of {} heads for {} tokens{}\n", file.shown(),
-                   result.layers.size(), result.num_heads(0), result.tokens.size(),
+      base::format("Wrote {}: q, k{} and lse of {} layers of {} heads for {} tokens{}\n", file.shown(),
+                   request.values ? ", v" : "", result.layers.size(), result.num_heads(0), result.tokens.size(),
                    encoded.full_size > result.tokens.size() ? base::format(" (cut from {})", encoded.full_size) : ""));
 }
 
@@ -72,6 +75,7 @@ void add_trace(CLI::App& app) {
       ->transform(plain_text)
       ->type_name("TEXT2");
   verb->add_flag("--truncate", request->truncate, "Cut a text that has more tokens than the model has positions");
+  verb->add_flag("--values", request->values, "Keep v too: the outputs of heads then follow from the file");
   add_bits(*verb, request->common);
   add_common(*verb, request->common);
   verb->footer(

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <manyheads/lens/patch.hpp>
 #include <manyheads/lens/trace.hpp>
 #include <utility>
 #include <vector>
@@ -64,11 +65,13 @@ Trace make_trace(const model::Encoder& encoder, const model::Encoding& encoding,
   for (model::LayerHeads& of : layers) {
     const model::EntryHeads heads = of.entry();
     trace.layers.push_back({heads.q, heads.k, heads.lse, {}, {}, {}, std::move(of.storage)});
-    if (!options.lse_in_double) continue;
     TraceLayer& layer = trace.layers.back();
+    if (options.values) layer.v = heads.v;
+    if (!options.lse_in_double) continue;
     layer.storage.push_back(lse_in_double(heads.q, heads.k, trace.scale, trace.causal, options));
     layer.lse = layer.storage.back().cview();
   }
+  for (std::size_t i = 0; options.row_sums && i < trace.layers.size(); ++i) add_row_sums(trace, i, options.threads);
   return trace;
 }
 

@@ -2,8 +2,25 @@
 
 #include <cmath>
 
+#include "base/format.hpp"
+
 namespace manyheads::lens {
 namespace {
+
+void check_row_sum(const TraceLayer& layer, const std::string& name, const Checker& check) {
+  const ConstTensorView& sums = layer.row_sum;
+  const Dims needed{layer.q.size(0), layer.q.size(1)};
+  check.require(sums.shape() == needed,
+                name + " is " + sums.shape().to_string() + ", " + needed.to_string() + " is needed");
+  for (std::int64_t head = 0; head < needed[0]; ++head) {
+    for (std::int64_t i = 0; i < needed[1]; ++i) {
+      const float sum = static_cast<const float*>(sums.data())[head * sums.stride(0) + i * sums.stride(1)];
+      if (sum == 0.0f || (sum >= kLeastRowSum && sum <= kMostRowSum)) continue;
+      check.fail(base::format("{} of head {}, row {} is {:.9g}; 0 or a number from {} to {} is needed", name, head, i,
+                              static_cast<double>(sum), kLeastRowSum, kMostRowSum));
+    }
+  }
+}
 
 void check_layer(const TraceLayer& layer, std::size_t i, std::int64_t num_queries, std::int64_t num_keys,
                  const Checker& check) {
@@ -18,6 +35,7 @@ void check_layer(const TraceLayer& layer, std::size_t i, std::int64_t num_querie
   check_type(layer.v, "v");
   check_type(layer.bias, "bias");
   check_type(layer.sinks, "sinks");
+  check_type(layer.row_sum, "row_sum");
   const Dims& q = layer.q.shape();
   const Dims& k = layer.k.shape();
   const std::string shapes = " (" + name("q") + " " + q.to_string() + ", " + name("k") + " " + k.to_string() + ")";
@@ -39,6 +57,7 @@ void check_layer(const TraceLayer& layer, std::size_t i, std::int64_t num_querie
     check.require(layer.sinks.shape() == Dims({q[0]}),
                   name("sinks") + " is " + layer.sinks.shape().to_string() + ", [heads] is needed" + shapes);
   }
+  if (layer.row_sum.defined()) check_row_sum(layer, name("row_sum"), check);
   if (layer.bias.defined()) {
     const Dims& b = layer.bias.shape();
     const std::int64_t full[] = {q[0], q[1], k[1]};
@@ -54,6 +73,25 @@ void check_layer(const TraceLayer& layer, std::size_t i, std::int64_t num_querie
 }  // namespace
 
 std::string tensor_name(std::size_t layer, const char* part) { return "layers." + std::to_string(layer) + "." + part; }
+
+void check_head(const char* function, const Trace& trace, std::size_t layer, std::int64_t head) {
+  if (layer < trace.layers.size() && head >= 0 && head < trace.num_heads(layer)) return;
+  throw Error(ErrorCode::kInvalidArgument, base::format("{}: there is no head {} in layer {} (the trace has {} layers{})",
+                                                        function, head, layer, trace.layers.size(),
+                                                        layer < trace.layers.size()
+                                                            ? base::format(" and {} heads there", trace.num_heads(layer))
+                                                            : ""));
+}
+
+void check_ranges(const char* function, const Trace& trace, Range rows, Range keys) {
+  const auto within = [](Range range, std::int64_t count) {
+    return 0 <= range.begin && range.begin <= range.end && range.end <= count;
+  };
+  if (within(rows, trace.num_queries()) && within(keys, trace.num_keys())) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              base::format("{}: queries {} to {} and keys {} to {} of a trace of {} queries and {} keys", function,
+                           rows.begin, rows.end, keys.begin, keys.end, trace.num_queries(), trace.num_keys()));
+}
 
 void check_trace(const Trace& trace, const Checker& check) {
   check.require(!trace.layers.empty(), "a trace needs at least one layer (layers.0.q)");

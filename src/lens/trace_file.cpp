@@ -119,7 +119,8 @@ void save_trace(const std::filesystem::path& path, const Trace& trace) {
     const TraceLayer& layer = trace.layers[i];
     const std::pair<const char*, const ConstTensorView&> parts[] = {{"q", layer.q},       {"k", layer.k},
                                                                     {"lse", layer.lse},   {"v", layer.v},
-                                                                    {"bias", layer.bias}, {"sinks", layer.sinks}};
+                                                                    {"bias", layer.bias}, {"sinks", layer.sinks},
+                                                                    {"row_sum", layer.row_sum}};
     for (const auto& [part, view] : parts) {
       if (view.defined()) tensors[tensor_name(i, part)] = dense_copy(view);
     }
@@ -196,6 +197,7 @@ Trace load_trace(const std::filesystem::path& path) {
     if (has_tensor(tensor_name(i, "v"))) take("v", &layer.v);
     if (has_tensor(tensor_name(i, "bias"))) take("bias", &layer.bias);
     if (has_tensor(tensor_name(i, "sinks"))) take("sinks", &layer.sinks);
+    if (has_tensor(tensor_name(i, "row_sum"))) take("row_sum", &layer.row_sum);
     trace.layers.push_back(std::move(layer));
   }
   const auto check_name = [&](const std::string& name) {

@@ -36,8 +36,9 @@ double length_of(const float* row, std::int64_t count, std::int64_t stride) {
   return std::sqrt(sum);
 }
 
-// Throws where a row's lse is not `own`, the one that q and k give. Both may be sums in F32, in any order. Their error
-// is at most the sum of
+}  // namespace
+
+// Both may be sums in F32, in any order. Their error is at most the sum of
 // - D + 16 roundings of scale |q| |k|, which no score exceeds,
 // - one rounding a key for the sum over the keys, and some more,
 // - four roundings of lse itself, for what is added and for the change to base 2.
@@ -71,15 +72,9 @@ void check_lse(const Trace& trace, std::size_t layer_index, std::int64_t head, s
   }
 }
 
-}  // namespace
-
 void trace_rows(const Trace& trace, std::size_t layer_index, std::int64_t head, std::int64_t first_query,
                 TensorView weights, const Threads& threads) {
-  if (layer_index >= trace.layers.size() || head < 0 || head >= trace.num_heads(layer_index)) {
-    throw Error(ErrorCode::kInvalidArgument, "trace_rows: there is no head " + std::to_string(head) + " in layer " +
-                                                 std::to_string(layer_index) + " (the trace has " +
-                                                 std::to_string(trace.layers.size()) + " layers)");
-  }
+  check_head("trace_rows", trace, layer_index, head);
   const TraceLayer& layer = trace.layers[layer_index];
   const bool fits = weights.rank() == 2 && weights.size(1) == trace.num_keys();
   if (!fits || first_query < 0 || first_query > trace.num_queries() - weights.size(0)) {

@@ -20,7 +20,7 @@ TEST_F(CliTrace, HoldsAllThatRebuildsTheWeights) {
   const Result result = program({"trace", text, "-o", path("t.safetensors")});
   ASSERT_EQ(result.code, 0) << result.err;
   const SafetensorsFile file = load_safetensors(path("t.safetensors"));
-  EXPECT_EQ(file.tensors.size(), 6u);
+  EXPECT_EQ(file.tensors.size(), 8u);
   const json tokens = json::parse(file.metadata.at("tokens"));
   EXPECT_EQ(tokens, json({"[CLS]", "the", "em", "##bed", "[UNK]", "sat", ".", "[SEP]"}));
   EXPECT_EQ(json::parse(file.metadata.at("token_ids")), json({2, 4, 13, 14, 1, 7, 10, 3}));
@@ -38,6 +38,8 @@ TEST_F(CliTrace, HoldsAllThatRebuildsTheWeights) {
   for (const std::string layer : {"layers.0.", "layers.1."}) {
     EXPECT_EQ(file.at(layer + "q").shape(), Dims({4, 8, 8}));
     EXPECT_EQ(file.at(layer + "lse").shape(), Dims({4, 8}));
+    EXPECT_EQ(file.at(layer + "row_sum").shape(), Dims({4, 8}));
+    for (int row = 0; row < 32; ++row) EXPECT_NEAR(file.at(layer + "row_sum").as<float>()[row], 1, 1e-6);
     const float* q = file.at(layer + "q").as<float>();
     const float* k = file.at(layer + "k").as<float>();
     const float* lse = file.at(layer + "lse").as<float>();
@@ -53,6 +55,15 @@ TEST_F(CliTrace, HoldsAllThatRebuildsTheWeights) {
       EXPECT_NEAR(sum, 1, 1e-6) << layer << row;
     }
   }
+}
+
+TEST_F(CliTrace, KeepsValuesWhereAsked) {
+  ASSERT_EQ(program({"trace", "the cat sat", "-o", path("v.safetensors"), "--values"}).code, 0);
+  const SafetensorsFile file = load_safetensors(path("v.safetensors"));
+  EXPECT_EQ(file.tensors.size(), 10u);
+  for (const std::string layer : {"layers.0.", "layers.1."}) EXPECT_EQ(file.at(layer + "v").shape(), Dims({4, 5, 8}));
+  ASSERT_EQ(program({"trace", "the cat sat", "-o", path("t.safetensors")}).code, 0);
+  EXPECT_EQ(load_safetensors(path("t.safetensors")).tensors.count("layers.0.v"), 0u);
 }
 
 TEST_F(CliTrace, OfAPairEachTokenNamesItsText) {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <limits>
 #include <manyheads/error.hpp>
+#include <manyheads/lens/patch.hpp>
 #include <manyheads/lens/trace.hpp>
 #include <manyheads/safetensors.hpp>
 #include <map>
@@ -13,6 +14,7 @@
 
 #include "lens/random_trace.hpp"
 #include "lens/token_kinds.hpp"
+#include "support.hpp"
 
 namespace manyheads::lens {
 namespace {
@@ -84,7 +86,8 @@ TEST_F(TraceFileTest, RoundTrip) {
   ASSERT_EQ(back.layers.size(), 2u);
   for (std::size_t l = 0; l < 2; ++l) {
     for (const auto part :
-         {&TraceLayer::q, &TraceLayer::k, &TraceLayer::lse, &TraceLayer::v, &TraceLayer::bias, &TraceLayer::sinks}) {
+         {&TraceLayer::q, &TraceLayer::k, &TraceLayer::lse, &TraceLayer::v, &TraceLayer::bias, &TraceLayer::sinks,
+          &TraceLayer::row_sum}) {
       expect_equal(back.layers[l].*part, trace.layers[l].*part);
     }
   }
@@ -206,6 +209,8 @@ TEST_F(TraceFileTest, EachMalformationIsItsOwnError) {
       {"layers.1.lse is", [](Tensors& t, Metadata&) { t["layers.1.lse"] = Tensor(DType::kF32, {2, 6}); }},
       {"layers.0.v is", [](Tensors& t, Metadata&) { t["layers.0.v"] = Tensor(DType::kF32, {2, 6, 4}); }},
       {"layers.0.sinks is", [](Tensors& t, Metadata&) { t["layers.0.sinks"] = Tensor(DType::kF32, {3}); }},
+      {"layers.0.row_sum is [2,6]", [](Tensors& t, Metadata&) { t["layers.0.row_sum"] = Tensor(DType::kF32, {2, 6}); }},
+      {"layers.0.row_sum is F64", [](Tensors& t, Metadata&) { t["layers.0.row_sum"] = Tensor(DType::kF64, {2, 5}); }},
       {"layers.0.bias is", [](Tensors& t, Metadata&) { t["layers.0.bias"] = Tensor(DType::kF32, {3, 5}); }},
       {"layers.0.bias is", [](Tensors& t, Metadata&) { t["layers.0.bias"] = Tensor(DType::kF32, {1, 1, 5, 5}); }},
   };
@@ -222,6 +227,72 @@ TEST_F(TraceFileTest, EachMalformationIsItsOwnError) {
       const std::string message = error.what();
       EXPECT_NE(message.find(test.says), std::string::npos) << message << "\nexpected: " << test.says;
       EXPECT_NE(message.find("bad.safetensors"), std::string::npos) << message;
+    }
+  }
+}
+
+// 200 sums that no row of a trace has, and 200 shapes of v and row_sum that belong to no q and k.
+TEST_F(TraceFileTest, SumsAndValuesThatDoNotBelongAreErrors) {
+  save_trace(path(), random_trace({4, 2, 6, 6, 4}));
+  const SafetensorsFile good = load_safetensors(path());
+  const auto bad = folder_ / "bad.safetensors";
+  const auto error = [&](const std::string& name, const Tensor& tensor) -> std::string {
+    StateDict tensors = good.tensors;
+    tensors[name] = tensor;
+    save_safetensors(bad, tensors, good.metadata);
+    try {
+      load_trace(bad);
+    } catch (const Error& problem) {
+      EXPECT_EQ(problem.code(), ErrorCode::kMalformedFile);
+      return problem.what();
+    }
+    return "";
+  };
+  std::mt19937 random(11);
+  const float inf = std::numeric_limits<float>::infinity();
+  const float special[] = {-1.0f, -0.5f, 0.2499f, 4.001f, 1e-30f, 1e30f, inf, -inf, std::nanf(""), -1e-40f, 1e-40f};
+  int errors = 0;
+  for (int i = 0; i < 200; ++i) {
+    Tensor sums(DType::kF32, {4, 6});
+    for (int at = 0; at < 24; ++at) sums.as<float>()[at] = at % 5 == 0 ? 0.0f : 1.0f;
+    EXPECT_EQ(i == 0 ? error("layers.1.row_sum", sums) : "", "");
+    const int head = static_cast<int>(random() % 4), row = static_cast<int>(random() % 6);
+    sums.as<float>()[head * 6 + row] =
+        i < 11 ? special[i] : (i % 2 == 0 ? 4.1f : -0.01f) * static_cast<float>(1 + random() % 1000);
+    const std::string said = error("layers.1.row_sum", sums);
+    const std::string place = "layers.1.row_sum of head " + std::to_string(head) + ", row " + std::to_string(row);
+    EXPECT_NE(said.find(place), std::string::npos) << said << "\nexpected: " << place;
+    errors += said.empty() ? 0 : 1;
+  }
+  for (int i = 0; i < 200; ++i) {
+    const bool values = i % 2 == 0;
+    Dims shape = values ? Dims{2, 6, 5} : Dims{4, 6};
+    const int axis = i / 2 % 2;
+    shape[axis] = i % 7 == 0 ? 0 : shape[axis] + 1 + i % 5;
+    if (i % 9 == 0) shape = values ? Dims{2, 6} : Dims{4, 6, 1};
+    const std::string name = values ? "layers.1.v" : "layers.1.row_sum";
+    Tensor tensor(i % 10 == 3 ? DType::kF16 : DType::kF32, shape);
+    const std::string said = error(name, tensor);
+    EXPECT_NE(said.find(name + " is "), std::string::npos) << said << " for " << shape.to_string();
+    errors += said.empty() ? 0 : 1;
+  }
+  EXPECT_EQ(errors, 400);
+}
+
+// What examples/trace_from_pytorch.py wrote, with the weights that PyTorch itself gives.
+TEST_F(TraceFileTest, ReadsWhatPyTorchWrote) {
+  const auto file = test::source_dir() / "tests/golden/lens/pytorch.safetensors";
+  const Trace trace = load_trace(file);
+  EXPECT_EQ(trace.tokens, (std::vector<std::string>{"the", "black", "cat", "sat", "on", "the", "mat"}));
+  const Tensor expected = load_safetensors(file).at("weights");
+  ASSERT_EQ(expected.shape(), Dims({4, 7, 7}));
+  for (std::int64_t head = 0; head < 4; ++head) {
+    Tensor whole(DType::kF32, {7, 7}), part(DType::kF32, {3, 4});
+    trace_weights(trace, 0, head, whole.view());
+    patch(trace, 0, head, {2, 5}, {1, 5}, part.view());
+    for (std::int64_t i = 0; i < 49; ++i) EXPECT_NEAR(whole.as<float>()[i], expected.as<float>()[head * 49 + i], 1e-6);
+    for (std::int64_t i = 0; i < 12; ++i) {
+      EXPECT_NEAR(part.as<float>()[i], expected.as<float>()[head * 49 + (2 + i / 4) * 7 + 1 + i % 4], 1e-6);
     }
   }
 }

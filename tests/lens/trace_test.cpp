@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <manyheads/attention.hpp>
+#include <manyheads/lens/patch.hpp>
 #include <manyheads/lens/read_heads.hpp>
 #include <manyheads/lens/trace.hpp>
 #include <manyheads/model/encoder.hpp>
@@ -137,6 +138,55 @@ TEST(MakeTrace, CausalGroupedHeadsOfAnyEncoder) {
       }
     }
     EXPECT_EQ(read_heads(trace, words_of(trace), {}, 1).size(), 8u);
+  }
+}
+
+// softmax weights x v, from the file alone, is what attention() gives.
+TEST(MakeTrace, HeadOutputsFollowFromAFileWithValues) {
+  const GroupedEncoder encoder;
+  constexpr std::int64_t kTokens = 20;
+  model::Encoding encoding;
+  for (std::int64_t t = 0; t < kTokens; ++t) {
+    encoding.ids.push_back(t % 10);
+    encoding.type_ids.push_back(0);
+    encoding.tokens.push_back(std::string(1, static_cast<char>('a' + t)));
+    encoding.offsets.push_back({t, t + 1});
+    encoding.words.push_back(t);
+    encoding.sequences.push_back(0);
+    encoding.special.push_back(false);
+  }
+  const test::TemporaryFolder folder;
+  const auto file = [&](bool values) {
+    TraceOptions options;
+    options.values = options.row_sums = values;
+    save_trace(folder.path() / "t", make_trace(encoder, encoding, "grouped", "abcdefghijklmnopqrst", options));
+    return load_trace(folder.path() / "t");
+  };
+  const Trace without = file(false);
+  EXPECT_FALSE(without.layers[0].v.defined());
+  EXPECT_FALSE(without.layers[0].row_sum.defined());
+  const Trace trace = file(true);
+  ASSERT_TRUE(trace.layers[1].v.defined());
+  ASSERT_TRUE(trace.layers[1].row_sum.defined());
+  const auto batched = [](const ConstTensorView& view) {
+    return ConstTensorView(static_cast<const float*>(view.data()), Dims{1, view.size(0), view.size(1), view.size(2)});
+  };
+  Tensor out(DType::kF32, {1, 4, kTokens, 5});
+  attention(batched(trace.layers[1].q), batched(trace.layers[1].k), batched(trace.layers[1].v), out.view(),
+            attention_options(trace));
+  for (std::int64_t head = 0; head < 4; ++head) {
+    Tensor weights(DType::kF32, {kTokens, kTokens});
+    EXPECT_TRUE(patch(trace, 1, head, {0, kTokens}, {0, kTokens}, weights.view()).exact);
+    const float* values = static_cast<const float*>(trace.layers[1].v.data()) + head / 2 * kTokens * 5;
+    for (std::int64_t i = 0; i < kTokens; ++i) {
+      for (std::int64_t d = 0; d < 5; ++d) {
+        double sum = 0;
+        for (std::int64_t j = 0; j < kTokens; ++j) {
+          sum += static_cast<double>(weights.as<float>()[i * kTokens + j]) * static_cast<double>(values[j * 5 + d]);
+        }
+        EXPECT_NEAR(sum, out.as<float>()[(head * kTokens + i) * 5 + d], 1e-5) << head << " " << i << " " << d;
+      }
+    }
   }
 }
 

@@ -25,10 +25,13 @@ struct TraceLayer {
   ConstTensorView bias;   // F32, broadcasts from the right to [H,Tq,Tk], or undefined
   ConstTensorView sinks;  // [H] F32, or undefined
   std::vector<Tensor> storage;
+  // [H,Tq] F32, or undefined: each row's sum of exp(score - lse), which is 1 but for the rounding of lse. 0: it is not
+  // known, or the row sees no key.
+  ConstTensorView row_sum{};
 };
 
 // The heads of one forward pass over a text or a pair of texts: all that rebuilds their weights. As a file it is
-// safetensors with tensors layers.{i}.q, .k, .lse (and .v, .bias, .sinks) and these fields as metadata, JSON where
+// safetensors with tensors layers.{i}.q, .k, .lse (and .v, .bias, .sinks, .row_sum) and these fields as metadata, JSON where
 // structured. Any program may write such files.
 struct Trace {
   std::string place;  // the file it was read from, for messages; empty where there is none
@@ -59,6 +62,9 @@ struct Trace {
 
 struct TraceOptions {
   std::optional<std::string> text2;
+  bool values = false;  // keeps v too, so that a head's output follows from the trace
+  // Makes row_sum too, at half the cost of attention: patches of the trace are exact at once.
+  bool row_sums = false;
   // Sums lse again in double, from the same q and k, and rounds it once. The forward pass's lse is a few float steps
   // off where scores are large, which a reader sees who rebuilds the weights from the file alone.
   bool lse_in_double = false;
@@ -66,8 +72,8 @@ struct TraceOptions {
   Threads threads{};
 };
 
-// Runs the encoder on the tokens of `text` (and options.text2) and keeps q, k and lse of every head. Copies no q or k:
-// the views stand on what the projections wrote.
+// Runs the encoder on the tokens of `text` (and options.text2) and keeps q, k and lse of every head. Copies no
+// q, k or v: the views stand on what the projections wrote.
 Trace make_trace(const model::Encoder& encoder, const model::Encoding& encoding, const std::string& model,
                  const std::string& text, const TraceOptions& options = {});
 
