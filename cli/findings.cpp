@@ -1,9 +1,26 @@
 #include "findings.hpp"
 
+#include <charconv>
+
 #include "base/format.hpp"
 #include "cli.hpp"
 
 namespace manyheads::cli {
+
+HeadName parse_head(const std::string& text) {
+  HeadName name;
+  const std::size_t dot = text.find('.');
+  const char* const end = text.data() + text.size();
+  if (dot != std::string::npos) {
+    const auto [layer_end, layer_problem] = std::from_chars(text.data(), text.data() + dot, name.layer);
+    const auto [head_end, head_problem] = std::from_chars(text.data() + dot + 1, end, name.head);
+    if (layer_problem == std::errc() && head_problem == std::errc() && layer_end == text.data() + dot &&
+        head_end == end && name.head >= 0) {
+      return name;
+    }
+  }
+  throw UsageError("--head takes LAYER.HEAD, both counted from 0, such as 2.7; got \"" + text + "\"");
+}
 
 const lens::HeadReading& find_head(const Findings& found, const HeadName& name) {
   for (const lens::HeadReading& reading : found.heads) {

@@ -1,7 +1,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <manyheads/error.hpp>
 #include <optional>
 #include <unordered_map>
@@ -32,21 +31,6 @@ struct Look {
 // Looked for in every text when no link is asked for, turned round where words see only earlier ones.
 constexpr std::array<std::array<const char*, 2>, 3> kUsualLinks = {{{"cat", "sat"}, {"black", "cat"}, {"sat", "mat"}}};
 constexpr std::size_t kStrongest = 3;
-
-HeadName parse_head(const std::string& text) {
-  HeadName name;
-  const std::size_t dot = text.find('.');
-  const char* const end = text.data() + text.size();
-  if (dot != std::string::npos) {
-    const auto [layer_end, layer_problem] = std::from_chars(text.data(), text.data() + dot, name.layer);
-    const auto [head_end, head_problem] = std::from_chars(text.data() + dot + 1, end, name.head);
-    if (layer_problem == std::errc() && head_problem == std::errc() && layer_end == text.data() + dot &&
-        head_end == end && name.head >= 0) {
-      return name;
-    }
-  }
-  throw UsageError("--head takes LAYER.HEAD, both counted from 0, such as 2.7; got \"" + text + "\"");
-}
 
 // "cat,sat", or "cat->sat", with which a comma can be a word.
 std::array<std::string, 2> split_link(const std::string& text) {

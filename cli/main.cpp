@@ -101,6 +101,7 @@ int run(int argc, char** argv) {
   add_dims(app);
   add_look(app);
   add_trace(app);
+  add_map(app);
   add_embed(app);
   add_generate(app);
   add_attend(app);

@@ -7,7 +7,7 @@
 namespace manyheads::cli_test {
 namespace {
 
-const std::vector<std::string> kVerbs = {"dims", "look", "trace", "embed", "attend", "layer", "bench"};
+const std::vector<std::string> kVerbs = {"dims", "look", "trace", "map", "embed", "attend", "layer", "bench"};
 
 TEST(CliMain, HelpNamesEveryVerb) {
   const Result result = run({"--help"});
