@@ -4,21 +4,11 @@
 #include <string>
 
 #include "base/parallel.hpp"
+#include "lens/each_row.hpp"
 #include "lens/head_scorer.hpp"
 #include "lens/link_reader.hpp"
 
 namespace manyheads::lens {
-
-namespace {
-
-// Rows of weights read at once: they fit a cache, and fill the kernels' vectors.
-std::int64_t block_rows(const Trace& trace) {
-  constexpr std::int64_t kWeights = 1 << 16;
-  constexpr std::int64_t kFewest = 16;
-  return std::min(trace.num_queries(), std::max(kFewest, kWeights / std::max<std::int64_t>(1, trace.num_keys())));
-}
-
-}  // namespace
 
 std::vector<HeadReading> read_heads(const Trace& trace, const std::vector<Word>& words, const std::vector<Link>& links,
                                     std::size_t num_strongest, const Threads& threads) {
@@ -37,16 +27,10 @@ std::vector<HeadReading> read_heads(const Trace& trace, const std::vector<Word>&
     HeadReading& reading = readings[static_cast<std::size_t>(i)];
     HeadScorer scorer(kinds);
     LinkReader reader(words, links, num_strongest, trace.causal);
-    Tensor block(DType::kF32, Dims{block_rows(trace), trace.num_keys()});
-    for (std::int64_t first = 0; first < trace.key_length; first += block.size(0)) {
-      const std::int64_t rows = std::min(block.size(0), trace.key_length - first);
-      const TensorView part(block.as<float>(), Dims{rows, trace.num_keys()});
-      trace_rows(trace, reading.layer, reading.head, first, part, {.num_threads = 1});
-      for (std::int64_t row = 0; row < rows; ++row) {
-        scorer.add(block.as<float>() + row * trace.num_keys());
-        reader.add(block.as<float>() + row * trace.num_keys());
-      }
-    }
+    for_each_row(trace, reading.layer, reading.head, [&](const float* row) {
+      scorer.add(row);
+      reader.add(row);
+    });
     reading.scores = scorer.finish();
     reading.strongest = reader.strongest();
     reading.asked = reader.asked();

@@ -21,8 +21,8 @@ struct TreebankSentence {
   std::vector<TreebankWord> words;
 };
 
-// Reads trees in the CoNLL-U format: ID, FORM, HEAD, DEPREL and SpaceAfter=No, and the comment "# text = ", in which the
-// words must then stand one behind the other.
+// Reads trees in the CoNLL-U format: ID, FORM, HEAD, DEPREL and SpaceAfter=No, and the comment "# text = ", in which
+// the words must then stand one behind the other.
 // - The words of a multiword token (1-2) have the offsets of the whole token.
 // - Empty nodes (1.1) are no words and are passed over.
 // Throws Error (kMalformedFile) that names the file and the line: a line that is not UTF-8 or has not ten columns, an

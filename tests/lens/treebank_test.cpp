@@ -114,8 +114,8 @@ std::vector<Malformed> spoilt() {
                            " 1", "1.99999999999999999999", "3-2", "9-10", "7.1", "\xef\xbc\x91"}) {
       spoil(row, 0, id, here + " ID");
     }
-    for (const char* head : {"x", "_", "-1", "+1", "01", "1.1", "1-2", "99999999999999999999", "9223372036854775808",
-                             "0x1", " 2"}) {
+    for (const char* head :
+         {"x", "_", "-1", "+1", "01", "1.1", "1-2", "99999999999999999999", "9223372036854775808", "0x1", " 2"}) {
       spoil(row, 6, head, here + " HEAD");
     }
     if (row != 2) {
@@ -138,7 +138,8 @@ std::vector<Malformed> spoilt() {
   for (std::size_t n = 2; n < 30; ++n) {
     Rows bad{{"1", "a", "_", "_", "_", "_", "0", "root", "_", "_"}};
     for (std::size_t i = 2; i <= n + 1; ++i) {
-      bad.push_back({std::to_string(i), "a", "_", "_", "_", "_", std::to_string(i == n + 1 ? 2 : i + 1), "x", "_", "_"});
+      bad.push_back(
+          {std::to_string(i), "a", "_", "_", "_", "_", std::to_string(i == n + 1 ? 2 : i + 1), "x", "_", "_"});
     }
     cases.push_back({text_of(bad), "line 2: the heads of word 2 lead in a circle"});
   }
@@ -162,9 +163,11 @@ std::vector<Malformed> spoilt() {
   cases.push_back({"# text = The cat sat. Then it slept.\n" + good, "line 1: the text goes on behind the last word"});
   cases.push_back({"# text = Th\xff cat sat.\n" + good, "line 1: byte"});
   cases.push_back({line(rows()[0]) + "# late\n" + good, "line 2: a comment between"});
-  cases.push_back({good + line({"1-2", "del", "_", "_", "_", "_", "_", "_", "_", "_"}) + "\n", "line 7: a sentence without"});
+  cases.push_back(
+      {good + line({"1-2", "del", "_", "_", "_", "_", "_", "_", "_", "_"}) + "\n", "line 7: a sentence without"});
   cases.push_back({line({"0.1", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) + "\n", "line 2: a sentence without"});
-  cases.push_back({line({"1-5", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) + good, "line 6: the sentence ends before"});
+  cases.push_back(
+      {line({"1-5", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) + good, "line 6: the sentence ends before"});
   cases.push_back({line({"1-9223372036854775807", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) + good,
                    "line 6: the sentence ends before"});
   cases.push_back({line({"1-2", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) +
@@ -182,8 +185,9 @@ TEST(TreebankTest, SpoiltFilesNameTheLine) {
 }
 
 TEST(TreebankTest, AFileThatIsNotThereIsNamed) {
-  EXPECT_NE(test::error_of([] { load_treebank("/nowhere/trees.conllu"); }, ErrorCode::kIo).find("/nowhere/trees.conllu"),
-            std::string::npos);
+  EXPECT_NE(
+      test::error_of([] { load_treebank("/nowhere/trees.conllu"); }, ErrorCode::kIo).find("/nowhere/trees.conllu"),
+      std::string::npos);
 }
 
 // The sentences of examples/: partners stand 1 to 8 words apart, and no distance finds half of them, from a word to its
