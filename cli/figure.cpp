@@ -104,9 +104,7 @@ std::string base64(std::string_view bytes) {
 std::string first_of(const lens::Range& range) { return base::format("{}", range.begin); }
 std::string last_of(const lens::Range& range) { return base::format("{}", range.end - 1); }
 
-std::string data_url(const Picture& picture) {
-  return "data:image/png;base64," + base64(png_of(picture, palette()));
-}
+std::string data_url(const Picture& picture) { return "data:image/png;base64," + base64(png_of(picture, palette())); }
 
 }  // namespace
 
@@ -122,8 +120,8 @@ std::string png_figure(const Figure& figure) {
   const int width = static_cast<int>(figure.columns) * cell, height = static_cast<int>(figure.lines) * cell;
   const auto text_width = [](const std::string& text) { return static_cast<int>(text.size()) * kLetterWidth; };
   const std::string scale = base::format("{:.4g}", figure.largest());
-  const int needed = std::max({width, text_width(figure.title), text_width(figure.subtitle),
-                               kBar + 4 * kLetterWidth + text_width(scale)});
+  const int needed = std::max(
+      {width, text_width(figure.title), text_width(figure.subtitle), kBar + 4 * kLetterWidth + text_width(scale)});
   Picture picture(kLeft + needed + kRight, kTop + height + kBottom, kWhite);
   draw_text(figure.title, kLeft, 8, picture);
   draw_text(figure.subtitle, kLeft, 8 + kLetterHeight + 4, picture);
@@ -165,17 +163,20 @@ std::string svg_figure(const Figure& figure) {
     return base::format("<text x=\"{}\" y=\"{}\"{}>{}</text>\n", x, y, attributes, escaped(words));
   };
   const std::string end = " text-anchor=\"end\"";
-  const int right = left + std::max({width, kBar, 7 * static_cast<int>(figure.title.size()),
-                                     7 * static_cast<int>(figure.subtitle.size())}) + kRight;
+  const int right =
+      left +
+      std::max({width, kBar, 7 * static_cast<int>(figure.title.size()), 7 * static_cast<int>(figure.subtitle.size())}) +
+      kRight;
   std::string out = base::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" role=\"img\" "
       "font-family=\"sans-serif\" font-size=\"12\">\n<title>{2}: {3}</title>\n"
       "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
       right, top + height + kBottom, escaped(figure.title), escaped(figure.subtitle));
   out += text(left, 20, " font-size=\"14\" font-weight=\"bold\"", figure.title) + text(left, 40, "", figure.subtitle);
-  out += base::format("<image x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" preserveAspectRatio=\"none\" "
-                      "style=\"image-rendering:pixelated\" href=\"{}\"/>\n",
-                      left, top, width, height, data_url(cells));
+  out += base::format(
+      "<image x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" preserveAspectRatio=\"none\" "
+      "style=\"image-rendering:pixelated\" href=\"{}\"/>\n",
+      left, top, width, height, data_url(cells));
   if (figure.key_names.empty()) {
     out += text(left, top - 4, "", first_of(figure.keys));
     out += text(left + width, top - 4, end, last_of(figure.keys));
@@ -192,8 +193,9 @@ std::string svg_figure(const Figure& figure) {
     out += text(left - 4, top + static_cast<int>(r) * cell + cell / 2 + 4, end, figure.row_names[r]);
   }
   const int below = top + height + 12;
-  out += base::format("<image x=\"{}\" y=\"{}\" width=\"{}\" height=\"12\" preserveAspectRatio=\"none\" href=\"{}\"/>\n",
-                      left, below, kBar, data_url(bar));
+  out +=
+      base::format("<image x=\"{}\" y=\"{}\" width=\"{}\" height=\"12\" preserveAspectRatio=\"none\" href=\"{}\"/>\n",
+                   left, below, kBar, data_url(bar));
   out += text(left, below + 26, "", "0") + text(left + kBar, below + 26, end, base::format("{:.4g}", figure.largest()));
   out += text(left, below + 44, "", "lines: queries, columns: keys");
   return out + "</svg>\n";

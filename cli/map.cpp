@@ -50,8 +50,8 @@ lens::Range parse_range(const std::string& option, const std::string& text, std:
     const auto [stop, problem] = std::from_chars(text.data() + begin, text.data() + end, *value);
     return problem == std::errc() && stop == text.data() + end;
   };
-  if (!text.empty() && (colon == std::string::npos || !number(0, colon, &range.begin) ||
-                        !number(colon + 1, text.size(), &range.end))) {
+  if (!text.empty() &&
+      (colon == std::string::npos || !number(0, colon, &range.begin) || !number(colon + 1, text.size(), &range.end))) {
     throw UsageError(option + " takes A:B, the places A to B - 1, such as 0:64; got " + base::in_quotes(text));
   }
   if (range.begin < 0 || range.begin >= range.end || range.end > count) {
@@ -120,8 +120,7 @@ Map make_map(const MapRequest& request) {
     map.weights = Tensor(DType::kF32, {map.rows.size(), map.keys.size()});
     lens::patch(trace, map.head.layer, map.head.head, map.rows, map.keys, map.weights.view(), options);
   } else {
-    map.weights =
-        lens::pooled_patch(trace, map.head.layer, map.head.head, map.rows, map.keys, map.side, pool, options);
+    map.weights = lens::pooled_patch(trace, map.head.layer, map.head.head, map.rows, map.keys, map.side, pool, options);
   }
   return map;
 }

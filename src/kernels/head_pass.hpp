@@ -32,7 +32,7 @@ struct HeadPassOutputs {
   float* block_max = nullptr;  // [R][64]
   float* columns = nullptr;    // [R 64]: of p over the block's rows; added to
   float* distances = nullptr;  // [(R + 1) 64]: of p where row - key = place - (R - 1) 64 - 64; added to
-  std::int64_t top = 0;        // the largest p of each row, descending, of equal ones the first key; 0 and -1 behind them
+  std::int64_t top = 0;  // the largest p of each row, descending, of equal ones the first key; 0 and -1 behind them
   float* top_weights = nullptr;      // [64][top]
   std::int64_t* top_keys = nullptr;  // [64][top]
   float* weights = nullptr;          // [rows][tk]: p; keys that no row sees are not written

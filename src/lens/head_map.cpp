@@ -64,7 +64,7 @@ struct BlockMemory {
   double sum[kPassRows], log_sum[kPassRows];
   float shift[kPassRows], factor[kPassRows];
   bool whole[kPassRows];
-  double again[kPassRows];    // what a row's weights are multiplied by once its sum is known
+  double again[kPassRows];  // what a row's weights are multiplied by once its sum is known
   double entropy[kPassRows];
 };
 
@@ -171,8 +171,8 @@ class MapPass {
       if (step_ != 1) continue;
       map_.row_sum[at(i)] = static_cast<float>(row_sum);
       own_[at(i)] = static_cast<float>(static_cast<double>(own_[at(i)]) + base::log(row_sum));
-      memory.entropy[r] = std::max(0.0, -memory.again[r] * (base::kLn2 * memory.log_sum[r] +
-                                                            base::log(factor / sum) * memory.sum[r]));
+      memory.entropy[r] =
+          std::max(0.0, -memory.again[r] * (base::kLn2 * memory.log_sum[r] + base::log(factor / sum) * memory.sum[r]));
     }
     return far;
   }

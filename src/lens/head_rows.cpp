@@ -98,8 +98,8 @@ double RowScales::sink(float shift) const {
 }
 
 double RowScales::row_sum(std::int64_t i, float shift, double sum) const {
-  return sum * base::exp2(static_cast<double>(shift) -
-                          static_cast<double>(lse_of(trace_, layer_, head_, i)) * base::kLog2e);
+  return sum *
+         base::exp2(static_cast<double>(shift) - static_cast<double>(lse_of(trace_, layer_, head_, i)) * base::kLog2e);
 }
 
 }  // namespace manyheads::lens

@@ -76,7 +76,8 @@ PatchInfo patch(const Trace& trace, std::size_t layer, std::int64_t head, Range 
   const std::size_t floats = pass.workspace_floats(head_pass_params(trace, layer, head, rows, keys));
   base::AlignedBuffer<float> workspace(floats * static_cast<std::size_t>(workers));
   base::parallel_for(row_tasks * key_tasks, workers, options.threads.executor, [&](std::int64_t task, int worker) {
-    const Range at{task / key_tasks * kernels::kPassRows, std::min((task / key_tasks + 1) * kernels::kPassRows, rows.size())};
+    const Range at{task / key_tasks * kernels::kPassRows,
+                   std::min((task / key_tasks + 1) * kernels::kPassRows, rows.size())};
     const Range by{task % key_tasks * kTaskKeys, std::min((task % key_tasks + 1) * kTaskKeys, keys.size())};
     float* const corner = to + at.begin * weights.stride(0) + by.begin * weights.stride(1);
     for (std::int64_t r = 0; r < at.size(); ++r) {

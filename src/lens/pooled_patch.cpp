@@ -49,9 +49,8 @@ Tensor pooled_patch(const Trace& trace, std::size_t layer, std::int64_t head, Ra
   for (std::int64_t r = 0; r < out.size(0); ++r) {
     for (std::int64_t c = 0; c < columns; ++c) {
       const std::int64_t places = std::min(side, rows.size() - r * side) * std::min(side, keys.size() - c * side);
-      out.as<float>()[r * columns + c] =
-          static_cast<float>(pooled[static_cast<std::size_t>(r * columns + c)] /
-                             (pool == Pool::kMean ? static_cast<double>(places) : 1.0));
+      out.as<float>()[r * columns + c] = static_cast<float>(pooled[static_cast<std::size_t>(r * columns + c)] /
+                                                            (pool == Pool::kMean ? static_cast<double>(places) : 1.0));
     }
   }
   return out;

@@ -76,11 +76,11 @@ std::string tensor_name(std::size_t layer, const char* part) { return "layers." 
 
 void check_head(const char* function, const Trace& trace, std::size_t layer, std::int64_t head) {
   if (layer < trace.layers.size() && head >= 0 && head < trace.num_heads(layer)) return;
-  throw Error(ErrorCode::kInvalidArgument, base::format("{}: there is no head {} in layer {} (the trace has {} layers{})",
-                                                        function, head, layer, trace.layers.size(),
-                                                        layer < trace.layers.size()
-                                                            ? base::format(" and {} heads there", trace.num_heads(layer))
-                                                            : ""));
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      base::format("{}: there is no head {} in layer {} (the trace has {} layers{})", function, head, layer,
+                   trace.layers.size(),
+                   layer < trace.layers.size() ? base::format(" and {} heads there", trace.num_heads(layer)) : ""));
 }
 
 void check_ranges(const char* function, const Trace& trace, Range rows, Range keys) {

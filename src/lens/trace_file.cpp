@@ -117,10 +117,9 @@ void save_trace(const std::filesystem::path& path, const Trace& trace) {
   StateDict tensors;
   for (std::size_t i = 0; i < trace.layers.size(); ++i) {
     const TraceLayer& layer = trace.layers[i];
-    const std::pair<const char*, const ConstTensorView&> parts[] = {{"q", layer.q},       {"k", layer.k},
-                                                                    {"lse", layer.lse},   {"v", layer.v},
-                                                                    {"bias", layer.bias}, {"sinks", layer.sinks},
-                                                                    {"row_sum", layer.row_sum}};
+    const std::pair<const char*, const ConstTensorView&> parts[] = {
+        {"q", layer.q},       {"k", layer.k},         {"lse", layer.lse},        {"v", layer.v},
+        {"bias", layer.bias}, {"sinks", layer.sinks}, {"row_sum", layer.row_sum}};
     for (const auto& [part, view] : parts) {
       if (view.defined()) tensors[tensor_name(i, part)] = dense_copy(view);
     }

@@ -49,7 +49,8 @@ struct Png {
     EXPECT_EQ(types, (std::vector<std::string>{"IHDR", "PLTE", "IDAT", "IEND"}));
     std::string lines;
     for (std::size_t at = 2; at + 5 < stream.size();) {
-      const std::size_t size = static_cast<std::uint8_t>(stream[at + 1]) | static_cast<std::uint8_t>(stream[at + 2]) << 8;
+      const std::size_t size = static_cast<std::uint8_t>(stream[at + 1]) | static_cast<std::uint8_t>(stream[at + 2])
+                                                                               << 8;
       lines += stream.substr(at + 5, size);
       at += 5 + size;
       if (stream[at - 5 - size] == 1) break;
@@ -80,8 +81,7 @@ class CliMap : public Folder {
   }
   float weight(std::int64_t i, std::int64_t j) const {
     const std::vector<double> scores = lens::row_scores(trace_, 1, 1, i);
-    return static_cast<float>(
-        std::exp(scores[static_cast<std::size_t>(j)] - lens::row_lse(trace_, 1, 1, scores)));
+    return static_cast<float>(std::exp(scores[static_cast<std::size_t>(j)] - lens::row_lse(trace_, 1, 1, scores)));
   }
 
   lens::Trace trace_;

@@ -148,7 +148,8 @@ TEST(HeadMapTest, TheSameBitsForAnyNumberOfThreads) {
     for (const int threads : {2, 5}) {
       const HeadMap other = *map_head(trace, 0, 1, {.threads = {.num_threads = threads}});
       const auto same = [](const Tensor& a, const Tensor& b) {
-        return std::memcmp(a.cview().data(), b.cview().data(), static_cast<std::size_t>(a.elements()) * size_of(a.dtype())) == 0;
+        return std::memcmp(a.cview().data(), b.cview().data(),
+                           static_cast<std::size_t>(a.elements()) * size_of(a.dtype())) == 0;
       };
       for (std::size_t l = 0; l < one.levels.size(); ++l) {
         EXPECT_TRUE(same(one.levels[l].mean, other.levels[l].mean)) << kind;
@@ -167,12 +168,13 @@ TEST(HeadMapTest, TheSameBitsForAnyNumberOfThreads) {
 TEST(HeadMapTest, TellsProgressAndCanBeCancelled) {
   const Trace trace = random_trace({1, 1, 1000, 200, 8});
   std::vector<double> told;
-  const auto all = map_head(trace, 0, 0, {.progress =
-                                              [&](double done) {
-                                                told.push_back(done);
-                                                return true;
-                                              },
-                                          .threads = {.num_threads = 3}});
+  const auto all = map_head(trace, 0, 0,
+                            {.progress =
+                                 [&](double done) {
+                                   told.push_back(done);
+                                   return true;
+                                 },
+                             .threads = {.num_threads = 3}});
   ASSERT_TRUE(all);
   EXPECT_EQ(told.size(), 16u);
   EXPECT_TRUE(std::is_sorted(told.begin(), told.end()));
@@ -224,9 +226,8 @@ TEST(HeadMapTest, ExtremeAndEmptyHeads) {
   EXPECT_EQ(error(random_trace({1, 1, 0, 5, 4})), "map_head: a trace of 0 queries and 5 keys has no map");
   EXPECT_EQ(error(random_trace({1, 1, 5, 0, 4})), "map_head: a trace of 5 queries and 0 keys has no map");
   EXPECT_EQ(error(Trace{}), "map_head: there is no head 0 in layer 0 (the trace has 0 layers)");
-  const Trace nan = random_trace({1, 1, 5, 5, 4}, [](Trace& t) {
-    std::fill_n(t.layers[0].storage[0].as<float>() + 8, 4, std::nanf(""));
-  });
+  const Trace nan = random_trace(
+      {1, 1, 5, 5, 4}, [](Trace& t) { std::fill_n(t.layers[0].storage[0].as<float>() + 8, 4, std::nanf("")); });
   EXPECT_EQ(error(nan), "map_head: the weights of layer 0, head 0, row 2 are not numbers");
   EXPECT_EQ(test::error_of([] { map_head(random_trace({}), 0, 0, {.top = -1}); }),
             "map_head: top is -1, expected 0 or more");

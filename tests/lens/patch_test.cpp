@@ -112,8 +112,8 @@ TEST(PatchTest, RowSumsMakeUpForACoarseLse) {
   const auto farthest = [&] {
     double error = 0;
     for (std::int64_t i = 0; i < 90 * 90; ++i) {
-      error = std::max(error, std::fabs(static_cast<double>(weights.as<float>()[i]) -
-                                        full.weights[static_cast<std::size_t>(i)]));
+      error = std::max(
+          error, std::fabs(static_cast<double>(weights.as<float>()[i]) - full.weights[static_cast<std::size_t>(i)]));
     }
     return error;
   };
@@ -184,8 +184,9 @@ TEST(PatchTest, AForeignLseIsAnErrorWhereItShows) {
   for (const float lse : {-20.0f, -5000.0f, -3e38f, 5000.0f, inf, -inf, std::nanf("")}) {
     const Trace trace = with(lse);
     const auto error = [&](auto&& work) { return test::error_of(work); };
-    EXPECT_NE(error([&] { patch(trace, 0, 1, {0, 20}, {0, 20}, weights.view()); }).find("layers.0.lse of head 1, row 3"),
-              std::string::npos)
+    EXPECT_NE(
+        error([&] { patch(trace, 0, 1, {0, 20}, {0, 20}, weights.view()); }).find("layers.0.lse of head 1, row 3"),
+        std::string::npos)
         << lse;
     EXPECT_NE(error([&] { row_sums(trace, 0, 1, {0, 20}); }).find("layers.0.lse of head 1, row 3"), std::string::npos)
         << lse;
@@ -212,7 +213,8 @@ TEST(PatchTest, RefusesRectanglesThatDoNotFit) {
             "patch: there is no head 0 in layer 2 (the trace has 2 layers)");
   EXPECT_EQ(test::error_of([&] { patch(trace, 1, 2, {0, 4}, {0, 5}, weights.view()); }),
             "patch: there is no head 2 in layer 1 (the trace has 2 layers and 2 heads there)");
-  EXPECT_EQ(test::error_of([&] { row_sums(trace, 0, 0, {5, 21}); }), "row_sums: queries 5 to 21 and keys 0 to 30 of a trace of 20 queries and 30 keys");
+  EXPECT_EQ(test::error_of([&] { row_sums(trace, 0, 0, {5, 21}); }),
+            "row_sums: queries 5 to 21 and keys 0 to 30 of a trace of 20 queries and 30 keys");
   std::vector<float> sums(19);
   EXPECT_EQ(test::error_of([&] {
               patch(trace, 0, 0, {0, 4}, {0, 5}, weights.view(), {.row_sum = ConstTensorView(sums.data(), Dims{19})});

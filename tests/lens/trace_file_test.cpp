@@ -85,9 +85,8 @@ TEST_F(TraceFileTest, RoundTrip) {
   EXPECT_EQ(back.key_length, trace.key_length);
   ASSERT_EQ(back.layers.size(), 2u);
   for (std::size_t l = 0; l < 2; ++l) {
-    for (const auto part :
-         {&TraceLayer::q, &TraceLayer::k, &TraceLayer::lse, &TraceLayer::v, &TraceLayer::bias, &TraceLayer::sinks,
-          &TraceLayer::row_sum}) {
+    for (const auto part : {&TraceLayer::q, &TraceLayer::k, &TraceLayer::lse, &TraceLayer::v, &TraceLayer::bias,
+                            &TraceLayer::sinks, &TraceLayer::row_sum}) {
       expect_equal(back.layers[l].*part, trace.layers[l].*part);
     }
   }

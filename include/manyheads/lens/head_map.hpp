@@ -49,7 +49,8 @@ struct HeadMapOptions {
 };
 
 // The pyramid and the tracks of one head from one pass over its weights, which never exist at once.
-// - Costs one product for each weight. Where the trace has no row_sum, or a wrong one, rows whose lse is too coarse take
+// - Costs one product for each weight. Where the trace has no row_sum, or a wrong one, rows whose lse is too coarse
+// take
 //   the pass twice.
 // - Memory: about 11 bytes for each 64 x 64 cell and 170 for each token, and 16 bytes a token for each thread.
 // - The same bits for any number of threads.

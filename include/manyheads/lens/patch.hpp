@@ -44,13 +44,13 @@ PatchInfo patch(const Trace& trace, std::size_t layer, std::int64_t head, Range 
 enum class Pool { kMean, kMax };
 
 // The patch in cells of `side` queries by `side` keys, counted from its corner: [cells of rows, cells of keys] F32. The
-// cells at the right and lower edge weigh by the places that the patch has in them. Memory does not grow with the patch,
-// but for its cells. Throws Error as patch does, and where side is less than 1 or the patch is empty.
+// cells at the right and lower edge weigh by the places that the patch has in them. Memory does not grow with the
+// patch, but for its cells. Throws Error as patch does, and where side is less than 1 or the patch is empty.
 Tensor pooled_patch(const Trace& trace, std::size_t layer, std::int64_t head, Range rows, Range keys, std::int64_t side,
                     Pool pool, const PatchOptions& options = {});
 
-// Each row's sum of exp(score - lse) over all keys, for queries `rows`: 1 but for the rounding of lse; 0 where a row sees
-// no key or its scores leave F32's range. Costs one product for each of the rows' weights. Throws Error as
+// Each row's sum of exp(score - lse) over all keys, for queries `rows`: 1 but for the rounding of lse; 0 where a row
+// sees no key or its scores leave F32's range. Costs one product for each of the rows' weights. Throws Error as
 // trace_weights does where lse is foreign.
 std::vector<float> row_sums(const Trace& trace, std::size_t layer, std::int64_t head, Range rows,
                             const Threads& threads = {});
