@@ -6,7 +6,8 @@
 //   prepare layer FOLDER B T D_MODEL HEADS                    inputs x and the state_dict's tensors
 //   prepare bert FOLDER f32|bf16 B T MODEL                    input ids; the type is the weights'
 //   prepare prefill FOLDER f32|bf16 T MODEL               input ids; the last hidden state of all tokens
-//   prepare generate FOLDER f32|bf16 B KEYS MODEL         input ids [B,KEYS + 1]; a run decodes one token of each sequence
+//   prepare generate FOLDER f32|bf16 B KEYS MODEL         input ids [B,KEYS + 1]; a run decodes one token of each
+//   sequence
 //                     behind KEYS in a cache of the weights' type, and its logits
 //   prepare trace FOLDER f32|bf16 T MODEL                 input ids; a run writes a trace of the forward to FOLDER
 //   time SECONDS      seconds a run of the case prepared last, over enough runs to fill SECONDS
@@ -275,12 +276,15 @@ Run prepare_trace(std::istream& words, const std::string& folder, int threads) {
   encoding.words.resize(tokens);
   encoding.sequences.assign(tokens, 0);
   encoding.special.assign(tokens, false);
-  encoding.offsets.assign(tokens, {0, 1});
+  for (std::size_t t = 0; t < tokens; ++t) {
+    encoding.offsets.push_back({static_cast<std::int64_t>(t), static_cast<std::int64_t>(t) + 1});
+  }
+  const std::string text(tokens, 'x');
   return [=] {
     manyheads::lens::TraceOptions options;
     options.threads.num_threads = threads;
     manyheads::lens::save_trace(folder + "/trace.safetensors",
-                                manyheads::lens::make_trace(*work.decoder, encoding, "smollm2", "x", options));
+                                manyheads::lens::make_trace(*work.decoder, encoding, "smollm2", text, options));
     return Tensor(DType::kF32, {1});
   };
 }
