@@ -28,7 +28,7 @@ struct Look {
   bool truncate = false;
 };
 
-// Looked for in every text when no link is asked for, turned round where words see only earlier ones.
+// The links of a text when none is named, turned round where words see only earlier ones.
 constexpr std::array<std::array<const char*, 2>, 3> kUsualLinks = {{{"cat", "sat"}, {"black", "cat"}, {"sat", "mat"}}};
 constexpr std::size_t kStrongest = 3;
 

@@ -5,7 +5,7 @@
 
 #include "cli.hpp"
 
-// What `roles` is asked for, by its parts.
+// The arguments of `roles`, and its parts.
 namespace manyheads::cli {
 
 struct RolesRequest {

@@ -200,12 +200,7 @@ def main():
                 result["rows"].append(measure(case, ours, theirs, args.rounds))
                 row = result["rows"][-1]
                 print(f"{row['case']}: " + ", ".join(f"{n} {s * 1e3:.2f} ms" for n, s in row["seconds"].items()), flush=True)
-    text = tables.decoders(result)
-    print("\n" + text, end="")
-    if args.json:
-        of_peers.write(args.json, json.dumps(result, indent=2) + "\n")
-    if args.markdown:
-        of_peers.write(args.markdown, text)
+    of_peers.report(args, result, tables.decoders(result))
 
 
 if __name__ == "__main__":

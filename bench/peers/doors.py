@@ -8,7 +8,6 @@ results of ours must have the bits of C++.
 
 import argparse
 import datetime
-import json
 import os
 import pathlib
 import subprocess
@@ -103,12 +102,7 @@ def main():
             result["rows"].append(row)
             print(f"{row['case']}: " + ", ".join(f"{n} {s * 1e6:.2f} us" for n, s in row["seconds"].items()), flush=True)
     result["imports"] = imports(args.rounds) if args.only in "imports" else []
-    text = tables.doors(result)
-    print("\n" + text, end="")
-    if args.json:
-        of_peers.write(args.json, json.dumps(result, indent=2) + "\n")
-    if args.markdown:
-        of_peers.write(args.markdown, text)
+    of_peers.report(args, result, tables.doors(result))
 
 
 if __name__ == "__main__":

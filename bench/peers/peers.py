@@ -114,6 +114,15 @@ def write(path, text):
     beside.replace(path)
 
 
+def report(args, result, text):
+    """Prints the text, and writes the files that were asked for."""
+    print("\n" + text, end="")
+    if args.json:
+        write(args.json, json.dumps(result, indent=2) + "\n")
+    if args.markdown:
+        write(args.markdown, text)
+
+
 def standing(path, about):
     """The rows of an earlier run of the same kind, by the names of their cases."""
     if not path.exists():
