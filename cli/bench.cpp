@@ -54,6 +54,7 @@ nlohmann::ordered_json to_json(const bench::Row& row) {
           {"over", text(row.over)},
           {"ratio", number(row.ratio)},
           {"seconds", number(row.seconds)},
+          {"megabytes", number(row.megabytes)},
           {"max_error", number(row.max_error)}};
 }
 
@@ -70,12 +71,14 @@ std::string to_text(const bench::Row& row) {
                                   count(row.head_dim), count(row.tokens), row.tokens ? std::to_string(row.batch) : "",
                                   row.threads, row.causal ? "causal" : "", row.isa);
   const double limit = row.limit_gbs ? *row.limit_gbs : *row.limit_gflops;
-  const char* const unit = row.small ? "us" : row.limit_gbs ? "GB/s" : "GFLOP/s";
+  const bool long_call = row.seconds && *row.seconds >= 1e-3;
+  const char* const unit = row.by_time ? long_call ? "ms" : "us" : row.limit_gbs ? "GB/s" : "GFLOP/s";
   if (!row.seconds) return text + base::format(" {:>10.1f} {}\n", limit, unit);
-  const double reached = row.small ? *row.seconds * 1e6 : row.gbs ? *row.gbs : *row.gflops;
+  const double reached = row.by_time ? *row.seconds * (long_call ? 1e3 : 1e6) : row.gbs ? *row.gbs : *row.gflops;
   text += base::format(" {:>3} {:>6.1f} {:>7.{}f} {:<7} {:>7.3f} {:>10.1e}", row.limit == "memory" ? "mem" : row.limit,
-                       limit, reached, row.small ? 2 : 1, unit, *row.fraction(), *row.max_error);
+                       limit, reached, row.by_time ? 2 : 1, unit, *row.fraction(), *row.max_error);
   if (row.ratio) text += base::format("  {:.3f} {}", *row.ratio, row.over);
+  if (row.megabytes) text += base::format("  {:.0f} MB", *row.megabytes);
   return text + "\n";
 }
 
@@ -87,7 +90,7 @@ bool wanted(const BenchRequest& request, const bench::Row& row) {
 std::vector<bench::Case> wanted_cases(const BenchRequest& request, int threads) {
   const bench::Size size{.quick = request.quick, .threads = threads};
   std::vector<bench::Case> cases;
-  for (auto* make : {bench::attention_cases, bench::decode_cases, bench::layer_cases}) {
+  for (auto* make : {bench::attention_cases, bench::decode_cases, bench::layer_cases, bench::lens_cases}) {
     for (bench::Case& c : make(size)) {
       if (wanted(request, c.row)) cases.push_back(std::move(c));
     }
@@ -158,12 +161,12 @@ void run(const BenchRequest& request) {
 
 void add_bench(CLI::App& app) {
   auto request = std::make_shared<BenchRequest>();
-  CLI::App* verb =
-      app.add_subcommand("bench", "This machine's limits, then attention and the layer as fractions of them");
+  CLI::App* verb = app.add_subcommand(
+      "bench", "This machine's limits, then attention, the layer and maps of heads as fractions of them");
   verb->add_flag("--quick", request->quick, "Fewer cases and rounds");
   verb->add_option("--case", request->filter,
                    "Only cases whose name contains TEXT: limit, attention, small, sharp, window, documents, key "
-                   "lengths, bool mask, float bias, layout, packed, decode, page, linear, layer")
+                   "lengths, bool mask, float bias, layout, packed, decode, page, linear, layer, pyramid, patch")
       ->type_name("TEXT");
   verb->add_option("--dtype", request->dtype, "Only cases of this type")
       ->check(CLI::IsMember({"f32", "bf16", "f16", "i8"}));

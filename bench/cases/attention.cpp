@@ -42,7 +42,7 @@ struct Prefill {
   DType type = DType::kF32;
   std::int64_t heads = 1, d = 64, tokens = 1024;
   int threads = 1;
-  bool small = false;
+  bool by_time = false;
   float key_scale = 1;
   bool tokens_first = false;  // memory is [B,T,H,D]
   Part part{};
@@ -173,7 +173,7 @@ Case attention_case(const Prefill& p, const std::optional<Prefill>& base = {}, c
            .tokens = p.tokens,
            .threads = p.threads,
            .causal = p.part.causal,
-           .small = p.small,
+           .by_time = p.by_time,
            .over = over};
   if (p.part.share < 1) c.row.share = p.part.share;
   if (base) c.base_share = p.part.share / base->part.share;
@@ -335,7 +335,7 @@ void add_small(std::vector<Case>& cases, const Size& size) {
                       .heads = heads,
                       .d = d,
                       .tokens = tokens,
-                      .small = true};
+                      .by_time = true};
       cases.push_back(on_threads(p, threads));
     }
   }

@@ -20,7 +20,7 @@ struct Row {
   std::int64_t batch = 1;
   int threads = 1;
   bool causal = false;
-  bool small = false;             // its fixed cost counts: shown in us a call, which says more than a rate
+  bool by_time = false;           // shown by the time of a call, which says more than a rate
   std::optional<double> share{};  // of all pairs of a query and a key that the mask allows
   std::string over{};             // what `ratio` is over; empty: the row has none
   std::string isa{};
@@ -31,6 +31,7 @@ struct Row {
   std::optional<double> gbs{};
   std::optional<double> ratio{};      // time over that of `over`
   std::optional<double> seconds{};    // of one run
+  std::optional<double> megabytes{};  // that a run takes beside its inputs, at most
   std::optional<double> max_error{};  // against float64, over a few rows
 
   std::optional<double> fraction() const {
@@ -53,6 +54,7 @@ struct Case {
   double flop = 0;
   double bytes = 0;       // read from memory; above 0: memory is the limit
   double base_share = 1;  // the ratio is over this part of the base's time
+  bool measures_memory = false;
   std::function<PreparedCase()> prepare;
 };
 
@@ -64,6 +66,7 @@ struct Size {
 std::vector<Case> attention_cases(const Size& size);
 std::vector<Case> decode_cases(const Size& size);
 std::vector<Case> layer_cases(const Size& size);
+std::vector<Case> lens_cases(const Size& size);
 
 // 1, and size.threads where it is another.
 std::vector<int> thread_counts(const Size& size);

@@ -25,6 +25,7 @@ Row measure(const Case& of, const std::string& isa, kernels::Roofline& machine, 
   const bool memory = of.bytes > 0;
   const PreparedCase prepared = of.prepare();
   const double long_enough = memory ? 20e-3 : 4e-3;
+  const std::optional<double> megabytes = of.measures_memory ? peak_megabytes(prepared.work) : std::optional<double>();
   double once = 0;  // seconds of work: its roofline is measured for as long
   std::vector<std::function<double()>> samples;
   samples.push_back([&once, sample = timed(prepared.work, long_enough)] { return once = sample(); });
@@ -60,6 +61,7 @@ Row measure(const Case& of, const std::string& isa, kernels::Roofline& machine, 
   (memory ? row.limit_gbs : row.limit_gflops) = limit;
   (memory ? row.gbs : row.gflops) = (memory ? of.bytes : of.flop) / *row.seconds / 1e9;
   if (prepared.base) row.ratio = *row.seconds / (of.base_share * least(values.back()));
+  row.megabytes = megabytes;
   row.max_error = prepared.error();
   return row;
 }

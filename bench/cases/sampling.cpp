@@ -3,10 +3,27 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <fstream>
 #include <random>
+#include <string>
 #include <utility>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 namespace manyheads::bench {
+namespace {
+
+// A line of /proc/self/status, in kB.
+std::optional<double> status(const std::string& name) {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(name + ":")) return std::stod(line.substr(name.size() + 1));
+  }
+  return std::nullopt;
+}
+
+}  // namespace
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -47,6 +64,18 @@ std::function<double()> timed(std::function<void()> work, double least) {
     for (std::int64_t i = 0; i < runs; ++i) work();
     return (seconds_now() - start) / static_cast<double>(runs);
   };
+}
+
+std::optional<double> peak_megabytes(const std::function<void()>& work) {
+#ifdef __GLIBC__
+  ::malloc_trim(0);  // freed memory that the process keeps would hide what is taken anew
+#endif
+  const bool reset = static_cast<bool>(std::ofstream("/proc/self/clear_refs") << "5" << std::flush);
+  const std::optional<double> before = status("VmRSS");
+  work();
+  const std::optional<double> peak = status("VmHWM");
+  if (!reset || !before || !peak) return std::nullopt;
+  return (*peak - *before) / 1000;
 }
 
 Tensor normal(DType type, const Dims& shape, std::uint64_t seed, float scale) {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <limits>
 #include <manyheads/tensor.hpp>
+#include <optional>
 #include <vector>
 
 namespace manyheads::bench {
@@ -21,6 +22,9 @@ std::vector<double> medians_in_turn(int rounds, const std::vector<std::function<
 // A function that samples how long `work` takes. It runs `work` as often as fills about `least` seconds. One or two
 // runs here warm up.
 std::function<double()> timed(std::function<void()> work, double least = 4e-3);
+
+// Megabytes that the process grows by, at most, while `work` runs; empty where the system does not tell.
+std::optional<double> peak_megabytes(const std::function<void()>& work);
 
 // Random normal numbers times `scale`, from a fixed seed. F32, BF16 or F16.
 Tensor normal(DType type, const Dims& shape, std::uint64_t seed, float scale = 1);
