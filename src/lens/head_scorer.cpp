@@ -36,15 +36,35 @@ double HeadScorer::mass_on(const float* row, const std::vector<bool>& kind) cons
   return mass;
 }
 
-void HeadScorer::add_duplicates(const float* row) {
-  const auto id = [&](std::int64_t t) { return tokens_.ids[static_cast<std::size_t>(t)]; };
+void HeadScorer::add_patterns(const float* row) {
+  const std::int64_t* const ids = tokens_.ids.data();
+  const std::int64_t own = ids[query_];
   for (std::int64_t k = 0; k < n_; ++k) {
     const double weight = static_cast<double>(row[k]);
-    const bool p = k < query_ && id(k) == id(query_);
-    if (p) on_pattern_ += weight;
-    total_ += weight;
-    distance_ += std::abs(weight - (p ? 1.0 : 0.0));
+    previous_token_.add(weight, k + 1 == query_);
+    duplicate_token_.add(weight, k < query_ && ids[k] == own);
+    // Of the token itself too, where it equals the one before: k - 1 is earlier all the same.
+    induction_.add(weight, k > 0 && k <= query_ && ids[k - 1] == own);
   }
+}
+
+void HeadScorer::add_distance(const float* row) {
+  double total = 0, distance = 0;
+  for (std::int64_t k = 0; k < n_; ++k) {
+    const double weight = static_cast<double>(row[k]);
+    total += weight;
+    distance += weight * static_cast<double>(std::abs(query_ - k));
+  }
+  // A row that sees no key has no distance.
+  if (total == 0) return;
+  distance /= total;
+  double variance = 0;
+  for (std::int64_t k = 0; k < n_; ++k) {
+    const double from_mean = static_cast<double>(std::abs(query_ - k)) - distance;
+    variance += static_cast<double>(row[k]) * from_mean * from_mean;
+  }
+  distance_.add(distance);
+  variance_.add(variance / total);
 }
 
 void HeadScorer::add_maximum(const float* row) {
@@ -81,7 +101,8 @@ void HeadScorer::add(const float* row) {
     entropy -= p * std::log(p);
   }
   entropy_.add(entropy);
-  add_duplicates(row);
+  add_patterns(row);
+  add_distance(row);
   add_maximum(row);
   for (std::int64_t k = 0; k <= q; ++k) from_itself_[static_cast<std::size_t>(k)] += at(k);
   ++query_;
@@ -121,10 +142,6 @@ HeadScores HeadScorer::finish() const {
     result.scores.resize(score_rules().size());
     return result;
   }
-  Score duplicate_mul, duplicate_abs;
-  if (total_ != 0) duplicate_mul.value = on_pattern_ / total_;
-  // n mean|A - P| over n * n places is the sum over n.
-  duplicate_abs.value = 1.0 - distance_ / static_cast<double>(n_);
   result.scores = {{self_.value(), {}},
                    {previous_.value(), {}},
                    {next_.value(), {}},
@@ -132,11 +149,17 @@ HeadScores HeadScorer::finish() const {
                    {separator_.value(), {}},
                    {punctuation_.value(), {}},
                    {entropy_.value(), {}},
-                   duplicate_mul,
-                   duplicate_abs,
+                   duplicate_token_.mul(),
+                   duplicate_token_.abs(n_),
                    {confidence_.value(), {}},
                    positional(),
-                   sink()};
+                   sink(),
+                   previous_token_.mul(),
+                   previous_token_.abs(n_),
+                   induction_.mul(),
+                   induction_.abs(n_),
+                   {distance_.value(), {}},
+                   {variance_.value(), {}}};
   for (const ScoreRule& rule : score_rules()) {
     const Score& score = result.scores[static_cast<std::size_t>(rule.id)];
     if (rule.role == nullptr || !score.value) continue;

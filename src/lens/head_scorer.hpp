@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <manyheads/lens/roles.hpp>
 #include <optional>
@@ -26,6 +27,25 @@ class Mean {
   std::int64_t count_ = 0;
 };
 
+// How far a head's weights A are a pattern P of ones and zeros: mul = sum(A P) / sum(A), abs = 1 - n mean|A - P|.
+class PatternScore {
+ public:
+  void add(double weight, bool in_pattern) {
+    if (in_pattern) on_pattern_ += weight;
+    total_ += weight;
+    difference_ += std::abs(weight - (in_pattern ? 1.0 : 0.0));
+  }
+  Score mul() const {
+    if (total_ == 0) return {};
+    return {on_pattern_ / total_, {}};
+  }
+  // n mean|A - P| over n * n places is the sum over n.
+  Score abs(std::int64_t n) const { return {1.0 - difference_ / static_cast<double>(n), {}}; }
+
+ private:
+  double on_pattern_ = 0, total_ = 0, difference_ = 0;
+};
+
 // Works out a head's scores from the rows of its weights, one by one: memory grows with n, not with its square. Sums
 // run in double.
 class HeadScorer {
@@ -40,7 +60,8 @@ class HeadScorer {
 
  private:
   double mass_on(const float* row, const std::vector<bool>& kind) const;
-  void add_duplicates(const float* row);
+  void add_patterns(const float* row);
+  void add_distance(const float* row);
   void add_maximum(const float* row);
   Score positional() const;
   Score sink() const;
@@ -49,10 +70,10 @@ class HeadScorer {
   std::int64_t n_ = 0;
   std::int64_t query_ = 0;
   bool any_separator_ = false, any_punctuation_ = false;
-  Mean self_, previous_, next_, first_, separator_, punctuation_, entropy_, confidence_;
-  double on_pattern_ = 0, total_ = 0, distance_ = 0;  // of duplicate tokens
-  std::vector<std::int64_t> hits_;                    // by offset + n - 1: rows whose largest weight is there
-  std::vector<double> from_itself_;                   // by key k: the sum of A[q,k] over q >= k
+  Mean self_, previous_, next_, first_, separator_, punctuation_, entropy_, confidence_, distance_, variance_;
+  PatternScore previous_token_, duplicate_token_, induction_;
+  std::vector<std::int64_t> hits_;   // by offset + n - 1: rows whose largest weight is there
+  std::vector<double> from_itself_;  // by key k: the sum of A[q,k] over q >= k
 };
 
 }  // namespace manyheads::lens

@@ -6,6 +6,7 @@ namespace {
 constexpr const char* kClark = "Clark et al. 2019, What Does BERT Look At";
 constexpr const char* kDetector = "TransformerLens head detector; Olsson et al. 2022";
 constexpr const char* kVoita = "Voita et al. 2019, Analyzing Multi-Head Self-Attention";
+constexpr const char* kHeadVis = "HeadVis, query-key distance; Luger et al. 2026";
 constexpr const char* kSinks = "Gu et al. 2024, When Attention Sink Emerges; Xiao et al. 2023";
 
 constexpr ScoreRule kRules[] = {
@@ -30,6 +31,18 @@ constexpr ScoreRule kRules[] = {
      "separators left out as q and as k",
      kVoita},
     {ScoreId::kSink, "sink", "sink", 0.3, false, "max over k of the mean over q >= k of A[q,k]", kSinks},
+    {ScoreId::kPreviousTokenMul, "previous_token_mul", nullptr, 0.5, true,
+     "sum(A P) / sum(A), P[q,k] = 1 for k = q-1", kDetector},
+    {ScoreId::kPreviousTokenAbs, "previous_token_abs", nullptr, 0.5, true,
+     "1 - n mean|A - P|, P as in previous_token_mul", kDetector},
+    {ScoreId::kInductionMul, "induction_mul", nullptr, 0.5, true,
+     "sum(A P) / sum(A), P[q,k] = 1 for k <= q where token k-1 equals token q", kDetector},
+    {ScoreId::kInductionAbs, "induction_abs", nullptr, 0.5, true,
+     "1 - n mean|A - P|, P as in induction_mul", kDetector},
+    {ScoreId::kDistance, "distance", nullptr, 0, true,
+     "mean over q of d(q), the sum over k of A[q,k] |q - k| over the sum of A[q,k]", kHeadVis},
+    {ScoreId::kDistanceVariance, "distance_variance", nullptr, 0, true,
+     "mean over q of the sum over k of A[q,k] (|q - k| - d(q))^2 over the sum of A[q,k], d(q) as in distance", kHeadVis},
 };
 
 }  // namespace

@@ -126,6 +126,60 @@ TEST_F(RolesTest, DuplicateTokenCountsEarlierEqualTokens) {
   EXPECT_TRUE(has_role(all_equal, "duplicate token"));
 }
 
+TEST_F(RolesTest, PreviousTokenIsThePatternOneBelowTheDiagonal) {
+  const HeadScores scores = score_head(weights(), tokens_);
+  EXPECT_DOUBLE_EQ(value(scores, ScoreId::kPreviousTokenMul), (0.5 + 0.75 + 0.25 + 0.875 + 0.25) / 6);
+  double difference = 0;
+  for (std::int64_t q = 0; q < kN; ++q) {
+    for (std::int64_t k = 0; k < kN; ++k) difference += std::abs(at(q, k) - (k + 1 == q ? 1.0 : 0.0));
+  }
+  EXPECT_DOUBLE_EQ(value(scores, ScoreId::kPreviousTokenAbs), 1 - difference / 6);
+}
+
+// As TransformerLens makes the pattern: that of duplicate tokens, moved one key to the right, its first column 0, and
+// nothing above the diagonal.
+TEST_F(RolesTest, InductionIsThePatternOfDuplicateTokensMovedOneKeyOn) {
+  for (const std::vector<std::int64_t>& ids :
+       {std::vector<std::int64_t>{101, 7, 8, 7, 9, 102}, {5, 6, 5, 6, 5, 6}, {4, 4, 4, 4, 4, 4}}) {
+    tokens_.ids = ids;
+    double on = 0, difference = 0;
+    for (std::int64_t q = 0; q < kN; ++q) {
+      std::vector<bool> duplicates(kN), moved(kN);
+      for (std::size_t k = 0; k < static_cast<std::size_t>(q); ++k) {
+        duplicates[k] = ids[k] == ids[static_cast<std::size_t>(q)];
+      }
+      for (std::size_t k = 1; k <= static_cast<std::size_t>(q); ++k) moved[k] = duplicates[k - 1];
+      for (std::int64_t k = 0; k < kN; ++k) {
+        const bool p = moved[static_cast<std::size_t>(k)];
+        if (p) on += at(q, k);
+        difference += std::abs(at(q, k) - (p ? 1.0 : 0.0));
+      }
+    }
+    const HeadScores scores = score_head(weights(), tokens_);
+    EXPECT_DOUBLE_EQ(value(scores, ScoreId::kInductionMul), on / 6);
+    EXPECT_DOUBLE_EQ(value(scores, ScoreId::kInductionAbs), 1 - difference / 6);
+  }
+}
+
+TEST_F(RolesTest, DistanceIsAMeanOverRowsThatSeeAKey) {
+  for (std::int64_t k = 0; k < kN; ++k) data_[static_cast<std::size_t>(4 * kN + k)] = 0;
+  data_[1 * kN] = 0;  // a row that adds up to a half
+  double mean = 0, variance = 0;
+  for (const std::int64_t q : {0, 1, 2, 3, 5}) {
+    double sum = 0, d = 0, v = 0;
+    for (std::int64_t k = 0; k < kN; ++k) sum += at(q, k);
+    for (std::int64_t k = 0; k < kN; ++k) d += at(q, k) / sum * static_cast<double>(std::abs(q - k));
+    for (std::int64_t k = 0; k < kN; ++k) {
+      v += at(q, k) / sum * std::pow(static_cast<double>(std::abs(q - k)) - d, 2);
+    }
+    mean += d / 5;
+    variance += v / 5;
+  }
+  const HeadScores scores = score_head(weights(), tokens_);
+  EXPECT_NEAR(value(scores, ScoreId::kDistance), mean, 1e-14);
+  EXPECT_NEAR(value(scores, ScoreId::kDistanceVariance), variance, 1e-14);
+}
+
 TEST_F(RolesTest, ConfidenceLeavesSeparatorsOut) {
   // Rows 0 to 4, columns 0 to 4.
   EXPECT_DOUBLE_EQ(value(score_head(weights(), tokens_), ScoreId::kConfidence), (0.5 + 0.5 + 0.75 + 0.5 + 0.875) / 5);

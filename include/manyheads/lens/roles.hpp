@@ -21,6 +21,12 @@ enum class ScoreId {
   kConfidence,
   kPositional,
   kSink,
+  kPreviousTokenMul,
+  kPreviousTokenAbs,
+  kInductionMul,
+  kInductionAbs,
+  kDistance,
+  kDistanceVariance,
 };
 
 // How a score is computed and read. A head has the role when its score is above the threshold (kPositional: at or above
