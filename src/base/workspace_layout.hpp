@@ -12,7 +12,7 @@
 namespace manyheads::base {
 
 // Lays out several arrays in one block of workspace, each at a multiple of 64 bytes. Checks sizes against overflow
-// before any memory is asked for. Throws Error (kOutOfMemory) in the name of `function`.
+// before any memory is taken. Throws Error (kOutOfMemory) in the name of `function`.
 class WorkspaceLayout {
  public:
   explicit WorkspaceLayout(const char* function) : function_(function) {}

@@ -22,14 +22,17 @@ void link_avx512_attention_int8();
 void link_avx512_attention_amx();
 void link_avx512_attention_amx_emulated();
 void link_avx512_linear();
+void link_avx512_head_pass();
 void link_avx2_attention_f32();
 void link_avx2_attention_int8();
 void link_avx2_attention_amx_emulated();
 void link_avx2_linear();
+void link_avx2_head_pass();
 void link_other_attention_f32();
 void link_other_attention_int8();
 void link_other_attention_amx_emulated();
 void link_other_linear();
+void link_other_head_pass();
 
 namespace {
 
@@ -40,14 +43,17 @@ void link_units() {
   link_avx512_attention_amx();
   link_avx512_attention_amx_emulated();
   link_avx512_linear();
+  link_avx512_head_pass();
   link_avx2_attention_f32();
   link_avx2_attention_int8();
   link_avx2_attention_amx_emulated();
   link_avx2_linear();
+  link_avx2_head_pass();
   link_other_attention_f32();
   link_other_attention_int8();
   link_other_attention_amx_emulated();
   link_other_linear();
+  link_other_head_pass();
 }
 
 using Fill = void (*)(TargetKernels&);
@@ -115,6 +121,7 @@ KernelTable table_of(const Isa& isa, std::int64_t target) {
           .bf16_products = isa.bf16 != Bf16::kAsF32,
           .probs = kernels.probs,
           .states = kernels.states,
+          .head_pass = kernels.head_pass,
           .linear = pairs ? kernels.linear_bf16 : kernels.linear,
           .pack_weights = kernels.pack_weights,
           .cache_row = kernels.cache_row,

@@ -14,6 +14,7 @@ struct TargetKernels {
   AttentionKernels f32{}, bf16{}, bf16_int8{}, int8{}, int8_vnni{}, amx{}, amx_emulated{};
   ProbsKernel probs = nullptr;
   StatesKernels states{};
+  HeadPassKernels head_pass{};
   LinearKernels linear{}, linear_bf16{};
   PackWeightsKernel pack_weights = nullptr;
   CacheRowKernel cache_row = nullptr;

@@ -1,17 +1,13 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "kernels/canonical_order.hpp"
-#include "kernels/kernel_table.hpp"
 #include "kernels/params.hpp"
 
 // A pass over the keys of one head for a block of its queries: the weights themselves, or what is summed of them.
 //
 //   p = exp2(score - shift) factor      with a shift and a factor for each row
-//
-// The kernels have a registry of their own beside the KernelTable, since the lens alone calls them.
 namespace manyheads::kernels {
 
 constexpr std::int64_t kPassRows = 64;  // rows of a block, and of a cell of the finest pooled level
@@ -38,20 +34,5 @@ struct HeadPassOutputs {
   float* weights = nullptr;          // [rows][tk]: p; keys that no row sees are not written
   std::int64_t weights_stride[2] = {};
 };
-
-struct HeadPassKernels {
-  std::size_t (*workspace_floats)(const HeadPassParams&) = nullptr;
-  // Rows [row, row + rows), at most kPassRows.
-  void (*run)(const HeadPassParams&, std::int64_t row, std::int64_t rows, const HeadPassOutputs&,
-              float* workspace) = nullptr;
-};
-
-// Adds what a unit compiled for one of Highway's targets, before main.
-struct HeadPassRegistration {
-  HeadPassRegistration(std::int64_t target, const HeadPassKernels& kernels);
-};
-
-// The kernels of a table's instruction set.
-const HeadPassKernels& head_pass_kernels(const KernelTable& table);
 
 }  // namespace manyheads::kernels

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/head_pass.hpp"
 #include "kernels/params.hpp"
 
 // The only seam between meaning and machine. Above it nothing knows a register; below it nothing knows a model, a file
@@ -34,6 +35,13 @@ struct AttentionKernels {
 struct StatesKernels {
   std::size_t (*workspace_floats)(std::int64_t dv);
   void (*combine)(const StatesParams&, std::int64_t row_begin, std::int64_t row_end, float* workspace);
+};
+
+// Passes over the keys of one head.
+struct HeadPassKernels {
+  std::size_t (*workspace_floats)(const HeadPassParams&);
+  // Rows [row, row + rows), at most kPassRows.
+  void (*run)(const HeadPassParams&, std::int64_t row, std::int64_t rows, const HeadPassOutputs&, float* workspace);
 };
 
 using ProbsKernel = void (*)(const ProbsParams&, const QueryBlock&, float* workspace);
@@ -76,6 +84,7 @@ struct KernelTable {
   bool bf16_products;  // `bf16` multiplies BF16 pairs without widening them to F32
   ProbsKernel probs;
   StatesKernels states;
+  HeadPassKernels head_pass;
   LinearKernels linear;
   PackWeightsKernel pack_weights;
   CacheRowKernel cache_row;

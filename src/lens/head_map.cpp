@@ -78,7 +78,7 @@ class MapPass {
         step_(options.coarse ? kCoarseStep : 1),
         queries_(trace.num_queries()),
         keys_(trace.num_keys()),
-        pass_(kernels::head_pass_kernels(kernels::active_table())),
+        pass_(kernels::active_table().head_pass),
         scales_(trace, layer, head),
         params_(head_pass_params(trace, layer, head, {0, queries_}, {0, keys_}, step_)),
         runs_(kernels::runs_of(params_.tk)),

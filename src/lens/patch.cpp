@@ -69,7 +69,7 @@ PatchInfo patch(const Trace& trace, std::size_t layer, std::int64_t head, Range 
   }
 
   float* const to = static_cast<float*>(weights.data());
-  const kernels::HeadPassKernels& pass = kernels::head_pass_kernels(kernels::active_table());
+  const kernels::HeadPassKernels& pass = kernels::active_table().head_pass;
   const std::int64_t row_tasks = (rows.size() + kernels::kPassRows - 1) / kernels::kPassRows;
   const std::int64_t key_tasks = (keys.size() + kTaskKeys - 1) / kTaskKeys;
   const int workers = base::worker_count(row_tasks * key_tasks, options.threads);

@@ -16,7 +16,7 @@ std::vector<float> row_sums(const Trace& trace, std::size_t layer, std::int64_t 
                             const Threads& threads) {
   check_head("row_sums", trace, layer, head);
   check_ranges("row_sums", trace, rows, {0, trace.num_keys()});
-  const kernels::HeadPassKernels& pass = kernels::head_pass_kernels(kernels::active_table());
+  const kernels::HeadPassKernels& pass = kernels::active_table().head_pass;
   const RowScales scales(trace, layer, head);
   kernels::HeadPassParams params = head_pass_params(trace, layer, head, rows, {0, trace.num_keys()});
   std::vector<float> shifts(static_cast<std::size_t>(rows.size())), factors(shifts.size()), sums(shifts.size());

@@ -7,7 +7,7 @@
 // - along keys, chains of 16 in a run; runs in double;
 // - along the block's 64 rows, by halves: row r and r + 32, then r + 16, and so on; rows it lacks are 0;
 // - along a diagonal of a run, ascending keys.
-// Cost: one product, one power a weight, and about ten instructions more a vector where everything is asked for.
+// Cost: one product, one power a weight, and about ten instructions more a vector where all outputs are wanted.
 
 // Per-target include guard: this file is read once for each instruction set.
 #if defined(MANYHEADS_ALGORITHM_HEAD_PASS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
@@ -18,12 +18,14 @@
 #endif
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 
 #include "hwy/highway.h"
 #include "kernels/algorithm/block_info-inl.hpp"
 #include "kernels/algorithm/pack_kv-inl.hpp"
 #include "kernels/algorithm/pack_q-inl.hpp"
+#include "kernels/algorithm/prefetch-inl.hpp"
 #include "kernels/algorithm/qk_scores-inl.hpp"
 #include "kernels/algorithm/workspace-inl.hpp"
 #include "kernels/head_pass.hpp"
@@ -157,23 +159,38 @@ HWY_INLINE void AddDistances(const float* HWY_RESTRICT tile, float* HWY_RESTRICT
   }
 }
 
-// Puts what a row's weights of a run add to its largest into their place.
-HWY_INLINE void AddTop(const float* HWY_RESTRICT tile, std::int64_t row, std::int64_t first_key,
-                       const HeadPassOutputs& out, HeadPassRows& rows) {
+// Puts a weight that is above the least of its row's largest among them.
+HWY_INLINE void InsertTop(float p, std::int64_t key, std::int64_t row, const HeadPassOutputs& out, HeadPassRows& rows) {
   float* const weights = out.top_weights + row * out.top;
   std::int64_t* const keys = out.top_keys + row * out.top;
-  float& least = rows.least_top[row];
-  for (std::int64_t key = 0; key < kRunKeys; ++key) {
-    const float p = tile[key * static_cast<std::int64_t>(kPassStride) + row];
-    if (!(p > least)) continue;
-    std::int64_t at = out.top - 1;
-    for (; at > 0 && weights[at - 1] < p; --at) {
-      weights[at] = weights[at - 1];
-      keys[at] = keys[at - 1];
+  std::int64_t at = out.top - 1;
+  for (; at > 0 && weights[at - 1] < p; --at) {
+    weights[at] = weights[at - 1];
+    keys[at] = keys[at - 1];
+  }
+  weights[at] = p;
+  keys[at] = key;
+  rows.least_top[row] = weights[out.top - 1];
+}
+
+// Adds a run's weights to the largest of each row. `best` holds each row's largest of the run: most runs have none.
+HWY_INLINE void AddTops(const float* HWY_RESTRICT tile, const float* HWY_RESTRICT best, std::size_t vectors,
+                        std::int64_t first_key, const HeadPassOutputs& out, HeadPassRows& rows) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  for (std::size_t row = 0; row < vectors * n; row += n) {
+    if (hn::AllFalse(d, hn::Gt(hn::LoadU(d, best + row), hn::LoadU(d, rows.least_top + row)))) continue;
+    for (std::size_t key = 0; key < kPassRun; ++key) {
+      const VF weights = hn::LoadU(d, tile + key * kPassStride + row);
+      std::uint64_t larger = 0;
+      hn::StoreMaskBits(d, hn::Gt(weights, hn::LoadU(d, rows.least_top + row)),
+                        reinterpret_cast<std::uint8_t*>(&larger));
+      for (; larger != 0; larger &= larger - 1) {
+        const std::size_t r = row + static_cast<std::size_t>(std::countr_zero(larger));
+        InsertTop(tile[key * kPassStride + r], first_key + static_cast<std::int64_t>(key), static_cast<std::int64_t>(r),
+                  out, rows);
+      }
     }
-    weights[at] = p;
-    keys[at] = first_key + key;
-    least = weights[out.top - 1];
   }
 }
 
@@ -205,10 +222,14 @@ inline void HeadPass(const HeadPassParams& params, std::int64_t row, std::int64_
         const std::size_t first = static_cast<std::size_t>(begin % kRunKeys);
         const std::size_t count = static_cast<std::size_t>(end - begin);
         const StridedRows keys = KRows<MmaF32>(params, q_block, begin, end, workspace + at.keys);
+        MemoryRange ranges[kMaxRanges];
+        const std::int64_t next_end = std::min(end + kRunKeys, info.range.any.end);
+        Prefetcher<> prefetch(ranges, NextRunRanges(params, q_block, false, end, next_end, 0, ranges),
+                              count / MmaRowsBeside<kBlockVectors>());
         const auto score = [&]<int NV>(std::integral_constant<int, NV>, std::size_t v) HWY_ATTR {
           VF top[NV];
           PrefillScores<MmaF32, NV>(params, q_block, info, kPassLanes, v * n, keys, begin, end, partly_masked,
-                                    scores + v * n, top, [](std::size_t, std::size_t) {});
+                                    scores + v * n, top, [&](std::size_t, std::size_t) HWY_ATTR { prefetch(nullptr); });
         };
         std::size_t v = 0;
         for (; v + kBlockVectors <= vectors; v += kBlockVectors) {
@@ -220,9 +241,7 @@ inline void HeadPass(const HeadPassParams& params, std::int64_t row, std::int64_
         for (v = 0; v < vectors; ++v) WeightsOfVector(scores, v * n, first, count, rows, out, run, tile, best);
         if (out.columns != nullptr) AddColumns(tile, out.columns + run * kRunKeys);
         if (out.distances != nullptr) AddDistances(tile, out.distances + (runs - 1 - run) * kRunKeys);
-        for (std::int64_t r = 0; r < block_rows && out.top > 0; ++r) {
-          if (best[r] > rows.least_top[r]) AddTop(tile, r, run * kRunKeys, out, rows);
-        }
+        if (out.top > 0) AddTops(tile, best, vectors, run * kRunKeys, out, rows);
         for (std::int64_t r = 0; r < block_rows && out.weights != nullptr; ++r) {
           float* const to = out.weights + (row + r) * out.weights_stride[0] + begin * out.weights_stride[1];
           const float* const from = tile + first * kPassStride + static_cast<std::size_t>(r);

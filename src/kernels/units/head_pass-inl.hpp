@@ -1,6 +1,6 @@
 // Passes over the keys of one head, for each of Highway's targets in MANYHEADS_TARGETS. This file is read once for each
 // of them.
-#include "kernels/head_pass.hpp"
+#include "kernels/dispatch.hpp"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/units/head_pass-inl.hpp"
@@ -13,7 +13,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 
-[[maybe_unused]] const HeadPassRegistration kRegistration{HWY_TARGET, {HeadPassFloats, HeadPass}};
+[[maybe_unused]] const UnitRegistration kRegistration{
+    HWY_TARGET, [](TargetKernels& kernels) { kernels.head_pass = {HeadPassFloats, HeadPass}; }};
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
