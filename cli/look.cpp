@@ -4,13 +4,14 @@
 #include <manyheads/error.hpp>
 #include <optional>
 #include <unordered_map>
+#include <utility>
 
 #include "arguments.hpp"
 #include "base/format.hpp"
 #include "cli.hpp"
 #include "findings.hpp"
 #include "lens/unicode.hpp"
-#include "text.hpp"
+#include "text_trace.hpp"
 
 namespace manyheads::cli {
 namespace {
@@ -81,20 +82,6 @@ std::vector<std::string> name_words(const std::vector<lens::Word>& words) {
   return names;
 }
 
-lens::Trace run_model(const Look& request, std::size_t* full_size) {
-  check_text("TEXT", *request.text);
-  if (request.pair) check_text("--pair", *request.pair);
-  check_model(request.model);
-  const model::TextModel model(request.model);
-  const EncodedText encoded = encode_text(model, "TEXT", *request.text, request.pair, request.truncate);
-  *full_size = encoded.full_size;
-  lens::TraceOptions options;
-  options.text2 = request.pair;
-  options.threads.num_threads = request.common.threads;
-  options.bits = request.common.bits;
-  return lens::make_trace(model.encoder(), encoded.encoding, model_name(request.model), *request.text, options);
-}
-
 Findings find(const Look& request) {
   for (const std::string& link : request.links) split_link(link);
   Findings found;
@@ -102,7 +89,9 @@ Findings find(const Look& request) {
     found.trace = lens::load_trace(request.trace);
     found.full_size = found.trace.tokens.size();
   } else {
-    found.trace = run_model(request, &found.full_size);
+    TextTrace made = trace_text({*request.text, request.model, request.pair, request.truncate}, request.common);
+    found.trace = std::move(made.trace);
+    found.full_size = made.full_size;
   }
   found.words = lens::words_of(found.trace);
   found.word_names = name_words(found.words);

@@ -18,13 +18,16 @@
 #include "figure.hpp"
 #include "findings.hpp"
 #include "out_file.hpp"
+#include "text_trace.hpp"
 
 namespace manyheads::cli {
 namespace {
 
 struct MapRequest {
   Common common;
-  std::string trace, head, rows, keys, out;
+  std::string source, model, head, rows, keys, out;  // source: a trace, or with a model a text
+  std::optional<std::string> pair;
+  bool truncate = false;
   std::string pool = "mean";
   std::int64_t size = 512;
 };
@@ -83,7 +86,9 @@ Map make_map(const MapRequest& request) {
   Map map;
   map.head = parse_head(request.head);
   const Format format = format_of(request.out);
-  map.trace = lens::load_trace(request.trace);
+  map.trace = request.model.empty()
+                  ? lens::load_trace(request.source)
+                  : trace_text({request.source, request.model, request.pair, request.truncate}, request.common).trace;
   const lens::Trace& trace = map.trace;
   if (map.head.layer >= trace.layers.size() || map.head.head >= trace.num_heads(map.head.layer)) {
     throw UsageError(base::format("--head {}: there are {} layers of {} heads, both counted from 0", request.head,
@@ -215,9 +220,15 @@ void map(const MapRequest& request) {
 void add_map(CLI::App& app) {
   auto request = std::make_shared<MapRequest>();
   CLI::App* verb = app.add_subcommand("map", "One head's weights, or a part of them, as numbers or as a picture");
-  verb->add_option("FILE", request->trace, "A trace: what manyheads trace wrote, or another program")
+  verb->add_option("FILE", request->source,
+                   "A trace: what manyheads trace wrote, or another program. With --model: a text")
+      ->transform(plain_text)
       ->required()
       ->type_name("");
+  CLI::Option* model = verb->add_option("--model", request->model,
+                                        "Take a text and not a file: the folder of the model that reads it, with "
+                                        "config.json, model.safetensors and tokenizer.json")
+                           ->type_name("DIR");
   verb->add_option("--head", request->head, "Which head: layer.head, both counted from 0")
       ->required()
       ->type_name("L.H");
@@ -234,8 +245,14 @@ void add_map(CLI::App& app) {
   verb->add_option("--size", request->size, "The most cells along a side, 1 to 4096; default: 512")
       ->transform(whole_number(1, 4096))
       ->type_name("N");
+  verb->add_option("--pair", request->pair, "A second text: the model sees both, as two segments")
+      ->transform(plain_text)
+      ->type_name("TEXT2")
+      ->needs(model);
+  verb->add_flag("--truncate", request->truncate, "Cut a text that is longer than the model takes")->needs(model);
+  add_bits(*verb, request->common)->needs(model);
   add_common(*verb, request->common);
-  verb->footer("Example: manyheads map cat.safetensors --head 1.8 -o head.svg");
+  verb->footer("Example: manyheads map cat.safetensors --head 2.8 -o head.svg");
   verb->callback([request] { map(*request); });
 }
 

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "lens/random_trace.hpp"
-#include "program.hpp"
+#include "tiny_model.hpp"
 
 namespace manyheads::cli_test {
 namespace {
@@ -210,6 +210,10 @@ TEST_F(CliMap, BadRequestsLeaveNoFile) {
       {{"map", path("t"), "--head", "1.1", "-o", out, "--pool", "sum"}, 2, "--pool"},
       {{"map", path("t"), "--head", "1.1", "-o", out, "--size", "0"}, 2, "--size"},
       {{"map", path("none"), "--head", "1.1", "-o", out}, 1, "none"},
+      {{"map", path("t"), "--head", "1.1", "-o", out, "--pair", "a"}, 2, "--model"},
+      {{"map", path("t"), "--head", "1.1", "-o", out, "--truncate"}, 2, "--model"},
+      {{"map", path("t"), "--head", "1.1", "-o", out, "--bits", "f32-fma-1"}, 2, "--model"},
+      {{"map", "the cat", "--head", "1.1", "-o", out, "--model", path("none")}, 1, "there is no folder"},
       {{"map", path("foreign"), "--head", "1.1", "-o", out}, 1, "layers.1.lse of head 1, row 3 is 0"},
   };
   for (const Case& test : cases) {
@@ -218,6 +222,33 @@ TEST_F(CliMap, BadRequestsLeaveNoFile) {
     EXPECT_TRUE(is_one_line(result, test.says)) << result.err;
     EXPECT_EQ(names(), (std::vector<std::string>{"foreign", "t"})) << test.says;
   }
+}
+
+class CliMapOfText : public TinyModel {};
+
+TEST_F(CliMapOfText, IsTheMapOfItsTrace) {
+  const auto map = [&](const std::vector<std::string>& of, const std::string& out) {
+    std::vector<std::string> arguments = {"map", "--head", "1.3", "-o", path(out)};
+    arguments.insert(arguments.end(), of.begin(), of.end());
+    return run(arguments);
+  };
+  ASSERT_EQ(program({"trace", "The black cat sat.", "--pair", "The dog", "-o", path("t")}).code, 0);
+  ASSERT_EQ(map({path("t")}, "file.safetensors").code, 0);
+  const Result result = map({"The black cat sat.", "--pair", "The dog", "--model", model()}, "text.safetensors");
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_NE(result.out.find("layer 1, head 3 of tiny, queries 0 to 9, keys 0 to 9: exact weights"), std::string::npos)
+      << result.out;
+  const SafetensorsFile file = load_safetensors(path("file.safetensors")),
+                        text = load_safetensors(path("text.safetensors"));
+  ASSERT_EQ(text.at("weights").shape(), Dims({10, 10}));
+  EXPECT_EQ(text.tensors.size(), file.tensors.size());
+  for (std::int64_t i = 0; i < 100; ++i) {
+    EXPECT_NEAR(text.at("weights").as<float>()[i], file.at("weights").as<float>()[i], 1e-6);
+  }
+  EXPECT_TRUE(
+      is_one_line(map({many_words(70), "--model", model()}, "m.png"), "TEXT has 72 tokens, the model takes 40"));
+  EXPECT_EQ(map({many_words(70), "--model", model(), "--truncate"}, "m.png").code, 0);
+  EXPECT_TRUE(is_one_line(map({" ", "--model", model()}, "m.png"), "TEXT is empty"));
 }
 
 }  // namespace
