@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "lens/trace_pass.hpp"
+
 namespace manyheads::lens {
 namespace {
 
@@ -26,20 +28,7 @@ void run_batch(const model::Encoder& encoder, std::vector<BatchText>& texts, con
   run.bits = options.bits;
   encoder.run(model::TokenBatch::from_rows(ids, type_ids), run);
   for (std::size_t b = 0; b < texts.size(); ++b) {
-    const model::Encoding& encoding = texts[b].encoding;
-    Trace& trace = texts[b].trace;
-    trace.tokens = encoding.tokens;
-    trace.token_ids = encoding.ids;
-    trace.offsets = encoding.offsets;
-    trace.words = encoding.words;
-    trace.sequences.assign(encoding.sequences.begin(), encoding.sequences.end());
-    trace.scale = encoder.config().scale;
-    trace.causal = encoder.config().causal;
-    trace.key_length = static_cast<std::int64_t>(encoding.size());
-    for (const model::LayerHeads& layer : layers) {
-      const model::EntryHeads heads = layer.entry(static_cast<std::int64_t>(b));
-      trace.layers.push_back({heads.q, heads.k, heads.lse, {}, {}, {}, layer.storage});
-    }
+    add_pass(encoder, texts[b].encoding, layers, static_cast<std::int64_t>(b), texts[b].trace);
   }
 }
 

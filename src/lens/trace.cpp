@@ -7,6 +7,7 @@
 
 #include "base/math.hpp"
 #include "base/parallel.hpp"
+#include "lens/trace_pass.hpp"
 
 namespace manyheads::lens {
 namespace {
@@ -41,6 +42,22 @@ Tensor lse_in_double(const ConstTensorView& q, const ConstTensorView& k, double 
 
 }  // namespace
 
+void add_pass(const model::Encoder& encoder, const model::Encoding& encoding, std::span<const model::LayerHeads> layers,
+              std::int64_t entry, Trace& trace) {
+  trace.tokens = encoding.tokens;
+  trace.token_ids = encoding.ids;
+  trace.offsets = encoding.offsets;
+  trace.words = encoding.words;
+  trace.sequences.assign(encoding.sequences.begin(), encoding.sequences.end());
+  trace.scale = encoder.config().scale;
+  trace.causal = encoder.config().causal;
+  trace.key_length = static_cast<std::int64_t>(encoding.size());
+  for (const model::LayerHeads& layer : layers) {
+    const model::EntryHeads heads = layer.entry(entry);
+    trace.layers.push_back({heads.q, heads.k, heads.lse, {}, {}, {}, layer.storage});
+  }
+}
+
 Trace make_trace(const model::Encoder& encoder, const model::Encoding& encoding, const std::string& model,
                  const std::string& text, const TraceOptions& options) {
   std::vector<model::LayerHeads> layers;
@@ -54,21 +71,12 @@ Trace make_trace(const model::Encoder& encoder, const model::Encoding& encoding,
   trace.model = model;
   trace.text = text;
   trace.text2 = options.text2;
-  trace.tokens = encoding.tokens;
-  trace.token_ids = encoding.ids;
-  trace.offsets = encoding.offsets;
-  trace.words = encoding.words;
-  trace.sequences.assign(encoding.sequences.begin(), encoding.sequences.end());
-  trace.scale = encoder.config().scale;
-  trace.causal = encoder.config().causal;
-  trace.key_length = static_cast<std::int64_t>(encoding.size());
-  for (model::LayerHeads& of : layers) {
-    const model::EntryHeads heads = of.entry();
-    trace.layers.push_back({heads.q, heads.k, heads.lse, {}, {}, {}, std::move(of.storage)});
-    TraceLayer& layer = trace.layers.back();
-    if (options.values) layer.v = heads.v;
+  add_pass(encoder, encoding, layers, 0, trace);
+  for (std::size_t i = 0; i < trace.layers.size(); ++i) {
+    TraceLayer& layer = trace.layers[i];
+    if (options.values) layer.v = layers[i].entry().v;
     if (!options.lse_in_double) continue;
-    layer.storage.push_back(lse_in_double(heads.q, heads.k, trace.scale, trace.causal, options));
+    layer.storage.push_back(lse_in_double(layer.q, layer.k, trace.scale, trace.causal, options));
     layer.lse = layer.storage.back().cview();
   }
   for (std::size_t i = 0; options.row_sums && i < trace.layers.size(); ++i) add_row_sums(trace, i, options.threads);
