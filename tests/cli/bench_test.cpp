@@ -85,6 +85,24 @@ TEST(CliBench, SmallCallsAreShownByTheirTime) {
   }
 }
 
+TEST(CliBench, MapsOfHeadsAreExactAndSayTheirMemory) {
+  const json rows = bench({"--case", "pyramid", "--threads", "1"});
+  ASSERT_EQ(rows.size(), 2u);
+  for (const json& row : rows) {
+    expect_keys(row);
+    EXPECT_EQ(row.at("limit"), "fma");
+    EXPECT_LT(row.at("max_error").get<double>(), 1e-7);
+  }
+  EXPECT_EQ(rows[1].at("case"), "pyramid, coarse");
+  EXPECT_TRUE(rows[1].at("megabytes").is_null());
+  const double megabytes = rows[0].at("megabytes").get<double>();
+  EXPECT_GE(megabytes, 0);
+  EXPECT_LT(megabytes, 16);  // 1.5 of tokens, 0.3 of cells
+  const json patches = bench({"--case", "patch", "--threads", "1"});
+  ASSERT_EQ(patches.size(), 1u);
+  EXPECT_LT(patches[0].at("max_error").get<double>(), 1e-7);
+}
+
 TEST(CliBench, RatiosSayOverWhat) {
   const std::pair<const char*, const char*> cases[] = {{"sharp, keys x30", "keys of N(0,1)"},
                                                        {"window", "share x no mask"},

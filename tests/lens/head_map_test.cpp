@@ -4,9 +4,11 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <manyheads/cpu.hpp>
 #include <manyheads/error.hpp>
 #include <manyheads/lens/head_map.hpp>
 #include <manyheads/lens/patch.hpp>
+#include <map>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -162,6 +164,39 @@ TEST(HeadMapTest, TheSameBitsForAnyNumberOfThreads) {
       EXPECT_TRUE(same(one.tracks->top_keys, other.tracks->top_keys)) << kind;
       EXPECT_EQ(one.row_sum, other.row_sum) << kind;
     }
+  }
+}
+
+// The instruction sets of one family give the bits of the best; the others hold the bounds.
+TEST(HeadMapTest, EachInstructionSetGivesItsFamilysBits) {
+  const auto numbers = [](const Tensor& tensor) {
+    return std::vector<float>(tensor.as<float>(), tensor.as<float>() + tensor.elements());
+  };
+  for (auto& [kind, trace] : every_kind({2, 1, 130, 171, 33})) {
+    const FullMatrix full(trace, 0, 1);
+    std::map<std::string, std::vector<std::vector<float>>> of_family;
+    for (const std::string& isa : available_isas()) {
+      set_isa(isa);
+      const HeadMap map = *map_head(trace, 0, 1);
+      expect_pyramid(kind + " at " + isa, map, full, 130);
+      expect_tracks(kind + " at " + isa, *map.tracks, full, trace);
+      Tensor weights(DType::kF32, {130, 171});
+      patch(trace, 0, 1, {0, 130}, {0, 171}, weights.view(),
+            {.row_sum = ConstTensorView(map.row_sum.data(), Dims{130})});
+      for (std::int64_t i = 0; i < 130 * 171; ++i) {
+        ASSERT_NEAR(weights.as<float>()[i], full.at(i / 171, i % 171), full.bound(i / 171)) << kind << " at " << isa;
+      }
+      std::vector<std::vector<float>> found = {numbers(weights), map.row_sum, numbers(map.tracks->top_weights)};
+      for (const PyramidLevel& level : map.levels)
+        found.push_back(numbers(level.mean)), found.push_back(numbers(level.max));
+      for (const std::vector<double>& track :
+           {map.tracks->column_mass, map.tracks->distance_mass, map.tracks->entropy}) {
+        found.emplace_back(track.begin(), track.end());
+      }
+      const auto [first, added] = of_family.try_emplace(active_bits(DType::kF32), found);
+      EXPECT_EQ(first->second, found) << kind << " at " << isa;
+    }
+    set_isa("");
   }
 }
 

@@ -69,18 +69,20 @@ TEST(PatchTest, IsThatPartOfTheFullMatrix) {
 TEST(PatchTest, PooledCellsAreThoseOfTheFullMatrix) {
   for (auto& [kind, trace] : every_kind({2, 1, 300, 310, 8})) {
     const FullMatrix full(trace, 0, 1);
+    const std::vector<float> sums = row_sums(trace, 0, 1, {0, 300});
+    const PatchOptions exact{.row_sum = ConstTensorView(sums.data(), Dims{300})};
     for (const std::int64_t side : {1, 7, 64, 1000}) {
       const Range rows{3, 298}, keys{1, 300};
-      const Tensor mean = pooled_patch(trace, 0, 1, rows, keys, side, Pool::kMean);
-      const Tensor max = pooled_patch(trace, 0, 1, rows, keys, side, Pool::kMax);
+      const Tensor mean = pooled_patch(trace, 0, 1, rows, keys, side, Pool::kMean, exact);
+      const Tensor max = pooled_patch(trace, 0, 1, rows, keys, side, Pool::kMax, exact);
       ASSERT_EQ(mean.shape(), Dims({(295 + side - 1) / side, (299 + side - 1) / side}));
       ASSERT_EQ(max.shape(), mean.shape());
       for (std::int64_t r = 0; r < mean.size(0); ++r) {
         for (std::int64_t c = 0; c < mean.size(1); ++c) {
-          double sum = 0, largest = 0, bound = 1e-5;
+          double sum = 0, largest = 0, bound = 0;
           std::int64_t count = 0;
           for (std::int64_t i = rows.begin + r * side; i < std::min(rows.end, rows.begin + (r + 1) * side); ++i) {
-            bound = std::max(bound, 2 * full.bound(i));
+            bound = std::max(bound, full.bound(i));
             for (std::int64_t j = keys.begin + c * side; j < std::min(keys.end, keys.begin + (c + 1) * side); ++j) {
               sum += full.at(i, j);
               largest = std::max(largest, full.at(i, j));
