@@ -119,14 +119,27 @@ def traces():
     layers = ["@layers.0.q F32 2,5,4", "@layers.0.k F32 2,5,4", "@layers.0.lse F32 2,5"]
     second = [line.replace("layers.0", "layers.1") for line in layers]
     more = ["@layers.0.v F32 2,5,3", "@layers.0.bias F32 5,5", "@layers.0.sinks F32 2"]
+    wide = ["@layers.0.q F32 1,70,3", "@layers.0.k F32 1,5,3", "@layers.0.lse F32 1,70", "@layers.0.row_sum F32 1,70"]
     masks = ["causal=true", "window=[2,-1]", "softcap=3", "key_length=4", "alignment=top_left"]
     short = ["@layers.0.q F32 4,3,2", "@layers.0.k F32 2,5,2", "@layers.0.lse F32 4,3", "alignment=bottom_right",
              "causal=true"]
     find = ["!cats", "!the#1", "!The"]
     for lines in (plain + layers, plain + text + layers + second + find, plain + text + layers + more + find,
-                  plain + layers + masks, plain + short, plain + ["text2=a cat", "sequences=[-1,0,1,1,-1]"] + layers):
+                  plain + layers + masks, plain + short, plain + wide, plain + ["text2=a cat", "sequences=[-1,0,1,1,-1]"] + layers):
         for first in (0, 1, 3, 5, 15):
             yield bytes([first]) + "\n".join(lines).encode()
+
+
+def treebanks():
+    example = (ROOT / "examples" / "relations.conllu").read_text(encoding="utf-8").split("\n\n")
+    for sentence in example[:8]:
+        yield (sentence + "\n\n").encode()
+    row = lambda *cells: "\t".join([*cells, *"_" * (10 - len(cells))]) + "\n"
+    token = row("1-2", "del", "_", "_", "_", "_", "_", "_", "_", "SpaceAfter=No")
+    words = row("1", "de", "_", "_", "_", "_", "3", "case") + row("2", "el", "_", "_", "_", "_", "3", "det")
+    last = row("2.1", "x") + row("3", "mar", "_", "_", "_", "_", "0", "root")
+    yield (token + words + last + "\n").encode()
+    yield ("\ufeff# text = delmar\r\n" + (token + words + last).replace("\n", "\r\n") + "\r\n").encode()
 
 
 def texts():
@@ -147,6 +160,7 @@ def main():
     write(folder, "tokenizer", tokenizers())
     write(folder, "model", model_folders())
     write(folder, "trace", traces())
+    write(folder, "treebank", treebanks())
     write(folder, "text", texts())
     write(folder, "attention", (numbers.randbytes(9) for _ in range(64)))
     write(folder, "kv_cache", (numbers.randbytes(numbers.randrange(40, 300)) for _ in range(32)))

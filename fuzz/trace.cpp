@@ -3,9 +3,12 @@
 #include <cmath>
 #include <cstring>
 #include <manyheads/attention.hpp>
+#include <manyheads/lens/head_map.hpp>
 #include <manyheads/lens/links.hpp>
+#include <manyheads/lens/patch.hpp>
 #include <manyheads/lens/trace.hpp>
 #include <manyheads/safetensors.hpp>
+#include <optional>
 #include <random>
 
 #include "harness.hpp"
@@ -121,6 +124,49 @@ void check_weights(const lens::Trace& trace, std::size_t layer, std::int64_t hea
   }
 }
 
+// A patch holds the weights of the whole matrix, and a map their means. Rows of weights that are not numbers are
+// none's.
+void check_patch(const lens::Trace& trace, std::size_t layer, std::int64_t head, std::mt19937& random, bool right_lse) {
+  const std::int64_t queries = trace.num_queries(), keys = trace.num_keys();
+  Tensor whole(DType::kF32, Dims{queries, keys});
+  const Threads one{.num_threads = 1};
+  const auto range = [&](std::int64_t count) {
+    const std::int64_t a = static_cast<std::int64_t>(random()) % (count + 1);
+    const std::int64_t b = static_cast<std::int64_t>(random()) % (count + 1);
+    return lens::Range{std::min(a, b), std::max(a, b)};
+  };
+  const lens::Range rows = range(queries), of_keys = range(keys);
+  Tensor weights(DType::kF32, Dims{rows.size(), of_keys.size()});
+  fuzz::taken([&] { lens::patch(trace, layer, head, rows, of_keys, weights.view(), {.threads = one}); });
+  if (!fuzz::taken([&] { lens::trace_weights(trace, layer, head, whole.view(), one); })) return;
+  std::vector<float> sums;
+  const bool summed = fuzz::taken([&] { sums = lens::row_sums(trace, layer, head, {0, queries}, one); });
+  fuzz::require(summed || !right_lse, "its own lse has no row sums");
+  if (!summed) return;
+  const lens::PatchOptions exact{.row_sum = ConstTensorView(sums.data(), Dims{queries}), .threads = one};
+  const bool taken = fuzz::taken([&] { lens::patch(trace, layer, head, rows, of_keys, weights.view(), exact); });
+  fuzz::require(taken || !right_lse, "a patch of its own lse is refused");
+  double mass = 0;
+  bool nan = false;
+  for (std::int64_t i = 0; i < queries * keys; ++i) {
+    const float expected = whole.as<float>()[i];
+    nan = nan || std::isnan(expected);
+    mass += static_cast<double>(expected);
+    const std::int64_t row = i / keys - rows.begin, key = i % keys - of_keys.begin;
+    if (!taken || row < 0 || row >= rows.size() || key < 0 || key >= of_keys.size()) continue;
+    const float found = weights.as<float>()[row * of_keys.size() + key];
+    fuzz::require(std::isnan(expected) || std::fabs(found - expected) < 1e-4f, "another weight in a patch");
+  }
+  std::optional<lens::HeadMap> map;
+  const bool mapped = fuzz::taken([&] { map = lens::map_head(trace, layer, head, {.threads = one}); });
+  fuzz::require(mapped || !right_lse || nan || queries == 0 || keys == 0, "a map of its own lse is refused");
+  if (!mapped || nan) return;
+  const lens::PyramidLevel& top = map->levels.back();
+  fuzz::require(top.rows() == 1 && top.keys() == 1, "a pyramid without its top");
+  const double found = static_cast<double>(top.mean.as<float>()[0]) * static_cast<double>(queries * keys);
+  fuzz::require(std::fabs(found - mass) < 1e-3 * static_cast<double>(queries + 1), "another mass in the pyramid");
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
@@ -139,7 +185,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   }
   const bool right_lse = bytes[0] % 2 != 0 && fuzz::taken([&] { set_lse(trace); });
   for (std::size_t layer = 0; layer < trace.layers.size(); ++layer) {
-    for (std::int64_t head = 0; head < trace.num_heads(layer); ++head) check_weights(trace, layer, head, right_lse);
+    for (std::int64_t head = 0; head < trace.num_heads(layer); ++head) {
+      check_weights(trace, layer, head, right_lse);
+      check_patch(trace, layer, head, random, right_lse);
+    }
   }
   fuzz::taken([&] {
     const std::vector<lens::Word> words = lens::words_of(trace);
@@ -153,6 +202,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   const auto again = folder.path() / "b";
   if (!fuzz::taken([&] { lens::save_trace(again, trace); })) fuzz::fail("a trace that cannot be written");
   const lens::Trace back = lens::load_trace(again);
+  for (std::size_t layer = 0; layer < trace.layers.size(); ++layer) {
+    const ConstTensorView &v = trace.layers[layer].v, &read = back.layers[layer].v;
+    fuzz::require(v.defined() == read.defined() && v.shape() == read.shape(), "other values");
+  }
   fuzz::require(back.tokens == trace.tokens && back.words == trace.words && back.scale == trace.scale &&
                     back.window == trace.window && back.text == trace.text && back.text2 == trace.text2 &&
                     back.layers.size() == trace.layers.size(),
