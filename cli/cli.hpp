@@ -28,6 +28,7 @@ void add_look(CLI::App& app);
 void add_trace(CLI::App& app);
 void add_map(CLI::App& app);
 void add_roles(CLI::App& app);
+void add_scan(CLI::App& app);
 void add_embed(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_attend(CLI::App& app);

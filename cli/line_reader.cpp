@@ -42,6 +42,7 @@ bool LineReader::ready() {
 bool LineReader::next(std::string* line) {
   while (!has_line()) fill();
   if (!whole_ && line_.empty()) return false;
+  offset_ = taken_ - line_.size() - (whole_ ? 1 : 0);
   line->swap(line_);
   line_.clear();
   whole_ = false;
@@ -58,6 +59,7 @@ bool LineReader::has_line() {
         newline == nullptr ? end_ - begin_ : static_cast<std::size_t>(static_cast<const char*>(newline) - at);
     line_.append(at, size);
     begin_ += size + (newline == nullptr ? 0 : 1);
+    taken_ += size + (newline == nullptr ? 0 : 1);
     whole_ = newline != nullptr;
     if (line_.size() > kLongestLine) {
       throw Error(ErrorCode::kInvalidArgument,

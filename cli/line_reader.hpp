@@ -22,6 +22,7 @@ class LineReader {
   bool next(std::string* line);
 
   std::size_t number() const { return number_; }  // of the last line, from 1
+  std::size_t offset() const { return offset_; }  // of the last line's first byte in all that was read
   const std::string& name() const { return name_; }
 
  private:
@@ -38,6 +39,8 @@ class LineReader {
   bool whole_ = false;  // line_ has met its end
   bool ended_ = false;  // nothing comes after buffer_
   std::size_t number_ = 0;
+  std::size_t taken_ = 0;  // bytes moved to lines
+  std::size_t offset_ = 0;
 };
 
 }  // namespace manyheads::cli

@@ -103,6 +103,7 @@ int run(int argc, char** argv) {
   add_trace(app);
   add_map(app);
   add_roles(app);
+  add_scan(app);
   add_embed(app);
   add_generate(app);
   add_attend(app);

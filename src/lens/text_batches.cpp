@@ -15,6 +15,8 @@ bool has_text(const model::Encoding& encoding) {
   return std::any_of(encoding.sequences.begin(), encoding.sequences.end(), [](std::int32_t s) { return s >= 0; });
 }
 
+}  // namespace
+
 void run_batch(const model::Encoder& encoder, std::vector<BatchText>& texts, const BatchOptions& options) {
   std::vector<std::vector<std::int64_t>> ids, type_ids;
   for (const BatchText& text : texts) {
@@ -31,8 +33,6 @@ void run_batch(const model::Encoder& encoder, std::vector<BatchText>& texts, con
     add_pass(encoder, texts[b].encoding, layers, static_cast<std::int64_t>(b), texts[b].trace);
   }
 }
-
-}  // namespace
 
 std::size_t for_each_batch(const model::TextModel& model,
                            const std::function<std::optional<std::string>(std::size_t)>& next,

@@ -24,6 +24,9 @@ struct BatchText {
   Trace trace;
 };
 
+// Runs the encoder over the encodings of texts and gives each its trace, whose text stays as it is.
+void run_batch(const model::Encoder& encoder, std::vector<BatchText>& texts, const BatchOptions& options);
+
 // Runs the encoder over texts in order, some at a time, and calls `batch` with the traces of each run. The traces'
 // q, k and lse are views that live as long as the call. Memory grows with the longest text and not with their number.
 // - next(i) gives text i, or none behind the last.
