@@ -44,19 +44,6 @@ void diagonalize(std::vector<double>& a, std::vector<double>& vectors, std::int6
 
 }  // namespace
 
-void Moments::add(const float* x, std::int64_t stride, std::int64_t rows) {
-  const std::int64_t d = size();
-  std::vector<double> row(at(d));
-  for (std::int64_t r = 0; r < rows; ++r, x += stride) {
-    for (std::int64_t i = 0; i < d; ++i) row[at(i)] = static_cast<double>(x[i]);
-    for (std::int64_t i = 0; i < d; ++i) {
-      sum[at(i)] += row[at(i)];
-      for (std::int64_t j = 0; j <= i; ++j) products[at(i * d + j)] += row[at(i)] * row[at(j)];
-    }
-  }
-  count += rows;
-}
-
 Components principal_components(const Moments& moments, std::int64_t components) {
   const std::int64_t d = moments.size();
   Components out;

@@ -5,14 +5,13 @@
 
 namespace manyheads::lens {
 
-// Sums of vectors and of their products, from which principal components follow. In double, in the order of adding.
+// Sums of vectors and of their products, from which principal components follow: kernels::ScorePassKernels::add_products
+// adds them.
 struct Moments {
   explicit Moments(std::int64_t size = 0)
       : sum(static_cast<std::size_t>(size)), products(static_cast<std::size_t>(size * size)) {}
 
   std::int64_t size() const { return static_cast<std::int64_t>(sum.size()); }
-  // Adds `rows` vectors of so many F32 with stride 1; the rows are `stride` apart.
-  void add(const float* x, std::int64_t stride, std::int64_t rows);
 
   std::int64_t count = 0;
   std::vector<double> sum;       // [D]

@@ -13,6 +13,34 @@ bool any_of(const std::vector<bool>& kind) { return std::find(kind.begin(), kind
 
 }  // namespace
 
+Score positional_score(const TokenKinds& tokens, const std::vector<std::int64_t>& all_hits) {
+  const auto n = static_cast<std::int64_t>(tokens.ids.size());
+  const auto hits = [&](std::int64_t o) { return all_hits[static_cast<std::size_t>(o + n - 1)]; };
+  // Of equally frequent offsets, the nearest; of those, the one to the left.
+  std::int64_t offset = 0;
+  for (std::int64_t distance = 1; distance < n; ++distance) {
+    for (const std::int64_t o : {-distance, distance}) {
+      if (hits(o) > hits(offset)) offset = o;
+    }
+  }
+  std::int64_t have_place = 0;
+  for (std::int64_t q = std::max<std::int64_t>(0, -offset); q < std::min(n, n - offset); ++q) {
+    const auto at = static_cast<std::size_t>(q);
+    if (!tokens.separator[at] && !tokens.separator[static_cast<std::size_t>(q + offset)]) ++have_place;
+  }
+  return {static_cast<double>(hits(offset)) / static_cast<double>(have_place), offset};
+}
+
+Score sink_score(const std::vector<double>& from_itself) {
+  const auto n = static_cast<std::int64_t>(from_itself.size());
+  Score best;
+  for (std::int64_t k = 0; k < n; ++k) {
+    const double value = from_itself[static_cast<std::size_t>(k)] / static_cast<double>(n - k);
+    if (!best.value || value > *best.value) best = {value, k};
+  }
+  return best;
+}
+
 HeadScorer::HeadScorer(const TokenKinds& tokens)
     : tokens_(tokens),
       n_(static_cast<std::int64_t>(tokens.ids.size())),
@@ -111,29 +139,7 @@ void HeadScorer::add(const float* row) {
 Score HeadScorer::positional() const {
   const std::optional<double> confidence = confidence_.value();
   if (!confidence || std::isnan(*confidence)) return {};
-  const auto hits = [&](std::int64_t o) { return hits_[static_cast<std::size_t>(o + n_ - 1)]; };
-  // Of equally frequent offsets, the nearest; of those, the one to the left.
-  std::int64_t offset = 0;
-  for (std::int64_t distance = 1; distance < n_; ++distance) {
-    for (const std::int64_t o : {-distance, distance}) {
-      if (hits(o) > hits(offset)) offset = o;
-    }
-  }
-  std::int64_t have_place = 0;
-  for (std::int64_t q = std::max<std::int64_t>(0, -offset); q < std::min(n_, n_ - offset); ++q) {
-    const auto at = static_cast<std::size_t>(q);
-    if (!tokens_.separator[at] && !tokens_.separator[static_cast<std::size_t>(q + offset)]) ++have_place;
-  }
-  return {static_cast<double>(hits(offset)) / static_cast<double>(have_place), offset};
-}
-
-Score HeadScorer::sink() const {
-  Score best;
-  for (std::int64_t k = 0; k < n_; ++k) {
-    const double value = from_itself_[static_cast<std::size_t>(k)] / static_cast<double>(n_ - k);
-    if (!best.value || value > *best.value) best = {value, k};
-  }
-  return best;
+  return positional_score(tokens_, hits_);
 }
 
 HeadScores HeadScorer::finish() const {
@@ -153,7 +159,7 @@ HeadScores HeadScorer::finish() const {
                    duplicate_token_.abs(n_),
                    {confidence_.value(), {}},
                    positional(),
-                   sink(),
+                   sink_score(from_itself_),
                    previous_token_.mul(),
                    previous_token_.abs(n_),
                    induction_.mul(),

@@ -46,6 +46,12 @@ class PatternScore {
   double on_pattern_ = 0, total_ = 0, difference_ = 0;
 };
 
+// Of n rows whose largest weight is at offset k - q, hits[k - q + n - 1] of them: the most frequent offset, and the share of
+// the rows that have such a place.
+Score positional_score(const TokenKinds& tokens, const std::vector<std::int64_t>& hits);
+// from_itself[k]: the sum of A[q,k] over q >= k.
+Score sink_score(const std::vector<double>& from_itself);
+
 // Works out a head's scores from the rows of its weights, one by one: memory grows with n, not with its square. Sums
 // run in double.
 class HeadScorer {
@@ -64,7 +70,6 @@ class HeadScorer {
   void add_distance(const float* row);
   void add_maximum(const float* row);
   Score positional() const;
-  Score sink() const;
 
   const TokenKinds& tokens_;
   std::int64_t n_ = 0;

@@ -9,7 +9,7 @@
 
 #include "base/format.hpp"
 #include "base/parallel.hpp"
-#include "lens/passage_reader.hpp"
+#include "kernels/dispatch.hpp"
 
 namespace manyheads::lens {
 namespace {
@@ -74,16 +74,18 @@ void Scan::add_top(std::vector<Example>& top, double value, std::int64_t passage
 }
 
 void Scan::read_head(std::size_t index, std::span<const BatchText> texts, std::span<const PassageReader> readers,
-                     double* values) {
+                     Memory& memory, double* values) {
   Head& head = heads_[index];
   const std::size_t layer = index / at(num_heads_);
   const auto number = static_cast<std::int64_t>(index % at(num_heads_));
   const std::int64_t group = num_heads_ / num_kv_heads_;
   const std::vector<std::int64_t>& edges = distance_edges();
-  PassageReading reading;
+  PassageReading& reading = memory.reading;
+  const kernels::ScorePassKernels& pass = kernels::score_pass_kernels(kernels::active_table());
+  memory.wide.resize(at(kernels::kProductRows * head_dim_));
   for (std::size_t p = 0; p < texts.size(); ++p, values += heads() * scores_) {
     const Trace& trace = texts[p].trace;
-    readers[p].read(layer, number, reading);
+    readers[p].read(layer, number, memory.reader, reading);
     const std::int64_t passage = passages_ + static_cast<std::int64_t>(p);
     for (std::size_t s = 0; s < scores_; ++s) {
       const std::optional<double>& value = reading.scores[s].value;
@@ -111,9 +113,10 @@ void Scan::read_head(std::size_t index, std::span<const BatchText> texts, std::s
       head.received[id] += reading.received[t];
     }
     const auto add_rows = [&](const ConstTensorView& rows, std::int64_t of, Moments& moments) {
-      for (std::size_t t = 0; t < text.size(); ++t) {
-        if (!text[t]) continue;
-        moments.add(data_of(rows) + of * rows.stride(0) + static_cast<std::int64_t>(t) * rows.stride(1), 0, 1);
+      for (const Range& range : readers[p].text_ranges()) {
+        pass.add_products(data_of(rows) + of * rows.stride(0) + range.begin * rows.stride(1), rows.stride(1),
+                          range.size(), head_dim_, moments.sum.data(), moments.products.data(), memory.wide.data());
+        moments.count += range.size();
       }
     };
     add_rows(trace.layers[layer].q, number, head.queries);
@@ -133,8 +136,10 @@ void Scan::add(std::span<const BatchText> texts, std::span<const ScanPassage> pa
   for (const BatchText& text : texts) readers.emplace_back(text.trace);
   std::vector<double> values(texts.size() * heads() * scores_);
   const auto count = static_cast<std::int64_t>(heads());
-  base::parallel_for(count, base::worker_count(count, threads), threads.executor, [&](std::int64_t i, int) {
-    read_head(at(i), texts, readers, values.data() + at(i) * scores_);
+  const int workers = base::worker_count(count, threads);
+  if (memory_.size() < static_cast<std::size_t>(workers)) memory_.resize(static_cast<std::size_t>(workers));
+  base::parallel_for(count, workers, threads.executor, [&](std::int64_t i, int worker) {
+    read_head(at(i), texts, readers, memory_[static_cast<std::size_t>(worker)], values.data() + at(i) * scores_);
   });
   for (std::size_t p = 0; p < texts.size(); ++p) {
     const Trace& trace = texts[p].trace;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "lens/components.hpp"
+#include "lens/passage_reader.hpp"
 #include "lens/score_sketch.hpp"
 #include "lens/text_batches.hpp"
 
@@ -81,8 +82,15 @@ class Scan {
     }
   };
 
-  void read_head(std::size_t index, std::span<const BatchText> texts, std::span<const class PassageReader> readers,
-                 double* values);
+  // What a worker keeps between heads.
+  struct Memory {
+    PassageReader::Memory reader;
+    PassageReading reading;
+    std::vector<double> wide;
+  };
+
+  void read_head(std::size_t index, std::span<const BatchText> texts, std::span<const PassageReader> readers,
+                 Memory& memory, double* values);
   void add_top(std::vector<Example>& top, double value, std::int64_t passage) const;
   std::uint64_t priority_of(std::int64_t passage) const;
   void forget_passages();
@@ -103,6 +111,7 @@ class Scan {
   std::vector<Kept> reservoir_;      // the passages of least priority: a heap, the largest first
   std::map<std::int64_t, ScanPassage> known_;  // by number: those that examples may need
   std::size_t forget_at_ = 4096;
+  std::vector<Memory> memory_;  // by worker
 };
 
 }  // namespace manyheads::lens
