@@ -1,0 +1,109 @@
+"""The page in Debian's Chromium, as a person has it before them."""
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from reference import Reference
+
+root = pathlib.Path(__file__).resolve().parents[2]
+program = root / "build/release/bin/manyheads"
+model = root / "models/all-MiniLM-L6-v2"
+built = root / "viewer/dist/page.html"
+sentence = "The black cat sat on the mat."
+examples = [sentence, "The dog that chased the cat was tired."]
+
+
+def page_with(start):
+    """The built page with its data in it, as the program writes them."""
+    empty = '<script id="start" type="application/json">{}</script>'
+    html = built.read_text()
+    assert html.count(empty) == 1
+    return html.replace(empty, empty.replace("{}", json.dumps(start).replace("<", "\\u003c")))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def trace(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trace") / "cat.safetensors"
+    subprocess.run([program, "trace", sentence, "--model", model, "--values", "-o", path], check=True, capture_output=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def reference(trace):
+    return Reference(program, trace, model)
+
+
+class Opener:
+    """Opens the page; keeps what the browser complains of and asks for."""
+
+    def __init__(self, browser):
+        self.browser, self.contexts, self.complaints, self.requests = browser, [], [], []
+
+    def context(self, width=1280, height=800, locale="en-GB", **options):
+        context = self.browser.new_context(viewport={"width": width, "height": height}, locale=locale, **options)
+        context.set_default_timeout(10_000)
+        self.contexts.append(context)
+        return context
+
+    def watch(self, page):
+        page.on("console", lambda message: message.type in ("error", "warning") and self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+        return page
+
+    def file(self, tmp_path, start, link="", **options):
+        """By file://, with the network cut."""
+        path = tmp_path / "page.html"
+        path.write_text(page_with(start))
+        context = self.context(offline=True, **options)
+        page = self.watch(context.new_page())
+        page.goto(f"{path.as_uri()}{link}")
+        return page
+
+    def served(self, answer, link="", **options):
+        """From a server whose answers `answer` gives."""
+        context = self.context(**options)
+
+        def serve(route):
+            if route.request.method == "GET":
+                route.fulfill(content_type="text/html; charset=utf-8", body=page_with({"mode": "server", "examples": examples}))
+                return
+            try:
+                kind, body = answer(json.loads(route.request.post_data))
+                route.fulfill(content_type=kind, body=body)
+            except Exception as error:
+                route.fulfill(status=400, content_type="application/json", body=json.dumps({"error": str(error)}))
+
+        context.route("http://127.0.0.1:1/**", serve)
+        page = self.watch(context.new_page())
+        page.goto(f"http://127.0.0.1:1/token/{link}")
+        return page
+
+
+@pytest.fixture
+def opener(browser):
+    opener = Opener(browser)
+    yield opener
+    for context in opener.contexts:
+        context.close()
+    assert opener.complaints == [], "the browser's console"
+
+
+@pytest.fixture
+def page(opener, reference):
+    """The chapter's sentence, answered by the reference."""
+    page = opener.served(reference.answer)
+    page.wait_for_selector(".footer:has-text('manyheads')")
+    return page

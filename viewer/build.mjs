@@ -1,0 +1,49 @@
+// Bundles the page into one file, dist/page.html: script and style inlined and named by hash in its security policy.
+//   node build.mjs [--wasm FILE]     with FILE inside, the page computes without a server
+import { createHash } from "node:crypto";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { gzipSync } from "node:zlib";
+import { build } from "esbuild";
+
+const { wasm: wasmFile } = parseArgs({ options: { wasm: { type: "string" } } }).values;
+
+const common = { bundle: true, write: false, minify: true, target: "es2022", charset: "utf8", legalComments: "none", logLevel: "warning" };
+
+// The worker starts from a blob, so its source travels as text inside the page's script.
+const worker = await build({ ...common, entryPoints: ["src/engine/worker.ts"], format: "iife" });
+
+const page = await build({
+  ...common,
+  entryPoints: ["src/main.tsx"],
+  format: "iife",
+  outdir: "dist",
+  jsx: "automatic",
+  jsxImportSource: "preact",
+  define: { WORKER_SOURCE: JSON.stringify(worker.outputFiles[0].text) },
+});
+const output = (end) => page.outputFiles.find((file) => file.path.endsWith(end)).text.trim();
+
+const script = output(".js").replaceAll("</script", "<\\/script").replaceAll("<!--", "<\\!--");
+const style = output(".css");
+const hash = (text) => `'sha256-${createHash("sha256").update(text).digest("base64")}'`;
+const policy = [
+  "default-src 'none'",
+  `script-src ${hash(script)} 'wasm-unsafe-eval'`,
+  `style-src ${hash(style)}`,
+  "img-src data: blob:",
+  "worker-src blob:",
+  "connect-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+].join("; ");
+
+const wasm = wasmFile
+  ? `<script id="wasm" type="application/octet-stream">${gzipSync(readFileSync(wasmFile), { level: 9 }).toString("base64")}</script>`
+  : "";
+
+const filled = { __WASM__: wasm, __CSP__: policy, __STYLE__: style, __SCRIPT__: script };
+const html = readFileSync("page.html", "utf8").replace(/__(CSP|STYLE|SCRIPT|WASM)__/g, (name) => filled[name]);
+mkdirSync("dist", { recursive: true });
+writeFileSync("dist/page.html", html);
+console.log(`dist/page.html: ${html.length.toLocaleString("en")} characters`);

@@ -1,0 +1,91 @@
+// The engine, and the text that is open in it.
+import { computed, signal } from "@preact/signals";
+import type { Engine } from "../engine/engine";
+import { about, encode, trace, type About, type Trace } from "../engine/questions";
+import { ServerEngine } from "../engine/server";
+import { StoredFirst } from "../engine/stored";
+import { WasmEngine } from "../engine/wasm";
+import { bytesOfBase64, readWasm, type Start } from "../start";
+import { chosenHead, chosenKey, chosenQuery, text } from "./app";
+
+export const start = signal<Start | null>(null);
+export const engine = signal<Engine | null>(null);
+export const who = signal<About | null>(null);
+export const opened = signal<Trace | null>(null);
+/** One sentence about what went wrong with the text or the engine. */
+export const trouble = signal<string | null>(null);
+/** Set while a sentence is worked out: the share that is done. */
+export const working = signal<number | null>(null);
+
+export async function open(given: Start): Promise<void> {
+  start.value = given;
+  try {
+    let ids: number[] = [];
+    if (given.mode === "server") {
+      engine.value = new ServerEngine("./");
+    } else {
+      const wasm = new WasmEngine(await readWasm());
+      for (const trace of given.traces) ids.push(await wasm.openTrace(bytesOfBase64(trace)));
+      engine.value = new StoredFirst(wasm, given.answers);
+    }
+    who.value = await about(engine.value);
+    if (ids.length === 0) ids = who.value.traces.map(({ id }) => id);
+    if (ids[0] !== undefined) opened.value = await trace(engine.value, ids[0]);
+    if (text.peek() && text.peek() !== opened.peek()?.text) await takeText(text.peek());
+  } catch (error) {
+    trouble.value = messageOf(error);
+  }
+}
+
+export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+/** Whether a sentence of the reader's own can be worked out here. */
+export const canEncode = computed(() => (who.value?.models.length ?? 0) > 0);
+
+let latest = 0;
+
+/** Works out another sentence; the views follow. */
+export async function takeText(sentence: string): Promise<void> {
+  const asked = engine.peek();
+  const model = who.peek()?.models[0];
+  if (!asked || !model) return;
+  const turn = ++latest;
+  trouble.value = null;
+  working.value = 0;
+  try {
+    const { trace: id } = await encode(asked, { model: model.id, text: sentence, values: true });
+    const next = await trace(asked, id);
+    if (turn !== latest) return;
+    opened.value = next;
+    text.value = sentence;
+  } catch (error) {
+    if (turn === latest) trouble.value = messageOf(error);
+  } finally {
+    if (turn === latest) working.value = null;
+  }
+}
+
+const within = (value: number, length: number): boolean => value >= 0 && value < length;
+
+/** The head that is shown: the chosen one, where the model has it. */
+export const head = computed<[number, number]>(() => {
+  const chosen = chosenHead.value;
+  const { layers = 0, heads = 0 } = opened.value ?? {};
+  if (chosen && within(chosen[0], layers) && within(chosen[1], heads)) return chosen;
+  return within(2, layers) && within(8, heads) ? [2, 8] : [0, 0];
+});
+
+/** The token of a word, or 0. */
+const tokenOf = (words: Trace["words"], index: number): number => words[Math.min(index, words.length - 1)]?.first_token ?? 0;
+
+export const query = computed<number>(() => {
+  const now = opened.value;
+  if (!now) return 0;
+  return within(chosenQuery.value, now.tokens.length) ? chosenQuery.value : tokenOf(now.words, 1);
+});
+
+export const key = computed<number>(() => {
+  const now = opened.value;
+  if (!now) return 0;
+  return within(chosenKey.value, now.tokens.length) ? chosenKey.value : tokenOf(now.words, 2);
+});
