@@ -42,7 +42,9 @@ void add_roles(CLI::App& app) {
   verb->add_option("--random-tokens", request->random_tokens, "Random tokens that stand twice; default 50")
       ->transform(whole_number(2))
       ->type_name("N");
-  verb->add_option("--seed", request->seed, "Of the random tokens; default 1")->transform(whole_number(0))->type_name("N");
+  verb->add_option("--seed", request->seed, "Of the random tokens; default 1")
+      ->transform(whole_number(0))
+      ->type_name("N");
   verb->add_flag("--legend", request->legend, "Say how each score is worked out, and its source");
   verb->add_option("--model", request->model, "Folder with config.json, model.safetensors and tokenizer.json")
       ->required()

@@ -169,7 +169,10 @@ void print_roles_json(const RolesFound& found) {
     heads.push_back({{"layer", found.layer_of(i)}, {"head", found.head_of(i)}, {"scores", values}, {"roles", roles}});
   }
   for (const RolesFound::Rollout& rollout : found.rollouts) {
-    rollouts.push_back({{"text", rollout.text}, {"tokens", rollout.tokens}, {"shares", rollout.shares}, {"shares_without_special", rollout.without_special}});
+    rollouts.push_back({{"text", rollout.text},
+                        {"tokens", rollout.tokens},
+                        {"shares", rollout.shares},
+                        {"shares_without_special", rollout.without_special}});
   }
   print_json({{"model", found.model},
               {"num_layers", found.num_layers},

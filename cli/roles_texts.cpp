@@ -72,7 +72,8 @@ void read_texts(const RolesRequest& request, const model::TextModel& model, Text
   }
   lens::HeadDistances distances(heads), distances_without(heads, true);
   found.left_out = lens::for_each_batch(
-      model, [&](std::size_t i) { return all.next(i); }, options, [&](std::span<const lens::BatchText> texts) {
+      model, [&](std::size_t i) { return all.next(i); }, options,
+      [&](std::span<const lens::BatchText> texts) {
         found.texts += texts.size();
         scorer.add(texts, options.threads);
         if (ablation) ablation->add(texts, options);
@@ -114,8 +115,7 @@ void print_roles(const RolesRequest& request) {
   const Threads threads{.num_threads = request.common.threads};
   read_texts(request, model, texts, found);
   lens::RepeatReading repeats = lens::read_repeats(
-      model,
-      {.tokens = request.random_tokens, .seed = request.seed, .threads = threads, .bits = request.common.bits});
+      model, {.tokens = request.random_tokens, .seed = request.seed, .threads = threads, .bits = request.common.bits});
   found.repeated = repeats.tokens;
   found.on_repeats = std::move(repeats.scores);
   found.first_loss = repeats.first_loss;

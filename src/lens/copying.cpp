@@ -231,15 +231,16 @@ std::vector<RoleScore> copying_scores(const model::LlamaConfig& config, const St
   const Reader reader(config, ends, from.take_f32("norm.weight", {e}), threads);
   const std::string path = "; M[s,t] = u_s g_final W_O W_V g_l e_t";
   std::vector<RoleScore> scores = {
-      {"copying", "copying", 0.5, true, false, "sum of the eigenvalues of M over the sum of their sizes" + path, kElhage},
+      {"copying", "copying", 0.5, true, false, "sum of the eigenvalues of M over the sum of their sizes" + path,
+       kElhage},
       {"copying_share", nullptr, 0, true, false, "share of tokens t with M[t,t] > 0" + path, kElhage},
       {"copying_logit", nullptr, 0, true, false, "mean over tokens t of M[t,t]" + path, kElhage}};
   for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {
     const std::string name = "layers." + std::to_string(i) + ".";
-    const Layer layer{from.take_f32(name + "input_layernorm.weight", {e}),
-                      as_f32(from.take(name + "self_attn.v_proj.weight", {kv, e})),
-                      as_f32(from.take(name + "self_attn.o_proj.weight",
-                                       {e, config.num_attention_heads * config.head_dim}))};
+    const Layer layer{
+        from.take_f32(name + "input_layernorm.weight", {e}),
+        as_f32(from.take(name + "self_attn.v_proj.weight", {kv, e})),
+        as_f32(from.take(name + "self_attn.o_proj.weight", {e, config.num_attention_heads * config.head_dim}))};
     for (const Written& head : reader.read(layer)) {
       scores[0].values.emplace_back(head.copying);
       scores[1].values.emplace_back(head.share);

@@ -109,7 +109,8 @@ std::vector<Complex> eigenvalues(std::vector<double> matrix, std::size_t n) {
       steps = 0;
       continue;
     }
-    if (++steps > kMostSteps) throw Error(ErrorCode::kInvalidArgument, "eigenvalues: an eigenvalue of the matrix does not settle");
+    if (++steps > kMostSteps)
+      throw Error(ErrorCode::kInvalidArgument, "eigenvalues: an eigenvalue of the matrix does not settle");
     // Now and then another shift, for blocks that the usual one turns in circles.
     const Complex shift = steps % 10 == 0 ? Complex(std::abs(h[last * n + last - 1]))
                                           : shift_of(h[(last - 1) * n + last - 1], h[(last - 1) * n + last],

@@ -40,8 +40,8 @@ struct HeadCluster {
 };
 
 // Joins the two nearest clusters, first those of one head, until so many are left. The distance of two clusters is the
-// mean over the pairs of their heads (average linkage); of equally near ones the first are joined. In the order of their
-// first heads. `distances` [heads,heads] is symmetric; 1 <= clusters <= heads.
+// mean over the pairs of their heads (average linkage); of equally near ones the first are joined. In the order of
+// their first heads. `distances` [heads,heads] is symmetric; 1 <= clusters <= heads.
 std::vector<HeadCluster> cluster_heads(const std::vector<double>& distances, std::size_t heads, std::size_t clusters);
 
 }  // namespace manyheads::lens

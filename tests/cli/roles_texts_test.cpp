@@ -155,9 +155,10 @@ TEST_F(CliRoles, TheTableNamesScoresBestHeadsAndFormulas) {
   ASSERT_EQ(table.code, 0) << table.err;
   for (const char* part :
        {"tiny, 2 layers of 4 heads, 1 text of 7 tokens\n", "\nOver the texts:\n", "\n  previous  ",
-        "\n    without special tokens  ", "mean over q >= 1 of A[q,q-1] (Clark", "without special tokens, A renormalised",
-        "\nSwitched off, how far the output moves:\n  ablation_cosine", "\nOn 19 random tokens that stand twice:\n",
-        "\nClusters of heads", "rows without special tokens:", "within", "\nAttention rollout (Abnar & Zuidema 2020), what each token gets of the mean"}) {
+        "\n    without special tokens  ", "mean over q >= 1 of A[q,q-1] (Clark",
+        "without special tokens, A renormalised", "\nSwitched off, how far the output moves:\n  ablation_cosine",
+        "\nOn 19 random tokens that stand twice:\n", "\nClusters of heads", "rows without special tokens:", "within",
+        "\nAttention rollout (Abnar & Zuidema 2020), what each token gets of the mean"}) {
     EXPECT_NE(table.out.find(part), std::string::npos) << part << "\n" << table.out;
   }
   // Without texts: what needs none.

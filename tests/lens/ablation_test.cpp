@@ -20,9 +20,7 @@ namespace {
 
 const std::vector<std::string> kTexts = {"the black cat sat on the mat .", "the dog", "cat sat , dog sat"};
 
-std::optional<std::string> text(std::size_t i) {
-  return i < kTexts.size() ? std::optional(kTexts[i]) : std::nullopt;
-}
+std::optional<std::string> text(std::size_t i) { return i < kTexts.size() ? std::optional(kTexts[i]) : std::nullopt; }
 
 // Of every head, run for itself on one text after another.
 class AblationOfAnEncoder : public cli_test::TinyModel {};
@@ -118,7 +116,8 @@ TEST_F(AblationOfADecoder, LossesOfALongTextAreThoseOfItsParts) {
   const model::TextModel text_model{std::filesystem::path(model())};
   Tensor hidden(DType::kF32, Dims{1, 150, 32});
   std::vector<std::int64_t> ids;
-  for (std::int64_t i = 0; i < hidden.elements(); ++i) hidden.as<float>()[i] = static_cast<float>(i * 7919 % 1009) / 500 - 1;
+  for (std::int64_t i = 0; i < hidden.elements(); ++i)
+    hidden.as<float>()[i] = static_cast<float>(i * 7919 % 1009) / 500 - 1;
   for (std::int64_t t = 0; t < 150; ++t) ids.push_back(t * 31 % 96);
   const std::vector<double> losses = token_losses(*text_model.decoder(), hidden, 0, ids, {}, {});
   ASSERT_EQ(losses.size(), 149u);

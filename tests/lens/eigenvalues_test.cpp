@@ -132,8 +132,9 @@ TEST(EigenvaluesTest, OfMatricesThatTurnInCirclesAndOfZeros) {
 }
 
 TEST(EigenvaluesTest, NumbersThatAreNotFiniteAreAnError) {
-  EXPECT_NE(test::error_of([] { eigenvalues({1, std::numeric_limits<double>::quiet_NaN(), 0, 1}, 2); }).find("not finite"),
-            std::string::npos);
+  EXPECT_NE(
+      test::error_of([] { eigenvalues({1, std::numeric_limits<double>::quiet_NaN(), 0, 1}, 2); }).find("not finite"),
+      std::string::npos);
 }
 
 }  // namespace

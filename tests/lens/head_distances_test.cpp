@@ -48,7 +48,8 @@ TEST(HeadDistancesTest, IsTheMeanDivergenceOfTheRows) {
     const auto row = [&](std::size_t head, std::int64_t q) {
       std::vector<double> weights;
       for (std::int64_t k = 0; k < n; ++k) {
-        weights.push_back(weight(text.trace, head < 2 ? 0 : 1, static_cast<std::int64_t>(head < 2 ? head : head - 2), q, k));
+        weights.push_back(
+            weight(text.trace, head < 2 ? 0 : 1, static_cast<std::int64_t>(head < 2 ? head : head - 2), q, k));
       }
       return weights;
     };
@@ -66,9 +67,8 @@ TEST(HeadDistancesTest, IsTheMeanDivergenceOfTheRows) {
 
 TEST(HeadDistancesTest, EqualHeadsAre0AndHeadsWithoutACommonKeyLog2Apart) {
   BatchText text = constructed_text(0, 6);
-  add_layer(text.trace, 3, [](std::int64_t h, std::int64_t, std::int64_t k) {
-    return k == (h == 2 ? 3 : 1) ? 60.0 : 0.0;
-  });
+  add_layer(text.trace, 3,
+            [](std::int64_t h, std::int64_t, std::int64_t k) { return k == (h == 2 ? 3 : 1) ? 60.0 : 0.0; });
   HeadDistances distances(3);
   distances.add(text.trace, {});
   EXPECT_EQ(distances.mean()[1], 0);
@@ -106,9 +106,8 @@ TEST(HeadDistancesTest, WithoutSpecialTokensTheRestIsRenormalised) {
 TEST(HeadDistancesTest, OfALongTextItReadsRowsAtEvenSteps) {
   BatchText text = constructed_text(0, 130, true);
   // Rows 0, 3, 6, ... differ, the others do not.
-  add_layer(text.trace, 2, [](std::int64_t h, std::int64_t q, std::int64_t k) {
-    return h == 1 && q % 3 == 0 && k == q ? 60.0 : 0.0;
-  });
+  add_layer(text.trace, 2,
+            [](std::int64_t h, std::int64_t q, std::int64_t k) { return h == 1 && q % 3 == 0 && k == q ? 60.0 : 0.0; });
   HeadDistances distances(2);
   distances.add(text.trace, {});
   EXPECT_EQ(distances.rows(), 44);
@@ -147,8 +146,8 @@ TEST(ClusterHeadsTest, JoinsTheNearestByAverageLinkage) {
 
 // Average, not nearest (which would chain 0, 1, 2) nor farthest: from {0, 1} to 2 it is 1.75, from 2 to 3 1.8.
 TEST(ClusterHeadsTest, TheDistanceOfClustersIsTheMeanOverTheirPairs) {
-  const std::vector<double> distances = {0,   1,   1.5, 9,  //
-                                         1,   0,   2.0, 9,  //
+  const std::vector<double> distances = {0,   1,   1.5, 9,    //
+                                         1,   0,   2.0, 9,    //
                                          1.5, 2.0, 0,   1.8,  //
                                          9,   9,   1.8, 0};
   EXPECT_EQ(cluster_heads(distances, 4, 2)[0].heads, (std::vector<std::size_t>{0, 1, 2}));

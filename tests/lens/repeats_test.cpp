@@ -32,7 +32,8 @@ const RoleScore& named(const std::vector<RoleScore>& scores, const std::string& 
 // Ten tokens twice; an encoder's between [CLS] and [SEP].
 BatchText repeated(bool causal) {
   BatchText text = constructed_text(0, 20, causal);
-  for (std::size_t t = 0; t < 20; ++t) text.trace.token_ids[t + (causal ? 0 : 1)] = static_cast<std::int64_t>(7 + t % 10);
+  for (std::size_t t = 0; t < 20; ++t)
+    text.trace.token_ids[t + (causal ? 0 : 1)] = static_cast<std::int64_t>(7 + t % 10);
   return text;
 }
 
@@ -57,7 +58,8 @@ TEST(RepeatsTest, ScoresAreMeansOverTheSecondCopy) {
     const RepeatScores found = score_repeat(text.trace, 0, 0, first, 10);
     EXPECT_NEAR(found.prefix_matching, prefix, 1e-12);
     EXPECT_NEAR(found.duplicate_token, duplicate, 1e-12);
-    // The patterns over all tokens count the tenth step too: behind the earlier copy of the last stands the second copy.
+    // The patterns over all tokens count the tenth step too: behind the earlier copy of the last stands the second
+    // copy.
     const auto pattern = [&](ScoreId id) { return *found.of_all.scores[static_cast<std::size_t>(id)].value; };
     EXPECT_NEAR(pattern(ScoreId::kInductionMul), (prefix * 9 + at(19, 10)) / static_cast<double>(n), 1e-6);
     EXPECT_NEAR(pattern(ScoreId::kDuplicateTokenMul), duplicate * 10 / static_cast<double>(n), 1e-6);
@@ -111,7 +113,8 @@ TEST_F(RepeatsOfAnEncoder, FewerTokensStandTwiceWhereTheModelTakesFewer) {
 TEST_F(RepeatsOfADecoder, ASeedIsADrawAndThreadsChangeNothing) {
   const model::TextModel text_model{std::filesystem::path(model())};
   const auto read = [&](std::uint64_t seed, int threads) {
-    const RepeatReading reading = read_repeats(text_model, {.tokens = 12, .seed = seed, .threads = {.num_threads = threads}});
+    const RepeatReading reading =
+        read_repeats(text_model, {.tokens = 12, .seed = seed, .threads = {.num_threads = threads}});
     std::vector<double> all{*reading.first_loss, *reading.second_loss};
     for (const RoleScore& score : reading.scores) {
       for (const auto& value : score.values) all.push_back(*value);
