@@ -32,6 +32,27 @@ std::uint32_t big_endian(const std::string& bytes, std::size_t at) {
   return value;
 }
 
+// The checks of PNG chunks and of zlib streams, as their standards write them: a polynomial division bit by bit, and
+// two sums modulo 65521.
+std::uint32_t crc32(const std::string& bytes) {
+  std::uint32_t crc = 0xffffffffu;
+  for (const char byte : bytes) {
+    for (int bit = 0; bit < 8; ++bit) {
+      const bool one = ((crc ^ (static_cast<std::uint8_t>(byte) >> bit)) & 1) != 0;
+      crc = crc >> 1 ^ (one ? 0xedb88320u : 0u);
+    }
+  }
+  return crc ^ 0xffffffffu;
+}
+std::uint32_t adler32(const std::string& bytes) {
+  std::uint64_t a = 1, b = 0;
+  for (const char byte : bytes) {
+    a += static_cast<std::uint8_t>(byte);
+    b += a;
+  }
+  return static_cast<std::uint32_t>(b % 65521 << 16 | a % 65521);
+}
+
 // An indexed PNG of stored blocks, taken apart by its chunks.
 struct Png {
   explicit Png(const std::string& file) {
@@ -41,6 +62,7 @@ struct Png {
       const std::size_t size = big_endian(file, at);
       const std::string type = file.substr(at + 4, 4), data = file.substr(at + 8, size);
       types.push_back(type);
+      EXPECT_EQ(big_endian(file, at + 8 + size), crc32(type + data)) << type;
       if (type == "IHDR") width = big_endian(data, 0), height = big_endian(data, 4);
       if (type == "PLTE") palette = data;
       if (type == "IDAT") stream += data;
@@ -56,6 +78,7 @@ struct Png {
       if (stream[at - 5 - size] == 1) break;
     }
     EXPECT_EQ(lines.size(), height * (width + 1));
+    EXPECT_EQ(big_endian(stream, stream.size() - 4), adler32(lines));
     for (std::size_t y = 0; y < height; ++y) pixels += lines.substr(y * (width + 1) + 1, width);
   }
   std::size_t count(char place) const {
@@ -66,6 +89,12 @@ struct Png {
   std::vector<std::string> types;
   std::string palette, pixels;
 };
+
+TEST(PngChecks, OfTheStandardsExamples) {
+  EXPECT_EQ(crc32("123456789"), 0xcbf43926u);
+  EXPECT_EQ(crc32("IEND"), 0xae426082u);
+  EXPECT_EQ(adler32("Wikipedia"), 0x11e60398u);
+}
 
 class CliMap : public Folder {
  protected:

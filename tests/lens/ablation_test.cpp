@@ -43,7 +43,8 @@ Tensor run_without(const model::TextModel& model, const model::Encoding& encodin
 
 TEST_F(AblationOfAnEncoder, IsHowFarTheTextsVectorTurns) {
   const model::TextModel text_model{std::filesystem::path(model())};
-  for (const auto mode : {model::PoolingConfig::Mode::kMean, model::PoolingConfig::Mode::kCls}) {
+  using Mode = model::PoolingConfig::Mode;
+  for (const auto mode : {Mode::kMean, Mode::kCls, Mode::kLastToken}) {
     const model::PoolingConfig pooling{.modes = {mode}, .normalize = false};
     const RoleScore found = scored(text_model, 2, pooling);
     EXPECT_EQ(found.name, "ablation_cosine");
@@ -56,7 +57,7 @@ TEST_F(AblationOfAnEncoder, IsHowFarTheTextsVectorTurns) {
         const auto vector = [&](std::optional<std::size_t> off) {
           const Tensor hidden = run_without(text_model, encoding, off);
           std::vector<double> mean(static_cast<std::size_t>(hidden.size(2)));
-          for (std::int64_t t = 0; t < (mode == model::PoolingConfig::Mode::kMean ? n : 1); ++t) {
+          for (std::int64_t t = mode == Mode::kLastToken ? n - 1 : 0; t < (mode == Mode::kCls ? 1 : n); ++t) {
             for (std::size_t e = 0; e < mean.size(); ++e) {
               mean[e] += static_cast<double>(hidden.as<float>()[t * hidden.size(2) + static_cast<std::int64_t>(e)]);
             }

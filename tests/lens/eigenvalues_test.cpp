@@ -114,15 +114,17 @@ TEST(EigenvaluesTest, TheirPowersAddUpToTheTracesOfPowers) {
 }
 
 TEST(EigenvaluesTest, OfMatricesThatTurnInCirclesAndOfZeros) {
-  // A shift by one of n places: the n-th roots of 1.
+  // A shift by one of n places, either way: the n-th roots of 1. Where the ones stand below the diagonal, a step with
+  // the usual shift changes nothing.
   for (const std::size_t n : {2u, 3u, 4u, 7u, 16u}) {
-    std::vector<double> shift(n * n);
+    std::vector<double> shift(n * n), back(n * n);
     std::vector<Complex> expected;
     for (std::size_t i = 0; i < n; ++i) {
-      shift[i * n + (i + 1) % n] = 1;
+      shift[i * n + (i + 1) % n] = back[(i + 1) % n * n + i] = 1;
       expected.push_back(std::polar(1.0, 2 * 3.14159265358979323846 * static_cast<double>(i) / static_cast<double>(n)));
     }
     EXPECT_LT(apart(eigenvalues(shift, n), expected), 1e-13) << n;
+    EXPECT_LT(apart(eigenvalues(back, n), expected), 1e-13) << n;
   }
   EXPECT_EQ(eigenvalues(std::vector<double>(9), 3), std::vector<Complex>(3));
   EXPECT_TRUE(eigenvalues({}, 0).empty());

@@ -219,6 +219,41 @@ TEST(HeadMapTest, TellsProgressAndCanBeCancelled) {
   EXPECT_EQ(calls, 3);
 }
 
+// Scores around 5,000, whose lse no shift in F32 bears: such rows are computed whole, and enter every track.
+TEST(HeadMapTest, RowsThatAreComputedWholeEnterEveryTrack) {
+  const std::int64_t queries = 90, keys = 130, top = 5;
+  const Trace trace = random_trace({1, 1, queries, keys, 8}, [&](Trace& t) {
+    for (std::int64_t i = 0; i < queries; ++i) t.layers[0].storage[0].as<float>()[i * 8] = 2;
+    for (std::int64_t j = 0; j < keys; ++j) t.layers[0].storage[1].as<float>()[j * 8] = 5000;
+  });
+  Tensor whole(DType::kF32, {queries, keys});
+  trace_weights(trace, 0, 0, whole.view());
+  const auto at = [&](std::int64_t i, std::int64_t j) { return static_cast<double>(whole.as<float>()[i * keys + j]); };
+  const HeadMap map = *map_head(trace, 0, 0, {.top = top});
+  const Tracks& tracks = *map.tracks;
+  std::vector<double> columns(keys), distances(queries + keys - 1);
+  for (std::int64_t i = 0; i < queries; ++i) {
+    double entropy = 0;
+    std::vector<std::int64_t> order(keys);
+    for (std::int64_t j = 0; j < keys; ++j) {
+      columns[static_cast<std::size_t>(j)] += at(i, j);
+      distances[static_cast<std::size_t>(i - j + keys - 1)] += at(i, j);
+      entropy -= at(i, j) > 0 ? at(i, j) * std::log(at(i, j)) : 0;
+      order[static_cast<std::size_t>(j)] = j;
+    }
+    EXPECT_GT(entropy, 0.5);
+    EXPECT_NEAR(tracks.entropy[static_cast<std::size_t>(i)], entropy, 1e-6) << i;
+    std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) { return at(i, a) > at(i, b); });
+    for (std::int64_t n = 0; n < top; ++n) {
+      const std::int64_t key = order[static_cast<std::size_t>(n)];
+      EXPECT_EQ(tracks.top_keys.as<std::int64_t>()[i * top + n], key) << i << " " << n;
+      EXPECT_EQ(tracks.top_weights.as<float>()[i * top + n], static_cast<float>(at(i, key))) << i << " " << n;
+    }
+  }
+  for (std::size_t j = 0; j < columns.size(); ++j) EXPECT_NEAR(tracks.column_mass[j], columns[j], 1e-5) << j;
+  for (std::size_t d = 0; d < distances.size(); ++d) EXPECT_NEAR(tracks.distance_mass[d], distances[d], 1e-5) << d;
+}
+
 TEST(HeadMapTest, AForeignLseIsAnError) {
   const float inf = std::numeric_limits<float>::infinity();
   for (const float lse : {0.0f, -20.0f, 100.0f, -5000.0f, inf, -inf, std::nanf("")}) {
@@ -227,6 +262,13 @@ TEST(HeadMapTest, AForeignLseIsAnError) {
     EXPECT_NE(test::error_of([&] { map_head(trace, 0, 1); }).find("layers.0.lse of head 1, row 130"), std::string::npos)
         << lse;
     EXPECT_EQ(test::error_of([&] { map_head(trace, 0, 0); }), "no error");
+  }
+  // Off by little too: every weight would be a third too small, or a tenth too large.
+  for (const float off : {0.4f, -0.1f}) {
+    Trace trace = random_trace({2, 1, 200, 200, 4});
+    trace.layers[0].storage[2].as<float>()[200 + 130] += off;
+    EXPECT_NE(test::error_of([&] { map_head(trace, 0, 1); }).find("layers.0.lse of head 1, row 130"), std::string::npos)
+        << off;
   }
 }
 

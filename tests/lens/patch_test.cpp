@@ -194,6 +194,52 @@ TEST(PatchTest, AForeignLseIsAnErrorWhereItShows) {
         << lse;
     EXPECT_EQ(error([&] { row_sums(trace, 0, 1, {4, 20}); }), "no error");
   }
+  // Off by little: sums tell.
+  for (const float off : {0.4f, -0.1f}) {
+    Trace trace = random_trace({2, 1, 20, 20, 4});
+    trace.layers[0].storage[2].as<float>()[20 + 3] += off;
+    EXPECT_NE(
+        test::error_of([&] { row_sums(trace, 0, 1, {0, 20}); }).find("layers.0.lse of head 1, row 3"),
+        std::string::npos)
+        << off;
+  }
+  // A patch alone tells where a weight leaves 1: here all of row 3 goes to a key, and would be 1.01.
+  Trace trace = random_trace({1, 1, 20, 20, 4}, [](Trace& t) { t.scale = 200; });
+  float& lse = trace.layers[0].storage[2].as<float>()[3];
+  EXPECT_EQ(test::error_of([&] { patch(trace, 0, 0, {0, 20}, {0, 20}, weights.view()); }), "no error");
+  lse -= 0.01f;
+  EXPECT_NE(test::error_of([&] { patch(trace, 0, 0, {0, 20}, {0, 20}, weights.view()); })
+                .find("layers.0.lse of head 0, row 3"),
+            std::string::npos);
+}
+
+// More keys and queries than are held at a time, and a query that is not a number.
+TEST(PatchTest, PoolsManyKeysAndKeepsWhatIsNoNumber) {
+  const std::int64_t queries = 300, keys = 5000, side = 190;
+  Trace trace = random_trace({1, 1, queries, keys, 4});
+  Tensor all(DType::kF32, {queries, keys});
+  patch(trace, 0, 0, {0, queries}, {0, keys}, all.view());
+  const Tensor mean = pooled_patch(trace, 0, 0, {5, queries}, {7, keys}, side, Pool::kMean);
+  const Tensor max = pooled_patch(trace, 0, 0, {5, queries}, {7, keys}, side, Pool::kMax);
+  for (std::int64_t r = 0; r < mean.size(0); ++r) {
+    for (std::int64_t c = 0; c < mean.size(1); ++c) {
+      double sum = 0, count = 0;
+      float largest = 0;
+      for (std::int64_t i = 5 + r * side; i < std::min(queries, 5 + (r + 1) * side); ++i) {
+        for (std::int64_t j = 7 + c * side; j < std::min(keys, 7 + (c + 1) * side); ++j, ++count) {
+          sum += static_cast<double>(all.as<float>()[i * keys + j]);
+          largest = std::max(largest, all.as<float>()[i * keys + j]);
+        }
+      }
+      ASSERT_NEAR(mean.as<float>()[r * mean.size(1) + c], sum / count, 1e-9) << r << "," << c;
+      ASSERT_EQ(max.as<float>()[r * mean.size(1) + c], largest) << r << "," << c;
+    }
+  }
+  std::fill_n(trace.layers[0].storage[0].as<float>() + 4 * 200, 4, std::nanf(""));
+  for (const Pool pool : {Pool::kMean, Pool::kMax}) {
+    const Tensor cells = pooled_patch(trace, 0, 0, {0, queries}, {0, 64}, 64, pool);
+    for (std::int64_t r = 0; r < cells.size(0); ++r) EXPECT_EQ(std::isnan(cells.as<float>()[r]), r == 3) << r;
+  }
 }
 
 TEST(PatchTest, RefusesRectanglesThatDoNotFit) {

@@ -127,28 +127,29 @@ TEST_F(RepeatsOfADecoder, ASeedIsADrawAndThreadsChangeNothing) {
 
 // Against logits, softmax in double, of the very draws.
 TEST_F(RepeatsOfADecoder, DrawsAreDifferentTokensTwiceAndLossesThoseBehindTheFirstOfEachCopy) {
+  constexpr std::int64_t kCopied = 30;  // of 94: drawn with replacement some would be equal
   const model::TextModel text_model{std::filesystem::path(model())};
   const auto before = static_cast<std::int64_t>(text_model.encode("").size()) - 1;
-  const RepeatReading reading = read_repeats(text_model, {.tokens = 12, .sequences = 3});
+  const RepeatReading reading = read_repeats(text_model, {.tokens = kCopied, .sequences = 3});
   ASSERT_EQ(reading.sequences.size(), 3u);
   EXPECT_NE(reading.sequences[0], reading.sequences[1]);
   double first = 0, second = 0;
   for (const std::vector<std::int64_t>& ids : reading.sequences) {
-    ASSERT_EQ(ids.size(), 26u);  // [CLS] and [SEP]
-    const std::vector<std::int64_t> drawn(ids.begin() + before, ids.begin() + before + 12);
-    EXPECT_EQ(std::set<std::int64_t>(drawn.begin(), drawn.end()).size(), 12u);
-    EXPECT_TRUE(std::equal(drawn.begin(), drawn.end(), ids.begin() + before + 12));
+    ASSERT_EQ(ids.size(), 62u);  // [CLS] and [SEP]
+    const std::vector<std::int64_t> drawn(ids.begin() + before, ids.begin() + before + kCopied);
+    EXPECT_EQ(std::set<std::int64_t>(drawn.begin(), drawn.end()).size(), 30u);
+    EXPECT_TRUE(std::equal(drawn.begin(), drawn.end(), ids.begin() + before + kCopied));
     const Tensor hidden = text_model.encoder().run(model::TokenBatch::from_rows({ids}));
-    const Tensor logits = text_model.decoder()->logits(ConstTensorView(hidden.as<float>(), Dims{26, 32}));
+    const Tensor logits = text_model.decoder()->logits(ConstTensorView(hidden.as<float>(), Dims{62, 32}));
     const auto loss = [&](std::int64_t token) {
       const float* row = logits.as<float>() + (token - 1) * 96;
       double sum = 0;
       for (int i = 0; i < 96; ++i) sum += std::exp(static_cast<double>(row[i]));
       return std::log(sum) - static_cast<double>(row[ids[static_cast<std::size_t>(token)]]);
     };
-    for (std::int64_t t = 1; t < 12; ++t) {
-      first += loss(before + t) / 33;
-      second += loss(before + 12 + t) / 33;
+    for (std::int64_t t = 1; t < kCopied; ++t) {
+      first += loss(before + t) / 87;
+      second += loss(before + kCopied + t) / 87;
     }
   }
   EXPECT_NEAR(*reading.first_loss, first, 1e-9);
