@@ -80,6 +80,7 @@ class Scanner {
 
   void run() {
     settings_ = settings();
+    done_.texts_hash = texts_.hash();
     const StopOnSignals signals;
     resume();
     progress_.begin(scan_.tokens(), texts_.bytes_read());

@@ -241,7 +241,7 @@ Json score_json(const ShownScan& shown, std::int64_t h, std::int64_t s) {
               {"deciles", deciles},
               {"range", {shown.number("score_range", 2 * i), shown.number("score_range", 2 * i + 1)}},
               {"histogram", histogram}};
-  if (!shown.head || (shown.sort && *shown.sort != s)) return out;
+  if (!shown.head) return out;
   for (std::int64_t e = i * lens::kScanTop; e < (i + 1) * lens::kScanTop; ++e) {
     const std::int64_t row = shown.whole("top_passages", e);
     if (row >= 0) top.push_back(example_json(shown, row, shown.number("top_values", e)));
@@ -273,7 +273,7 @@ void print_as_json(const ShownScan& shown) {
   for (const std::int64_t h : order) {
     Json scores = Json::array();
     for (std::int64_t s = 0; s < shown.scores(); ++s) {
-      if (shown.head || !shown.sort || *shown.sort == s) scores.push_back(score_json(shown, h, s));
+      if (!shown.sort || *shown.sort == s) scores.push_back(score_json(shown, h, s));
     }
     Json head = {{"layer", h / shown.scan.heads()}, {"head", h % shown.scan.heads()}, {"scores", scores}};
     for (const std::string which : {"asking", "asked"}) {

@@ -67,6 +67,7 @@ std::vector<Case> attention_cases(const Size& size);
 std::vector<Case> decode_cases(const Size& size);
 std::vector<Case> layer_cases(const Size& size);
 std::vector<Case> lens_cases(const Size& size);
+std::vector<Case> scan_cases(const Size& size);
 
 // 1, and size.threads where it is another.
 std::vector<int> thread_counts(const Size& size);
