@@ -246,6 +246,7 @@ class Scanner {
 
   // Writes what a later run goes on from, and ends as the signal asked.
   [[noreturn]] void stop() {
+    if (scan_.passages() == 0) StopOnSignals::die();
     const std::filesystem::path path = part_path(request_.out);
     done_.settings = settings_;
     done_.state = scan_.state();

@@ -72,7 +72,7 @@ struct ScanWork {
         const bool special = t == 0 || t == tokens - 1;
         encoding.ids.push_back(special ? (t == 0 ? 1 : 2) : static_cast<std::int64_t>(3 + (state >> 33) % (kVocabulary - 3)));
         encoding.type_ids.push_back(0);
-        encoding.tokens.emplace_back("word");
+        encoding.tokens.emplace_back(special ? "[CLS]" : "word");
         encoding.offsets.push_back({0, 0});
         encoding.words.push_back(special ? -1 : t - 1);
         encoding.sequences.push_back(special ? -1 : 0);

@@ -14,12 +14,12 @@ namespace manyheads::kernels {
 constexpr std::int64_t kScorePadding = 16;
 constexpr std::int64_t kScoreStride = kPassRows + kScorePadding;
 constexpr std::int64_t kScoreTile = kScorePadding + kRunKeys * kScoreStride;
-// The weight of a block's row for a key.
-inline float score_weight(const float* tiles, std::int64_t row, std::int64_t key) {
-  return tiles[key / kRunKeys * kScoreTile + kScorePadding + key % kRunKeys * kScoreStride + row];
+// The weights of a block's rows for a key: [64].
+inline const float* score_weights(const float* tiles, std::int64_t key) {
+  return tiles + key / kRunKeys * kScoreTile + kScorePadding + key % kRunKeys * kScoreStride;
 }
 
-// What a block writes, all of it. R runs of 64 keys hold tk keys.
+// What a block writes, all of it. R runs of 64 keys hold tk keys. The tiles are 0 before the first block.
 struct ScorePassOutputs {
   float* tiles = nullptr;         // [R kScoreTile]: the weights; each row adds up to 1
   double* sum = nullptr;          // [64]: of exp2(score - shift) over the row's keys, by which the row was divided

@@ -24,9 +24,17 @@ constexpr double kFarthest = 0x1p40;
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-template <class T>
-void grow(base::AlignedBuffer<T>& buffer, std::size_t size) {
-  if (buffer.size() < size) buffer = base::AlignedBuffer<T>(size);
+void grow(base::AlignedBuffer<float>& buffer, std::size_t size) {
+  if (buffer.size() >= size) return;
+  buffer = base::AlignedBuffer<float>(size);
+  std::fill_n(buffer.data(), size, 0.0f);
+}
+
+// In four sums, which do not wait for each other.
+double sum_of(const float* values, std::int64_t count) {
+  double sums[4] = {};
+  for (std::int64_t i = 0; i < count; ++i) sums[i % 4] += static_cast<double>(values[i]);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 }  // namespace
@@ -81,7 +89,7 @@ void PassageReader::read_block(const kernels::HeadPassParams& params, std::int64
              memory.distances.data()},
             memory.workspace.data());
   const auto weight = [tiles](std::int64_t r, std::int64_t k) {
-    return static_cast<double>(kernels::score_weight(tiles, r, k));
+    return static_cast<double>(kernels::score_weights(tiles, k)[r]);
   };
   const auto mass_on = [&](std::int64_t r, const std::vector<std::int64_t>& places) {
     double mass = 0;
@@ -132,7 +140,7 @@ void PassageReader::read_block(const kernels::HeadPassParams& params, std::int64
       memory.from_itself[at(k)] += column;
       continue;
     }
-    for (std::int64_t r = k - first; r < rows; ++r) memory.from_itself[at(k)] += weight(r, k);
+    if (k < first + rows) memory.from_itself[at(k)] += sum_of(kernels::score_weights(tiles, k) + (k - first), rows - (k - first));
   }
   // Place a of the block is row - key = first + a - runs 64; place 0 of all is row - key = 1 - n.
   for (std::int64_t a = 0; a < (runs + 1) * kRunKeys; ++a) {

@@ -100,7 +100,7 @@ TEST_F(CliScan, ARunThatIsKilledGoesOnToTheSameFile) {
 }
 
 TEST_F(CliScan, ItsPartBelongsToThatScanAlone) {
-  const std::string texts = write("a.txt", lines(20000));
+  const std::string texts = write("a.txt", lines(10000));
   const auto stop = [&] {
     for (double seconds = 0.1; seconds < 10 && !std::filesystem::exists(path("a.scan.part")); seconds *= 1.2) {
       scan({texts, "-o", path("a.scan"), "--threads", "1"}, {.interrupt_after = seconds});
@@ -120,11 +120,11 @@ TEST_F(CliScan, ItsPartBelongsToThatScanAlone) {
   refused({texts, "--seed", "2"}, "another --seed");
   refused({texts, texts}, "another list of texts");
   refused({texts, "--jsonl"}, "another list of texts");
-  write("a.txt", "the dog .\n" + lines(20000));
+  write("a.txt", "the dog .\n" + lines(10000));
   refused({texts}, "other texts");
   write("a.txt", "the dog .\n");
   refused({texts}, "other texts");
-  write("a.txt", lines(20000));
+  write("a.txt", lines(10000));
   for (const std::size_t cut : {std::size_t{0}, std::size_t{9}, good.size() / 2}) {
     write("a.scan.part", good.substr(0, cut));
     const Result result = scan({texts, "-o", path("a.scan")});
@@ -270,7 +270,7 @@ TEST_F(CliScan, MemoryDoesNotGrowWithTheCorpus) {
     EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     return used.ru_maxrss;  // KiB
   };
-  const std::string small = write("small.txt", lines(3000)), large = write("large.txt", lines(60000));
+  const std::string small = write("small.txt", lines(3000)), large = write("large.txt", lines(40000));
   EXPECT_LT(peak(large), peak(small) + 8 * 1024);
 }
 

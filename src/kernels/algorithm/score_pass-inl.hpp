@@ -75,13 +75,13 @@ HWY_INLINE void ReadRun(float* HWY_RESTRICT tile, std::int64_t first_key, std::s
     const VF scale = hn::Load(d, rows.scale + v * n), query = hn::Load(d, rows.query + v * n);
     VF entropy = hn::Zero(d), distance = hn::Zero(d);
     VF largest = hn::LoadU(d, out.largest + v * n), largest_key = hn::LoadU(d, out.largest_key + v * n);
-    for (std::size_t key = 0; key < count; ++key) {
+    VF place = hn::Set(d, static_cast<float>(first_key));
+    for (std::size_t key = 0; key < count; ++key, place = hn::Add(place, hn::Set(d, 1.0f))) {
       float* const at = tile + key * kPassStride + v * n;
       const VF p = hn::Mul(hn::LoadU(d, at), scale);
       hn::StoreU(p, d, at);
       const VF smooth = Fma(p, share, rest);
       entropy = Fma(smooth, Log2(smooth), entropy);
-      const VF place = hn::Set(d, static_cast<float>(first_key + static_cast<std::int64_t>(key)));
       distance = Fma(p, hn::Abs(hn::Sub(query, place)), distance);
       if (left_out[first_key + static_cast<std::int64_t>(key)]) continue;
       const auto larger = hn::Gt(p, largest);
@@ -101,9 +101,8 @@ HWY_INLINE void AddVariance(const float* HWY_RESTRICT tile, std::int64_t first_k
   const std::size_t n = hn::Lanes(d);
   for (std::size_t v = 0; v < vectors; ++v) {
     const VF query = hn::Load(d, rows.query + v * n), mean = hn::Load(d, rows.distance + v * n);
-    VF sum = hn::Zero(d);
-    for (std::size_t key = 0; key < count; ++key) {
-      const VF place = hn::Set(d, static_cast<float>(first_key + static_cast<std::int64_t>(key)));
+    VF sum = hn::Zero(d), place = hn::Set(d, static_cast<float>(first_key));
+    for (std::size_t key = 0; key < count; ++key, place = hn::Add(place, hn::Set(d, 1.0f))) {
       const VF from_mean = hn::Sub(hn::Abs(hn::Sub(query, place)), mean);
       sum = Fma(hn::Mul(from_mean, from_mean), hn::LoadU(d, tile + key * kPassStride + v * n), sum);
     }
@@ -122,7 +121,12 @@ inline void ScorePass(const HeadPassParams& params, std::int64_t row, std::int64
   float* const scores = workspace + at.scores;
   const std::int64_t runs = runs_of(params.tk);
   const std::size_t vectors = RoundUp(static_cast<std::size_t>(block_rows), n) / n;
-  std::fill_n(out.tiles, runs * kScoreTile, 0.0f);
+  // What no run writes is 0.
+  const auto clear = [&out](std::int64_t begin, std::int64_t end) {
+    if (begin < end) std::fill_n(out.tiles + begin * kScoreTile, (end - begin) * kScoreTile, 0.0f);
+  };
+  const bool all_rows = vectors * n == kPassLanes;
+  if (!all_rows) clear(0, runs);
   HeadPassRows pass;
   std::copy_n(params.shift + row, block_rows, pass.shift);
   std::fill_n(pass.factor, block_rows, 1.0f);
@@ -146,6 +150,7 @@ inline void ScorePass(const HeadPassParams& params, std::int64_t row, std::int64
           score(std::integral_constant<int, kBlockVectors>(), v);
         }
         for (; v < vectors; ++v) score(std::integral_constant<int, 1>(), v);
+        if (end - begin < kRunKeys) clear(run, run + 1);
         float* const tile = out.tiles + run * kScoreTile + kScorePadding;
         HWY_ALIGN float best[kPassLanes] = {};
         for (v = 0; v < vectors; ++v) {
@@ -153,6 +158,9 @@ inline void ScorePass(const HeadPassParams& params, std::int64_t row, std::int64
                           static_cast<std::size_t>(end - begin), pass, sums, run, tile, best);
         }
       });
+
+  clear(0, std::min(begin_run, runs));
+  clear(end_run, runs);
 
   ScorePassRows rows;
   for (std::size_t r = 0; r < kPassLanes; ++r) {
