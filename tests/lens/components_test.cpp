@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <manyheads/cpu.hpp>
 #include <random>
@@ -75,6 +76,7 @@ TEST(Components, AreEigenvectorsOnEachInstructionSet) {
           EXPECT_LE(found.variance[c], found.variance[c - 1]);
         }
         const double* const vector = found.vectors.data() + c * static_cast<std::size_t>(d);
+        EXPECT_GT(*std::max_element(vector, vector + d, [](double a, double b) { return std::fabs(a) < std::fabs(b); }), 0);
         double length = 0;
         for (std::int64_t i = 0; i < d; ++i) {
           double product = 0;

@@ -209,15 +209,11 @@ TEST(Scan, AnotherSeedTakesOtherSamples) {
 TEST(Scan, ItsStateDoesNotGrowWithTheCorpus) {
   const std::vector<BatchText> texts = random_texts(12);
   Scan scan(config_of(2, 4, 2, 8), 1);
-  const auto bytes = [](const StateDict& state) {
-    std::size_t sum = 0;
-    for (const auto& [name, tensor] : state) sum += static_cast<std::size_t>(tensor.elements()) * size_of(tensor.dtype());
-    return sum;
-  };
-  for (int i = 0; i < 200; ++i) add(scan, texts, 0, 12);
-  const std::size_t before = bytes(scan.state());
-  for (int i = 0; i < 400; ++i) add(scan, texts, 0, 12);
-  EXPECT_LT(bytes(scan.state()), before * 11 / 10);
+  for (int i = 0; i < 600; ++i) add(scan, texts, 0, 12);
+  const auto most = kScanReservoir + 8 * static_cast<std::int64_t>(score_rules().size()) * kScanTop;
+  const StateDict state = scan.state();
+  EXPECT_LE(state.at("passages").size(0), most);
+  EXPECT_EQ(state.at("kept_passages").size(0), kScanReservoir);
 }
 
 TEST(Scan, RefusesAStateThatIsNone) {
