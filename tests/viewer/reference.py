@@ -171,6 +171,13 @@ class Reference:
                           "--dtype", question["dtype"], "--heads", ",".join(map(str, [*question["heads"], 1])))
         return {**answer, "heads": answer["heads"][:-1]}
 
+    def ask_time(self, question):
+        answer = self.run("dims", "--d-model", question["d_model"], "--tokens", question["tokens"], "--batch", question["batch"],
+                          "--dtype", question["dtype"], "--heads", question["heads"])
+        (cut,), self.limits = answer["heads"], answer["limits"]
+        return {"seconds": cut["seconds"], "over_single_head": cut["over_single_head"], "where": "native",
+                "threads": answer["threads"], "isa": answer["limits"]["isa"]}
+
     def answer(self, question):
         """The content type and the bytes."""
         self.asked.append(question)

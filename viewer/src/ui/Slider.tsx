@@ -4,15 +4,16 @@ export interface SliderProps {
   least: number;
   most: number;
   onValue: (value: number) => void;
-  /** What is read aloud and written beside the label. */
+  /** What is read aloud, and written beside the label unless `shown` is. */
   said?: string;
+  shown?: string;
 }
 
-export function Slider({ label, value, least, most, onValue, said }: SliderProps) {
+export function Slider({ label, value, least, most, onValue, said, shown }: SliderProps) {
   return (
     <label class="slider">
       <span class="slider-label">
-        {label} <output class="figure">{said ?? value}</output>
+        {label} <b class="figure" aria-hidden="true">{shown ?? said ?? value}</b>
       </span>
       <input
         type="range"

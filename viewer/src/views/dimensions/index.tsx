@@ -1,29 +1,56 @@
 import { dims } from "../../engine/questions";
-import { linked, whole } from "../../state/link";
 import { t } from "../../texts";
 import { Ready } from "../../ui/Ready";
-import { Slider } from "../../ui/Slider";
 import { useAnswer } from "../../ui/useAnswer";
+import { Code } from "./Code";
+import { HeadCount, Sizes } from "./Controls";
+import { CutBar, Hatching } from "./CutBar";
+import { Shapes } from "./Shapes";
+import { mostHeads, numHeads, sizes } from "./state";
+import { Times } from "./Times";
+import { points } from "./measure";
+import { Work } from "./Work";
+import "./dimensions.css";
 
-const dModel = linked("d", whole(1, 1 << 20), 512);
-const heads = linked("h", whole(1, 64), 8);
+const every = Array.from({ length: mostHeads }, (_, i) => i + 1);
 
 export function Dimensions() {
-  const d = dModel.value;
-  const h = heads.value;
-  const asked = useAnswer(
-    (engine, options) => dims(engine, { d_model: d, heads: [h], tokens: 128, batch: 1, dtype: "f32" }, options),
-    [d, h],
+  const { kv_heads: kv, ...layer } = sizes.value;
+  const h = numHeads.value;
+  // Asked again with the first point, since that measures the machine's limits.
+  const parts = [JSON.stringify(layer), points.value.size > 0];
+  // Every count at once: the slider then waits for nobody.
+  const all = useAnswer((engine, options) => dims(engine, { ...layer, heads: every }, options), parts);
+  const shared = useAnswer(
+    kv === undefined ? null : (engine, options) => dims(engine, { ...layer, kv_heads: kv, heads: [h] }, options),
+    [...parts, kv, h],
   );
   const texts = t.value.dimensions;
   return (
     <>
       <h2>{texts.heading}</h2>
-      <Slider label={texts.heads} value={h} least={1} most={64} onValue={(value) => (heads.value = value)} />
-      <Ready asked={asked}>
-        {({ heads: [cut] }) =>
-          cut && <p class="figure">{cut.divides ? `${texts.dModel} ${d} = ${cut.heads} · ${cut.d_k}` : cut.problem}</p>
-        }
+      <p class="lead">{texts.lead}</p>
+      <Ready asked={all}>
+        {({ heads: cuts, limits }) => {
+          const cut = kv !== undefined && shared.state === "ready" ? shared.value.heads[0] : cuts[h - 1];
+          if (!cut) return null;
+          return (
+            <div class="dimensions">
+              <Hatching />
+              <Sizes />
+              <HeadCount divides={cuts.map((each) => each.divides)} />
+              <CutBar cut={cut} />
+              <Shapes cut={cut} />
+              {cut.divides && <Work cut={cut} limits={limits} />}
+              <Times cuts={cuts} />
+              <section>
+                <h3>{texts.limitsCaption}</h3>
+                <p>{texts.limitsText}</p>
+              </section>
+              <Code cut={cut} />
+            </div>
+          );
+        }}
       </Ready>
     </>
   );
