@@ -1,5 +1,7 @@
 """Answers the page's questions in float64 NumPy, from a trace and the model's weights: what the page's figures are compared with."""
+import functools
 import json
+import math
 import struct
 import subprocess
 
@@ -40,12 +42,7 @@ def layer_norm(x, weight, bias, epsilon=1e-12):
 
 
 def gelu(x):
-    return x * np.array([0.5 * (1 + _erf(value)) for value in (x / np.sqrt(2)).ravel()]).reshape(x.shape)
-
-
-def _erf(x):
-    import math
-    return math.erf(x)
+    return x * 0.5 * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
 
 
 class Reference:
@@ -68,6 +65,7 @@ class Reference:
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         return scores, weights / weights.sum(-1, keepdims=True)
 
+    @functools.cache
     def layer_input(self, layer):
         """x [T, d_model] before the layer, by the whole forward pass up to it."""
         w, ids = self.weights, json.loads(self.metadata["token_ids"])
@@ -150,20 +148,20 @@ class Reference:
         return {"output": weights @ v, "v": v, "weights": weights}, {}
 
     def ask_pipeline(self, question):
-        layer, head, row = (question[name] for name in ("layer", "head", "row"))
-        d = self.tensors["layers.0.q"].shape[-1]
+        layer, head = question["layer"], question["head"]
+        tensors = {name: self.of(name, layer, head) for name in "qkv"}
+        if "model" not in question:
+            return tensors, {"layer": layer, "head": head}
+        d = tensors["q"].shape[-1]
         slab = slice(head * d, (head + 1) * d)
         at = f"encoder.layer.{layer}.attention."
-        scores, weights = self.attention(layer, head)
-        concat, y = self.attended(layer)
-        tensors = {"x": self.layer_input(layer)}
         for short, name in (("q", "query"), ("k", "key"), ("v", "value")):
             tensors[f"W_{short}"] = self.weights[f"{at}self.{name}.weight"][slab].T
             tensors[f"b_{short}"] = self.weights[f"{at}self.{name}.bias"][slab]
-            tensors[short] = self.of(short, layer, head)
-        tensors |= {"scores": scores[row], "weights": weights[row], "output": weights[row] @ tensors["v"], "concat": concat[row],
-                    "W_o": self.weights[at + "output.dense.weight"].T, "b_o": self.weights[at + "output.dense.bias"], "y": y[row]}
-        return tensors, {"layer": layer, "head": head, "row": row, "norm": "none"}
+        concat, y = self.attended(layer)
+        tensors |= {"x": self.layer_input(layer), "concat": concat, "W_o": self.weights[at + "output.dense.weight"].T[slab],
+                    "b_o": self.weights[at + "output.dense.bias"], "y": y}
+        return tensors, {"layer": layer, "head": head, "norm": "none"}
 
     def ask_dims(self, question):
         # The program refuses counts none of which divides; 1 always does.

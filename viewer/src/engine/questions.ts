@@ -134,8 +134,12 @@ export const why = (engine: Engine, place: Place & { key: number }, options?: As
 export const headOutput = (engine: Engine, place: Place, options?: AskOptions): Promise<TensorFile> =>
   tensors(engine, { ask: "head_output", ...place }, options);
 
-export const pipeline = (engine: Engine, place: Place & { model: number }, options?: AskOptions): Promise<TensorFile> =>
-  tensors(engine, { ask: "pipeline", ...place }, options);
+/** q, k and v of a head; where there is a model, or a stored answer, what stands before and behind them too. */
+export const pipeline = (
+  engine: Engine,
+  given: { trace: number; layer: number; head: number; model?: number },
+  options?: AskOptions,
+): Promise<TensorFile> => tensors(engine, { ask: "pipeline", ...given }, options);
 
 export interface Layer {
   d_model: number;

@@ -10,7 +10,22 @@ export interface TensorFile {
   metadata: Record<string, string>;
 }
 
-const kinds = { F32: [Float32Array, 4], F64: [Float64Array, 8], I64: [BigInt64Array, 8] } as const;
+const sizes = { BF16: 2, F32: 4, F64: 8, I64: 8 } as const;
+
+/** `bytes` is a copy: typed arrays need alignment, which the file does not promise. */
+function read(dtype: keyof typeof sizes, bytes: ArrayBuffer): Tensor["data"] {
+  switch (dtype) {
+    case "BF16":
+      // The upper half of an F32.
+      return new Float32Array(Uint32Array.from(new Uint16Array(bytes), (half) => half * 65536).buffer);
+    case "F32":
+      return new Float32Array(bytes);
+    case "F64":
+      return new Float64Array(bytes);
+    case "I64":
+      return new BigInt64Array(bytes);
+  }
+}
 
 export function readSafetensors(bytes: ArrayBuffer): TensorFile {
   if (bytes.byteLength < 8) throw new Error("safetensors: shorter than its header's length");
@@ -25,16 +40,15 @@ export function readSafetensors(bytes: ArrayBuffer): TensorFile {
       continue;
     }
     const { dtype, shape, data_offsets } = entry as { dtype: string; shape: number[]; data_offsets: [number, number] };
-    const kind = kinds[dtype as keyof typeof kinds];
-    if (!kind) throw new Error(`safetensors: ${name} has type ${dtype}, not F32, F64 or I64`);
+    const size = sizes[dtype as keyof typeof sizes];
+    if (!size) throw new Error(`safetensors: ${name} has type ${dtype}, not BF16, F32, F64 or I64`);
     const [begin, end] = data_offsets;
-    const count = shape.reduce((product, size) => product * size, 1);
-    if (!(begin >= 0 && end <= bytes.byteLength - 8 - length && end - begin === count * kind[1])) {
+    const count = shape.reduce((product, extent) => product * extent, 1);
+    if (!(begin >= 0 && end <= bytes.byteLength - 8 - length && end - begin === count * size)) {
       throw new Error(`safetensors: ${name} does not fit its shape or the file`);
     }
-    // A copy: typed arrays need alignment, which the file does not promise.
     const at = 8 + length + begin;
-    file.tensors.set(name, { shape, data: new kind[0](bytes.slice(at, at + end - begin)) });
+    file.tensors.set(name, { shape, data: read(dtype as keyof typeof sizes, bytes.slice(at, at + end - begin)) });
   }
   return file;
 }
