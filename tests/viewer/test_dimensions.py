@@ -75,13 +75,13 @@ def test_figures_of_the_work_are_the_engine_s(dimensions, reference, name, d_mod
 def test_matrices_are_drawn_to_scale(dimensions, reference):
     scale = None
     for name, rows, columns in (("X", 128, 512), ("W_q", 512, 512), ("W_k", 512, 512), ("W_v", 512, 512), ("concat", 128, 512), ("W_o", 512, 512)):
-        edge = dimensions.locator(f".matrix[aria-label^='{name},'] rect.ground")
+        edge = dimensions.locator(f".matrix[data-name='{name}'] rect.ground")
         width, height = float(edge.get_attribute("width")), float(edge.get_attribute("height"))
         scale = scale or width / columns
         assert width == pytest.approx(columns * scale) and height == pytest.approx(rows * scale)
-    one = dimensions.locator(".matrix[aria-label^='W_q,'] rect.one")
+    one = dimensions.locator(".matrix[data-name='W_q'] rect.one")
     assert float(one.get_attribute("width")) == pytest.approx(64 * scale)
-    scores = dimensions.locator(".matrix[aria-label^='scores,'] rect.ground")
+    scores = dimensions.locator(".matrix[data-name='scores'] rect.ground")
     assert scores.count() == 8 and float(scores.first.get_attribute("width")) == pytest.approx(128 * scale)
     expect(dimensions.get_by_text("nn.Linear(512, 64)").first).to_be_visible()
 

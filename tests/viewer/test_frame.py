@@ -46,10 +46,10 @@ def test_a_german_browser_reads_german(opener, reference):
 
 def test_the_reader_s_theme_and_the_button(opener, reference):
     page = opener.served(reference.answer, color_scheme="dark")
-    background = "getComputedStyle(document.documentElement).backgroundColor"
-    dark = page.evaluate(background)
+    document = page.locator("html")
+    expect(document).to_have_css("background-color", "rgb(23, 24, 27)")
     page.get_by_role("button", name="Light").click()
-    page.wait_for_function(f"{background} !== '{dark}'")
+    expect(document).to_have_css("background-color", "rgb(253, 253, 251)")
     expect(page).to_have_url(re.compile("theme=light"))
 
 

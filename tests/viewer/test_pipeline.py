@@ -93,7 +93,7 @@ def test_softmax_in_three_steps(pipeline, reference, expected):
 ])
 def test_under_the_pointer_stand_value_shape_and_origin(pipeline, expected, part, label, name, column, formula):
     open_part(pipeline, part)
-    strip = pipeline.get_by_label(label, exact=True)
+    strip = pipeline.get_by_role("img", name=label, exact=True)
     box = strip.bounding_box()
     rows, columns = expected[name].shape
     strip.hover(position={"x": (column + 0.5) / columns * box["width"], "y": (KEY + 0.5) / rows * box["height"]})

@@ -1,14 +1,14 @@
-// What the page and its worker say to each other.
+// What the page and its worker say to each other: one message at a time, each with one end.
 
 export type ToWorker =
-  | { id: number; do: "start"; wasm: ArrayBuffer }
-  | { id: number; do: "open_trace"; bytes: ArrayBuffer }
-  | { id: number; do: "open_model"; name: string; config: ArrayBuffer; weights: ArrayBuffer }
-  | { id: number; do: "ask"; question: string };
+  | { do: "start"; wasm: ArrayBuffer }
+  | { do: "open_trace"; bytes: ArrayBuffer }
+  | { do: "open_model"; name: string; config: ArrayBuffer; weights: ArrayBuffer }
+  | { do: "ask"; question: string };
 
 export type FromWorker =
-  | { id: number; progress: number }
-  | { id: number; opened: number }
-  | { id: number; answer: ArrayBuffer; json: boolean }
-  | { id: number; started: true }
-  | { id: number; error: string };
+  | { kind: "progress"; share: number }
+  | { kind: "started" }
+  | { kind: "opened"; id: number }
+  | { kind: "answer"; bytes: ArrayBuffer; json: boolean }
+  | { kind: "failed"; why: string };

@@ -4,70 +4,87 @@ import type { FromWorker, ToWorker } from "./messages";
 
 declare const WORKER_SOURCE: string;
 
-interface Waiting {
+interface Task {
+  message: ToWorker;
   done: (message: FromWorker) => void;
   failed: (error: Error) => void;
   progress: ((share: number) => void) | undefined;
 }
 
-type Request = ToWorker extends infer Each ? (Each extends ToWorker ? Omit<Each, "id"> : never) : never;
-
 export class WasmEngine implements Engine {
   private readonly worker: Worker;
-  private readonly waiting = new Map<number, Waiting>();
-  private last = 0;
+  /** The worker hears nothing while it computes: what waits, waits here, where it can still be taken back. */
+  private readonly waiting: Task[] = [];
+  private running: Task | null = null;
+  private broken: Error | null = null;
 
   constructor(wasm: ArrayBuffer) {
     this.worker = new Worker(URL.createObjectURL(new Blob([WORKER_SOURCE], { type: "text/javascript" })));
     this.worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.heard(data);
     this.worker.onerror = (event) => this.fail(new Error(event.message || "the worker did not start"));
-    void this.send({ do: "start", wasm }).catch((error: Error) => this.fail(error));
+    this.send({ do: "start", wasm }).catch((error: Error) => this.fail(error));
   }
 
-  async openTrace(bytes: ArrayBuffer): Promise<number> {
-    const message = await this.send({ do: "open_trace", bytes });
-    return "opened" in message ? message.opened : NaN;
+  openTrace(bytes: ArrayBuffer): Promise<number> {
+    return this.open({ do: "open_trace", bytes });
   }
 
-  async openModel(name: string, config: ArrayBuffer, weights: ArrayBuffer): Promise<number> {
-    const message = await this.send({ do: "open_model", name, config, weights });
-    return "opened" in message ? message.opened : NaN;
+  openModel(name: string, config: ArrayBuffer, weights: ArrayBuffer): Promise<number> {
+    return this.open({ do: "open_model", name, config, weights });
   }
 
-  async ask(question: Question, { progress, signal }: AskOptions = {}): Promise<Answer> {
-    if (signal?.aborted) throw aborted();
-    const asked = this.send({ do: "ask", question: JSON.stringify(question) }, progress);
-    const message = await (signal ? Promise.race([asked, ended(signal)]) : asked);
-    if (!("answer" in message)) throw new Error("the worker gave no answer");
-    return readAnswer(message.answer, message.json);
+  async ask(question: Question, options: AskOptions = {}): Promise<Answer> {
+    const message = await this.send({ do: "ask", question: JSON.stringify(question) }, options);
+    if (message.kind !== "answer") throw new Error("the worker gave no answer");
+    return readAnswer(message.bytes, message.json);
   }
 
-  private send(request: Request, progress?: (share: number) => void): Promise<FromWorker> {
-    const id = ++this.last;
+  private async open(message: ToWorker): Promise<number> {
+    const answer = await this.send(message);
+    if (answer.kind !== "opened") throw new Error("the worker opened nothing");
+    return answer.id;
+  }
+
+  private send(message: ToWorker, { progress, signal }: AskOptions = {}): Promise<FromWorker> {
     return new Promise((done, failed) => {
-      this.waiting.set(id, { done, failed, progress });
-      this.worker.postMessage({ ...request, id } satisfies ToWorker);
+      if (this.broken) return failed(this.broken);
+      if (signal?.aborted) return failed(aborted());
+      const task: Task = { message, done, failed, progress };
+      signal?.addEventListener(
+        "abort",
+        () => {
+          const at = this.waiting.indexOf(task);
+          if (at >= 0) this.waiting.splice(at, 1);
+          failed(aborted()); // what runs already runs to its end, unheard
+        },
+        { once: true },
+      );
+      this.waiting.push(task);
+      this.next();
     });
   }
 
+  private next(): void {
+    if (this.running) return;
+    this.running = this.waiting.shift() ?? null;
+    if (this.running) this.worker.postMessage(this.running.message);
+  }
+
   private heard(message: FromWorker): void {
-    const waiting = this.waiting.get(message.id);
-    if (!waiting) return;
-    if ("progress" in message) {
-      waiting.progress?.(message.progress);
+    if (message.kind === "progress") {
+      this.running?.progress?.(message.share);
       return;
     }
-    this.waiting.delete(message.id);
-    if ("error" in message) waiting.failed(new Error(message.error));
-    else waiting.done(message);
+    const task = this.running;
+    this.running = null;
+    if (message.kind === "failed") task?.failed(new Error(message.why));
+    else task?.done(message);
+    this.next();
   }
 
   private fail(error: Error): void {
-    for (const { failed } of this.waiting.values()) failed(error);
-    this.waiting.clear();
+    this.broken = error;
+    for (const task of [this.running, ...this.waiting.splice(0)]) task?.failed(error);
+    this.running = null;
   }
-}
-
-function ended(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => signal.addEventListener("abort", () => reject(aborted()), { once: true }));
 }

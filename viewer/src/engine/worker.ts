@@ -1,112 +1,101 @@
-// Runs in a worker of its own: holds the engine's WebAssembly and answers one question after the other.
+// Runs in a worker of its own: holds the engine's WebAssembly and does one thing after the other.
 import type { FromWorker, ToWorker } from "./messages";
 
 interface Exports {
   memory: WebAssembly.Memory;
-  _initialize?: () => void;
+  __stack_pointer: WebAssembly.Global<"i32">;
+  _initialize(): void;
   mh_alloc(size: number): number;
   mh_free(at: number): void;
   mh_open_trace(at: number, size: number): number;
   mh_open_model(name: number, nameSize: number, config: number, configSize: number, weights: number, weightsSize: number): number;
+  /** 0: the answer is JSON, 1: a safetensors file. */
   mh_ask(at: number, size: number): number;
   mh_answer_data(): number;
   mh_answer_size(): number;
 }
 
 let engine: Exports;
-let current = 0;
+let stack = 0;
 let failure: string | null = null;
 
 const post = (message: FromWorker, transfer: Transferable[] = []): void =>
   (self as unknown as { postMessage(message: unknown, transfer: Transferable[]): void }).postMessage(message, transfer);
 
-const text = (at: number, size: number): string => new TextDecoder().decode(new Uint8Array(engine.memory.buffer, at, size));
+// What the engine asks of its host, beside the clock nothing of a system.
+const host: Record<string, (...values: number[]) => number | void> = {
+  error: (at, size) => {
+    failure = new TextDecoder().decode(new Uint8Array(engine.memory.buffer, at, size));
+  },
+  progress: (share) => {
+    post({ kind: "progress", share: share! });
+    return 1;
+  },
+  is_punctuation: (code) => Number(/\p{P}|[$+<=>^`|~]/u.test(String.fromCodePoint(code!))),
+  is_mark: (code) => Number(/\p{M}/u.test(String.fromCodePoint(code!))),
+  clock_time_get: (_clock, _precision, at) => {
+    new DataView(engine.memory.buffer).setBigUint64(at!, BigInt(Math.round(performance.now() * 1e6)), true);
+    return 0;
+  },
+};
 
-// What the C library asks of a system: the clock, and nothing else.
-function system(name: string): (...values: (number | bigint)[]) => number {
-  const kNotSupported = 52;
-  if (name === "clock_time_get") {
-    return (_clock, _precision, at) => {
-      const now = BigInt(Math.round(performance.now() * 1e6));
-      new DataView(engine.memory.buffer).setBigUint64(Number(at), now, true);
-      return 0;
-    };
-  }
-  return () => kNotSupported;
-}
+const notSupported = (): number => 52; // WASI's errno
 
 async function start(wasm: ArrayBuffer): Promise<void> {
   const module = await WebAssembly.compile(wasm);
   const imports: Record<string, Record<string, WebAssembly.ImportValue>> = {};
   for (const { module: from, name } of WebAssembly.Module.imports(module)) {
-    (imports[from] ??= {})[name] =
-      name === "progress"
-        ? (share: number) => {
-            post({ id: current, progress: share });
-            return 1;
-          }
-        : name === "error"
-          ? (at: number, size: number) => {
-              failure = text(at, size);
-            }
-          : system(name);
+    (imports[from] ??= {})[name] = host[name] ?? notSupported;
   }
-  const instance = await WebAssembly.instantiate(module, imports);
-  engine = instance.exports as unknown as Exports;
-  engine._initialize?.();
+  engine = (await WebAssembly.instantiate(module, imports)).exports as unknown as Exports;
+  engine._initialize();
+  stack = engine.__stack_pointer.value;
 }
 
-function lay(bytes: ArrayBuffer): number {
-  const at = engine.mh_alloc(bytes.byteLength);
-  new Uint8Array(engine.memory.buffer, at, bytes.byteLength).set(new Uint8Array(bytes));
-  return at;
-}
-
-function withBytes<T>(all: ArrayBuffer[], use: (...at: number[]) => T): T {
-  const places = all.map(lay);
+/** Calls with each part's bytes laid into the engine's memory. An error takes the stack back to where it began. */
+function call(use: (...at: number[]) => number, ...parts: ArrayBuffer[]): number {
+  failure = null;
+  const places: number[] = [];
   try {
-    return use(...places.flatMap((at, i) => [at, all[i]!.byteLength]));
+    const given = parts.flatMap((part) => {
+      const at = engine.mh_alloc(part.byteLength);
+      places.push(at);
+      new Uint8Array(engine.memory.buffer, at, part.byteLength).set(new Uint8Array(part));
+      return [at, part.byteLength];
+    });
+    return use(...given);
+  } catch (trap) {
+    engine.__stack_pointer.value = stack;
+    throw failure === null ? trap : new Error(failure);
   } finally {
-    places.forEach((at) => engine.mh_free(at));
+    for (const at of places) engine.mh_free(at);
   }
 }
 
-const encode = (value: string): ArrayBuffer => new TextEncoder().encode(value).buffer as ArrayBuffer;
+const bytesOf = (text: string): ArrayBuffer => new TextEncoder().encode(text).buffer as ArrayBuffer;
 
-async function answer(message: ToWorker): Promise<void> {
-  const { id } = message;
+async function act(message: ToWorker): Promise<void> {
   switch (message.do) {
     case "start":
       await start(message.wasm);
-      post({ id, started: true });
+      post({ kind: "started" });
       return;
     case "open_trace":
-      post({ id, opened: withBytes([message.bytes], engine.mh_open_trace) });
+      post({ kind: "opened", id: call(engine.mh_open_trace, message.bytes) });
       return;
     case "open_model":
-      post({ id, opened: withBytes([encode(message.name), message.config, message.weights], engine.mh_open_model) });
+      post({ kind: "opened", id: call(engine.mh_open_model, bytesOf(message.name), message.config, message.weights) });
       return;
     case "ask": {
-      withBytes([encode(message.question)], engine.mh_ask);
+      const json = call(engine.mh_ask, bytesOf(message.question)) === 0;
       const at = engine.mh_answer_data();
       const bytes = engine.memory.buffer.slice(at, at + engine.mh_answer_size());
-      const first = new Uint8Array(bytes)[0];
-      post({ id, answer: bytes, json: first === 0x7b && new Uint8Array(bytes)[7] !== 0 }, [bytes]);
+      post({ kind: "answer", bytes, json }, [bytes]);
       return;
     }
   }
 }
 
-// One after the other: a message waits until the one before it is answered.
-let turn = Promise.resolve();
 self.onmessage = ({ data }: MessageEvent<ToWorker>) => {
-  turn = turn.then(async () => {
-    current = data.id;
-    failure = null;
-    try {
-      await answer(data);
-    } catch (error) {
-      post({ id: data.id, error: failure ?? (error instanceof Error ? error.message : String(error)) });
-    }
-  });
+  act(data).catch((error: unknown) => post({ kind: "failed", why: error instanceof Error ? error.message : String(error) }));
 };

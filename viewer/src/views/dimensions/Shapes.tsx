@@ -130,7 +130,7 @@ function Tile({ name, colour, lines, item, children }: {
   children: ComponentChildren;
 }) {
   return (
-    <div class={`matrix of-${colour}`} aria-label={`${name}, ${lines.filter(Boolean).join(", ")}`} {...inspectable(item)}>
+    <div class={`matrix of-${colour}`} data-name={name} {...inspectable(item)}>
       <div class="drawn">{children}</div>
       <p class="name">{name}</p>
       {lines.map((line, i) => line && <p class={i ? "figure" : "quiet"}>{line}</p>)}
