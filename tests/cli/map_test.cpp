@@ -200,6 +200,71 @@ TEST_F(CliMap, APngHasACellOfTheLargestWeightInTheLastColour) {
   EXPECT_NE(text_of(path("p.png")), text_of(path("m.png")));
 }
 
+// Row 0's one weight is the first pixel of the last colour; the others stand by their query and key from there.
+TEST_F(CliMap, APngHasQueriesDownAndKeysAcross) {
+  ASSERT_EQ(map({}, "m.png").code, 0);
+  const Png png(text_of(path("m.png")));
+  const std::size_t corner = png.pixels.find('\xfd');
+  for (const auto& [i, j] : {std::pair{15, 0}, {0, 15}, {9, 4}, {4, 9}, {15, 15}}) {
+    const std::size_t at = corner + static_cast<std::size_t>(i) * 24 * png.width + static_cast<std::size_t>(j) * 24;
+    const float expected = j <= i ? weight(i, j) : 0;
+    EXPECT_NEAR(static_cast<std::uint8_t>(png.pixels[at]), expected * 253, 1) << i << "," << j;
+  }
+}
+
+TEST_F(CliMap, TokensStandBesideTheirOwnLinesAndAreEscaped) {
+  trace_.tokens[5] = std::string("<&>\"");
+  lens::save_trace(path("t"), trace_);
+  ASSERT_EQ(map({"--rows", "4:9", "--keys", ":4"}, "m.svg").code, 0);
+  const std::string svg = text_of(path("m.svg"));
+  const auto count = [&](const std::string& name) {
+    std::size_t found = 0;
+    for (std::size_t at = svg.find(name); at != std::string::npos; at = svg.find(name, at + 1)) ++found;
+    return found;
+  };
+  EXPECT_EQ(count(">a</text>"), 1u);  // a key, and no query
+  EXPECT_EQ(count(">e</text>"), 1u);
+  EXPECT_EQ(count(">i</text>"), 1u);
+  EXPECT_EQ(count(">j</text>"), 0u);
+  EXPECT_EQ(count(">&lt;&amp;&gt;&quot;</text>"), 1u);
+}
+
+// Of many tokens a level of the pyramid.
+TEST_F(CliMap, CellsOfMoreThan64AreThoseOfThePyramid) {
+  trace_ = lens::random_trace({2, 1, 200, 200, 4}, [](lens::Trace& t) {
+    for (std::string& token : t.tokens) token = "x";
+    t.text = std::string(200, 'x');
+  });
+  lens::save_trace(path("t"), trace_);
+  double largest = 0;
+  for (std::int64_t i = 0; i < 200 * 200; ++i) {
+    largest = std::max(largest, static_cast<double>(weight(i / 200, i % 200)));
+  }
+  for (const bool mean : {true, false}) {
+    ASSERT_EQ(map({"--size", "1", "--pool", mean ? "mean" : "max"}, "m.safetensors").code, 0);
+    const SafetensorsFile file = load_safetensors(path("m.safetensors"));
+    EXPECT_EQ(file.metadata.at("cell"), "256");
+    ASSERT_EQ(file.at("weights").shape(), Dims({1, 1}));
+    EXPECT_NEAR(file.at("weights").as<float>()[0], mean ? 1.0 / 200 : largest, 1e-5);
+  }
+}
+
+// Where lse is coarse, rows add up to 1 by their own sums, in a part as in the whole.
+TEST_F(CliMap, RowsAreOverTheirOwnSums) {
+  trace_ = lens::random_trace({2, 1, 16, 16, 4}, [](lens::Trace& t) { t.scale = 300; });
+  lens::save_trace(path("t"), trace_);
+  for (const std::vector<std::string>& rows : std::vector<std::vector<std::string>>{{}, {"--rows", "4:16"}}) {
+    ASSERT_EQ(map(rows, "m.safetensors").code, 0);
+    const SafetensorsFile file = load_safetensors(path("m.safetensors"));
+    const Tensor& weights = file.at("weights");
+    for (std::int64_t r = 0; r < weights.size(0); ++r) {
+      double sum = 0;
+      for (std::int64_t j = 0; j < 16; ++j) sum += static_cast<double>(weights.as<float>()[r * 16 + j]);
+      EXPECT_NEAR(sum, 1, 1e-6) << r;
+    }
+  }
+}
+
 TEST_F(CliMap, JsonSaysWhatWasWritten) {
   const json said = json::parse(map({"--json", "--rows", "2:5"}, "m.svg").out);
   EXPECT_EQ(said.at("rows"), json({2, 5}));

@@ -252,6 +252,13 @@ TEST(HeadMapTest, RowsThatAreComputedWholeEnterEveryTrack) {
   }
   for (std::size_t j = 0; j < columns.size(); ++j) EXPECT_NEAR(tracks.column_mass[j], columns[j], 1e-5) << j;
   for (std::size_t d = 0; d < distances.size(); ++d) EXPECT_NEAR(tracks.distance_mass[d], distances[d], 1e-5) << d;
+  // Of equal weights the first keys.
+  const Trace even = random_trace({1, 1, 3, 20, 4}, [](Trace& t) {
+    std::fill_n(t.layers[0].storage[0].as<float>(), 3 * 4, 100.0f);
+    std::fill_n(t.layers[0].storage[1].as<float>(), 20 * 4, 100.0f);
+  });
+  const HeadMap first = *map_head(even, 0, 0, {.top = 4});
+  for (std::int64_t n = 0; n < 12; ++n) EXPECT_EQ(first.tracks->top_keys.as<std::int64_t>()[n], n % 4) << n;
 }
 
 TEST(HeadMapTest, AForeignLseIsAnError) {

@@ -198,9 +198,8 @@ TEST(PatchTest, AForeignLseIsAnErrorWhereItShows) {
   for (const float off : {0.4f, -0.1f}) {
     Trace trace = random_trace({2, 1, 20, 20, 4});
     trace.layers[0].storage[2].as<float>()[20 + 3] += off;
-    EXPECT_NE(
-        test::error_of([&] { row_sums(trace, 0, 1, {0, 20}); }).find("layers.0.lse of head 1, row 3"),
-        std::string::npos)
+    EXPECT_NE(test::error_of([&] { row_sums(trace, 0, 1, {0, 20}); }).find("layers.0.lse of head 1, row 3"),
+              std::string::npos)
         << off;
   }
   // A patch alone tells where a weight leaves 1: here all of row 3 goes to a key, and would be 1.01.
@@ -208,8 +207,9 @@ TEST(PatchTest, AForeignLseIsAnErrorWhereItShows) {
   float& lse = trace.layers[0].storage[2].as<float>()[3];
   EXPECT_EQ(test::error_of([&] { patch(trace, 0, 0, {0, 20}, {0, 20}, weights.view()); }), "no error");
   lse -= 0.01f;
-  EXPECT_NE(test::error_of([&] { patch(trace, 0, 0, {0, 20}, {0, 20}, weights.view()); })
-                .find("layers.0.lse of head 0, row 3"),
+  EXPECT_NE(test::error_of([&] {
+              patch(trace, 0, 0, {0, 20}, {0, 20}, weights.view());
+            }).find("layers.0.lse of head 0, row 3"),
             std::string::npos);
 }
 
