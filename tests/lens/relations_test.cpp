@@ -139,6 +139,37 @@ TEST(RelationsTest, AHeadThatKnowsTheTreeReadsTheRelation) {
   }
 }
 
+// A share above the offset's is not enough: the interval must lie above it, in each half, with 20 words in each.
+TEST(RelationsTest, AHeadThatIsHardlyBetterThanTheOffsetDoesNotRead) {
+  // The head knows so many of `of` sentences in each half; the offset +1 finds half of these.
+  const auto reads = [](std::size_t of, std::array<std::size_t, 2> known) {
+    std::vector<TreebankSentence> trees;
+    std::vector<BatchText> texts;
+    for (std::size_t i = 0; i < 2 * of; ++i) {
+      const std::size_t n = i / 2;
+      const std::size_t word = 2, head = n % 2 == 0 ? 3 : 4 + n % 7;
+      trees.push_back(tree_of(12, word, head));
+      texts.push_back(constructed_text(i, 12));
+      add_layer(texts[i].trace, 1, [&](std::int64_t, std::int64_t q, std::int64_t k) {
+        const std::size_t to = n < known[i % 2] ? head : 11;
+        return q == 3 && k == static_cast<std::int64_t>(to) + 1 ? kSharp : 0.0;
+      });
+    }
+    RelationScorer scorer({"x"}, 1, 1, false);
+    scorer.add(trees, texts, {});
+    const RelationReading reading = scorer.finish(1)[0];
+    EXPECT_EQ(reading.offset, 1);
+    EXPECT_EQ(reading.offset_accuracy, 0.5);
+    EXPECT_EQ(reading.best[0].accuracy, static_cast<double>(known[1]) / static_cast<double>(of));
+    return reading.best[0].reads;
+  };
+  EXPECT_TRUE(reads(40, {40, 40}));
+  EXPECT_FALSE(reads(40, {40, 24}));  // 45 to 74 %
+  EXPECT_FALSE(reads(40, {24, 40}));
+  EXPECT_TRUE(reads(20, {20, 20}));
+  EXPECT_FALSE(reads(18, {18, 18}));
+}
+
 // Whatever the sentences, and also where one distance finds nearly every partner.
 TEST(RelationsTest, AHeadThatLooksAtAFixedOffsetNeverReads) {
   constexpr std::int64_t kHeads = 16;  // an offset each
