@@ -20,74 +20,19 @@
 #include "kernels/roofline.hpp"
 #include "look_text.hpp"
 #include "tensors.hpp"
+#include "view/dims.hpp"
 
 namespace manyheads::cli {
 
 namespace {
 
-struct DimsRequest {
+struct DimsRequest : view::LayerSize {
   Common common;
-  std::int64_t d_model = 512;
   std::string heads = "1,2,4,8";
-  std::int64_t tokens = 128;
-  std::int64_t batch = 1;
-  std::string dtype = "f32";
   bool no_time = false;
 };
 
-struct Step {
-  const char* name;
-  double flop = 0;
-  double bytes = 0;
-  double intensity() const { return flop / bytes; }
-};
-
-// One way to cut d_model into heads.
-struct Cut {
-  std::int64_t heads = 0;
-  std::int64_t d_k = 0;
-  std::string problem;      // why it does not divide, or empty
-  std::vector<Step> steps;  // one after the other, each reading its inputs and writing its outputs once
-  Step fused;               // scores, softmax and values in one pass
-  std::optional<double> seconds;
-  std::optional<double> ratio;  // to the single head, measured in turn with it
-};
-
-struct MachineRoofline {
-  double fma = 0;     // GFLOP/s
-  double memory = 0;  // GB/s
-  double ridge() const { return fma / memory; }
-};
-
-double parameters(double d_model) { return 4 * d_model * d_model + 4 * d_model; }
-
-Cut make_cut(const DimsRequest& request, std::int64_t heads) {
-  Cut cut;
-  cut.heads = heads;
-  cut.d_k = request.d_model / heads;
-  cut.problem = head_count_problem(request.d_model, heads);
-  if (!cut.problem.empty()) return cut;
-  const auto e = static_cast<double>(request.d_model);
-  const auto h = static_cast<double>(heads);
-  const auto t = static_cast<double>(request.tokens);
-  const double rows = static_cast<double>(request.batch) * t;
-  const auto size = static_cast<double>(size_of(parse_dtype(request.dtype)));
-  const double scores = rows * t * h;
-  constexpr double kScoreSize = 4;    // scores and weights are F32 whatever the type
-  constexpr double kSoftmaxFlop = 5;  // maximum, subtract, exp, sum, divide
-  cut.steps = {{"projections", 2 * rows * e * 3 * e, size * (rows * e + 3 * e * e + 3 * rows * e)},
-               {"scores", 2 * rows * t * e, size * 2 * rows * e + kScoreSize * scores},
-               {"softmax", kSoftmaxFlop * scores, kScoreSize * 2 * scores},
-               {"values", 2 * rows * t * e, kScoreSize * scores + size * 2 * rows * e},
-               {"output", 2 * rows * e * e, size * (rows * e + e * e + rows * e)}};
-  cut.fused = {"scores to values, fused", cut.steps[1].flop + cut.steps[2].flop + cut.steps[3].flop,
-               size * 4 * rows * e};
-  return cut;
-}
-
-const char* binding(const Step& step, const MachineRoofline& limits) {
-  return step.intensity() < limits.ridge() ? "memory" : "fma";
-}
+using view::binding, view::Cut, view::MachineRoofline, view::parameters, view::Step;
 
 constexpr int kColumns = 80;
 
@@ -294,62 +239,15 @@ void check_any_divides(const std::vector<Cut>& cuts) {
   throw Error(ErrorCode::kInvalidArgument, problems);
 }
 
-nlohmann::ordered_json to_json(const Step& step, const std::optional<MachineRoofline>& limits) {
-  nlohmann::ordered_json json{
-      {"step", step.name}, {"flop", step.flop}, {"bytes", step.bytes}, {"intensity", step.intensity()}};
-  json["limit"] = limits ? nlohmann::ordered_json(binding(step, *limits)) : nlohmann::ordered_json();
-  return json;
-}
-
-nlohmann::ordered_json to_json(const DimsRequest& request, const std::vector<Cut>& cuts,
-                               const std::optional<MachineRoofline>& limits) {
-  using Json = nlohmann::ordered_json;
-  const std::int64_t e = request.d_model;
-  Json json{{"d_model", e},
-            {"batch", request.batch},
-            {"tokens", request.tokens},
-            {"dtype", request.dtype},
-            {"threads", request.common.threads},
-            {"limits", nullptr},
-            {"heads", Json::array()}};
-  if (limits) {
-    json["limits"] = {{"isa", active_isa()}, {"fma_gflops", limits->fma}, {"memory_gbs", limits->memory}};
-  }
-  for (const Cut& cut : cuts) {
-    Json entry{{"heads", cut.heads}, {"divides", cut.problem.empty()}};
-    if (!cut.problem.empty()) {
-      entry["problem"] = cut.problem;
-      entry["floor_d_k"] = cut.d_k;
-      entry["dropped"] = e - cut.heads * cut.d_k;
-      json["heads"].push_back(std::move(entry));
-      continue;
-    }
-    entry["d_k"] = cut.d_k;
-    entry["shapes"] = {{"W_q", {e, e}},
-                       {"W_k", {e, e}},
-                       {"W_v", {e, e}},
-                       {"W_o", {e, e}},
-                       {"W_q_head", {e, cut.d_k}},
-                       {"W_k_head", {e, cut.d_k}},
-                       {"W_v_head", {e, cut.d_k}}};
-    entry["parameters"] = static_cast<std::int64_t>(parameters(static_cast<double>(e)));
-    for (const Step& step : cut.steps) entry["steps"].push_back(to_json(step, limits));
-    entry["fused"] = to_json(cut.fused, limits);
-    entry["seconds"] = cut.seconds ? Json(*cut.seconds) : Json();
-    entry["over_single_head"] = cut.ratio ? Json(*cut.ratio) : Json();
-    json["heads"].push_back(std::move(entry));
-  }
-  return json;
-}
-
 void run(DimsRequest request) {
   std::vector<Cut> cuts;
   for (const std::int64_t heads : parse_integers("--heads", request.heads)) {
     if (heads < 1) throw UsageError("--heads takes counts of 1 or more, got " + std::to_string(heads));
-    cuts.push_back(make_cut(request, heads));
+    cuts.push_back(view::make_cut(request, heads));
   }
   check_any_divides(cuts);
   if (request.common.threads == 0) request.common.threads = default_num_threads();
+  request.threads = request.common.threads;
   std::optional<MachineRoofline> limits;
   if (!request.no_time) {
     check_memory(request);
@@ -362,7 +260,7 @@ void run(DimsRequest request) {
     measure(request, cuts);
   }
   if (request.common.json) {
-    print_json(to_json(request, cuts, limits));
+    print_json(view::dims_json(request, cuts, limits));
   } else {
     print(to_text(request, cuts, limits));
   }

@@ -1,10 +1,9 @@
 #include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "cli.hpp"
 #include "findings.hpp"
+#include "lens/scores_json.hpp"
 
 namespace manyheads::cli {
 namespace {
@@ -13,38 +12,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kBestInJson = 5;
 
-Json number(const std::optional<double>& value) {
-  return value && std::isfinite(*value) ? Json(*value) : Json(nullptr);
-}
-
-Json scores_json(const lens::HeadScores& scores) {
-  Json json = Json::object();
-  for (const lens::ScoreRule& rule : lens::score_rules()) {
-    const lens::Score& score = scores.scores[static_cast<std::size_t>(rule.id)];
-    json[rule.name] = number(score.value);
-    const bool has_place = rule.id == lens::ScoreId::kPositional || rule.id == lens::ScoreId::kSink;
-    if (has_place) {
-      json[rule.id == lens::ScoreId::kSink ? "sink_key" : "positional_offset"] =
-          score.place ? Json(*score.place) : Json(nullptr);
-    }
-  }
-  return json;
-}
-
-Json rules_json() {
-  Json list = Json::array();
-  for (const lens::ScoreRule& rule : lens::score_rules()) {
-    list.push_back({{"score", rule.name},
-                    {"role", rule.role == nullptr ? Json(nullptr) : Json(rule.role)},
-                    {"threshold", rule.role == nullptr ? Json(nullptr) : Json(rule.threshold)},
-                    {"threshold_from", rule.role == nullptr     ? Json(nullptr)
-                                       : rule.threshold_is_ours ? Json("manyheads")
-                                                                : Json("source")},
-                    {"formula", rule.formula},
-                    {"source", rule.source}});
-  }
-  return list;
-}
+using lens::json_number;
 
 Json links_json(const Findings& found) {
   Json list = Json::array();
@@ -55,8 +23,8 @@ Json links_json(const Findings& found) {
       const auto& head = reading.best[i];
       best.push_back({{"layer", head.layer},
                       {"head", head.head},
-                      {"weight", number(head.link.weight)},
-                      {"offset_mean", number(head.link.offset_mean)}});
+                      {"weight", json_number(head.link.weight)},
+                      {"offset_mean", json_number(head.link.offset_mean)}});
     }
     list.push_back({{"name", found.word_names[query] + "→" + found.word_names[key]},
                     {"query", found.words[query].text},
@@ -65,7 +33,7 @@ Json links_json(const Findings& found) {
                     {"key_word", key},
                     {"offset", static_cast<std::int64_t>(key) - static_cast<std::int64_t>(query)},
                     {"best", best},
-                    {"mean", number(reading.mean)}});
+                    {"mean", json_number(reading.mean)}});
   }
   return list;
 }
@@ -81,16 +49,16 @@ Json heads_json(const Findings& found) {
                            {"key", found.words[link.link.key].text},
                            {"query_word", link.link.query},
                            {"key_word", link.link.key},
-                           {"weight", number(link.weight)},
-                           {"offset_mean", number(link.offset_mean)}});
+                           {"weight", json_number(link.weight)},
+                           {"offset_mean", json_number(link.offset_mean)}});
     }
     Json links = Json::array();
     for (const lens::WeighedLink& link : reading.asked) {
-      links.push_back({{"weight", number(link.weight)}, {"offset_mean", number(link.offset_mean)}});
+      links.push_back({{"weight", json_number(link.weight)}, {"offset_mean", json_number(link.offset_mean)}});
     }
     list.push_back({{"layer", reading.layer},
                     {"head", reading.head},
-                    {"scores", scores_json(reading.scores)},
+                    {"scores", lens::scores_json(reading.scores)},
                     {"roles", roles},
                     {"links", links},
                     {"strongest", strongest}});
@@ -118,14 +86,14 @@ void print_findings_json(const Findings& found, const Shown& shown) {
                {"num_heads", found.trace.num_heads(0)},
                {"links", links_json(found)},
                {"heads", heads_json(found)},
-               {"score_rules", rules_json()}};
+               {"score_rules", lens::rules_json()}};
   if (shown.head) {
     const Tensor weights = weights_of(found, *shown.head, found.trace.num_queries(), shown.threads);
     Json rows = Json::array();
     for (std::int64_t q = 0; q < weights.size(0); ++q) {
       Json row = Json::array();
       for (std::int64_t k = 0; k < weights.size(1); ++k) {
-        row.push_back(number(static_cast<double>(weights.as<float>()[q * weights.size(1) + k])));
+        row.push_back(json_number(static_cast<double>(weights.as<float>()[q * weights.size(1) + k])));
       }
       rows.push_back(row);
     }

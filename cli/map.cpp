@@ -1,15 +1,11 @@
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <charconv>
 #include <manyheads/error.hpp>
-#include <manyheads/lens/head_map.hpp>
 #include <manyheads/lens/patch.hpp>
 #include <manyheads/lens/trace.hpp>
 #include <manyheads/safetensors.hpp>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <optional>
-#include <utility>
 
 #include "arguments.hpp"
 #include "base/file.hpp"
@@ -17,6 +13,7 @@
 #include "cli.hpp"
 #include "figure.hpp"
 #include "findings.hpp"
+#include "lens/picture.hpp"
 #include "out_file.hpp"
 #include "text_trace.hpp"
 
@@ -66,122 +63,63 @@ lens::Range parse_range(const std::string& option, const std::string& text, std:
 // What the picture shows.
 struct Map {
   lens::Trace trace;
-  HeadName head;
-  lens::Range rows, keys;
-  std::int64_t side = 1;  // of a cell
-  std::string pool;       // exact, mean or max
-  Tensor weights;
-  std::optional<lens::Tracks> tracks;
+  lens::Picture picture;
 };
-
-Tensor row_sums_of(const lens::Trace& trace, const HeadName& name, lens::Range rows, const Threads& threads) {
-  Tensor sums(DType::kF32, {trace.num_queries()});
-  std::fill_n(sums.as<float>(), sums.elements(), 1.0f);
-  const std::vector<float> found = lens::row_sums(trace, name.layer, name.head, rows, threads);
-  std::copy(found.begin(), found.end(), sums.as<float>() + rows.begin);
-  return sums;
-}
 
 Map make_map(const MapRequest& request) {
   Map map;
-  map.head = parse_head(request.head);
-  const Format format = format_of(request.out);
+  const HeadName head = parse_head(request.head);
   map.trace = request.model.empty()
                   ? lens::load_trace(request.source)
                   : trace_text({request.source, request.model, request.pair, request.truncate}, request.common).trace;
   const lens::Trace& trace = map.trace;
-  if (map.head.layer >= trace.layers.size() || map.head.head >= trace.num_heads(map.head.layer)) {
+  if (head.layer >= trace.layers.size() || head.head >= trace.num_heads(head.layer)) {
     throw UsageError(base::format("--head {}: there are {} layers of {} heads, both counted from 0", request.head,
                                   trace.layers.size(), trace.num_heads(0)));
   }
-  map.rows = parse_range("--rows", request.rows, trace.num_queries(), "queries");
-  map.keys = parse_range("--keys", request.keys, trace.num_keys(), "keys");
-  const bool whole = map.rows.size() == trace.num_queries() && map.keys.size() == trace.num_keys();
-  const std::int64_t longest = std::max(map.rows.size(), map.keys.size());
-  map.side = (longest - 1) / request.size + 1;
-  map.pool = map.side == 1 ? "exact" : request.pool;
-  const lens::Pool pool = request.pool == "max" ? lens::Pool::kMax : lens::Pool::kMean;
-  const Threads threads{request.common.threads, nullptr};
-
-  Tensor sums;
-  const bool from_pyramid = whole && map.side > 64;
-  if (from_pyramid || (whole && format == Format::kSafetensors)) {
-    lens::HeadMap made = *lens::map_head(trace, map.head.layer, map.head.head, {.threads = threads});
-    map.tracks = std::move(made.tracks);
-    if (from_pyramid) {
-      std::size_t level = 0;
-      while (made.levels[level].side < map.side) ++level;
-      map.side = made.levels[level].side;
-      map.weights = pool == lens::Pool::kMax ? made.levels[level].max : made.levels[level].mean;
-      return map;
-    }
-    sums = Tensor(DType::kF32, {trace.num_queries()});
-    std::copy(made.row_sum.begin(), made.row_sum.end(), sums.as<float>());
-  } else {
-    sums = row_sums_of(trace, map.head, map.rows, threads);
-  }
-  const lens::PatchOptions options{.row_sum = sums.view(), .threads = threads};
-  if (map.side == 1) {
-    map.weights = Tensor(DType::kF32, {map.rows.size(), map.keys.size()});
-    lens::patch(trace, map.head.layer, map.head.head, map.rows, map.keys, map.weights.view(), options);
-  } else {
-    map.weights = lens::pooled_patch(trace, map.head.layer, map.head.head, map.rows, map.keys, map.side, pool, options);
-  }
+  map.picture = *lens::make_picture(trace,
+                                    {.layer = head.layer,
+                                     .head = head.head,
+                                     .rows = parse_range("--rows", request.rows, trace.num_queries(), "queries"),
+                                     .keys = parse_range("--keys", request.keys, trace.num_keys(), "keys"),
+                                     .pool = request.pool == "max" ? lens::Pool::kMax : lens::Pool::kMean,
+                                     .size = request.size,
+                                     .tracks = format_of(request.out) == Format::kSafetensors},
+                                    {.threads = {request.common.threads, nullptr}});
   return map;
 }
 
-std::string pooling(const Map& map) {
-  return map.side == 1 ? "exact weights" : base::format("{0} of {1} x {1} weights", map.pool, map.side);
+std::string pooling(const lens::Picture& picture) {
+  return picture.side == 1 ? "exact weights" : base::format("{0} of {1} x {1} weights", picture.pool, picture.side);
 }
 
 std::vector<std::string> names(const Map& map, lens::Range range, std::int64_t count) {
-  const bool all = map.side == 1 && count <= kMostNames && map.trace.num_queries() == map.trace.num_keys();
+  const bool all = map.picture.side == 1 && count <= kMostNames && map.trace.num_queries() == map.trace.num_keys();
   if (!all) return {};
   return {map.trace.tokens.begin() + range.begin, map.trace.tokens.begin() + range.end};
 }
 
 Figure figure_of(const Map& map) {
+  const lens::PictureRequest& of = map.picture.of;
   Figure figure;
-  figure.title = base::format("layer {}, head {}{}{}", map.head.layer, map.head.head,
-                              map.trace.model.empty() ? "" : " of ", map.trace.model);
-  figure.subtitle = base::format("queries {} to {}, keys {} to {}: {}", map.rows.begin, map.rows.end - 1,
-                                 map.keys.begin, map.keys.end - 1, pooling(map));
-  figure.lines = map.weights.size(0);
-  figure.columns = map.weights.size(1);
-  figure.values = map.weights.as<float>();
-  figure.rows = map.rows;
-  figure.keys = map.keys;
-  figure.row_names = names(map, map.rows, figure.lines);
-  figure.key_names = names(map, map.keys, figure.columns);
+  figure.title =
+      base::format("layer {}, head {}{}{}", of.layer, of.head, map.trace.model.empty() ? "" : " of ", map.trace.model);
+  figure.subtitle = base::format("queries {} to {}, keys {} to {}: {}", of.rows.begin, of.rows.end - 1, of.keys.begin,
+                                 of.keys.end - 1, pooling(map.picture));
+  figure.lines = map.picture.weights.size(0);
+  figure.columns = map.picture.weights.size(1);
+  figure.values = map.picture.weights.as<float>();
+  figure.rows = of.rows;
+  figure.keys = of.keys;
+  figure.row_names = names(map, of.rows, figure.lines);
+  figure.key_names = names(map, of.keys, figure.columns);
   return figure;
 }
 
 void save_numbers(const std::string& path, const Map& map) {
   StateDict tensors;
   std::map<std::string, std::string> metadata;
-  tensors["weights"] = map.weights;
-  metadata = {{"model", map.trace.model},
-              {"layer", std::to_string(map.head.layer)},
-              {"head", std::to_string(map.head.head)},
-              {"rows", base::format("[{}, {}]", map.rows.begin, map.rows.end)},
-              {"keys", base::format("[{}, {}]", map.keys.begin, map.keys.end)},
-              {"pool", map.pool},
-              {"cell", std::to_string(map.side)}};
-  if (map.tracks) {
-    const auto doubles = [](const std::vector<double>& values) {
-      Tensor tensor(DType::kF64, {static_cast<std::int64_t>(values.size())});
-      std::copy(values.begin(), values.end(), tensor.as<double>());
-      return tensor;
-    };
-    tensors["column_mass"] = doubles(map.tracks->column_mass);
-    tensors["entropy"] = doubles(map.tracks->entropy);
-    tensors["distance_mass"] = doubles(map.tracks->distance_mass);
-    tensors["top_weights"] = map.tracks->top_weights;
-    tensors["top_keys"] = map.tracks->top_keys;
-    metadata["first_distance"] = std::to_string(map.tracks->first_distance);
-    metadata["distance_mean"] = nlohmann::ordered_json(map.tracks->distance_mean).dump();
-    metadata["distance_variance"] = nlohmann::ordered_json(map.tracks->distance_variance).dump();
-  }
+  lens::add_picture(map.trace, map.picture, tensors, metadata);
   save_safetensors(path, tensors, metadata);
 }
 
@@ -190,6 +128,7 @@ void map(const MapRequest& request) {
   const Format format = format_of(request.out);
   const OutFile file(request.out, request.common.json);
   const Map made = make_map(request);
+  const lens::PictureRequest& of = made.picture.of;
   const Figure figure = figure_of(made);
   file.save([&](const std::string& path) {
     if (format == Format::kSafetensors) return save_numbers(path, made);
@@ -200,15 +139,15 @@ void map(const MapRequest& request) {
   if (request.common.json) {
     print_json({{"out", request.out},
                 {"model", made.trace.model},
-                {"layer", made.head.layer},
-                {"head", made.head.head},
-                {"rows", {made.rows.begin, made.rows.end}},
-                {"keys", {made.keys.begin, made.keys.end}},
-                {"pool", made.pool},
-                {"cell", made.side},
+                {"layer", of.layer},
+                {"head", of.head},
+                {"rows", {of.rows.begin, of.rows.end}},
+                {"keys", {of.keys.begin, of.keys.end}},
+                {"pool", made.picture.pool},
+                {"cell", made.picture.side},
                 {"shape", {figure.lines, figure.columns}},
                 {"largest", figure.largest()},
-                {"tracks", format == Format::kSafetensors && made.tracks.has_value()}});
+                {"tracks", format == Format::kSafetensors && made.picture.tracks.has_value()}});
     return;
   }
   file.report(base::format("Wrote {}: {}, {}, {} x {} numbers up to {:.4g}\n", file.shown(), figure.title,

@@ -236,6 +236,4 @@ void FileWriter::commit() {
   forget_temporary();
 }
 
-std::string path_in_quotes(const std::filesystem::path& path) { return in_quotes(path.native(), 4096); }
-
 }  // namespace manyheads::base

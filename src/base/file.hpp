@@ -70,6 +70,6 @@ class FileWriter {
 // Removes the temporary files of every FileWriter. For a signal handler that ends the process: safe to call in one.
 void remove_temporaries() noexcept;
 
-std::string path_in_quotes(const std::filesystem::path& path);
+inline std::string path_in_quotes(const std::filesystem::path& path) { return in_quotes(path.native(), 4096); }
 
 }  // namespace manyheads::base

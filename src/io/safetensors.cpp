@@ -12,6 +12,7 @@
 #include "base/checked.hpp"
 #include "base/file.hpp"
 #include "io/json.hpp"
+#include "io/safetensors_bytes.hpp"
 #include "io/safetensors_header.hpp"
 
 namespace manyheads {
@@ -54,8 +55,9 @@ const Tensor& SafetensorsFile::at(const std::string& name) const {
   throw Error(ErrorCode::kMalformedFile, place + " is missing");
 }
 
-SafetensorsFile load_safetensors(const std::filesystem::path& path) {
-  const base::MappedFile file = base::map_file(path);
+namespace io {
+
+SafetensorsFile read_safetensors(const base::MappedFile& file, const std::filesystem::path& path) {
   const std::string place = base::path_in_quotes(path);
   std::uint64_t header_size = 0;
   if (file.size < sizeof header_size) {
@@ -97,18 +99,14 @@ SafetensorsFile load_safetensors(const std::filesystem::path& path) {
   return out;
 }
 
-void save_safetensors(const std::filesystem::path& path, const StateDict& tensors,
-                      const std::map<std::string, std::string>& metadata) {
+SafetensorsParts safetensors_parts(const StateDict& tensors, const std::map<std::string, std::string>& metadata,
+                                   const std::string& target) {
   const auto problem = [&](const std::string& text) {
-    return Error(ErrorCode::kInvalidArgument,
-                 "save_safetensors: " + text + " (for " + base::path_in_quotes(path) + ")");
+    return Error(ErrorCode::kInvalidArgument, "save_safetensors: " + text + " (for " + target + ")");
   };
   const auto json_string = [&](const std::string& text) {
-    try {
-      return io::Json(text).dump();
-    } catch (const io::Json::type_error&) {
-      throw problem(in_quotes(text) + " is not UTF-8");
-    }
+    if (!base::is_utf8(text)) throw problem(in_quotes(text) + " is not UTF-8");
+    return Json(text).dump();
   };
 
   // Larger elements first, so that each tensor lies at a multiple of its element's size.
@@ -135,7 +133,7 @@ void save_safetensors(const std::filesystem::path& path, const StateDict& tensor
     header += "}";
   }
   std::int64_t end = 0;
-  std::vector<std::size_t> sizes;
+  SafetensorsParts parts;
   for (const auto* item : order) {
     const Tensor& tensor = item->second;
     const std::int64_t begin = end;
@@ -144,7 +142,7 @@ void save_safetensors(const std::filesystem::path& path, const StateDict& tensor
         !base::add(begin, bytes, &end)) {
       throw problem("the tensors are larger than any file");
     }
-    sizes.push_back(static_cast<std::size_t>(bytes));
+    parts.data.push_back({static_cast<const std::byte*>(tensor.bytes()), static_cast<std::size_t>(bytes)});
     separate();
     header += json_string(item->first) + ":{\"dtype\":\"" + name_of(tensor.dtype()) +
               "\",\"shape\":" + tensor.shape().to_string() + ",\"data_offsets\":[" + std::to_string(begin) + "," +
@@ -156,12 +154,21 @@ void save_safetensors(const std::filesystem::path& path, const StateDict& tensor
     throw problem("the header takes " + std::to_string(header.size()) + " bytes; at most 100000000 are allowed");
   }
 
-  base::FileWriter writer(path);
   const std::uint64_t header_size = header.size();
-  writer.write(&header_size, sizeof header_size);
-  writer.write(header);
-  for (std::size_t i = 0; i < order.size(); ++i) writer.write(order[i]->second.bytes(), sizes[i]);
-  writer.commit();
+  parts.head.assign(reinterpret_cast<const char*>(&header_size), sizeof header_size);
+  parts.head += header;
+  return parts;
 }
 
+std::string safetensors_bytes(const StateDict& tensors, const std::map<std::string, std::string>& metadata) {
+  SafetensorsParts parts = safetensors_parts(tensors, metadata, "memory");
+  std::size_t size = parts.head.size();
+  for (const auto& data : parts.data) size += data.size();
+  std::string bytes = std::move(parts.head);
+  bytes.reserve(size);
+  for (const auto& data : parts.data) bytes.append(reinterpret_cast<const char*>(data.data()), data.size());
+  return bytes;
+}
+
+}  // namespace io
 }  // namespace manyheads

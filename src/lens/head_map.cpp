@@ -3,11 +3,11 @@
 #include <cmath>
 #include <manyheads/error.hpp>
 #include <manyheads/lens/head_map.hpp>
-#include <mutex>
 #include <utility>
 
 #include "base/aligned_buffer.hpp"
 #include "base/format.hpp"
+#include "base/lock.hpp"
 #include "base/math.hpp"
 #include "base/parallel.hpp"
 #include "kernels/canonical_order.hpp"
@@ -107,7 +107,7 @@ class MapPass {
       if (cancelled_) return;
       add_block(block, memory[static_cast<std::size_t>(worker)]);
       if (!options_.progress) return;
-      const std::lock_guard<std::mutex> lock(mutex_);
+      const base::Lock::Guard guard(lock_);
       if (cancelled_) return;
       ++done_;
       if (!options_.progress(static_cast<double>(done_) / static_cast<double>(blocks_))) cancelled_ = true;
@@ -243,7 +243,7 @@ class MapPass {
     const auto shares = [](float mass) {
       return std::isfinite(mass) ? static_cast<std::int64_t>(static_cast<double>(mass) * kShares) : 0;
     };
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const base::Lock::Guard guard(lock_);
     for (std::int64_t j = 0; j < params_.tk; ++j) columns_[at(j)] += shares(memory.columns[at(j)]);
     // Place a of the block is row - key = first + a - runs 64; place 0 of all is row - key = 1 - keys.
     for (std::size_t a = 0; a < memory.distances.size(); ++a) {
@@ -290,7 +290,7 @@ class MapPass {
   HeadMap map_;
   std::vector<float> own_;
   std::vector<std::int64_t> columns_, distances_;
-  std::mutex mutex_;
+  base::Lock lock_;
   std::int64_t done_ = 0;
   std::atomic<bool> cancelled_{false};
 };

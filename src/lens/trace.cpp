@@ -65,7 +65,9 @@ Trace make_trace(const model::Encoder& encoder, const model::Encoding& encoding,
   run.layers = &layers;
   run.threads = options.threads;
   run.bits = options.bits;
-  encoder.run(model::TokenBatch::from_rows({encoding.ids}, {encoding.type_ids}), run);
+  run.head_scale = options.head_scale;
+  Tensor hidden = encoder.run(model::TokenBatch::from_rows({encoding.ids}, {encoding.type_ids}), run);
+  if (options.hidden != nullptr) *options.hidden = std::move(hidden);
 
   Trace trace;
   trace.model = model;

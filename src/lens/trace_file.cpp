@@ -145,8 +145,9 @@ void save_trace(const std::filesystem::path& path, const Trace& trace) {
   save_safetensors(path, tensors, metadata);
 }
 
-Trace load_trace(const std::filesystem::path& path) {
-  const SafetensorsFile file = load_safetensors(path);
+Trace load_trace(const std::filesystem::path& path) { return read_trace(load_safetensors(path)); }
+
+Trace read_trace(const SafetensorsFile& file) {
   const Checker check(base::path_in_quotes(file.path), ErrorCode::kMalformedFile);
   const Metadata metadata(file, check);
   if (metadata.text("manyheads_trace") != "1") metadata.refuse("manyheads_trace", "1");

@@ -38,7 +38,10 @@ const BertNames& names_of(const JsonDocument& config) {
 }  // namespace
 
 BertConfig load_bert_config(const std::filesystem::path& folder) {
-  const JsonDocument json = io::read_json(folder / "config.json");
+  return bert_config(io::read_json(folder / "config.json"));
+}
+
+BertConfig bert_config(const JsonDocument& json) {
   const BertNames& names = names_of(json);
   BertConfig config;
   config.names = &names;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 
+#include "io/json.hpp"
 #include "layer/linear.hpp"
 #include "model/bert_names.hpp"
 
@@ -30,5 +31,7 @@ struct BertConfig {
 // model_type, a key that is missing or out of range, a hidden_act or position_embedding_type that is not known, a head
 // count that does not divide, no position left for a token.
 BertConfig load_bert_config(const std::filesystem::path& folder);
+// The same of a config.json that is read already.
+BertConfig bert_config(const io::JsonDocument& json);
 
 }  // namespace manyheads::model

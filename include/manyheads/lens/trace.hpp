@@ -8,6 +8,7 @@
 #include <manyheads/model/encoder.hpp>
 #include <manyheads/model/encoding.hpp>
 #include <manyheads/parallel.hpp>
+#include <manyheads/safetensors.hpp>
 #include <manyheads/tensor.hpp>
 #include <optional>
 #include <string>
@@ -31,8 +32,8 @@ struct TraceLayer {
 };
 
 // The heads of one forward pass over a text or a pair of texts: all that rebuilds their weights. As a file it is
-// safetensors with tensors layers.{i}.q, .k, .lse (and .v, .bias, .sinks, .row_sum) and these fields as metadata, JSON where
-// structured. Any program may write such files.
+// safetensors with tensors layers.{i}.q, .k, .lse (and .v, .bias, .sinks, .row_sum) and these fields as metadata, JSON
+// where structured. Any program may write such files.
 struct Trace {
   std::string place;  // the file it was read from, for messages; empty where there is none
   std::string model;
@@ -68,7 +69,9 @@ struct TraceOptions {
   // Sums lse again in double, from the same q and k, and rounds it once. The forward pass's lse is a few float steps
   // off where scores are large, which a reader sees who rebuilds the weights from the file alone.
   bool lse_in_double = false;
-  std::string_view bits{};  // the family of bits that the pass must have (cpu.hpp), empty: the fastest's
+  ConstTensorView head_scale{};  // as EncoderOptions has it
+  Tensor* hidden = nullptr;      // out: the last hidden states [1,T,E]
+  std::string_view bits{};       // the family of bits that the pass must have (cpu.hpp), empty: the fastest's
   Threads threads{};
 };
 
@@ -83,6 +86,9 @@ void save_trace(const std::filesystem::path& path, const Trace& trace);
 
 // Maps the file. Throws Error (kMalformedFile) that names the file and the field or tensor.
 Trace load_trace(const std::filesystem::path& path);
+
+// The trace that such a file holds. Throws as load_trace does.
+Trace read_trace(const SafetensorsFile& file);
 
 // Scale, softcap and mask of the attention that made the trace, for all but a layer's bias and sinks. Its key_lengths
 // is a view of `trace`.

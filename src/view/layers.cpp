@@ -1,0 +1,107 @@
+#include <algorithm>
+#include <chrono>
+#include <manyheads/cpu.hpp>
+#include <manyheads/multi_head_attention.hpp>
+#include <optional>
+#include <vector>
+
+#include "layer/convert.hpp"
+#include "view/dims.hpp"
+#include "view/state.hpp"
+
+// Layers of any size, without a model.
+namespace manyheads::view {
+namespace {
+
+constexpr std::int64_t kMostWidth = 1 << 14, kMostTokens = 1 << 24;
+
+LayerSize size_of(const Question& question, std::int64_t most_width, std::int64_t most_tokens) {
+  const io::JsonDocument& json = question.json();
+  const auto number = [&](const char* key, std::int64_t usual, std::int64_t most) {
+    return has(json, key) ? require_int(json, key, 1, most) : usual;
+  };
+  LayerSize size;
+  size.d_model = number("d_model", size.d_model, most_width);
+  size.tokens = number("tokens", size.tokens, most_tokens);
+  size.batch = number("batch", size.batch, most_tokens);
+  if (has(json, "dtype")) size.dtype = require_string(json, "dtype");
+  if (size.dtype != "f32" && size.dtype != "bf16" && size.dtype != "f16") {
+    refuse_json(json, "dtype", "f32, bf16 or f16");
+  }
+  size.threads = question.threads().num_threads > 0 ? question.threads().num_threads : default_num_threads();
+  return size;
+}
+
+Tensor some_numbers(DType type, const Dims& shape) {
+  Tensor numbers(DType::kF32, shape);
+  std::uint32_t state = 1;
+  for (std::int64_t i = 0; i < numbers.elements(); ++i) {
+    state = state * 1664525u + 1013904223u;
+    numbers.as<float>()[i] = static_cast<float>(state >> 8) * 0x1p-23f - 1.0f;
+  }
+  return type == DType::kF32 ? numbers : layer::converted(numbers.cview(), type);
+}
+
+// The layer on random numbers, and its time.
+class TimedLayer {
+ public:
+  TimedLayer(const LayerSize& size, std::int64_t heads, const Threads& threads)
+      : layer_({.d_model = size.d_model, .num_heads = heads, .dtype = dtype_named(size.dtype)}),
+        x_(some_numbers(dtype_named(size.dtype), {size.batch, size.tokens, size.d_model})),
+        y_(dtype_named(size.dtype), {size.batch, size.tokens, size.d_model}) {
+    options_.threads = threads;
+    options_.workspace = &workspace_;
+  }
+  double seconds() {
+    const auto begin = std::chrono::steady_clock::now();
+    layer_.forward(x_.cview(), y_.view(), options_);
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+
+ private:
+  MultiHeadAttention layer_;
+  Tensor x_, y_;
+  Workspace workspace_;
+  MultiHeadAttentionOptions options_;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+}  // namespace
+
+Answer ask_dims(const Question& question) {
+  const LayerSize size = size_of(question, kMostTokens, kMostTokens);
+  std::vector<Cut> cuts;
+  for (const io::JsonDocument& heads : require_array(question.json(), "heads")) {
+    cuts.push_back(make_cut(size, io::require_int({{{"heads", heads.value}}, heads.place}, "heads", 1, kMostTokens)));
+  }
+  return json_answer(dims_json(size, cuts, std::nullopt));
+}
+
+Answer ask_time(const Question& question) {
+  constexpr std::int64_t kMostRows = 1 << 16;
+  constexpr int kRounds = 7;
+  const LayerSize size = size_of(question, kMostWidth, kMostRows);
+  if (size.batch * size.tokens > kMostRows) question.refuse("batch times tokens is above " + std::to_string(kMostRows));
+  const std::int64_t heads = require_int(question.json(), "heads", 1, size.d_model);
+  TimedLayer many(size, heads, question.threads());
+  TimedLayer single(size, 1, question.threads());
+  many.seconds();  // grows the workspaces
+  single.seconds();
+  std::vector<double> of_many, of_single;
+  for (int i = 0; i < kRounds; ++i) {
+    of_single.push_back(single.seconds());
+    of_many.push_back(many.seconds());
+    if (question.progress() && !question.progress()(static_cast<double>(i + 1) / kRounds)) return cancelled();
+  }
+  return json_answer({{"seconds", median(of_many)},
+                      {"over_single_head", median(of_many) / median(of_single)},
+                      {"where", question.state().computes},
+                      {"threads", size.threads},
+                      {"isa", active_isa()}});
+}
+
+}  // namespace manyheads::view
