@@ -37,13 +37,13 @@ export interface Trace {
   has_values: boolean;
 }
 
-async function json<T>(engine: Engine, question: Question, options?: AskOptions): Promise<T> {
+export async function json<T>(engine: Engine, question: Question, options?: AskOptions): Promise<T> {
   const answer = await engine.ask(question, options);
   if (answer.kind !== "json") throw new Error(`${question.ask}: numbers came instead of JSON`);
   return answer.value as T;
 }
 
-async function tensors(engine: Engine, question: Question, options?: AskOptions): Promise<TensorFile> {
+export async function tensors(engine: Engine, question: Question, options?: AskOptions): Promise<TensorFile> {
   const answer = await engine.ask(question, options);
   if (answer.kind !== "tensors") throw new Error(`${question.ask}: JSON came instead of numbers`);
   return answer.file;

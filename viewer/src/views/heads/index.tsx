@@ -1,48 +1,123 @@
-import { heads } from "../../engine/questions";
-import { chosenHead } from "../../state/app";
+// All heads at the one hand, the chosen head at the other; on a narrow stage one of the two.
+import { heads as askHeads, type HeadScores, type ScoreRule, type Trace } from "../../engine/questions";
 import { head, opened } from "../../state/session";
-import { t } from "../../texts";
+import { fixed, t } from "../../texts";
 import { Ready } from "../../ui/Ready";
 import { useAnswer } from "../../ui/useAnswer";
+import { Clusters } from "./Clusters";
+import { Compare } from "./Compare";
+import { Distance } from "./Distance";
+import { Grid } from "./Grid";
+import { HeadMap } from "./HeadMap";
+import { Links } from "./Links";
+import { Mean } from "./Mean";
+import { Off } from "./Off";
+import { Rollout } from "./Rollout";
+import { Scatter } from "./Scatter";
+import { detail, details, overview, overviews, shown } from "./state";
+import { Tabs } from "./Tabs";
+import { Badges } from "./Thumb";
+import { Why } from "./Why";
+import "./heads.css";
 
 export function Heads() {
   const now = opened.value;
-  const asked = useAnswer(now && ((engine, options) => heads(engine, now.id, options)), [now?.id]);
+  const asked = useAnswer(now && ((engine, options) => askHeads(engine, now.id, options)), [now?.id]);
   const texts = t.value.heads;
   if (!now) return <p class="quiet">{t.value.frame.opening}</p>;
-  const [layer, index] = head.value;
   return (
-    <>
-      <h2>{texts.heading}</h2>
-      <Ready asked={asked}>
-        {(answer) => (
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">{texts.head}</th>
-                <th scope="col">{texts.roles}</th>
-              </tr>
-            </thead>
-            <tbody>
-              {answer.heads.map((each) => (
+    <div class="heads" data-shown={shown.value}>
+      <div class="heads-switch" role="group" aria-label={texts.heading}>
+        <button type="button" aria-pressed={shown.value === "all"} onClick={() => (shown.value = "all")}>{texts.heading}</button>
+        <button type="button" aria-pressed={shown.value === "one"} onClick={() => (shown.value = "one")}>{texts.oneHead(head.value.join("."))}</button>
+      </div>
+      <section class="heads-all" aria-labelledby="heads-all-title">
+        <h2 id="heads-all-title">{texts.heading}</h2>
+        <Tabs id="h-all" label={texts.heading} names={overviews} now={overview} said={texts.overviews}>
+          <Ready asked={asked}>{({ heads, score_rules }) => <Overview trace={now} heads={heads} rules={score_rules} />}</Ready>
+        </Tabs>
+      </section>
+      <section class="heads-one" aria-labelledby="heads-one-title">
+        <h2 id="heads-one-title">{texts.oneHead(head.value.join("."))}</h2>
+        {asked.state === "ready" && <Roles trace={now} heads={asked.value.heads} rules={asked.value.score_rules} />}
+        <Tabs id="h-one" label={texts.oneHead(head.value.join("."))} names={details} now={detail} said={texts.details}>
+          <One trace={now} />
+        </Tabs>
+      </section>
+    </div>
+  );
+}
+
+function Overview({ trace, heads, rules }: { trace: Trace; heads: HeadScores[]; rules: ScoreRule[] }) {
+  switch (overview.value) {
+    case "grid":
+      return <Grid trace={trace} heads={heads} rules={rules} />;
+    case "scatter":
+      return <Scatter heads={heads} rules={rules} />;
+    case "clusters":
+      return <Clusters trace={trace} heads={heads} />;
+    case "mean":
+      return <Mean trace={trace} />;
+    case "rollout":
+      return <Rollout trace={trace} />;
+  }
+}
+
+function One({ trace }: { trace: Trace }) {
+  switch (detail.value) {
+    case "map":
+      return <HeadMap trace={trace} />;
+    case "links":
+      return <Links trace={trace} />;
+    case "why":
+      return <Why trace={trace} />;
+    case "distance":
+      return <Distance trace={trace} />;
+    case "compare":
+      return <Compare trace={trace} />;
+    case "off":
+      return <Off trace={trace} />;
+  }
+}
+
+/** The head's roles, each with the score that gives it, the threshold and the formula. */
+function Roles({ trace, heads, rules }: { trace: Trace; heads: HeadScores[]; rules: ScoreRule[] }) {
+  const texts = t.value.heads;
+  const [layer, index] = head.value;
+  const scores = heads[layer * trace.heads + index];
+  if (!scores) return null;
+  return (
+    <details class="roles">
+      <summary>
+        {scores.roles.length > 0 ? <Badges roles={scores.roles} /> : texts.noRole} <span class="quiet small">{texts.rolesFrom}</span>
+      </summary>
+      <div class="scroll" tabIndex={0} role="region" aria-label={texts.scores}>
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">{texts.score}</th>
+              <th scope="col">{texts.value}</th>
+              <th scope="col">{texts.threshold}</th>
+              <th scope="col">{texts.formula}</th>
+              <th scope="col">{texts.source}</th>
+            </tr>
+          </thead>
+          <tbody>
+            {rules.map(({ score, threshold, formula, source }) => {
+              const value = scores.scores[score];
+              return (
                 <tr>
-                  <th scope="row">
-                    <button
-                      type="button"
-                      class="plain figure"
-                      aria-pressed={each.layer === layer && each.head === index}
-                      onClick={() => (chosenHead.value = [each.layer, each.head])}
-                    >
-                      {each.layer}.{each.head}
-                    </button>
-                  </th>
-                  <td>{each.roles.join(", ")}</td>
+                  <th scope="row">{texts.scoreNames[score] ?? score}</th>
+                  <td class="figure">{typeof value === "number" ? fixed(value, 3) : "–"}</td>
+                  <td class="figure">{threshold === null ? "–" : fixed(threshold, 2)}</td>
+                  <td>{formula}</td>
+                  <td>{source}</td>
                 </tr>
-              ))}
-            </tbody>
-          </table>
-        )}
-      </Ready>
-    </>
+              );
+            })}
+          </tbody>
+        </table>
+      </div>
+    </details>
   );
 }

@@ -1,0 +1,124 @@
+// Two heads, or one head on two texts, side by side, with the difference where the two have one shape.
+import { useMemo, useState } from "preact/hooks";
+import { encode, trace as askTrace, type Trace } from "../../engine/questions";
+import type { HeadName } from "../../engine/heads";
+import { MapView } from "../../maps/MapView";
+import { differenceSource, headSource, type Source } from "../../maps/source";
+import { chosenKey, chosenQuery } from "../../state/app";
+import { canEncode, engine, head, key, query, who } from "../../state/session";
+import { t } from "../../texts";
+import { useAnswer, type Asked } from "../../ui/useAnswer";
+import { mostOf } from "./most";
+import { camera, other, otherText, pool, root } from "./state";
+
+interface SideProps {
+  caption: string;
+  source: Source;
+  trace: Trace;
+  formula: string;
+}
+
+function Side({ caption, source, trace, formula }: SideProps) {
+  return (
+    <MapView
+      caption={caption}
+      source={source}
+      rows={trace.tokens}
+      keys={trace.tokens}
+      pool={pool}
+      root={root}
+      camera={camera}
+      chosen={{ row: Math.min(query.value, trace.queries - 1), key: Math.min(key.value, trace.keys - 1) }}
+      onChoose={(row, column) => {
+        chosenQuery.value = row;
+        chosenKey.value = column;
+      }}
+      most={mostOf() / 2}
+      formula={formula}
+    />
+  );
+}
+
+function useOtherTrace(): Asked<Trace | null> {
+  const model = who.value?.models[0];
+  const known = who.value?.traces.find(({ text }) => text === otherText.value);
+  return useAnswer(
+    !otherText.value
+      ? async () => null
+      : known
+        ? (asked) => askTrace(asked, known.id)
+        : model
+          ? async (asked, options) => askTrace(asked, (await encode(asked, { model: model.id, text: otherText.value, values: false }, options)).trace)
+          : async () => {
+              throw new Error(t.value.frame.noModel);
+            },
+    [otherText.value, model?.id, known?.id],
+  );
+}
+
+export function Compare({ trace }: { trace: Trace }) {
+  const texts = t.value.heads;
+  const [layer, index] = head.value;
+  const second: HeadName = other.value && other.value[0] < trace.layers && other.value[1] < trace.heads ? other.value : [layer, index];
+  const [draft, setDraft] = useState(otherText.value);
+  const found = useOtherTrace();
+  const secondTrace = found.state === "ready" && found.value ? found.value : trace;
+  const asked = engine.value;
+  const name = `${layer}.${index}`;
+  const secondName = `${second[0]}.${second[1]}`;
+  const sameHead = name === secondName;
+  const sameText = secondTrace.id === trace.id;
+  const sources = useMemo(() => {
+    if (!asked || (sameHead && sameText)) return null;
+    const a = headSource(asked, trace, [layer, index]);
+    const b = headSource(asked, secondTrace, second);
+    const oneShape = trace.queries === secondTrace.queries && trace.keys === secondTrace.keys;
+    return { a, b, difference: oneShape ? differenceSource(a, b) : null };
+  }, [asked, trace.id, secondTrace.id, name, secondName]);
+  const label = (head: string, of: Trace): string => (sameText ? texts.mapCaption(head) : texts.mapOfText(head, of.text.slice(0, 60)));
+  return (
+    <>
+      <div class="map-bar">
+        <label>
+          {texts.otherHead}{" "}
+          <select
+            value={secondName}
+            onChange={(event) => {
+              const [l = 0, h = 0] = event.currentTarget.value.split(".").map(Number);
+              other.value = [l, h];
+            }}
+          >
+            {Array.from({ length: trace.layers * trace.heads }, (_, i) => `${Math.floor(i / trace.heads)}.${i % trace.heads}`).map((each) => <option value={each}>{each}</option>)}
+          </select>
+        </label>
+      </div>
+      <form
+        class="map-bar"
+        onSubmit={(event) => {
+          event.preventDefault();
+          otherText.value = draft.trim();
+        }}
+      >
+        <label class="grow">
+          {texts.otherText}{" "}
+          <input type="text" value={draft} maxLength={20000} readOnly={!canEncode.value} onInput={(event) => setDraft(event.currentTarget.value)} />
+        </label>
+        <button type="submit" disabled={!canEncode.value}>{texts.compareWith}</button>
+      </form>
+      {!canEncode.value && <p class="quiet small">{t.value.frame.noModel}</p>}
+      {found.state === "failed" && <p class="trouble" role="alert">{t.value.frame.failed(found.why)}</p>}
+      {!sources && <p>{texts.chooseOther}</p>}
+      {sources && (
+        <div class="side-by-side">
+          <Side caption={label(name, trace)} source={sources.a} trace={trace} formula={texts.weightFormula} />
+          <Side caption={label(secondName, secondTrace)} source={sources.b} trace={secondTrace} formula={texts.weightFormula} />
+          {sources.difference ? (
+            <Side caption={texts.differenceCaption(sameHead ? texts.textOne : name, sameHead ? texts.textTwo : secondName)} source={sources.difference} trace={trace} formula={texts.differenceFormula} />
+          ) : (
+            <p>{texts.otherShape(trace.tokens.length, secondTrace.tokens.length)}</p>
+          )}
+        </div>
+      )}
+    </>
+  );
+}

@@ -1,0 +1,62 @@
+// A head, small: its weights as a picture, its name, its roles.
+import { useLayoutEffect, useRef } from "preact/hooks";
+import type { Thumbnails } from "../../engine/heads";
+import type { HeadScores } from "../../engine/questions";
+import { palette } from "../../maps/palette";
+import { largestOf, paint } from "../../maps/ramp";
+import { dark } from "../../state/app";
+import { t } from "../../texts";
+
+export function Picture({ thumbnails, layer, head }: { thumbnails: Thumbnails; layer: number; head: number }) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const isDark = dark.value;
+  useLayoutEffect(() => {
+    const values = thumbnails.of(layer, head);
+    const context = canvas.current!.getContext("2d")!;
+    const image = context.createImageData(thumbnails.keys, thumbnails.rows);
+    const scale = { largest: largestOf(values), root: true, signed: false };
+    paint(values, palette(isDark, false).ramp, scale, new Uint32Array(image.data.buffer));
+    context.putImageData(image, 0, 0);
+  }, [thumbnails, layer, head, isDark]);
+  return <canvas ref={canvas} class="thumb-picture" width={thumbnails.keys} height={thumbnails.rows} aria-hidden="true" />;
+}
+
+export function Badges({ roles }: { roles: string[] }) {
+  return (
+    <>
+      {roles.map((role) => (
+        <span class="badge from-text" title={t.value.heads.fromText(role)}>{role}</span>
+      ))}
+    </>
+  );
+}
+
+export interface ThumbProps {
+  scores: HeadScores;
+  thumbnails: Thumbnails | null;
+  pressed: boolean;
+  tabbable: boolean;
+  /** The number that the heads are sorted by. */
+  value?: string | undefined;
+  onPress: () => void;
+}
+
+export function Thumb({ scores: { layer, head, roles }, thumbnails, pressed, tabbable, value, onPress }: ThumbProps) {
+  const texts = t.value.heads;
+  const name = `${layer}.${head}`;
+  return (
+    <button
+      type="button"
+      class="thumb"
+      data-head={name}
+      aria-pressed={pressed}
+      aria-label={texts.headSaid(name, roles, value)}
+      tabIndex={tabbable ? 0 : -1}
+      onClick={onPress}
+    >
+      {thumbnails && <Picture thumbnails={thumbnails} layer={layer} head={head} />}
+      <span class="thumb-name figure">{name}{value !== undefined && <b>{value}</b>}</span>
+      <span class="badges"><Badges roles={roles} /></span>
+    </button>
+  );
+}

@@ -1,0 +1,4 @@
+// How many weights a view may cost: a second of work or two, by whoever computes.
+import { who } from "../../state/session";
+
+export const mostOf = (): number => (who.value?.computes === "native" ? 2 ** 28 : 2 ** 25);
