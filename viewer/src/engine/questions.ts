@@ -8,6 +8,7 @@ export interface About {
   version: string;
   max_error: number;
   traces: { id: number; model: string; text: string }[];
+  scans?: { id: number; model: string }[];
   models: { id: number; name: string; layers: number; heads: number; kv_heads: number; d_model: number; max_tokens: number }[];
 }
 

@@ -31,16 +31,19 @@ export interface MapProps {
   most: number;
   /** What the inspector says of a number beside the number itself. */
   formula: string;
-  /** Whether the map stands beside another, with half the room. */
-  narrow?: boolean;
+  /** The map stands beside another that has the controls for both. */
+  bare?: boolean;
 }
 
 const steps: Record<string, [number, number]> = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
-function marginsOf(width: number, hasTracks: boolean): Margins {
-  const wide = width >= 560;
+/** Strips as wide as the names need, within limits: a long text's names are not measured. */
+function marginsOf(width: number, hasTracks: boolean, rows: readonly string[], keys: readonly string[]): Margins {
+  const most = width >= 560 ? 96 : 68;
+  const roomOf = (names: readonly string[]): number =>
+    names.length > 2048 ? most : Math.min(most, 18 + 8 * names.reduce((longest, name) => Math.max(longest, name.length), 3));
   const track = hasTracks ? 30 : 0;
-  return { left: wide ? 96 : 64, top: wide ? 84 : 64, right: track, bottom: track };
+  return { left: roomOf(rows), top: roomOf(keys), right: track, bottom: track };
 }
 
 export function MapView(props: MapProps) {
@@ -77,7 +80,7 @@ export function MapView(props: MapProps) {
   }, []);
 
   const { extent } = source;
-  const margins = marginsOf(width, source.pyramid !== null);
+  const margins = useMemo(() => marginsOf(width, source.pyramid !== null, props.rows, props.keys), [width, source.id]);
   const size = useMemo<Size>(() => {
     const across = Math.max(40, width - margins.left - margins.right);
     const tall = Math.min(across, Math.max(220, innerHeight * (innerWidth < 720 ? 0.52 : 0.62)));
@@ -230,6 +233,7 @@ export function MapView(props: MapProps) {
   return (
     <Picture caption={props.caption} table={table}>
       <div class="map" ref={box}>
+        {!props.bare && (
         <div class="map-bar">
           <div class="buttons" role="group" aria-label={texts.zoom}>
             <button type="button" onClick={() => zoomBy(2)} aria-label={texts.zoomIn}>+</button>
@@ -239,6 +243,7 @@ export function MapView(props: MapProps) {
           <Place label={texts.queryPlace} letter="q" value={chosen.row} most={extent.rows - 1} onValue={(row) => choose(row, chosen.key)} />
           <Place label={texts.keyPlace} letter="k" value={chosen.key} most={extent.keys - 1} onValue={(key) => choose(chosen.row, key)} />
         </div>
+        )}
         <canvas
           ref={canvas}
           class="map-canvas"
@@ -264,22 +269,22 @@ export function MapView(props: MapProps) {
             {legendStops(palette(dark.value, source.signed).ramp, root.value, source.signed, 24).map((colour) => <i style={{ background: colour }} />)}
           </span>
           <span class="figure">{figure(seenNow?.scale.largest ?? 0)}</span>
-          <label><input type="checkbox" checked={root.value} onChange={(event) => (root.value = event.currentTarget.checked)} /> {texts.rootScale}</label>
+          {!props.bare && <label><input type="checkbox" checked={root.value} onChange={(event) => (root.value = event.currentTarget.checked)} /> {texts.rootScale}</label>}
         </div>
         <p class="quiet map-note">
           <span>
             {side === 1 ? texts.exactCells : texts.pooledCells(pool.value, side)} {texts.extent(grouped(extent.rows), grouped(extent.keys))}
           </span>{" "}
-          <label>
+          {!props.bare && <label>
             {texts.pooling}{" "}
             <select value={pool.value} onChange={(event) => (pool.value = event.currentTarget.value as Pool)}>
               <option value="mean">{texts.mean}</option>
               <option value="max">{texts.largest}</option>
             </select>
-          </label>
+          </label>}
           {store.pyramid && store.pyramid.rowStep > 1 && <span> {texts.estimate(store.pyramid.rowStep)}</span>}
           {store.share !== null && extent.rows > 2048 && <span role="status"> {texts.building(store.share)}</span>}
-          {store.pyramid?.tracks && <span> {texts.tracks}</span>}
+          {store.pyramid?.tracks && !props.bare && <span> {texts.tracks}</span>}
         </p>
         {store.failure && <p class="trouble" role="alert">{t.value.frame.failed(store.failure)}</p>}
       </div>

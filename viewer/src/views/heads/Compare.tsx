@@ -16,9 +16,10 @@ interface SideProps {
   source: Source;
   trace: Trace;
   formula: string;
+  bare?: boolean;
 }
 
-function Side({ caption, source, trace, formula }: SideProps) {
+function Side({ caption, source, trace, formula, bare = false }: SideProps) {
   return (
     <MapView
       caption={caption}
@@ -35,6 +36,7 @@ function Side({ caption, source, trace, formula }: SideProps) {
       }}
       most={mostOf() / 2}
       formula={formula}
+      bare={bare}
     />
   );
 }
@@ -111,9 +113,9 @@ export function Compare({ trace }: { trace: Trace }) {
       {sources && (
         <div class="side-by-side">
           <Side caption={label(name, trace)} source={sources.a} trace={trace} formula={texts.weightFormula} />
-          <Side caption={label(secondName, secondTrace)} source={sources.b} trace={secondTrace} formula={texts.weightFormula} />
+          <Side caption={label(secondName, secondTrace)} source={sources.b} trace={secondTrace} formula={texts.weightFormula} bare />
           {sources.difference ? (
-            <Side caption={texts.differenceCaption(sameHead ? texts.textOne : name, sameHead ? texts.textTwo : secondName)} source={sources.difference} trace={trace} formula={texts.differenceFormula} />
+            <Side caption={texts.differenceCaption(sameHead ? texts.textOne : name, sameHead ? texts.textTwo : secondName)} source={sources.difference} trace={trace} formula={texts.differenceFormula} bare />
           ) : (
             <p>{texts.otherShape(trace.tokens.length, secondTrace.tokens.length)}</p>
           )}

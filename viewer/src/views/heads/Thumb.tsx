@@ -21,12 +21,18 @@ export function Picture({ thumbnails, layer, head }: { thumbnails: Thumbnails; l
   return <canvas ref={canvas} class="thumb-picture" width={thumbnails.keys} height={thumbnails.rows} aria-hidden="true" />;
 }
 
-export function Badges({ roles }: { roles: string[] }) {
+/** Roles that most heads have: they stand behind the others. */
+const common = new Set(["sink", "first"]);
+
+/** `most`: so many are written, and how many more there are. */
+export function Badges({ roles, most = roles.length }: { roles: string[]; most?: number }) {
+  const ordered = [...roles.filter((role) => !common.has(role)), ...roles.filter((role) => common.has(role))];
   return (
     <>
-      {roles.map((role) => (
-        <span class="badge from-text" title={t.value.heads.fromText(role)}>{role}</span>
+      {ordered.slice(0, most).map((role) => (
+        <span class={common.has(role) ? "badge from-text common" : "badge from-text"} title={t.value.heads.fromText(role)}>{role}</span>
       ))}
+      {ordered.length > most && <span class="quiet">+{ordered.length - most}</span>}
     </>
   );
 }
@@ -56,7 +62,7 @@ export function Thumb({ scores: { layer, head, roles }, thumbnails, pressed, tab
     >
       {thumbnails && <Picture thumbnails={thumbnails} layer={layer} head={head} />}
       <span class="thumb-name figure">{name}{value !== undefined && <b>{value}</b>}</span>
-      <span class="badges"><Badges roles={roles} /></span>
+      <span class="badges"><Badges roles={roles} most={1} /></span>
     </button>
   );
 }

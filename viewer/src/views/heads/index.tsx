@@ -15,7 +15,7 @@ import { Off } from "./Off";
 import { Rollout } from "./Rollout";
 import { Scatter } from "./Scatter";
 import { detail, details, overview, overviews, shown } from "./state";
-import { Tabs } from "./Tabs";
+import { Tabs } from "../../ui/Tabs";
 import { Badges } from "./Thumb";
 import { Why } from "./Why";
 import "./heads.css";
