@@ -1,7 +1,11 @@
 """Answers the questions of the views Heads and Corpus in float64 NumPy, beside those that every view asks."""
+import json
+import pathlib
+import tempfile
+
 import numpy as np
 
-from reference import Reference
+from reference import Reference, gelu, layer_norm, read_safetensors
 
 
 def pooled(weights, side, pool):
@@ -80,7 +84,44 @@ class HeadsReference(Reference):
         return {"clusters": [{"heads": [names[head] for head in sorted(group)], "mean_distance": float(inner(group))} for group in sorted(groups, key=min)],
                 "distances": distances.tolist()}
 
-    def ask_ablate(self, question):
-        """What the page shows is what was answered: made-up figures that no model gives."""
-        scale = question["heads_off"][0][2]
-        return {"similarity": 0.9 + scale / 20, "other": {"before": 0.51, "after": 0.5 + scale / 100} if "other" in question else None, "next": None}
+    def ids_of(self, text):
+        if text == self.metadata["text"]:
+            return json.loads(self.metadata["token_ids"])
+        with tempfile.TemporaryDirectory() as folder:
+            out = pathlib.Path(folder) / "text.safetensors"
+            self.run("trace", text, "--model", self.model_folder, "-o", out)
+            return json.loads(read_safetensors(out)[1]["token_ids"])
+
+    def embedding(self, text, heads_off):
+        """The mean over the tokens of the last layer's output, with some heads' outputs scaled; of length 1."""
+        w, ids = self.weights, self.ids_of(text)
+        at = "embeddings."
+        x = (w[at + "word_embeddings.weight"][ids] + w[at + "position_embeddings.weight"][:len(ids)]
+             + w[at + "token_type_embeddings.weight"][0])
+        x = layer_norm(x, w[at + "LayerNorm.weight"], w[at + "LayerNorm.bias"])
+        for layer in range(self.config["num_hidden_layers"]):
+            at = f"encoder.layer.{layer}."
+            linear = lambda x, name: x @ w[f"{at}{name}.weight"].T + w[f"{at}{name}.bias"]
+            split = lambda name: linear(x, f"attention.self.{name}").reshape(len(ids), self.heads, -1).transpose(1, 0, 2)
+            q, k, v = split("query"), split("key"), split("value")
+            scores = self.scale * q @ k.transpose(0, 2, 1)
+            weights = np.exp(scores - scores.max(-1, keepdims=True))
+            out = weights / weights.sum(-1, keepdims=True) @ v
+            for of_layer, head, scale in heads_off:
+                if of_layer == layer:
+                    out[head] *= scale
+            attended = linear(out.transpose(1, 0, 2).reshape(len(ids), -1), "attention.output.dense")
+            x = layer_norm(x + attended, w[at + "attention.output.LayerNorm.weight"], w[at + "attention.output.LayerNorm.bias"])
+            inner = linear(gelu(linear(x, "intermediate.dense")), "output.dense")
+            x = layer_norm(x + inner, w[at + "output.LayerNorm.weight"], w[at + "output.LayerNorm.bias"])
+        mean = x.mean(0)
+        return mean / np.linalg.norm(mean)
+
+    def likeness(self, text, heads_off):
+        return float(self.embedding(text, []) @ self.embedding(text, heads_off))
+
+    def ask_encode(self, question):
+        return {"trace": 1, "embedding": self.embedding(question["text"], question.get("heads_off", [])).tolist(), "next": None}
+
+    def ask_close(self, question):
+        return {"closed": question["trace"]}

@@ -86,24 +86,5 @@ export interface Clusters {
 export const clusters = (engine: Engine, trace: number, count: number, options?: AskOptions): Promise<Clusters> =>
   json(engine, { ask: "clusters", trace, clusters: count }, options);
 
-export interface NextToken {
-  token: string;
-  id: number;
-  probability: number;
-}
-
-export interface Ablated {
-  /** Cosine of the text's vector to itself with all heads; null of a decoder. */
-  similarity: number | null;
-  /** Cosine of the two texts' vectors with all heads, and with these changed. */
-  other: { before: number; after: number } | null;
-  /** Of a decoder: the most probable next tokens. */
-  next: { before: NextToken[]; after: NextToken[] } | null;
-}
-
-/** What changes when heads' outputs are scaled: 0 switches one off. */
-export const ablate = (
-  engine: Engine,
-  given: { model: number; text: string; other?: string; heads_off: [layer: number, head: number, scale: number][] },
-  options?: AskOptions,
-): Promise<Ablated> => json(engine, { ask: "ablate", ...given }, options);
+/** Forgets a trace that was encoded for one figure alone. */
+export const closeTrace = (engine: Engine, trace: number): Promise<unknown> => json(engine, { ask: "close", trace });

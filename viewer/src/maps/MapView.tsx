@@ -49,7 +49,7 @@ function marginsOf(width: number, hasTracks: boolean, rows: readonly string[], k
 export function MapView(props: MapProps) {
   const { source, pool, root, camera, chosen, onChoose, most } = props;
   const texts = t.value.heads;
-  const box = useRef<HTMLDivElement>(null);
+  const [holder, setHolder] = useState<HTMLDivElement | null>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const [width, setWidth] = useState(0);
   const [, redraw] = useState(0);
@@ -75,9 +75,9 @@ export function MapView(props: MapProps) {
 
   useLayoutEffect(() => {
     const observer = new ResizeObserver(([entry]) => entry && setWidth(Math.floor(entry.contentRect.width)));
-    observer.observe(box.current!);
+    if (holder) observer.observe(holder);
     return () => observer.disconnect();
-  }, []);
+  }, [holder]);
 
   const { extent } = source;
   const margins = useMemo(() => marginsOf(width, source.pyramid !== null, props.rows, props.keys), [width, source.id]);
@@ -138,7 +138,8 @@ export function MapView(props: MapProps) {
   const under = (x: number, y: number) => (x < 0 || y < 0 || x > size.width || y > size.height ? null : placeAt(now, extent, x, y));
 
   useEffect(() => {
-    const surface = canvas.current!;
+    const surface = canvas.current;
+    if (!surface) return;
     const onWheel = (event: WheelEvent) => {
       if (!event.ctrlKey && !event.metaKey && document.activeElement !== surface) return;
       event.preventDefault();
@@ -232,7 +233,7 @@ export function MapView(props: MapProps) {
   const side = seenNow?.side ?? 1;
   return (
     <Picture caption={props.caption} table={table}>
-      <div class="map" ref={box}>
+      <div class="map" ref={setHolder}>
         {!props.bare && (
         <div class="map-bar">
           <div class="buttons" role="group" aria-label={texts.zoom}>
@@ -252,6 +253,9 @@ export function MapView(props: MapProps) {
           aria-roledescription={texts.mapRole}
           aria-label={`${props.caption}. ${texts.mapKeys}`}
           style={{ touchAction: zoomed ? "none" : "pan-y" }}
+          data-left={margins.left}
+          data-top={margins.top}
+          data-zoom={now.zoom}
           onPointerDown={onPointerDown}
           onPointerMove={onPointerMove}
           onPointerUp={onPointerUp}

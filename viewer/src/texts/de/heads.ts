@@ -39,8 +39,7 @@ export const heads: Texts["heads"] = {
   },
   fromText: (role) => `${role} (aus diesem Text)`,
   badgeNote: "Ein gestricheltes Zeichen sagt, was der Kopf in diesem einen Text tut: eine Anekdote, bis viele Texte dasselbe sagen.",
-  headSaid: (head, roles, value) =>
-    `Kopf ${head}${value === undefined ? "" : `, ${value}`}, ${roles.length ? `in diesem Text: ${roles.join(", ")}` : "keine Rolle in diesem Text"}`,
+  rolesSaid: (roles) => (roles.length ? `, in diesem Text: ${roles.join(", ")}` : ", keine Rolle in diesem Text"),
   gridCaption: "Gewichte jedes Kopfes: Queries nach unten, Keys nach rechts",
   gridKeys: "Köpfe; Pfeiltasten wandern, Enter öffnet",
   sortBy: "Ordnen nach",

@@ -36,8 +36,7 @@ export const heads = {
   } as Record<string, string>,
   fromText: (role: string) => `${role} (from this text)`,
   badgeNote: "A dashed badge is what the head does in this one text: an anecdote until many texts say the same.",
-  headSaid: (head: string, roles: string[], value: string | undefined) =>
-    `Head ${head}${value === undefined ? "" : `, ${value}`}, ${roles.length ? `in this text: ${roles.join(", ")}` : "no role in this text"}`,
+  rolesSaid: (roles: string[]) => (roles.length ? `, in this text: ${roles.join(", ")}` : ", no role in this text"),
   gridCaption: "Weights of every head: queries down, keys across",
   gridKeys: "Heads; arrow keys walk, Enter opens",
   sortBy: "Sort by",

@@ -1,7 +1,8 @@
 // A head switched off or scaled, and what changes: the text's vector, its likeness to another text, the next words.
 import { useEffect, useState } from "preact/hooks";
-import { ablate, type HeadName, type NextToken } from "../../engine/heads";
-import type { Trace } from "../../engine/questions";
+import type { AskOptions, Engine } from "../../engine/engine";
+import { closeTrace, type HeadName } from "../../engine/heads";
+import { encode, type Encoded, type Trace } from "../../engine/questions";
 import { canEncode, head, who } from "../../state/session";
 import { fixed, t } from "../../texts";
 import { Ready } from "../../ui/Ready";
@@ -21,6 +22,40 @@ function useRested<T>(value: T, key: string): T {
 
 const name = ([layer, index]: HeadName): string => `${layer}.${index}`;
 
+type Scaled = [layer: number, head: number, scale: number];
+type NextTokens = NonNullable<Encoded["next"]>;
+
+interface Change {
+  /** Of an encoder: cosine of the text's vector to itself with all heads. */
+  toItself: number | null;
+  /** Cosine of the two texts' vectors with all heads, and with these scaled. */
+  toOther: { before: number; after: number } | null;
+  /** Of a decoder: the most probable next tokens. */
+  next: { before: NextTokens; after: NextTokens } | null;
+}
+
+export function cosine(a: readonly number[], b: readonly number[]): number {
+  const dot = (x: readonly number[], y: readonly number[]): number => x.reduce((sum, value, i) => sum + value * y[i]!, 0);
+  return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+}
+
+async function change(engine: Engine, model: number, text: string, other: string, off: Scaled[], options: AskOptions): Promise<Change> {
+  const run = async (of: string, heads_off: Scaled[]): Promise<Encoded> => {
+    const found = await encode(engine, { model, text: of, values: false, heads_off }, options);
+    await closeTrace(engine, found.trace);
+    return found;
+  };
+  const [before, after] = [await run(text, []), await run(text, off)];
+  const both = other ? [await run(other, []), await run(other, off)] : [];
+  const like = (a: Encoded | undefined, b: Encoded | undefined): number | null => (a?.embedding && b?.embedding ? cosine(a.embedding, b.embedding) : null);
+  const [otherBefore, otherAfter] = [like(before, both[0]), like(after, both[1])];
+  return {
+    toItself: like(before, after),
+    toOther: otherBefore !== null && otherAfter !== null ? { before: otherBefore, after: otherAfter } : null,
+    next: before.next && after.next ? { before: before.next, after: after.next } : null,
+  };
+}
+
 export function Off({ trace }: { trace: Trace }) {
   const texts = t.value.heads;
   const chosen = chosenHeads.value.filter(([l, h]) => l < trace.layers && h < trace.heads);
@@ -28,11 +63,11 @@ export function Off({ trace }: { trace: Trace }) {
   const [draft, setDraft] = useState(otherText.value);
   const scale = scaleOff.value / 10;
   const model = who.value?.models[0];
-  const wanted = { off: off.map(([l, h]): [number, number, number] => [l, h, scale]), other: otherText.value };
+  const wanted = { off: off.map(([l, h]): Scaled => [l, h, scale]), other: otherText.value };
   const rested = useRested(wanted, JSON.stringify(wanted));
   const asked = useAnswer(
     canEncode.value && model
-      ? (engine, options) => ablate(engine, { model: model.id, text: trace.text, ...(rested.other ? { other: rested.other } : {}), heads_off: rested.off }, options)
+      ? (engine, options) => change(engine, model.id, trace.text, rested.other, rested.off, options)
       : null,
     [trace.id, model?.id, JSON.stringify(rested)],
   );
@@ -55,14 +90,14 @@ export function Off({ trace }: { trace: Trace }) {
         <button type="submit">{texts.compareWith}</button>
       </form>
       <Ready asked={asked}>
-        {({ similarity, other, next }) => (
+        {({ toItself, toOther, next }) => (
           <>
             <dl class="facts" aria-live="polite">
-              {similarity !== null && <div><dt>{texts.toItself}</dt><dd class="figure">{fixed(similarity, 4)}</dd></div>}
-              {other && (
+              {toItself !== null && <div><dt>{texts.toItself}</dt><dd class="figure">{fixed(toItself, 4)}</dd></div>}
+              {toOther && (
                 <div>
                   <dt>{texts.toOther}</dt>
-                  <dd class="figure">{fixed(other.before, 4)} → {fixed(other.after, 4)}</dd>
+                  <dd class="figure">{fixed(toOther.before, 4)} → {fixed(toOther.after, 4)}</dd>
                 </div>
               )}
             </dl>
@@ -75,7 +110,7 @@ export function Off({ trace }: { trace: Trace }) {
   );
 }
 
-function Next({ before, after }: { before: NextToken[]; after: NextToken[] }) {
+function Next({ before, after }: { before: NextTokens; after: NextTokens }) {
   const texts = t.value.heads;
   return (
     <table>

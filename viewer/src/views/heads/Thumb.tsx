@@ -56,13 +56,13 @@ export function Thumb({ scores: { layer, head, roles }, thumbnails, pressed, tab
       class="thumb"
       data-head={name}
       aria-pressed={pressed}
-      aria-label={texts.headSaid(name, roles, value)}
       tabIndex={tabbable ? 0 : -1}
       onClick={onPress}
     >
       {thumbnails && <Picture thumbnails={thumbnails} layer={layer} head={head} />}
       <span class="thumb-name figure">{name}{value !== undefined && <b>{value}</b>}</span>
-      <span class="badges"><Badges roles={roles} most={1} /></span>
+      <span class="badges" aria-hidden="true"><Badges roles={roles} most={1} /></span>
+      <span class="hidden">{texts.rolesSaid(roles)}</span>
     </button>
   );
 }
