@@ -12,7 +12,7 @@ export interface Bar {
   detail?: string;
 }
 
-export interface BarsProps {
+export interface NamedBarsProps {
   caption: string;
   bars: Bar[];
   nameColumn: string;
@@ -23,12 +23,12 @@ export interface BarsProps {
   source?: string;
 }
 
-export function Bars({ caption, bars, nameColumn, valueColumn, tone = "w", formula, source }: BarsProps) {
+export function NamedBars({ caption, bars, nameColumn, valueColumn, tone = "w", formula, source }: NamedBarsProps) {
   const largest = bars.reduce((most, { value }) => Math.max(most, Math.abs(value)), 0) || 1;
   const signed = bars.some(({ value }) => value < 0);
   return (
     <Picture caption={caption} table={() => ({ columns: [nameColumn, valueColumn], rows: bars.map(({ name, said, detail }) => [name, said, ...(detail === undefined ? [] : [detail])]) })}>
-      <div class={`bars ${tone}-bars ${signed ? "signed" : ""}`}>
+      <div class={`named-bars of-${tone} ${signed ? "signed" : ""}`}>
         {bars.map(({ name, value, said, chosen, detail }) => {
           const share = (Math.abs(value) / largest) * (signed ? 50 : 100);
           const item = (): Item => ({

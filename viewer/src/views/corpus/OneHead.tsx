@@ -1,7 +1,7 @@
 // Of one head over a scan: tokens that ask and are asked, components of q and k, distances.
 import type { ScanHead, ScanToken } from "../../engine/corpus";
 import { fixed, t } from "../../texts";
-import { Bars } from "../../ui/Bars";
+import { NamedBars } from "../../ui/NamedBars";
 
 const shownTokens = 25;
 
@@ -13,8 +13,8 @@ export function Tokens({ head }: { head: ScanHead }) {
   if (asking.length + asked.length === 0) return <p>{texts.noTokens}</p>;
   return (
     <div class="side-by-side">
-      <Bars caption={texts.asking} bars={bars(asking)} nameColumn={texts.token} valueColumn={texts.given} tone="q" formula={texts.askingFormula} />
-      <Bars caption={texts.asked} bars={bars(asked)} nameColumn={texts.token} valueColumn={texts.received} tone="k" formula={texts.askedFormula} />
+      <NamedBars caption={texts.asking} bars={bars(asking)} nameColumn={texts.token} valueColumn={texts.given} tone="q" formula={texts.askingFormula} />
+      <NamedBars caption={texts.asked} bars={bars(asked)} nameColumn={texts.token} valueColumn={texts.received} tone="k" formula={texts.askedFormula} />
     </div>
   );
 }
@@ -24,8 +24,8 @@ export function Components({ head }: { head: ScanHead }) {
   const of = (shares: number[]) => shares.map((share, i) => ({ name: texts.component(i + 1), value: share, said: `${fixed(100 * share, 1)} %` }));
   return (
     <div class="side-by-side">
-      <Bars caption={texts.queryComponents} bars={of(head.query_components ?? [])} nameColumn={texts.componentColumn} valueColumn={texts.varianceShare} tone="q" formula={texts.componentFormula} />
-      <Bars caption={texts.keyComponents} bars={of(head.key_components ?? [])} nameColumn={texts.componentColumn} valueColumn={texts.varianceShare} tone="k" formula={texts.componentFormula} />
+      <NamedBars caption={texts.queryComponents} bars={of(head.query_components ?? [])} nameColumn={texts.componentColumn} valueColumn={texts.varianceShare} tone="q" formula={texts.componentFormula} />
+      <NamedBars caption={texts.keyComponents} bars={of(head.key_components ?? [])} nameColumn={texts.componentColumn} valueColumn={texts.varianceShare} tone="k" formula={texts.componentFormula} />
     </div>
   );
 }
@@ -36,7 +36,7 @@ export function Distances({ head }: { head: ScanHead }) {
   const most = [...all].sort((a, b) => b.share - a.share).slice(0, 40).sort((a, b) => a.begin - b.begin);
   return (
     <>
-      <Bars
+      <NamedBars
         caption={texts.distanceCaption(`${head.layer}.${head.head}`)}
         bars={most.map(({ begin, end, share }) => ({ name: texts.distanceName(begin, end), value: share, said: fixed(share, 4) }))}
         nameColumn={texts.distanceColumn}

@@ -3,7 +3,7 @@ import { mapOf } from "../../engine/heads";
 import type { Trace } from "../../engine/questions";
 import { head } from "../../state/session";
 import { fixed, t } from "../../texts";
-import { Bars } from "../../ui/Bars";
+import { NamedBars } from "../../ui/NamedBars";
 import { Ready } from "../../ui/Ready";
 import { useAnswer } from "../../ui/useAnswer";
 import { distanceBins } from "./bins";
@@ -24,7 +24,7 @@ export function Distance({ trace }: { trace: Trace }) {
               <div><dt>{texts.distanceMean}</dt><dd class="figure">{fixed(tracks.distanceMean, 3)}</dd></div>
               <div><dt>{texts.distanceVariance}</dt><dd class="figure">{fixed(tracks.distanceVariance, 3)}</dd></div>
             </dl>
-            <Bars
+            <NamedBars
               caption={texts.distanceCaption(`${layer}.${index}`)}
               bars={bins.map(({ begin, end, mass }) => ({ name: texts.distanceName(begin, end), value: mass / sum, said: fixed(mass / sum, 4) }))}
               nameColumn={texts.distanceColumn}

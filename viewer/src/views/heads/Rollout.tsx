@@ -2,7 +2,7 @@
 import { rollout } from "../../engine/heads";
 import type { Trace } from "../../engine/questions";
 import { fixed, t } from "../../texts";
-import { Bars } from "../../ui/Bars";
+import { NamedBars } from "../../ui/NamedBars";
 import { Ready } from "../../ui/Ready";
 import { useAnswer } from "../../ui/useAnswer";
 
@@ -20,7 +20,7 @@ export function Rollout({ trace }: { trace: Trace }) {
           <>
             <p>{trace.causal ? texts.rolloutDecoder : texts.rolloutEncoder}</p>
             {most.length < all.length && <p class="quiet">{texts.rolloutMost(mostBars, all.length)}</p>}
-            <Bars
+            <NamedBars
               caption={texts.rolloutCaption}
               bars={most.map(({ name, value }) => ({ name, value, said: fixed(value, 4) }))}
               nameColumn={texts.token}

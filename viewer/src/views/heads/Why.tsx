@@ -4,7 +4,7 @@ import { why, type Trace } from "../../engine/questions";
 import { numbers } from "../../engine/safetensors";
 import { head, key, query } from "../../state/session";
 import { fixed, t } from "../../texts";
-import { Bars } from "../../ui/Bars";
+import { NamedBars } from "../../ui/NamedBars";
 import { figure } from "../../ui/figures";
 import { Ready } from "../../ui/Ready";
 import { useAnswer } from "../../ui/useAnswer";
@@ -36,7 +36,7 @@ export function Why({ trace }: { trace: Trace }) {
                 <div><dt>{texts.weight}</dt><dd class="figure">{figure(numbers(answer, "weight")[0] ?? NaN)}</dd></div>
               </dl>
               <label><input type="checkbox" checked={sorted} onChange={(event) => setSorted(event.currentTarget.checked)} /> {texts.sortDimensions}</label>
-              <Bars
+              <NamedBars
                 caption={texts.whyCaption(trace.tokens[row] ?? "", trace.tokens[column] ?? "", `${layer}.${index}`)}
                 bars={bars.map(({ dimension, value }) => ({
                   name: texts.dimension(dimension),
