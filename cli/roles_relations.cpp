@@ -8,6 +8,7 @@
 #include "base/file.hpp"
 #include "base/format.hpp"
 #include "lens/relations.hpp"
+#include "lens/relations_json.hpp"
 #include "lens/treebank.hpp"
 #include "lens/unicode.hpp"
 #include "roles.hpp"
@@ -16,7 +17,6 @@
 namespace manyheads::cli {
 namespace {
 
-using Json = nlohmann::ordered_json;
 using lens::RelationReading;
 
 constexpr std::size_t kBest = 3;
@@ -81,34 +81,12 @@ void print_text(const Found& found) {
 }
 
 void print_as_json(const Found& found) {
-  Json relations = Json::array();
-  for (const RelationReading& reading : found.relations) {
-    Json heads = Json::array();
-    for (const lens::HeadOnRelation& head : reading.best) {
-      heads.push_back({{"layer", head.layer},
-                       {"head", head.head},
-                       {"chosen_by", head.chosen_by},
-                       {"accuracy", head.accuracy},
-                       {"interval", head.interval},
-                       {"mean_weight", head.mean_weight},
-                       {"reads", head.reads}});
-    }
-    relations.push_back({{"relation", reading.relation},
-                         {"direction", reading.to_head ? "to_head" : "to_word"},
-                         {"chosen_on", reading.chosen_on},
-                         {"scored_on", reading.scored_on},
-                         {"unseen", reading.unseen},
-                         {"left_out", reading.left_out},
-                         {"offset", reading.offset ? Json(*reading.offset) : Json(nullptr)},
-                         {"offset_accuracy", reading.offset_accuracy},
-                         {"heads", heads}});
-  }
   print_json({{"model", found.model},
               {"treebank", found.treebank},
               {"sentences", found.sentences},
               {"too_long", found.too_long},
               {"causal", found.causal},
-              {"relations", relations}});
+              {"relations", lens::relations_json(found.relations)}});
 }
 
 }  // namespace

@@ -171,7 +171,9 @@ RelationScorer::Sentence RelationScorer::prepare(const TreebankSentence& tree, c
   return sentence;
 }
 
-void RelationScorer::read_head(const Trace& trace, const Sentence& sentence, std::size_t half, std::size_t index) {
+std::vector<bool> RelationScorer::read_head(const Trace& trace, const Sentence& sentence, std::size_t half,
+                                            std::size_t index) {
+  std::vector<bool> right(questions_.size());
   const std::vector<Word>& words = sentence.words;
   std::vector<double> row(words.size());
   std::int64_t token = 0;
@@ -194,13 +196,17 @@ void RelationScorer::read_head(const Trace& trace, const Sentence& sentence, std
       const Query& asked = sentence.queries[query];
       Tally& tally = heads_[index][2 * asked.question + half];
       for (const std::size_t partner : asked.partners) {
-        if (partner == heaviest) ++tally.right;
+        if (partner == heaviest) {
+          ++tally.right;
+          right[asked.question] = true;
+        }
         tally.weight += row[partner] / static_cast<double>(words[word].num_tokens);
       }
     }
     std::fill(row.begin(), row.end(), 0);
     ++word;
   });
+  return right;
 }
 
 void RelationScorer::add(const std::vector<TreebankSentence>& treebank, std::span<const BatchText> texts,
@@ -211,11 +217,24 @@ void RelationScorer::add(const std::vector<TreebankSentence>& treebank, std::spa
   }
   // A head's sums run over the sentences in order, whatever the threads.
   const auto count = static_cast<std::int64_t>(heads_.size());
+  std::vector<std::vector<std::vector<bool>>> right(heads_.size());  // by head, text and question
   base::parallel_for(count, base::worker_count(count, threads), threads.executor, [&](std::int64_t head, int) {
     for (std::size_t i = 0; i < texts.size(); ++i) {
-      if (!sentences[i].queries.empty()) read_head(texts[i].trace, sentences[i], texts[i].index % 2, at(head));
+      right[at(head)].push_back(sentences[i].queries.empty()
+                                    ? std::vector<bool>(questions_.size())
+                                    : read_head(texts[i].trace, sentences[i], texts[i].index % 2, at(head)));
     }
   });
+  if (!keep_hits_) return;
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    Hits hits{texts[i].index, std::vector<std::vector<std::size_t>>(questions_.size())};
+    for (std::size_t head = 0; head < heads_.size(); ++head) {
+      for (std::size_t q = 0; q < questions_.size(); ++q) {
+        if (right[head][i][q]) hits.heads[q].push_back(head);
+      }
+    }
+    hits_.push_back(std::move(hits));
+  }
 }
 
 std::vector<RelationReading> RelationScorer::finish(std::size_t num_best) const {

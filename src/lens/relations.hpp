@@ -68,10 +68,21 @@ class RelationScorer {
   // subtypes too. Throws Error for an empty name.
   RelationScorer(std::vector<std::string> relations, std::int64_t num_layers, std::int64_t num_heads, bool causal);
 
+  // From now on hits() grows with each text.
+  void keep_hits() { keep_hits_ = true; }
   // texts[i] is of treebank[texts[i].index].
   void add(const std::vector<TreebankSentence>& treebank, std::span<const BatchText> texts, const Threads& threads);
   // For each relation from a word to its head, then from the head to the word.
   std::vector<RelationReading> finish(std::size_t num_best) const;
+
+  // A text's right heads: heads[i] are those right for one of its words at least, layer * num_heads + head, ascending;
+  // i counts as in finish().
+  struct Hits {
+    std::size_t index = 0;  // of the text
+    std::vector<std::vector<std::size_t>> heads;
+  };
+  // In the order in which the texts came.
+  const std::vector<Hits>& hits() const { return hits_; }
 
  private:
   // A word that has partners. A question is a relation in one direction.
@@ -95,13 +106,16 @@ class RelationScorer {
   };
 
   Sentence prepare(const TreebankSentence& tree, const model::Encoding& encoding, std::size_t half);
-  void read_head(const Trace& trace, const Sentence& sentence, std::size_t half, std::size_t index);
+  // Returns for each question whether the head was right for a word.
+  std::vector<bool> read_head(const Trace& trace, const Sentence& sentence, std::size_t half, std::size_t index);
 
   std::vector<std::string> relations_;
   std::int64_t num_heads_;
   bool causal_;
+  bool keep_hits_ = false;
   std::vector<Question> questions_;
   std::vector<std::vector<Tally>> heads_;  // by head, then 2 question + half
+  std::vector<Hits> hits_;
 };
 
 }  // namespace manyheads::lens

@@ -54,13 +54,13 @@ bool glued(std::string_view misc) {
   return false;
 }
 
-// Reads a file line by line.
+// Reads a treebank line by line. Errors name `path`.
 class Reader {
  public:
-  explicit Reader(const std::filesystem::path& path) : path_(path), file_(base::map_file(path)) {}
+  Reader(std::string_view text, const std::filesystem::path& path) : path_(path), all_(text) {}
 
   std::vector<TreebankSentence> read() {
-    std::string_view rest = base::without_byte_order_mark(file_.text());
+    std::string_view rest = base::without_byte_order_mark(all_);
     while (!rest.empty()) {
       const std::size_t end = rest.find('\n');
       std::string_view line = rest.substr(0, end);
@@ -257,7 +257,7 @@ class Reader {
   };
 
   const std::filesystem::path& path_;
-  base::MappedFile file_;
+  std::string_view all_;
   std::int64_t line_ = 0;
   std::vector<TreebankSentence> sentences_;
 
@@ -275,6 +275,13 @@ class Reader {
 
 }  // namespace
 
-std::vector<TreebankSentence> load_treebank(const std::filesystem::path& path) { return Reader(path).read(); }
+std::vector<TreebankSentence> load_treebank(const std::filesystem::path& path) {
+  const base::MappedFile file = base::map_file(path);
+  return Reader(file.text(), path).read();
+}
+
+std::vector<TreebankSentence> parse_treebank(std::string_view text, const std::filesystem::path& name) {
+  return Reader(text, name).read();
+}
 
 }  // namespace manyheads::lens

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace manyheads::lens {
@@ -29,5 +30,7 @@ struct TreebankSentence {
 // ID out of order, a HEAD that is no word, no root or several, a cycle, words that do not stand in the text, a file
 // without a sentence. Memory grows with the file.
 std::vector<TreebankSentence> load_treebank(const std::filesystem::path& path);
+// The same of a text in memory; errors name `name`.
+std::vector<TreebankSentence> parse_treebank(std::string_view text, const std::filesystem::path& name);
 
 }  // namespace manyheads::lens
