@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { cssOf, differenceRamp, entries, entryOf, largestOf, paint, rgbOf, weightRamp } from "../../../viewer/src/maps/ramp";
+import { cssOf, differenceRamp, entries, entryOf, largestOf, paint, readableOn, rgbOf, weightRamp } from "../../../viewer/src/maps/ramp";
 
 const ramp = weightRamp([255, 255, 255], [59, 31, 122]);
 const lightness = (entry: number): number => rgbOf(cssOf(ramp, entry)).reduce((sum, part) => sum + part, 0);
@@ -40,3 +40,14 @@ test("each pixel has its value's entry, on every scale", () => {
 });
 
 test("the largest is that of the sizes", () => assert.equal(largestOf([0.25, -0.5, 0.125]), 0.5));
+
+const contrast = (one: string, other: string): number => {
+  const light = (colour: string): number =>
+    rgbOf(colour).map((byte) => (byte / 255 <= 0.03928 ? byte / 255 / 12.92 : ((byte / 255 + 0.055) / 1.055) ** 2.4))
+      .reduce((sum, part, i) => sum + part * [0.2126, 0.7152, 0.0722][i]!, 0.05);
+  return Math.max(light(one), light(other)) / Math.min(light(one), light(other));
+};
+
+test("a number in a cell can be read on every weight", () => {
+  for (let entry = 0; entry < entries; ++entry) assert.ok(contrast(readableOn(ramp, entry, "#fff", "#000"), cssOf(ramp, entry)) >= 4.5);
+});

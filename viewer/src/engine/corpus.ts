@@ -79,5 +79,4 @@ export interface Relations {
   relations: Relation[];
 }
 
-export const relations = (engine: Engine, model: number | null, options?: AskOptions): Promise<Relations> =>
-  json(engine, { ask: "relations", ...(model === null ? {} : { model }) }, options);
+export const treebank = (engine: Engine, options?: AskOptions): Promise<Relations> => json(engine, { ask: "treebank" }, options);

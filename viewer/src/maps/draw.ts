@@ -1,6 +1,6 @@
 // One frame of a map on a 2D canvas: cells, numbers, token strips, tracks at the edges, the chosen pair.
 import { labels, numberZoom, onScreen, seen, trackPixels, type Camera, type Extent, type Size } from "./geometry";
-import { cssOf, entries, entryOf, type Ramp, type Scale } from "./ramp";
+import { cssOf, entryOf, readableOn, type Ramp, type Scale } from "./ramp";
 import type { Tracks } from "./source";
 import type { Drawn, Painted, Store } from "./store";
 
@@ -105,7 +105,7 @@ function copy(
   context.drawImage(canvas, left, top, width, height, x + left * pixels, y + top * pixels, width * pixels, height * pixels);
 }
 
-function writeNumbers({ context, camera, size, store, number, colours, names: _ }: Frame, patch: Drawn, scale: Scale): void {
+function writeNumbers({ context, camera, size, store, number, colours }: Frame, patch: Drawn, scale: Scale): void {
   const view = seen(camera, store.source.extent, size);
   const { zoom } = camera;
   context.font = `${Math.round(Math.min(16, zoom / 3.4))}px system-ui, sans-serif`;
@@ -114,9 +114,7 @@ function writeNumbers({ context, camera, size, store, number, colours, names: _ 
   for (let row = Math.max(view.rows[0], patch.rows[0]); row < Math.min(view.rows[1], patch.rows[1]); ++row) {
     for (let key = Math.max(view.keys[0], patch.keys[0]); key < Math.min(view.keys[1], patch.keys[1]); ++key) {
       const value = patch.cells.values[(row - patch.rows[0]) * patch.cells.keys + key - patch.keys[0]]!;
-      const entry = entryOf(value, scale);
-      const strong = scale.signed ? Math.abs(entry - entries / 2) > entries / 4 : entry > entries / 2;
-      context.fillStyle = strong ? colours.paper : colours.ink;
+      context.fillStyle = readableOn(colours.ramp, entryOf(value, scale), colours.paper, colours.ink);
       context.fillText(number(value), (key + 0.5 - camera.key) * zoom, (row + 0.5 - camera.row) * zoom);
     }
   }

@@ -72,6 +72,18 @@ export const cssOf = (ramp: Ramp, entry: number): string => {
   return `rgb(${red}, ${green}, ${blue})`;
 };
 
+const luminance = ([red, green, blue]: Rgb): number => 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue);
+
+/** Which of two colours stands out more from a ramp's entry. */
+export function readableOn(ramp: Ramp, entry: number, one: string, other: string): string {
+  const under = luminance(rgbOf(cssOf(ramp, entry))) + 0.05;
+  const contrast = (colour: string): number => {
+    const over = luminance(rgbOf(colour)) + 0.05;
+    return over > under ? over / under : under / over;
+  };
+  return contrast(one) > contrast(other) ? one : other;
+}
+
 /** What the ends of the colours stand for. */
 export interface Scale {
   largest: number;

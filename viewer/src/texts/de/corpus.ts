@@ -43,6 +43,8 @@ export const corpus: Texts["corpus"] = {
   mostDistances: (shown, all) => `Die ${shown} größten von ${all} Abständen.`,
   relations: "Welche Köpfe finden den Partner eines Wortes?",
   relationsLead: "Ein Kopf hat recht, wo sein schwerstes Wort der Partner im Baum ist. Die gestrichelte Linie ist der beste feste Abstand: Ein Kopf darunter liest keine Grammatik.",
+  measure: "Messen",
+  noTreebank: "Eine Tafel der Beziehungen braucht ein Modell und eine Baumbank, Sätze mit ihren Bäumen: manyheads view --model ORDNER --treebank DATEI.conllu",
   relationsCaption: (sentences, treebank) => `Köpfe und der beste feste Abstand über ${sentences} Sätze aus ${treebank}`,
   relation: "Beziehung",
   relationName: (relation, direction) => (direction === "to_head" ? `${relation}: Wort → sein Kopf im Baum` : `${relation}: Kopf im Baum → sein Wort`),

@@ -1,23 +1,33 @@
 // Which heads find a word's grammatical partner, beside the fixed offset that finds most: bars with their intervals.
-import { relations as askRelations, type Relation, type Relations } from "../../engine/corpus";
+import { useState } from "preact/hooks";
+import { treebank, type Relation, type Relations } from "../../engine/corpus";
 import { chosenHead, view } from "../../state/app";
-import { who } from "../../state/session";
 import { fixed, t } from "../../texts";
 import { Picture } from "../../ui/Picture";
 import { Ready } from "../../ui/Ready";
 import { useAnswer } from "../../ui/useAnswer";
 import { shown } from "../heads/state";
 
+/** Measured when asked for: it runs the model over a whole treebank. */
 export function RelationTable() {
   const texts = t.value.corpus;
-  const model = who.value?.models[0]?.id ?? null;
-  const asked = useAnswer((engine, options) => askRelations(engine, model, options), [model]);
+  const [wanted, setWanted] = useState(false);
   return (
     <section class="relations" aria-labelledby="relations-title">
       <h3 id="relations-title">{texts.relations}</h3>
       <p>{texts.relationsLead}</p>
-      <Ready asked={asked}>{(found) => <Found found={found} />}</Ready>
+      {wanted ? <Measured /> : <button type="button" onClick={() => setWanted(true)}>{texts.measure}</button>}
     </section>
+  );
+}
+
+function Measured() {
+  const asked = useAnswer((engine, options) => treebank(engine, options), []);
+  return (
+    <>
+      <Ready asked={asked}>{(found) => <Found found={found} />}</Ready>
+      {asked.state === "failed" && <p>{t.value.corpus.noTreebank}</p>}
+    </>
   );
 }
 
