@@ -18,8 +18,8 @@ Answer ask_scan(const Question& question) {
   const lens::ScanFile& scan = found->second.scan;
   lens::ScanPart part;
   if (has(question.json(), "head")) {
-    const std::vector<std::int64_t> head =
-        numbers(io::JsonDocument{view_array(question.json(), "head"), question.json().place}, {scan.layers(), scan.heads()});
+    const std::vector<std::int64_t> head = numbers(
+        io::JsonDocument{view_array(question.json(), "head"), question.json().place}, {scan.layers(), scan.heads()});
     part.head = head[0] * scan.heads() + head[1];
   }
   if (has(question.json(), "score")) {

@@ -30,6 +30,10 @@ constexpr Named kQuestions[] = {
     {"map", ask_map},
     {"thumbnails", ask_thumbnails},
     {"mean", ask_mean},
+    {"rollout", ask_rollout},
+    {"clusters", ask_clusters},
+    {"scan", ask_scan},
+    {"close", ask_close},
     {"heads", ask_heads},
     {"links", ask_links},
     {"row", ask_row},
@@ -88,7 +92,7 @@ Answer Session::ask(std::string_view text, const Progress& progress) {
 
 Answer ask_about(const Question& question) {
   using Json = nlohmann::ordered_json;
-  Json traces = Json::array(), models = Json::array();
+  Json traces = Json::array(), models = Json::array(), scans = Json::array();
   for (const auto& [id, open] : question.state().traces) {
     traces.push_back({{"id", id}, {"model", open.trace.model}, {"text", open.trace.text}});
   }
@@ -102,12 +106,14 @@ Answer ask_about(const Question& question) {
                       {"d_model", config.hidden_size},
                       {"max_tokens", config.max_position_embeddings}});
   }
+  for (const auto& [id, open] : question.state().scans) scans.push_back({{"id", id}, {"model", open.scan.model}});
   return json_answer({{"computes", question.state().computes},
                       {"isa", active_isa()},
                       {"version", version()},
                       {"max_error", kMaxError},
                       {"traces", traces},
-                      {"models", models}});
+                      {"models", models},
+                      {"scans", scans}});
 }
 
 }  // namespace manyheads::view

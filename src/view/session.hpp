@@ -11,6 +11,8 @@
 #include <string>
 #include <string_view>
 
+#include "lens/scan_json.hpp"
+
 // What the page asks, whoever computes: the program that serves it, or WebAssembly inside it.
 namespace manyheads::view {
 
@@ -59,6 +61,8 @@ class Session {
   std::int64_t open_trace(std::string bytes);
   std::int64_t open_trace(lens::Trace trace);
   std::int64_t open_model(Model model);
+  // `text_of` gives the texts of its examples, where they can be opened.
+  std::int64_t open_scan(lens::ScanFile scan, lens::PassageText text_of);
   // Forgets a trace or a model. Throws Error where there is none of that number.
   void close(std::int64_t id);
 

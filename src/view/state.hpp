@@ -23,12 +23,18 @@ struct OpenTrace {
   Tensor& sums_of(std::int64_t layer, std::int64_t head);
 };
 
+struct OpenScan {
+  lens::ScanFile scan;
+  lens::PassageText text_of;
+};
+
 struct Session::State {
   std::string computes;
   Threads threads;
   std::int64_t last_id = 0;
   std::map<std::int64_t, OpenTrace> traces;
   std::map<std::int64_t, Model> models;
+  std::map<std::int64_t, OpenScan> scans;
 };
 
 // A question's arguments, each checked as it is taken.
@@ -74,6 +80,10 @@ Answer ask_patch(const Question& question);
 Answer ask_map(const Question& question);
 Answer ask_thumbnails(const Question& question);
 Answer ask_mean(const Question& question);
+Answer ask_rollout(const Question& question);
+Answer ask_clusters(const Question& question);
+Answer ask_scan(const Question& question);
+Answer ask_close(const Question& question);
 Answer ask_heads(const Question& question);
 Answer ask_links(const Question& question);
 Answer ask_row(const Question& question);
