@@ -3,7 +3,7 @@
 file(GLOB wasm_sources CONFIGURE_DEPENDS
      src/base/wasm/*.cpp src/lens/wasm/*.cpp src/view/*.cpp src/attention/*.cpp src/layer/*.cpp src/kernels/units/*.cpp)
 foreach(part base/fail base/format base/tensor base/utf8 base/version base/workspace io/json io/safetensors
-        io/safetensors_header kernels/dispatch kernels/head_pass kernels/tuning kernels/isa/processor model/bert
+        io/safetensors_header kernels/dispatch kernels/head_pass kernels/reference kernels/tuning kernels/isa/processor model/bert
         model/bert_config model/bert_weights model/checkpoint_tensors model/decoder_cache model/encoder model/pass
         model/pooling lens/head_map lens/head_rows lens/head_scorer lens/link_reader lens/links lens/patch lens/picture
         lens/pooled_patch lens/pyramid lens/read_heads lens/roles lens/row_sums lens/scores_json lens/token_kinds
@@ -19,7 +19,7 @@ foreach(library hwy fmt nlohmann)
 endforeach()
 
 add_executable(manyheads_wasm ${wasm_sources})
-set_target_properties(manyheads_wasm PROPERTIES OUTPUT_NAME manyheads)
+set_target_properties(manyheads_wasm PROPERTIES OUTPUT_NAME manyheads SUFFIX .wasm)
 target_include_directories(manyheads_wasm PRIVATE src/base/wasm/include include src)
 target_include_directories(manyheads_wasm SYSTEM PRIVATE ${PROJECT_BINARY_DIR}/include)
 target_compile_definitions(manyheads_wasm PRIVATE FMT_HEADER_ONLY MANYHEADS_DISABLED_TARGETS=0)

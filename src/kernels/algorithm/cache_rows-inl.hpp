@@ -50,17 +50,19 @@ HWY_INLINE float StoreInt8Row(const CacheRowParams& params) {
   const double inverse = finite && step > 0 ? 1.0 / static_cast<double>(step) : 0.0;
   std::int8_t* const to = static_cast<std::int8_t*>(params.to);
   EachPiece(params, [&](const float* values, std::int64_t at, std::int64_t count) HWY_ATTR {
+    std::int64_t i = 0;
+#if HWY_HAVE_FLOAT64
     const hn::ScalableTag<double> d;
     const hn::Rebind<float, decltype(d)> df;
     const hn::Rebind<std::int32_t, decltype(d)> di;
     const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
-    std::int64_t i = 0;
     for (; finite && i + n <= count; i += n) {
       HWY_ALIGN std::int32_t bytes[kMaxLanes];
       const auto scaled = hn::Round(hn::Mul(hn::PromoteTo(d, hn::LoadU(df, values + i)), hn::Set(d, inverse)));
       hn::StoreU(hn::DemoteTo(di, hn::Min(hn::Max(scaled, hn::Set(d, -127.0)), hn::Set(d, 127.0))), di, bytes);
       for (std::int64_t e = 0; e < n; ++e) to[at + i + e] = static_cast<std::int8_t>(bytes[e]);
     }
+#endif
     for (; i < count; ++i) {
       const double scaled = std::nearbyint(static_cast<double>(values[i]) * inverse);
       to[at + i] = finite ? static_cast<std::int8_t>(std::clamp(scaled, -127.0, 127.0)) : std::int8_t{0};

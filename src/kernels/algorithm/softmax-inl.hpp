@@ -102,7 +102,7 @@ HWY_INLINE void SoftmaxInLanes(const VF* m, float late_factor, const float* valu
     return p;
   };
   for (std::size_t j = 0; j < keys;) {
-    const std::size_t end = std::min(keys, j + kChainKeys - (run_offset + j) % kChainKeys);
+    const std::size_t end = std::min<std::size_t>(keys, j + kChainKeys - (run_offset + j) % kChainKeys);
     for (int v = 0; v < NV; ++v) chain[v] = hn::Zero(d);
     for (; j + Mma::kValuesPerWord <= end; j += Mma::kValuesPerWord) {
 #pragma GCC unroll 8
