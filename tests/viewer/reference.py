@@ -46,8 +46,9 @@ def gelu(x):
 
 
 class Reference:
-    def __init__(self, program, trace, model):
-        self.program, self.model_folder = program, model
+    def __init__(self, program, trace, model, number=1):
+        self.program, self.folder, self.model_folder, self.number = program, trace.parent, model, number
+        self.opened = {number: self}
         self.tensors, self.metadata = read_safetensors(trace)
         self.weights, _ = read_safetensors(model / "model.safetensors")
         self.config = json.loads((model / "config.json").read_text())
@@ -105,7 +106,7 @@ class Reference:
 
     def ask_trace(self, _):
         look = self.look()
-        return {"id": 1, "model": look["model"], "text": look["text"], "text2": None, "tokens": self.tokens, "words": look["words"],
+        return {"id": self.number, "model": look["model"], "text": look["text"], "text2": None, "tokens": self.tokens, "words": look["words"],
                 "word_of_token": json.loads(self.metadata["words"]), "layers": look["num_layers"], "heads": look["num_heads"],
                 "kv_heads": look["num_heads"], "d": self.tensors["layers.0.q"].shape[-1], "queries": len(self.tokens),
                 "keys": len(self.tokens), "causal": False, "scale": self.scale, "softcap": 0, "has_values": True, "has_row_sum": True}
@@ -176,10 +177,19 @@ class Reference:
         return {"seconds": cut["seconds"], "over_single_head": cut["over_single_head"], "where": "native",
                 "threads": answer["threads"], "isa": answer["limits"]["isa"]}
 
+    def ask_encode(self, question):
+        number = max(self.opened) + 1
+        path = self.folder / f"{number}.safetensors"
+        subprocess.run([self.program, "trace", question["text"], "--model", self.model_folder, "--values", "-o", path],
+                       check=True, capture_output=True)
+        self.opened[number] = Reference(self.program, path, self.model_folder, number)
+        return {"trace": number, "embedding": None, "next": None}
+
     def answer(self, question):
         """The content type and the bytes."""
         self.asked.append(question)
-        answered = getattr(self, "ask_" + question["ask"])(question)
+        asked = self.opened[question["trace"]] if "trace" in question else self
+        answered = getattr(asked, "ask_" + question["ask"])(question)
         if isinstance(answered, tuple):
             return "application/octet-stream", write_safetensors(*answered)
         return "application/json", json.dumps(answered).encode()

@@ -59,11 +59,21 @@ export interface Encoded {
   next: { token: string; id: number; probability: number }[] | null;
 }
 
-export const encode = (
-  engine: Engine,
-  given: { model: number; text: string; values: boolean; heads_off?: [number, number, number][] },
-  options?: AskOptions,
-): Promise<Encoded> => json(engine, { ask: "encode", ...given }, options);
+export interface EncodeQuestion {
+  model: number;
+  text: string;
+  values: boolean;
+  heads_off?: [layer: number, head: number, scale: number][];
+  /** Where the page has cut the text itself. */
+  ids?: number[];
+  tokens?: string[];
+  words?: number[];
+  offsets?: [number, number][];
+  sequences?: number[];
+}
+
+export const encode = (engine: Engine, given: EncodeQuestion, options?: AskOptions): Promise<Encoded> =>
+  json(engine, { ask: "encode", ...given }, options);
 
 export interface LinkWeights {
   query_word: number;

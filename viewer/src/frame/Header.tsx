@@ -35,6 +35,17 @@ function Sentence() {
   );
 }
 
+/** A model that breaks the words of a text into pieces hardly knows its language: said, since its heads then tell little. */
+function Foreign() {
+  const now = opened.value;
+  if (!now) return null;
+  const broken = now.words.filter(({ num_tokens }) => num_tokens > 1);
+  if (broken.length < 3 || broken.length < now.words.length / 3) return null;
+  const { first_token, num_tokens } = broken[broken.length - 1]!;
+  const pieces = now.tokens.slice(first_token, first_token + num_tokens).join(" ");
+  return <p class="foreign" role="status">{t.value.frame.foreign(broken.length, now.words.length, pieces)}</p>;
+}
+
 function Examples() {
   const examples = start.value?.examples ?? [];
   if (!canEncode.value || examples.length === 0) return null;
@@ -85,7 +96,8 @@ export function Header() {
       <Sentence />
       <Examples />
       <Model />
-      {working.value !== null && <p class="working" role="status">{texts.working(working.value)}</p>}
+      {working.value !== null && <p class="working" role="status">{texts.working[working.value.what](working.value.share)}</p>}
+      <Foreign />
       <div class="settings">
         <select
           aria-label={texts.language}

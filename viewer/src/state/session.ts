@@ -1,8 +1,9 @@
 // The engine, and the text that is open in it.
 import { computed, signal } from "@preact/signals";
 import type { Engine } from "../engine/engine";
-import { about, encode, trace, type About, type Trace } from "../engine/questions";
+import { about, encode, trace, type About, type EncodeQuestion, type Trace } from "../engine/questions";
 import { ServerEngine } from "../engine/server";
+import { openSite, type OpenSite } from "../engine/site";
 import { StoredFirst } from "../engine/stored";
 import { WasmEngine } from "../engine/wasm";
 import { bytesOfBase64, readWasm, type Start } from "../start";
@@ -14,8 +15,11 @@ export const who = signal<About | null>(null);
 export const opened = signal<Trace | null>(null);
 /** One sentence about what went wrong with the text or the engine. */
 export const trouble = signal<string | null>(null);
-/** Set while a sentence is worked out: the share that is done. */
-export const working = signal<number | null>(null);
+/** Set while a sentence is worked out, or a site's model is fetched before it: the share that is done. */
+export const working = signal<{ what: "model" | "text"; share: number } | null>(null);
+
+let wasm: WasmEngine | null = null;
+let site: Promise<OpenSite> | null = null;
 
 export async function open(given: Start): Promise<void> {
   start.value = given;
@@ -24,7 +28,7 @@ export async function open(given: Start): Promise<void> {
     if (given.mode === "server") {
       engine.value = new ServerEngine("./");
     } else {
-      const wasm = new WasmEngine(await readWasm());
+      wasm = new WasmEngine(await readWasm());
       for (const trace of given.traces) ids.push(await wasm.openTrace(bytesOfBase64(trace)));
       engine.value = new StoredFirst(wasm, given.answers);
     }
@@ -40,20 +44,48 @@ export async function open(given: Start): Promise<void> {
 export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 /** Whether a sentence of the reader's own can be worked out here. */
-export const canEncode = computed(() => (who.value?.models.length ?? 0) > 0);
+export const canEncode = computed(() => (who.value?.models.length ?? 0) > 0 || start.value?.model != null);
+
+/** What `encode` has to be asked with: a site's page cuts the text itself, for a server the text will do. */
+async function question(asked: Engine, sentence: string): Promise<EncodeQuestion> {
+  const given = { text: sentence, values: true };
+  const fetchable = start.peek()?.model;
+  if (!wasm || !fetchable) {
+    const model = who.peek()?.models[0];
+    if (!model) throw new Error("no model is open");
+    return { ...given, model: model.id };
+  }
+  const came = (share: number): void => {
+    working.value = { what: "model", share };
+  };
+  site ??= openSite(wasm, fetchable, came);
+  try {
+    const { model, tokens } = await site;
+    who.value = await about(asked);
+    return { ...given, model, ...tokens.of(sentence) };
+  } catch (error) {
+    site = null; // the next edit tries again
+    throw error;
+  }
+}
 
 let latest = 0;
 
 /** Works out another sentence; the views follow. */
 export async function takeText(sentence: string): Promise<void> {
   const asked = engine.peek();
-  const model = who.peek()?.models[0];
-  if (!asked || !model) return;
+  if (!asked || !canEncode.peek()) return;
   const turn = ++latest;
   trouble.value = null;
-  working.value = 0;
+  working.value = { what: "text", share: 0 };
   try {
-    const { trace: id } = await encode(asked, { model: model.id, text: sentence, values: true });
+    const asking = await question(asked, sentence);
+    if (turn !== latest) return;
+    working.value = { what: "text", share: 0 };
+    const done = (share: number): void => {
+      if (turn === latest) working.value = { what: "text", share };
+    };
+    const { trace: id } = await encode(asked, asking, { progress: done });
     const next = await trace(asked, id);
     if (turn !== latest) return;
     opened.value = next;

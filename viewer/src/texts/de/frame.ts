@@ -27,7 +27,12 @@ export const frame: Texts["frame"] = {
   shapeName: "Form",
   value: "Wert",
   opening: "Wird geöffnet …",
-  working: (share) => `Wird berechnet: ${Math.round(100 * share)} %`,
+  working: {
+    model: (share) => `Das Modell wird geholt: ${Math.round(100 * share)} %`,
+    text: (share) => (share > 0 ? `Wird berechnet: ${Math.round(100 * share)} %` : "Wird berechnet …"),
+  },
+  foreign: (broken, all, pieces) =>
+    `${broken} von ${all} Wörtern zerfallen in Stücke (${pieces}): Dieses Modell kennt die Sprache des Textes kaum.`,
   failed: (why) => `Das ging nicht: ${why}`,
   noData: "Diese Seite enthält keine Daten. Sie öffnet sich mit: manyheads view \"The black cat sat on the mat.\" --model ORDNER",
   noTrace: "Kein Text ist geöffnet.",

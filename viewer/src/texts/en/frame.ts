@@ -25,7 +25,12 @@ export const frame = {
   shapeName: "Shape",
   value: "Value",
   opening: "Opening …",
-  working: (share: number) => `Working it out: ${Math.round(100 * share)} %`,
+  working: {
+    model: (share: number) => `Fetching the model: ${Math.round(100 * share)} %`,
+    text: (share: number) => (share > 0 ? `Working it out: ${Math.round(100 * share)} %` : "Working it out …"),
+  },
+  foreign: (broken: number, all: number, pieces: string) =>
+    `${broken} of ${all} words fall into pieces (${pieces}): this model hardly knows the language of the text.`,
   failed: (why: string) => `This did not work: ${why}`,
   noData: "This page holds no data. Open it with: manyheads view \"The black cat sat on the mat.\" --model DIR",
   noTrace: "No text is open.",

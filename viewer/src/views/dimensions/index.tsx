@@ -18,7 +18,7 @@ export function Dimensions() {
   const { kv_heads: kv, ...layer } = sizes.value;
   const h = numHeads.value;
   // Asked again with the first point, since that measures the machine's limits.
-  const parts = [JSON.stringify(layer), points.value.size > 0];
+  const parts = ["dims", JSON.stringify(layer), points.value.size > 0] as const;
   // Every count at once: the slider then waits for nobody.
   const all = useAnswer((engine, options) => dims(engine, { ...layer, heads: every }, options), parts);
   const shared = useAnswer(
