@@ -1,4 +1,4 @@
-// Numbers as coloured cells: paper at zero, the colour of what they are above it, sand below.
+// Numbers as coloured cells: paper at zero, the colour of what they are above it, pink below.
 import { useEffect, useRef } from "preact/hooks";
 import { dark } from "../state/app";
 import { colour, mixed, type Colour } from "./colours";

@@ -21,6 +21,7 @@ export async function measure(counts: number[]): Promise<void> {
   const whom = engine.peek();
   if (!whom || measuring.peek() !== null) return;
   failed.value = null;
+  if (counts.every((heads) => points.peek().has(heads))) points.value = new Map();
   const mine = (control = new AbortController());
   const { kv_heads: _, ...layer } = sizes.peek();
   try {
