@@ -185,6 +185,22 @@ class Reference:
         self.opened[number] = Reference(self.program, path, self.model_folder, number)
         return {"trace": number, "embedding": None, "next": None}
 
+    @functools.cached_property
+    def relations(self):
+        return tour_reference.relations(self.program, self.model_folder, self.heads)
+
+    @functools.cached_property
+    def ablations(self):
+        return tour_reference.ablations(self.program, self.model_folder, self.weights, self.config, self.metadata["text"])
+
+    def ask_relations(self, _):
+        return self.relations
+
+    def ask_ablations(self, question):
+        if question["text"] != self.metadata["text"]:
+            raise ValueError("ablations: another text")
+        return self.ablations
+
     def answer(self, question):
         """The content type and the bytes."""
         self.asked.append(question)
@@ -193,3 +209,6 @@ class Reference:
         if isinstance(answered, tuple):
             return "application/octet-stream", write_safetensors(*answered)
         return "application/json", json.dumps(answered).encode()
+
+
+import tour_reference  # noqa: E402  it reads files as this module does

@@ -199,3 +199,63 @@ export interface Time {
 
 export const time = (engine: Engine, layer: Omit<Layer, "heads"> & { heads: number }, options?: AskOptions): Promise<Time> =>
   json(engine, { ask: "time", ...layer }, options);
+
+export interface HeadOnRelation {
+  layer: number;
+  head: number;
+  accuracy: number;
+  interval: [number, number];
+  mean_weight: number;
+  /** In both halves of the sentences its interval lies above the best fixed distance. */
+  reads: boolean;
+}
+
+export interface Relation {
+  relation: string;
+  direction: "to_head" | "to_word";
+  chosen_on: number;
+  scored_on: number;
+  /** key - query, in words, of the fixed distance that finds most. */
+  offset: number | null;
+  offset_accuracy: number;
+  /** Every head; the best on the half on which heads are chosen stands first. */
+  heads: HeadOnRelation[];
+}
+
+export interface TourText {
+  text: string;
+  /** Modifier and noun, subject and verb, place and verb; offset is head - word. */
+  links: { word: string; head: string; offset: number | null }[];
+  /** For each relation the heads that are right on this text. */
+  hits: [number, number][][];
+}
+
+export interface Relations {
+  model: string;
+  sentences: number;
+  causal: boolean;
+  relations: Relation[];
+  texts: TourText[];
+}
+
+/** How often each head finds the links of the tour's sentences. */
+export const relations = (engine: Engine, options?: AskOptions): Promise<Relations> => json(engine, { ask: "relations" }, options);
+
+/** Cosines: `self` between the text's vector with all heads and without some; `other` to another text's, both without. */
+export interface Left {
+  self: number;
+  other: number;
+}
+
+export interface Ablations {
+  model: string;
+  text: string;
+  other: string;
+  similarity: number;
+  alone: Left[][];
+  in_order: (Left & { layer: number; head: number })[];
+}
+
+/** What is left of a text's vector with heads switched off. */
+export const ablations = (engine: Engine, text: string, options?: AskOptions): Promise<Ablations> =>
+  json(engine, { ask: "ablations", text }, options);
