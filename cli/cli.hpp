@@ -27,6 +27,7 @@ void add_dims(CLI::App& app);
 void add_look(CLI::App& app);
 void add_trace(CLI::App& app);
 void add_map(CLI::App& app);
+void add_view(CLI::App& app);
 void add_roles(CLI::App& app);
 void add_scan(CLI::App& app);
 void add_embed(CLI::App& app);

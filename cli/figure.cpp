@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/base64.hpp"
 #include "base/format.hpp"
 #include "lens/unicode.hpp"
 #include "png.hpp"
@@ -87,24 +88,13 @@ std::string escaped(const std::string& text) {
   return out;
 }
 
-std::string base64(std::string_view bytes) {
-  constexpr char kDigits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    std::uint32_t word = 0;
-    for (std::size_t j = 0; j < 3; ++j) {
-      word = word << 8 | (i + j < bytes.size() ? static_cast<std::uint8_t>(bytes[i + j]) : 0u);
-    }
-    for (std::size_t j = 0; j < 4; ++j) out += i + j <= bytes.size() ? kDigits[word >> (18 - 6 * j) & 63] : '=';
-  }
-  return out;
-}
-
 // The ends of a range as places.
 std::string first_of(const lens::Range& range) { return base::format("{}", range.begin); }
 std::string last_of(const lens::Range& range) { return base::format("{}", range.end - 1); }
 
-std::string data_url(const Picture& picture) { return "data:image/png;base64," + base64(png_of(picture, palette())); }
+std::string data_url(const Picture& picture) {
+  return "data:image/png;base64," + base::base64(png_of(picture, palette()));
+}
 
 }  // namespace
 

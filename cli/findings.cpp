@@ -7,7 +7,7 @@
 
 namespace manyheads::cli {
 
-HeadName parse_head(const std::string& text) {
+HeadName parse_head(const std::string& text, const char* option) {
   HeadName name;
   const std::size_t dot = text.find('.');
   const char* const end = text.data() + text.size();
@@ -19,7 +19,7 @@ HeadName parse_head(const std::string& text) {
       return name;
     }
   }
-  throw UsageError("--head takes LAYER.HEAD, both counted from 0, such as 2.7; got \"" + text + "\"");
+  throw UsageError(std::string(option) + " takes LAYER.HEAD, both counted from 0, such as 2.7; got \"" + text + "\"");
 }
 
 const lens::HeadReading& find_head(const Findings& found, const HeadName& name) {

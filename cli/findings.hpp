@@ -26,8 +26,8 @@ struct Findings {
   std::vector<lens::LinkReading> links;
 };
 
-// "2.7": layer 2, head 7. Throws UsageError that names --head.
-HeadName parse_head(const std::string& text);
+// "2.7": layer 2, head 7. Throws UsageError that names the option.
+HeadName parse_head(const std::string& text, const char* option = "--head");
 // Throws where the model has no such head.
 const lens::HeadReading& find_head(const Findings& found, const HeadName& name);
 // The weights of the first `rows` queries to all keys.

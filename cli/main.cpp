@@ -102,6 +102,7 @@ int run(int argc, char** argv) {
   add_look(app);
   add_trace(app);
   add_map(app);
+  add_view(app);
   add_roles(app);
   add_scan(app);
   add_embed(app);

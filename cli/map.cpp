@@ -14,20 +14,12 @@
 #include "figure.hpp"
 #include "findings.hpp"
 #include "lens/picture.hpp"
+#include "map.hpp"
 #include "out_file.hpp"
 #include "text_trace.hpp"
 
 namespace manyheads::cli {
 namespace {
-
-struct MapRequest {
-  Common common;
-  std::string source, model, head, rows, keys, out;  // source: a trace, or with a model a text
-  std::optional<std::string> pair;
-  bool truncate = false;
-  std::string pool = "mean";
-  std::int64_t size = 512;
-};
 
 enum class Format { kSafetensors, kPng, kSvg };
 
@@ -123,6 +115,8 @@ void save_numbers(const std::string& path, const Map& map) {
   save_safetensors(path, tensors, metadata);
 }
 
+}  // namespace
+
 void map(const MapRequest& request) {
   parse_head(request.head);
   const Format format = format_of(request.out);
@@ -153,8 +147,6 @@ void map(const MapRequest& request) {
   file.report(base::format("Wrote {}: {}, {}, {} x {} numbers up to {:.4g}\n", file.shown(), figure.title,
                            figure.subtitle, figure.lines, figure.columns, figure.largest()));
 }
-
-}  // namespace
 
 void add_map(CLI::App& app) {
   auto request = std::make_shared<MapRequest>();

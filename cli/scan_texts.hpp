@@ -34,8 +34,8 @@ class ScanTexts {
   // `json_lines`: all are; else those named *.jsonl or *.ndjson. Throws Error where a file cannot be opened.
   ScanTexts(const std::vector<std::string>& names, bool json_lines, const model::TextBreaks& breaks);
 
-  // The next part; false at the end. While it waits for standard input it asks stopped() now and then, and returns false
-  // where that is true. Throws Error that names the line.
+  // The next part; false at the end. While it waits for standard input it asks stopped() now and then, and returns
+  // false where that is true. Throws Error that names the line.
   bool next(Part* part, const std::function<bool()>& stopped);
 
   const std::vector<Source>& sources() const { return sources_; }

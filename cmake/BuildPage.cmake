@@ -1,5 +1,5 @@
-# cmake -DVIEWER=viewer -DNPM=npm -DPAGE=page.html -P BuildPage.cmake: installs the locked packages where they have changed,
-# and builds the page. Every preset shares viewer/: one builds at a time.
+# cmake -DVIEWER=viewer -DNPM=npm -DPAGE=page.html [-DWASM=engine.wasm] -P BuildPage.cmake: installs the locked packages where they
+# have changed, and builds the page, with the engine inside where it is given. Every preset shares viewer/: one builds at a time.
 file(LOCK ${VIEWER}/../build/viewer.lock GUARD PROCESS TIMEOUT 600)
 
 function(run)
@@ -15,5 +15,9 @@ if(NOT EXISTS ${installed} OR ${VIEWER}/package-lock.json IS_NEWER_THAN ${instal
   run(${NPM} ci --no-audit --no-fund)
   file(TOUCH ${installed})
 endif()
-run(${NPM} run build)
+set(with_engine "")
+if(WASM)
+  set(with_engine -- --wasm ${WASM})
+endif()
+run(${NPM} run build ${with_engine})
 file(COPY_FILE ${VIEWER}/dist/page.html ${PAGE})

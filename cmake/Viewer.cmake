@@ -1,10 +1,13 @@
 # manyheads view: the page that viewer/ builds, put into the program, and the server behind it.
 #   MANYHEADS_VIEWER  ON, OFF, or AUTO: where node 18 with npm, and Boost's headers are found
 #   MANYHEADS_PAGE    a page that is built already, instead of viewer/; then no node is needed
+#   MANYHEADS_WASM    the engine as WebAssembly, to lie in the page: without it there is a server and nothing to export. Empty: what
+#                     scripts/wasm has built, where it is there
 # Sets MANYHEADS_WITH_VIEWER, and makes the library manyheads_server where that is on.
 set(MANYHEADS_VIEWER "AUTO" CACHE STRING "Build manyheads view (needs Boost.Beast, node and npm): ON, OFF or AUTO")
 set_property(CACHE MANYHEADS_VIEWER PROPERTY STRINGS AUTO ON OFF)
 set(MANYHEADS_PAGE "" CACHE FILEPATH "The page of manyheads view, built already; empty: viewer/ builds it")
+set(MANYHEADS_WASM "" CACHE FILEPATH "The engine as WebAssembly, for pages that nobody serves")
 set(_viewer ${PROJECT_SOURCE_DIR}/viewer)
 
 set(_missing "")
@@ -57,6 +60,9 @@ function(with_viewer program)
   set_source_files_properties(${PROJECT_SOURCE_DIR}/cli/view/page.cpp PROPERTIES
     COMPILE_DEFINITIONS MANYHEADS_PAGE_FILE="${MANYHEADS_PAGE_FILE}" OBJECT_DEPENDS ${MANYHEADS_PAGE_FILE})
   target_link_libraries(${program} PRIVATE manyheads_server)
+  if(TARGET manyheads_page)
+    add_dependencies(${program} manyheads_page)
+  endif()
 endfunction()
 
 if(MANYHEADS_PAGE)
@@ -64,14 +70,20 @@ if(MANYHEADS_PAGE)
   message(STATUS "Viewer: the page ${MANYHEADS_PAGE}")
   return()
 endif()
+set(_wasm "${MANYHEADS_WASM}")
+if(NOT _wasm AND EXISTS ${PROJECT_SOURCE_DIR}/build/wasm/manyheads.wasm)
+  set(_wasm ${PROJECT_SOURCE_DIR}/build/wasm/manyheads.wasm)
+endif()
 set(MANYHEADS_PAGE_FILE ${PROJECT_BINARY_DIR}/page.html)
 file(GLOB_RECURSE _viewer_sources CONFIGURE_DEPENDS ${_viewer}/src/*)
 add_custom_command(
   OUTPUT ${MANYHEADS_PAGE_FILE}
   COMMAND ${CMAKE_COMMAND} -DVIEWER=${_viewer} -DNPM=${MANYHEADS_NPM} -DPAGE=${MANYHEADS_PAGE_FILE}
-          -P ${PROJECT_SOURCE_DIR}/cmake/BuildPage.cmake
+          -DWASM=${_wasm} -P ${PROJECT_SOURCE_DIR}/cmake/BuildPage.cmake
   DEPENDS ${_viewer_sources} ${_viewer}/package.json ${_viewer}/package-lock.json ${_viewer}/build.mjs
-          ${_viewer}/page.html ${PROJECT_SOURCE_DIR}/cmake/BuildPage.cmake
+          ${_viewer}/page.html ${_wasm} ${PROJECT_SOURCE_DIR}/cmake/BuildPage.cmake
   COMMENT "Building the page with npm"
   VERBATIM)
+# Of its own: it runs beside the compilers.
+add_custom_target(manyheads_page DEPENDS ${MANYHEADS_PAGE_FILE})
 message(STATUS "Viewer: node ${_node_version}, Boost in ${MANYHEADS_BOOST_INCLUDE_DIR}")

@@ -39,6 +39,62 @@ find_cargo() {
   return 1
 }
 
+# have_node: whether there is a node that builds the page, with npm. cmake/Viewer.cmake asks the same.
+have_node() {
+  local version
+  version=$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\)\..*/\1/p') || return 1
+  have npm && [[ -n $version ]] && ((version >= 18))
+}
+
+# progress LOG: ninja's lines, all of them where they follow each other on a terminal, else one every ten seconds. What is no such
+# line is a compiler's and goes to the log.
+progress() {
+  local line last=-10
+  while IFS= read -r line; do
+    if [[ $line != "@ "* ]]; then
+      printf '%s\n' "$line" >>"$1"
+    elif [[ -t 2 ]]; then
+      printf '\r\033[K%s: %s' "$(basename "$0")" "${line#@ }" >&2
+    elif ((SECONDS >= last + 10)); then
+      last=$SECONDS
+      say "${line#@ }"
+    fi
+  done
+  [[ ! -t 2 ]] || echo >&2
+}
+
+# program_and_model WHAT [CMAKE OPTION...]: installs what scripts/install --WHAT names, builds the program alone with the kernels of
+# this machine alone, and fetches MiniLM, as far as each is missing. Sets program and model.
+program_and_model() {
+  local what=$1 work fetching= status=0
+  shift
+  work=$(mktemp -d)
+  # shellcheck disable=SC2064
+  trap "kill \$(cat '$work/fetching' 2>/dev/null) 2>/dev/null || true; rm -rf '$work'" EXIT
+  die_of_signals
+  # The model comes from the network while the processors install and compile.
+  fetch() {
+    scripts/fetch-model >"$work/model" &
+    fetching=$!
+    echo $fetching >"$work/fetching"
+  }
+  ! python3 -m pip --version >/dev/null 2>&1 || fetch
+  scripts/install "--$what"
+  [[ -n $fetching ]] || fetch
+
+  say "building manyheads for this machine (build/demo)"
+  if ! { cmake -S . -B build/demo -G Ninja -DMANYHEADS_TESTS=OFF -DMANYHEADS_THIS_MACHINE=ON "$@" &&
+         NINJA_STATUS='@ [%f of %t, %e s] ' cmake --build build/demo --target manyheads_program; } 2>&1 | progress "$work/log"; then
+    tail -n 60 "$work/log" >&2
+    die "the build failed"
+  fi
+  wait "$fetching" || status=$?
+  rm -f "$work/fetching"
+  ((status == 0)) || die "the model could not be fetched; the message is above"
+  program=build/demo/bin/manyheads
+  model=$(cat "$work/model")
+}
+
 # build PRESET TARGET...: configures, with what $options adds, and builds in build/PRESET. Says what it does; the compilers' output only on failure.
 build() {
   local preset=$1 log

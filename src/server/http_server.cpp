@@ -1,6 +1,7 @@
 // asio 1.74 uses std::exchange without its header.
 #include <utility>
 
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -280,6 +281,7 @@ HttpServer::Impl::Impl(std::map<std::string, Asset> assets, Handler handler, std
   if (failed()) {
     throw Error(ErrorCode::kIo, base::format("cannot listen on 127.0.0.1:{}: {}", port, error.message()));
   }
+  ::fcntl(acceptor_.native_handle(), F_SETFD, FD_CLOEXEC);  // not for the browser that the program starts
   address_.port = acceptor_.local_endpoint().port();
   accept();
   thread_ = std::thread([this] { serve(); });

@@ -194,7 +194,9 @@ TEST(HttpServer, OneDeadlineHoldsHoweverARequestTrickles) {
   limits.receive = milliseconds(300);
   const Server server(limits);
   const std::string header = "GET " + server.path() + " HTTP/1.1\r\n" + std::string(5000, 'x');
-  EXPECT_NEAR(drip(server, header), 0.3, 0.5 * (1 + kSanitized));
+  const double seconds = drip(server, header);
+  EXPECT_GE(seconds, 0.25);
+  EXPECT_LT(seconds, 5);
   std::string body = server.question(std::string(5000, 'x'));
   Client half(server.port());
   ASSERT_TRUE(half.send(body.substr(0, body.size() - 1)));

@@ -1,0 +1,102 @@
+#include "view.hpp"
+
+#include <CLI/CLI.hpp>
+#include <manyheads/error.hpp>
+#include <memory>
+
+#include "arguments.hpp"
+#include "base/file.hpp"
+#include "cli.hpp"
+
+namespace manyheads::cli {
+namespace {
+
+bool ends_with(const std::string& text, const std::string& end) {
+  return text.size() > end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+void check(const ViewRequest& request) {
+  const bool figure = ends_with(request.out, ".svg") || ends_with(request.out, ".png");
+  if (!request.what && request.model.empty()) throw UsageError("a text with --model DIR, or a trace FILE, is required");
+  if (request.model.empty() && !request.is_file()) {
+    throw UsageError("--model is required for a text; a trace has a name that ends in .safetensors");
+  }
+  if (request.is_file() && (request.pair || request.truncate || !request.common.bits.empty())) {
+    throw UsageError("--pair, --truncate and --bits are for a text, and the trace has its own");
+  }
+  if (!request.out.empty() && !request.site.empty()) {
+    throw UsageError("--export writes a file, --export-site a folder; leave out one of the two");
+  }
+  if (!request.out.empty() && !figure && !ends_with(request.out, ".html")) {
+    throw UsageError("--export takes a name that ends in .html, .svg or .png; got " + base::in_quotes(request.out));
+  }
+  if (!request.site.empty() && request.model.empty()) throw UsageError("--export-site needs --model, which it copies");
+  if (figure == request.head.empty()) {
+    throw UsageError("--head L.H and --export NAME.svg or NAME.png go together");
+  }
+  if (!request.heads.empty() && (request.model.empty() || (!ends_with(request.out, ".html") && request.site.empty()))) {
+    throw UsageError("--heads goes with --export NAME.html or --export-site, and --model");
+  }
+}
+
+void view(const ViewRequest& request) {
+  check(request);
+#ifdef MANYHEADS_VIEWER
+  if (!request.head.empty()) return export_figure(request);
+  if (!request.out.empty()) return export_page(request);
+  if (!request.site.empty()) return export_site(request);
+  serve_page(request);
+#else
+  throw Error(ErrorCode::kUnsupported,
+              "this build has no page. Install libboost1.74-dev and node 18 with npm, then configure again with "
+              "-DMANYHEADS_VIEWER=ON");
+#endif
+}
+
+}  // namespace
+
+std::string ViewRequest::text() const { return what.value_or("The black cat sat on the mat."); }
+
+bool ViewRequest::is_file() const { return what && ends_with(*what, ".safetensors"); }
+
+void add_view(CLI::App& app) {
+  auto request = std::make_shared<ViewRequest>();
+  CLI::App* verb = app.add_subcommand("view", "A page for the browser on a text or a trace: the heads, step by step");
+  verb->add_option("TEXT", request->what,
+                   "The text, or a trace: a file that ends in .safetensors; default: The black cat sat on the mat.")
+      ->transform(plain_text)
+      ->type_name("");
+  verb->add_option("--model", request->model, "Folder with config.json, model.safetensors and tokenizer.json")
+      ->type_name("DIR");
+  verb->add_option("--pair", request->pair, "A second text: the model sees both, as two segments")
+      ->transform(plain_text)
+      ->type_name("TEXT2");
+  verb->add_flag("--truncate", request->truncate, "Cut a text that is longer than the model takes");
+  verb->add_option("--port", request->port, "The port of 127.0.0.1 to serve on; default: a free one")
+      ->transform(whole_number(1, 65535))
+      ->type_name("N");
+  verb->add_flag("--no-browser", request->no_browser, "Print the link alone");
+  verb->add_option(
+          "--export", request->out,
+          "Write one file instead: NAME.html, a page that needs nothing else, or NAME.svg or NAME.png, the map "
+          "of --head")
+      ->type_name("FILE");
+  verb->add_option("--head", request->head, "The head of a picture: layer.head, both counted from 0")->type_name("L.H");
+  verb->add_option(
+          "--heads", request->heads,
+          "Heads whose projections an exported page holds beside the two of its tour: some 300 KB each for MiniLM")
+      ->type_name("L.H,L.H,...");
+  verb->add_option("--export-site", request->site,
+                   "Write a folder for any static host instead: the page, and the model for texts of the reader's own")
+      ->type_name("DIR");
+  verb->add_option("--site-dtype", request->site_dtype,
+                   "The weights of that folder: bf16 (default), or f32, twice as large")
+      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->type_name("NAME");
+  add_bits(*verb, request->common);
+  add_common(*verb, request->common);
+  verb->footer("Example: manyheads view \"The black cat sat on the mat.\" --model models/all-MiniLM-L6-v2");
+  verb->callback([request] { view(*request); });
+}
+
+}  // namespace manyheads::cli

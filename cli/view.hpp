@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "cli.hpp"
+
+namespace manyheads::cli {
+
+struct ViewRequest {
+  Common common;
+  std::optional<std::string> what;  // a text, or a file
+  std::string model;
+  std::optional<std::string> pair;
+  bool truncate = false;
+  std::int64_t port = 0;
+  bool no_browser = false;
+  std::string out;  // --export
+  std::string head, heads;
+  std::string site;  // --export-site
+  std::string site_dtype = "bf16";
+
+  std::string text() const;  // `what`, or the usual text
+  bool is_file() const;      // whether `what` names a trace
+};
+
+// cli/view/: each is one way in to the page.
+void serve_page(const ViewRequest& request);
+void export_page(const ViewRequest& request);
+void export_site(const ViewRequest& request);
+void export_figure(const ViewRequest& request);
+
+}  // namespace manyheads::cli

@@ -1,0 +1,175 @@
+#include "view/opened.hpp"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <manyheads/error.hpp>
+#include <manyheads/lens/links.hpp>
+#include <manyheads/lens/read_heads.hpp>
+#include <manyheads/model/pooling.hpp>
+#include <manyheads/version.hpp>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "base/base64.hpp"
+#include "base/file.hpp"
+#include "base/format.hpp"
+#include "io/json.hpp"
+#include "model/checkpoint.hpp"
+#include "model/text_model.hpp"
+#include "text.hpp"
+
+namespace manyheads::cli {
+namespace {
+
+constexpr std::size_t kMostLaterTraces = 16;
+// What the tour follows: the heads that read this link best, or the strongest links where the text has it not.
+constexpr const char *kModifier = "black", *kNoun = "cat";
+constexpr std::size_t kTourHeads = 2;
+
+std::string type_of(const view::Answer& answer) {
+  return answer.kind == view::Answer::Kind::kJson ? "application/json" : "application/octet-stream";
+}
+
+// Of all heads with v, so that the page can show outputs; exact in every patch at once.
+lens::Trace trace_of(const model::TextModel& model, const ViewRequest& request) {
+  const EncodedText encoded = encode_text(model, "TEXT", request.text(), request.pair, request.truncate);
+  lens::TraceOptions options;
+  options.text2 = request.pair;
+  options.values = options.row_sums = true;
+  options.threads.num_threads = request.common.threads;
+  options.bits = request.common.bits;
+  return lens::make_trace(model.encoder(), encoded.encoding, model_name(request.model), request.text(), options);
+}
+
+// The trace as a file, which only memory holds.
+std::string file_of(const lens::Trace& trace) {
+  const int fd = ::memfd_create("trace", MFD_CLOEXEC);
+  if (fd < 0) throw Error(ErrorCode::kIo, std::string("cannot hold the trace in memory: ") + std::strerror(errno));
+  const std::unique_ptr<const int, void (*)(const int*)> closing(&fd, [](const int* open) { ::close(*open); });
+  const std::string path = base::format("/proc/self/fd/{}", fd);
+  lens::save_trace(path, trace);
+  return std::string(base::map_file(path).text());
+}
+
+// Puts the tokens of the question's text into it.
+void add_tokens(io::Json& question, const model::TextModel& model) {
+  const io::JsonDocument named{question, "ask " + base::in_quotes(question["ask"].get<std::string>())};
+  const std::string text = io::require_string(named, "text");
+  std::optional<std::string> text2;
+  if (io::has(named, "text2")) text2 = io::require_string(named, "text2");
+  const EncodedText encoded = encode_text(model, "text", text, text2, true);
+  if (encoded.full_size > encoded.encoding.size()) {
+    throw Error(ErrorCode::kInvalidArgument, base::format("the text has {} tokens, and the model takes {}",
+                                                          encoded.full_size, encoded.encoding.size()));
+  }
+  question["ids"] = encoded.encoding.ids;
+  question["type_ids"] = encoded.encoding.type_ids;
+  question["tokens"] = encoded.encoding.tokens;
+  question["offsets"] = encoded.encoding.offsets;
+  question["words"] = encoded.encoding.words;
+  question["sequences"] = encoded.encoding.sequences;
+}
+
+}  // namespace
+
+Opened::Opened(const ViewRequest& request)
+    : threads_(request.common.threads), session_("native", {.num_threads = threads_}) {
+  if (!request.is_file()) check_text("TEXT", request.text());
+  if (!request.model.empty()) {
+    check_model(request.model);
+    model_ = std::make_shared<const model::TextModel>(request.model);
+    model_id_ = session_.open_model({.name = model_name(request.model),
+                                     .encoder = {model_, &model_->encoder()},
+                                     .pooling = model::load_pooling(request.model),
+                                     .tensors = model::load_checkpoint(model_->parts().module.folder).tensors});
+  }
+  trace_ = request.is_file() ? lens::load_trace(*request.what) : trace_of(*model_, request);
+  trace_id_ = session_.open_trace(trace_);
+}
+
+view::Answer Opened::ask(const std::string& text, const view::Progress& progress) {
+  io::Json question = io::parse_json(text, "the question").value;
+  const bool texts = question.is_object() && question.contains("model") && question.contains("text");
+  if (!texts || question.contains("ids") || model_ == nullptr || !question["ask"].is_string()) {
+    return session_.ask(text, progress);
+  }
+  add_tokens(question, *model_);
+  view::Answer answer = session_.ask(question.dump(), progress);
+  if (answer.kind == view::Answer::Kind::kJson && question["ask"] == "encode") {
+    const io::Json said = io::Json::parse(answer.bytes);
+    if (said.contains("trace")) later_.push_back(said["trace"].get<std::int64_t>());
+  }
+  if (later_.size() > kMostLaterTraces) {
+    session_.close(later_.front());
+    later_.pop_front();
+  }
+  return answer;
+}
+
+server::Response Opened::answer(const std::string& question, const server::Progress& progress) {
+  view::Answer answer = ask(question, progress);
+  return {200, type_of(answer), std::move(answer.bytes)};
+}
+
+std::vector<HeadName> Opened::shown_heads(const std::string& more) const {
+  std::vector<HeadName> names;
+  const auto add = [&](std::size_t layer, std::int64_t head) {
+    const auto same = [&](const HeadName& name) { return name.layer == layer && name.head == head; };
+    if (std::none_of(names.begin(), names.end(), same)) names.push_back({layer, head});
+  };
+  const std::vector<lens::Word> words = lens::words_of(trace_);
+  std::vector<lens::Link> links;
+  if (lens::has_word(words, kModifier) && lens::has_word(words, kNoun)) {
+    links = {{lens::find_word(words, kModifier), lens::find_word(words, kNoun)}};
+    if (trace_.causal) std::swap(links[0].query, links[0].key);
+  }
+  std::vector<lens::HeadReading> heads;
+  if (trace_.num_queries() == trace_.num_keys())
+    heads = lens::read_heads(trace_, words, links, 1, {.num_threads = threads_});
+  if (!links.empty() && !heads.empty()) {
+    const std::vector<lens::LinkReading> ranked = lens::rank_heads(heads, links);
+    for (const lens::LinkReading::Head& best : ranked[0].best) {
+      if (names.size() < kTourHeads) add(best.layer, best.head);
+    }
+  }
+  std::stable_sort(heads.begin(), heads.end(), [](const lens::HeadReading& a, const lens::HeadReading& b) {
+    if (a.strongest.empty() || b.strongest.empty()) return !a.strongest.empty() && b.strongest.empty();
+    return lens::ranks_before(a.strongest[0], b.strongest[0]);
+  });
+  for (const lens::HeadReading& head : heads) {
+    if (names.size() < kTourHeads) add(head.layer, head.head);
+  }
+  for (std::size_t at = 0; !more.empty() && at <= more.size();) {
+    const std::size_t end = std::min(more.find(',', at), more.size());
+    const HeadName name = parse_head(more.substr(at, end - at), "--heads");
+    if (name.layer >= trace_.layers.size() || name.head >= trace_.num_heads(name.layer)) {
+      throw UsageError(base::format("--heads {}: there are {} layers of {} heads, both counted from 0", more,
+                                    trace_.layers.size(), trace_.num_heads(0)));
+    }
+    add(name.layer, name.head);
+    at = end + 1;
+  }
+  return names;
+}
+
+nlohmann::ordered_json Opened::start(const char* mode, const std::string& more_heads) {
+  nlohmann::ordered_json answers = nlohmann::ordered_json::array();
+  const std::vector<HeadName> heads = model_ ? shown_heads(more_heads) : std::vector<HeadName>();
+  for (const HeadName& name : heads) {
+    // In the page the trace is the first that is opened, and there is no model.
+    nlohmann::ordered_json question = {{"ask", "pipeline"}, {"trace", 1}, {"layer", name.layer}, {"head", name.head}};
+    nlohmann::ordered_json here = question;
+    here["trace"] = trace_id_;
+    here["model"] = model_id_;
+    const view::Answer answer = session_.ask(here.dump());
+    answers.push_back({{"question", question}, {"type", type_of(answer)}, {"base64", base::base64(answer.bytes)}});
+  }
+  return {{"mode", mode}, {"version", version()}, {"traces", {base::base64(file_of(trace_))}}, {"answers", answers}};
+}
+
+}  // namespace manyheads::cli

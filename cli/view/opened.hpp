@@ -1,0 +1,47 @@
+#pragma once
+
+#include <deque>
+#include <manyheads/lens/trace.hpp>
+#include <manyheads/model/text_model.hpp>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "findings.hpp"
+#include "server/http_server.hpp"
+#include "view.hpp"
+#include "view/session.hpp"
+
+namespace manyheads::cli {
+
+// The trace that a view begins with, the model where there is one, and the page's questions on both.
+class Opened {
+ public:
+  // Throws Error as `look` and `trace` do.
+  explicit Opened(const ViewRequest& request);
+
+  // Answers as view::Session does. A question with a model and a "text" but no "ids" gets its tokens from the model's
+  // own tokenizer. Of the traces that questions opened the last 16 stay.
+  view::Answer ask(const std::string& question, const view::Progress& progress = {});
+  // The same for the server.
+  server::Response answer(const std::string& question, const server::Progress& progress);
+
+  const model::TextModel* model() const { return model_.get(); }
+
+  // What a page starts from that nobody serves: its mode, the trace, and where there is a model what a trace alone
+  // cannot give: around the heads that the tour shows and those asked for, the projections and what they made.
+  nlohmann::ordered_json start(const char* mode, const std::string& more_heads);
+
+ private:
+  std::vector<HeadName> shown_heads(const std::string& more) const;
+
+  int threads_;
+  std::int64_t model_id_ = 0, trace_id_ = 0;
+  std::shared_ptr<const model::TextModel> model_;
+  lens::Trace trace_;
+  view::Session session_;
+  std::deque<std::int64_t> later_;  // traces that questions opened, the oldest first
+};
+
+}  // namespace manyheads::cli
