@@ -57,18 +57,6 @@ class ShownScan {
   std::optional<std::int64_t> head, sort;
 };
 
-// An example's text, or none where it cannot be opened.
-std::optional<std::string> text_of(const ShownScan& shown, std::int64_t row) {
-  const std::int64_t* const place = shown.scan.tensors.at("passages").as<std::int64_t>() + 6 * row;
-  const lens::ScanFile::File& file = shown.scan.files[at(place[1])];
-  if (std::string kept = shown.scan.kept_text(row); !kept.empty()) return kept;
-  try {
-    return open_passage(file.name, file.json_lines, place[2], place[3], place[4], place[5]);
-  } catch (const Error&) {
-    return std::nullopt;
-  }
-}
-
 std::string heading(const ShownScan& shown) {
   std::string files;
   for (const lens::ScanFile::File& file : shown.scan.files) {
@@ -150,7 +138,7 @@ std::string components_line(const ShownScan& shown, const std::string& of) {
 }
 
 std::string example_line(const ShownScan& shown, std::int64_t row, double value) {
-  const std::optional<std::string> text = text_of(shown, row);
+  const std::optional<std::string> text = text_of(shown.scan, row);
   std::string quoted = text ? base::in_quotes(*text, kLongestExample) : "(its file cannot be read, or has changed)";
   const std::int64_t* const place = shown.scan.tensors.at("passages").as<std::int64_t>() + 6 * row;
   const std::string& file = shown.scan.files[at(place[1])].name;
@@ -196,7 +184,7 @@ void show_scan(const ScanRequest& request) {
   const ShownScan shown(request);
   if (request.common.json) {
     return print_json(lens::scan_json(shown.scan, {.head = shown.head, .score = shown.sort},
-                                      [&](std::int64_t row) { return text_of(shown, row); }));
+                                      [&](std::int64_t row) { return text_of(shown.scan, row); }));
   }
   print(shown.head ? one_head(shown) : shown.sort ? sorted_heads(shown) : overview(shown));
 }

@@ -27,6 +27,17 @@ std::string text_of_json(const std::string& line, const std::string& subject) {
 
 }  // namespace
 
+std::optional<std::string> text_of(const lens::ScanFile& scan, std::int64_t row) {
+  const std::int64_t* const place = scan.tensors.at("passages").as<std::int64_t>() + 6 * row;
+  const lens::ScanFile::File& file = scan.files[static_cast<std::size_t>(place[1])];
+  if (std::string kept = scan.kept_text(row); !kept.empty()) return kept;
+  try {
+    return open_passage(file.name, file.json_lines, place[2], place[3], place[4], place[5]);
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
 std::uint64_t hash_bytes(std::uint64_t hash, const void* data, std::size_t size) {
   const char* at = static_cast<const char*>(data);
   const auto add = [&hash](std::uint64_t word) {

@@ -5,10 +5,12 @@
 #include <functional>
 #include <manyheads/lens/trace.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "lens/scan.hpp"
+#include "lens/scan_file.hpp"
 #include "line_reader.hpp"
 #include "model/tokenizer.hpp"
 
@@ -62,6 +64,9 @@ class ScanTexts {
 // cannot be opened or has become another.
 std::string open_passage(const std::string& name, bool json_lines, std::int64_t offset, std::int64_t length,
                          std::int64_t begin, std::int64_t end);
+
+// The text of a row of the scan's table of passages; none where it cannot be opened.
+std::optional<std::string> text_of(const lens::ScanFile& scan, std::int64_t row);
 
 // Continues a hash, of 64 bits, over some bytes.
 std::uint64_t hash_bytes(std::uint64_t hash, const void* data, std::size_t size);

@@ -18,11 +18,15 @@ bool ends_with(const std::string& text, const std::string& end) {
 void check(const ViewRequest& request) {
   const bool figure = ends_with(request.out, ".svg") || ends_with(request.out, ".png");
   if (!request.what && request.model.empty()) throw UsageError("a text with --model DIR, or a trace FILE, is required");
-  if (request.model.empty() && !request.is_file()) {
-    throw UsageError("--model is required for a text; a trace has a name that ends in .safetensors");
+  const bool file = request.is_trace() || request.is_scan();
+  if (request.model.empty() && !file) {
+    throw UsageError("--model is required for a text; a trace's name ends in .safetensors, a scan's in .scan");
   }
-  if (request.is_file() && (request.pair || request.truncate || !request.common.bits.empty())) {
-    throw UsageError("--pair, --truncate and --bits are for a text, and the trace has its own");
+  if (request.is_scan() && !(request.out + request.site).empty()) {
+    throw UsageError("a scan is served alone; --export and --export-site take a text or a trace");
+  }
+  if (file && (request.pair || request.truncate || !request.common.bits.empty())) {
+    throw UsageError("--pair, --truncate and --bits are for a text, and a file has its own");
   }
   if (!request.out.empty() && !request.site.empty()) {
     throw UsageError("--export writes a file, --export-site a folder; leave out one of the two");
@@ -55,15 +59,20 @@ void view(const ViewRequest& request) {
 
 }  // namespace
 
-std::string ViewRequest::text() const { return what.value_or("The black cat sat on the mat."); }
+bool ViewRequest::is_scan() const { return what && ends_with(*what, ".scan"); }
 
-bool ViewRequest::is_file() const { return what && ends_with(*what, ".safetensors"); }
+std::string ViewRequest::text() const {
+  return what && !is_trace() && !is_scan() ? *what : "The black cat sat on the mat.";
+}
+
+bool ViewRequest::is_trace() const { return what && ends_with(*what, ".safetensors"); }
 
 void add_view(CLI::App& app) {
   auto request = std::make_shared<ViewRequest>();
-  CLI::App* verb = app.add_subcommand("view", "A page for the browser on a text or a trace: the heads, step by step");
+  CLI::App* verb =
+      app.add_subcommand("view", "A page for the browser on a text, a trace or a scan: the heads, step by step");
   verb->add_option("TEXT", request->what,
-                   "The text, or a trace: a file that ends in .safetensors; default: The black cat sat on the mat.")
+                   "The text, a trace (NAME.safetensors) or a scan (NAME.scan); default: The black cat sat on the mat.")
       ->transform(plain_text)
       ->type_name("");
   verb->add_option("--model", request->model, "Folder with config.json, model.safetensors and tokenizer.json")

@@ -10,7 +10,7 @@ namespace manyheads::cli {
 
 struct ViewRequest {
   Common common;
-  std::optional<std::string> what;  // a text, or a file
+  std::optional<std::string> what;  // a text, a trace or a scan
   std::string model;
   std::optional<std::string> pair;
   bool truncate = false;
@@ -21,8 +21,9 @@ struct ViewRequest {
   std::string site;  // --export-site
   std::string site_dtype = "bf16";
 
-  std::string text() const;  // `what`, or the usual text
-  bool is_file() const;      // whether `what` names a trace
+  bool is_trace() const;     // whether `what` names a trace
+  bool is_scan() const;      // or a scan
+  std::string text() const;  // `what` where it is neither; else the usual text
 };
 
 // cli/view/: each is one way in to the page.

@@ -1,7 +1,6 @@
 #include "view/browser.hpp"
 
 #include <fcntl.h>
-#include <semaphore.h>
 #include <spawn.h>
 #include <unistd.h>
 
@@ -18,9 +17,6 @@ bool has_display() {
   }
   return false;
 }
-
-sem_t interrupted;
-struct sigaction before;
 
 }  // namespace
 
@@ -46,23 +42,6 @@ void open_browser(const std::string& link) {
   ::posix_spawnp(&child, program.c_str(), &actions, &attributes, arguments, environ);  // the link is printed anyway
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
-}
-
-Interrupt::Interrupt() {
-  ::sem_init(&interrupted, 0, 0);
-  ::sigaction(SIGINT, nullptr, &before);
-  if (before.sa_handler == SIG_IGN) return;
-  struct sigaction once {};
-  once.sa_handler = [](int) { ::sem_post(&interrupted); };
-  once.sa_flags = static_cast<int>(SA_RESETHAND);
-  ::sigaction(SIGINT, &once, nullptr);
-}
-
-Interrupt::~Interrupt() { ::sigaction(SIGINT, &before, nullptr); }
-
-void Interrupt::wait() {
-  while (::sem_wait(&interrupted) != 0) {  // a signal of another kind
-  }
 }
 
 }  // namespace manyheads::cli

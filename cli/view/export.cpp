@@ -17,8 +17,8 @@ namespace manyheads::cli {
 void export_figure(const ViewRequest& request) {
   MapRequest figure;
   figure.common = request.common;
-  figure.source = request.text();
-  figure.model = request.is_file() ? "" : request.model;
+  figure.source = request.is_trace() ? *request.what : request.text();
+  figure.model = request.is_trace() ? "" : request.model;
   figure.pair = request.pair;
   figure.truncate = request.truncate;
   figure.head = request.head;

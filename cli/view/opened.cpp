@@ -19,8 +19,10 @@
 #include "base/file.hpp"
 #include "base/format.hpp"
 #include "io/json.hpp"
+#include "lens/scan_file.hpp"
 #include "model/checkpoint.hpp"
 #include "model/text_model.hpp"
+#include "scan_texts.hpp"
 #include "text.hpp"
 
 namespace manyheads::cli {
@@ -79,7 +81,7 @@ void add_tokens(io::Json& question, const model::TextModel& model) {
 
 Opened::Opened(const ViewRequest& request)
     : threads_(request.common.threads), session_("native", {.num_threads = threads_}) {
-  if (!request.is_file()) check_text("TEXT", request.text());
+  check_text("TEXT", request.text());
   if (!request.model.empty()) {
     check_model(request.model);
     model_ = std::make_shared<const model::TextModel>(request.model);
@@ -88,7 +90,12 @@ Opened::Opened(const ViewRequest& request)
                                      .pooling = model::load_pooling(request.model),
                                      .tensors = model::load_checkpoint(model_->parts().module.folder).tensors});
   }
-  trace_ = request.is_file() ? lens::load_trace(*request.what) : trace_of(*model_, request);
+  if (request.is_scan()) {
+    lens::ScanFile scan = lens::load_scan(*request.what);
+    session_.open_scan(scan, [scan](std::int64_t row) { return text_of(scan, row); });
+  }
+  if (!request.is_trace() && model_ == nullptr) return;  // the scan alone
+  trace_ = request.is_trace() ? lens::load_trace(*request.what) : trace_of(*model_, request);
   trace_id_ = session_.open_trace(trace_);
 }
 
@@ -105,7 +112,10 @@ view::Answer Opened::ask(const std::string& text, const view::Progress& progress
     if (said.contains("trace")) later_.push_back(said["trace"].get<std::int64_t>());
   }
   if (later_.size() > kMostLaterTraces) {
-    session_.close(later_.front());
+    try {
+      session_.close(later_.front());
+    } catch (const Error&) {  // the page has closed it
+    }
     later_.pop_front();
   }
   return answer;

@@ -15,7 +15,7 @@
 
 namespace manyheads::cli {
 
-// The trace that a view begins with, the model where there is one, and the page's questions on both.
+// The trace that a view begins with, the model and the scan where there is one, and the page's questions on both.
 class Opened {
  public:
   // Throws Error as `look` and `trace` do.

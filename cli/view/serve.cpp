@@ -1,7 +1,9 @@
-#include <manyheads/error.hpp>
+#include <poll.h>
+
 #include <manyheads/version.hpp>
 #include <nlohmann/json.hpp>
 
+#include "scan.hpp"
 #include "server/http_server.hpp"
 #include "view.hpp"
 #include "view/browser.hpp"
@@ -19,7 +21,7 @@ void serve_page(const ViewRequest& request) {
   const server::Asset asset{.type = "text/html; charset=utf-8",
                             .bytes = page_with(page, {{"mode", "server"}, {"version", version()}}),
                             .policy = policy_of(page) + "; frame-ancestors 'self'"};
-  Interrupt interrupt;
+  const StopOnSignals stop;
   const server::HttpServer server({{"", asset}}, answer, static_cast<std::uint16_t>(request.port));
   if (request.common.json) {
     print_json({{"link", server.link()}, {"port", server.port()}});
@@ -27,7 +29,8 @@ void serve_page(const ViewRequest& request) {
     print(server.link() + "\nCtrl-C ends it.\n");
   }
   if (!request.no_browser) open_browser(server.link());
-  interrupt.wait();
+  constexpr int kMilliseconds = 100;
+  while (!StopOnSignals::stopped()) ::poll(nullptr, 0, kMilliseconds);
 }
 
 }  // namespace manyheads::cli

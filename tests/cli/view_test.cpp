@@ -137,7 +137,7 @@ TEST_F(CliView, ServesWhereAskedAndSaysSoInJson) {
   any.end(SIGINT);
   Running again({"--model", model(), "--no-browser", "--port", port, "--json"});
   EXPECT_EQ(json::parse(again.said()).at("port"), std::stoi(port));
-  EXPECT_EQ(again.end(SIGTERM), -SIGTERM);
+  EXPECT_EQ(again.end(SIGTERM), 0);
 }
 
 TEST_F(CliView, AnswersThePagesQuestions) {
@@ -185,6 +185,26 @@ TEST_F(CliView, AnswersThePagesQuestions) {
     EXPECT_NE(json::parse(refused.body).at("error").get<std::string>().find(says), std::string::npos) << refused.body;
   }
   EXPECT_EQ(answer_to(view.port(), test::post(view.port(), view.path() + "ask", "{\"ask\":")).status, 400);
+}
+
+TEST_F(CliView, OpensAScanWithOrWithoutAModel) {
+  write(path("texts"), "the black cat sat on the mat.\nthe dog sat.\n");
+  const std::string scan = path("a.scan");
+  ASSERT_EQ(program({"scan", path("texts"), "-o", scan}).code, 0);
+  for (const bool with_model : {false, true}) {
+    std::vector<std::string> arguments = {scan, "--no-browser"};
+    if (with_model) arguments.insert(arguments.end(), {"--model", model()});
+    Running view(arguments);
+    const auto ask = [&](const json& question) {
+      return json::parse(answer_to(view.port(), test::post(view.port(), view.path() + "ask", question.dump())).body);
+    };
+    const json about = ask({{"ask", "about"}});
+    ASSERT_EQ(about.at("scans").size(), 1u) << about;
+    EXPECT_EQ(about.at("traces").size(), with_model ? 1u : 0u);
+    const json head = ask({{"ask", "scan"}, {"scan", about.at("scans").at(0).at("id")}, {"head", {1, 2}}});
+    EXPECT_NE(head.dump().find("the dog sat."), std::string::npos) << head;  // an example
+    EXPECT_EQ(view.end(SIGINT), 0);
+  }
 }
 
 TEST_F(CliView, AnExportHoldsTheTrace) {
@@ -303,7 +323,7 @@ TEST_F(CliView, BadRequestsSayWhat) {
       {{many_words(60), "--model", model()}, 1, "--truncate cuts to that"},
       {{path("none.safetensors")}, 1, "none.safetensors"},
       {{path("broken.safetensors")}, 1, "broken.safetensors"},
-      {{path("broken.safetensors"), "--pair", "cat"}, 2, "--pair, --truncate and --bits are for a text"},
+      {{path("broken.safetensors"), "--pair", "cat"}, 2, "--pair, --truncate and --bits are for a text, and a file"},
       {{"cat", "--model", model(), "--export", path("a.pdf")}, 2, "ends in .html, .svg or .png"},
       {{"cat", "--model", model(), "--export", path("a.html"), "--export-site", path("s")},
        2,
@@ -314,6 +334,8 @@ TEST_F(CliView, BadRequestsSayWhat) {
       {{"cat", "--model", model(), "--heads", "0.1"}, 2, "--heads goes with --export NAME.html"},
       {{"cat", "--model", model(), "--export", path("none/a.html")}, 1, "there is no folder"},
       {{path("broken.safetensors"), "--export-site", path("s")}, 2, "--export-site needs --model"},
+      {{path("none.scan")}, 1, "none.scan"},
+      {{path("none.scan"), "--export", path("a.html")}, 2, "a scan is served alone"},
       {{"cat", "--model", model(), "--port", "0"}, 2, "--port"},
       {{"cat", "--model", model(), "--port", "65536"}, 2, "--port"},
   });
