@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from playwright.sync_api import sync_playwright
 
-from reference import Reference
+from reference_heads import HeadsReference
 
 root = pathlib.Path(__file__).resolve().parents[2]
 program = root / "build/release/bin/manyheads"
@@ -42,7 +42,7 @@ def trace(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def reference(trace):
-    return Reference(program, trace, model)
+    return HeadsReference(program, trace, model)
 
 
 class Opener:

@@ -182,7 +182,7 @@ class Reference:
         path = self.folder / f"{number}.safetensors"
         subprocess.run([self.program, "trace", question["text"], "--model", self.model_folder, "--values", "-o", path],
                        check=True, capture_output=True)
-        self.opened[number] = Reference(self.program, path, self.model_folder, number)
+        self.opened[number] = type(self)(self.program, path, self.model_folder, number)
         return {"trace": number, "embedding": None, "next": None}
 
     @functools.cached_property

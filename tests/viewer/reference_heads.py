@@ -121,7 +121,11 @@ class HeadsReference(Reference):
         return float(self.embedding(text, []) @ self.embedding(text, heads_off))
 
     def ask_encode(self, question):
-        return {"trace": 1, "embedding": self.embedding(question["text"], question.get("heads_off", [])).tolist(), "next": None}
+        if "heads_off" not in question:
+            return super().ask_encode(question)
+        number = max(self.opened) + 1
+        self.opened[number] = self  # asked for its vector alone
+        return {"trace": number, "embedding": self.embedding(question["text"], question["heads_off"]).tolist(), "next": None}
 
     def ask_close(self, question):
         return {"closed": question["trace"]}

@@ -104,7 +104,7 @@ def test_markup_in_a_text_is_text(opener, reference):
 def test_embed_shows_one_view_alone(opener, reference):
     page = opener.served(reference.answer, link="#v=heads&embed=1")
     expect(page.get_by_role("heading", name="All heads of this text")).to_be_visible()
-    expect(page.get_by_role("tablist")).to_have_count(0)
+    expect(page.get_by_role("tablist", name="Views")).to_have_count(0)
     expect(page.get_by_role("banner")).to_have_count(0)
     expect(page.get_by_role("contentinfo")).to_contain_text("Every figure was computed by")
 

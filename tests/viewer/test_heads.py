@@ -27,6 +27,10 @@ def heads(opener, answers):
     return open_view
 
 
+def number(text):
+    return float(text.replace("−", "-"))
+
+
 def table(page, region):
     """The table behind a picture, as rows of text."""
     region.get_by_role("button", name="As a table").first.click()
@@ -110,7 +114,7 @@ def test_the_table_of_the_grid_is_the_engine_s(heads, answers):
     for row, head in zip(rows, answers.look()["heads"]):
         for cell, rule in zip(row[2:], rules):
             value = head["scores"][rule["score"]]
-            assert cell == ("–" if value is None else f"{value:.3f}")
+            assert cell.replace("−", "-") == ("–" if value is None else f"{value:.3f}")
 
 
 def test_heads_by_likeness_to_the_chosen_one(heads, answers):
@@ -165,7 +169,7 @@ def test_a_mean_over_chosen_heads(heads, answers):
 def test_rollout_adds_up_to_one_and_is_the_engine_s(heads, answers):
     page = heads("&h.all=rollout")
     expect(page.locator(".bar")).to_have_count(10)
-    shown = [float(value) for value in page.locator(".bar-said").all_inner_texts()]
+    shown = [number(value) for value in page.locator(".bar-said").all_inner_texts()]
     assert shown == pytest.approx(answers.ask_rollout({})[0]["rollout"], abs=6e-5)
     assert sum(shown) == pytest.approx(1, abs=1e-3)
 
@@ -259,13 +263,13 @@ def test_why_the_products_add_up_to_the_score(heads, answers):
     page = heads("&h.show=one&h.one=why&head=2.8&q=2&k=3")
     q, k = answers.of("q", 2, 8)[2], answers.of("k", 2, 8)[3]
     expect(page.locator(".bar")).to_have_count(32)
-    shown = [float(value) for value in page.locator(".bar-said").all_inner_texts()]
+    shown = [number(value) for value in page.locator(".bar-said").all_inner_texts()]
     assert shown == pytest.approx(q * k, abs=6e-4)
-    facts = [float(value) for value in page.locator(".facts dd").all_inner_texts()]
+    facts = [number(value) for value in page.locator(".facts dd").all_inner_texts()]
     scores, weights = answers.attention(2, 8)
     assert facts == pytest.approx([q @ k, scores[2, 3], scores[2, 3], weights[2, 3]], abs=6e-5)
     page.get_by_label("largest first").check()
-    shown = [abs(float(value)) for value in page.locator(".bar-said").all_inner_texts()]
+    shown = [abs(number(value)) for value in page.locator(".bar-said").all_inner_texts()]
     assert shown == sorted(shown, reverse=True)
     page.get_by_label("k to").select_option("0")
     expect(page.locator(".facts dd").last).to_have_text(f"{weights[2, 0]:.4f}")
@@ -275,7 +279,7 @@ def test_distances_hold_all_weight(heads, answers):
     page = heads("&h.show=one&h.one=distance&head=1.8")
     expect(page.locator(".bar")).to_have_count(19)
     weights = answers.attention(1, 8)[1]
-    shown = [float(value) for value in page.locator(".bar-said").all_inner_texts()]
+    shown = [number(value) for value in page.locator(".bar-said").all_inner_texts()]
     wanted = [np.trace(weights, offset=-distance) / 10 for distance in range(-9, 10)]
     assert shown == pytest.approx(wanted, abs=6e-5)
 
@@ -289,7 +293,7 @@ def test_two_heads_side_by_side_and_their_difference(heads, answers):
     figures.nth(2).get_by_role("button", name="As a table").click()
     cells = figures.nth(2).locator("tbody td").all_inner_texts()
     wanted = answers.attention(1, 8)[1] - answers.attention(2, 8)[1]
-    assert [float(cell) for cell in cells] == pytest.approx(wanted.ravel(), abs=6e-5)
+    assert [number(cell) for cell in cells] == pytest.approx(wanted.ravel(), abs=6e-5)
 
 
 def test_switching_a_head_off_shows_what_the_engine_gives(heads, answers):

@@ -22,7 +22,7 @@ export function RelationTable() {
 }
 
 function Measured() {
-  const asked = useAnswer((engine, options) => treebank(engine, options), []);
+  const asked = useAnswer((engine, options) => treebank(engine, options), ["relations"]);
   return (
     <>
       <Ready asked={asked}>{(found) => <Found found={found} />}</Ready>
