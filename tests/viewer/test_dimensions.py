@@ -125,6 +125,17 @@ def test_times_appear_as_points_while_they_are_measured(opener, reference):
     expect(page.locator(".times circle")).to_have_count(0)
 
 
+def test_a_layer_too_quick_for_the_clock_is_said(opener, reference):
+    def answer(question):
+        return ("application/json", '{"seconds": 0, "over_single_head": null, "where": "WebAssembly", "threads": 1, "isa": "wasm"}') \
+            if question["ask"] == "time" else reference.answer(question)
+
+    page = opener.served(answer, link="#v=dimensions&n=8")
+    page.get_by_role("button", name="Measure now").click()
+    expect(page.get_by_role("alert")).to_contain_text("This layer is too quick for this browser's clock.")
+    expect(page.locator(".times circle")).to_have_count(0)
+
+
 def test_measuring_can_be_stopped(opener, reference):
     def answer(question):
         return ("application/json", '{"seconds": 1, "over_single_head": 1, "where": "native", "threads": 1, "isa": "avx2"}') \

@@ -190,8 +190,9 @@ export const dims = (engine: Engine, layer: Layer, options?: AskOptions): Promis
   json(engine, { ask: "dims", ...layer }, options);
 
 export interface Time {
-  seconds: number;
-  over_single_head: number;
+  seconds: number | null;
+  /** null where the clock is too coarse for so small a layer. */
+  over_single_head: number | null;
   where: "native" | "WebAssembly";
   threads: number;
   isa: string;

@@ -74,6 +74,7 @@ export const dimensions: Texts["dimensions"] = {
   threads: (n) => (n === 1 ? "ein Thread" : `${n} Threads`),
   time: "Zeit",
   over: "Zu einem Kopf",
+  tooQuick: "Diese Schicht ist zu schnell für die Uhr dieses Browsers. Nehmen Sie mehr Tokens.",
   timeAxis: "Zeit, verglichen mit einem Kopf",
   codeCaption: "In PyTorch, mit diesen Zahlen",
   codeFails: (kept, d) => `scheitert: ${kept} Zahlen, und W_o nimmt ${d}`,

@@ -72,6 +72,7 @@ export const dimensions = {
   threads: (n: number) => (n === 1 ? "one thread" : `${n} threads`),
   time: "Time",
   over: "Over one head",
+  tooQuick: "This layer is too quick for this browser's clock. Take more tokens.",
   timeAxis: "time over one head",
   codeCaption: "In PyTorch, with these numbers",
   codeFails: (kept: number, d: number) => `fails: ${kept} numbers, and W_o takes ${d}`,

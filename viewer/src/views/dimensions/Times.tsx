@@ -20,7 +20,7 @@ export function Times({ cuts }: { cuts: Cut[] }) {
   const top = Math.max(2, ...measured.map(([, point]) => point.over_single_head * 1.1));
   const most = Math.max(16, ...counts);
   const x = (heads: number) => left + 12 + (Math.log2(heads) / Math.log2(most)) * (width - left - 30);
-  const y = (ratio: number) => 12 + (1 - ratio / top) * (height - bottom - 12);
+  const y = (ratio: number) => 24 + (1 - ratio / top) * (height - bottom - 24);
   return (
     <Picture
       caption={texts.timeCaption}
@@ -42,6 +42,7 @@ export function Times({ cuts }: { cuts: Cut[] }) {
             {counts.length <= 10 || (heads & (heads - 1)) === 0 ? heads : "·"}
           </text>
         ))}
+        <text class="axis" x={left + 4} y={12} text-anchor="start">{texts.timeAxis}</text>
         <text class="axis" x={width - 8} y={height - 4} text-anchor="end">{texts.heads}</text>
         {measured.length > 1 && (
           <polyline points={measured.map(([heads, point]) => `${x(heads)},${y(point.over_single_head)}`).join(" ")} />

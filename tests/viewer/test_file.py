@@ -1,0 +1,98 @@
+"""An exported page: one file, opened by file:// with the network cut, its figures computed by the WebAssembly inside."""
+import base64
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from conftest import built, page_with, sentence
+
+pytestmark = pytest.mark.skipif('id="wasm"' not in built.read_text(), reason="the page was built without WebAssembly (scripts/wasm)")
+
+
+@pytest.fixture(scope="module")
+def start(trace):
+    return {"mode": "file", "traces": [base64.b64encode(trace.read_bytes()).decode()], "answers": []}
+
+
+@pytest.fixture
+def opened(opener, tmp_path, start):
+    def open_view(link="", **options):
+        page = opener.file(tmp_path, options.pop("start", start), link=link, **options)
+        page.get_by_role("contentinfo").get_by_text("WebAssembly in this browser").wait_for(timeout=30_000)
+        return page
+
+    yield open_view
+    asked = [url for url in opener.requests if not url.startswith(("file:", "blob:", "data:"))]
+    assert asked == []
+
+
+def number(text):
+    return float(text.replace("−", "-"))
+
+
+def test_the_chapter_s_sentence_is_under_two_megabytes(start):
+    assert len(page_with(start).encode()) < 2_000_000
+
+
+def test_weights_are_those_of_float64(opened, reference):
+    page = opened("#v=pipeline&part=softmax")
+    rows = page.locator(".softmax tbody tr")
+    rows.first.wait_for()
+    scores, weights = reference.attention(2, 8)
+    for i in range(rows.count()):
+        cells = [number(text) for text in rows.nth(i).locator("td").all_inner_texts()]
+        assert cells[0] == pytest.approx(scores[2, i], abs=6e-4)
+        assert cells[3] == pytest.approx(weights[2, i], abs=6e-5)
+
+
+def test_links_are_those_of_look(opened, reference):
+    page = opened("#v=story")
+    expect(page.get_by_role("textbox", name="Sentence")).to_have_value(sentence)
+    expect(page.get_by_role("textbox", name="Sentence")).to_have_attribute("readonly", "")
+
+
+def test_dimensions_and_times_without_a_server(opened, reference):
+    page = opened("#v=dimensions&h=7&n=128&d=128")
+    expect(page.locator("q")).to_have_text(reference.ask_dims(
+        {"d_model": 128, "tokens": 128, "batch": 1, "dtype": "f32", "heads": [7]})["heads"][0]["problem"])
+    page.get_by_role("button", name="Measure now").click()
+    expect(page.locator(".times circle")).to_have_count(7, timeout=60_000)
+    expect(page.get_by_text("Measured by WebAssembly in this browser, one thread")).to_be_visible()
+
+
+def test_what_a_file_cannot_do_it_says(opened):
+    page = opened("#v=pipeline&part=x")
+    expect(page.get_by_text("This needs the model, which is not here")).to_be_visible()
+
+
+def test_a_stored_answer_brings_the_model_s_numbers(opened, reference, start):
+    question = {"ask": "pipeline", "head": 8, "layer": 2, "trace": 1}
+    kind, body = reference.answer({**question, "model": 1})
+    stored = {"question": question, "type": kind, "base64": base64.b64encode(body).decode()}
+    page = opened("#v=pipeline&part=output", start={**start, "answers": [stored]})
+    page.get_by_role("button", name="As a table").click()
+    y = reference.ask_pipeline({"layer": 2, "head": 8, "model": 1})[0]["y"]
+    assert number(page.locator(".part tbody tr").nth(5).locator("td").nth(1).inner_text()) == pytest.approx(y[2, 5], abs=6e-5)
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda data: data[:100],
+    lambda data: b"\\xff" * 8 + data[8:],
+    lambda data: data.replace(b'"shape"', b'"shapf"', 1),
+    lambda data: data[:-4],
+    lambda data: b"",
+], ids=["cut", "header of 2^64", "no shape", "too short", "empty"])
+def test_a_hostile_trace_is_one_sentence(opener, tmp_path, trace, spoil):
+    start = {"mode": "file", "traces": [base64.b64encode(spoil(trace.read_bytes())).decode()], "answers": []}
+    page = opener.file(tmp_path, start)
+    alert = page.get_by_role("alert").first
+    expect(alert).to_have_text(re.compile("^This did not work: .{10,400}$"), timeout=30_000)
+    expect(page.get_by_role("tab", name="Story")).to_be_visible()
+
+
+def test_an_error_leaves_the_engine_as_it_was(opened):
+    page = opened("#v=heads&tour=0")
+    page.locator(".heads").wait_for()
+    page.keyboard.press("2")
+    expect(page.locator(".flow [role=status]")).to_have_text("black → cat: 0.7363")

@@ -1,0 +1,71 @@
+"""A static site: the model comes at the first edit, from the same host, and the page cuts the sentence itself."""
+import functools
+import http.server
+import threading
+
+import pytest
+from playwright.sync_api import expect
+
+from conftest import built, model, page_with
+from test_file import number, pytestmark, start  # noqa: F401
+
+OWN = "Don't the naïve foxes jump over lazy dogs?"
+FILES = ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, start):
+    """A folder behind a plain static server; its address, and what was asked of it."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "model").symlink_to(model)
+    size = sum((model / name).stat().st_size for name in FILES)
+    described = {"name": model.name, "folder": "model/", "dtype": "F32", "bytes": size, "files": FILES}
+    (folder / "index.html").write_text(page_with({**start, "mode": "site", "model": described}))
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+def test_the_tour_waits_for_no_model_and_an_own_sentence_brings_it(opener, site, reference):
+    page = opener.watch(opener.context().new_page())
+    page.goto(f"{site}#v=pipeline&part=softmax")
+    page.locator(".softmax").wait_for(timeout=30_000)
+    asked = lambda: [url for url in opener.requests if not url.startswith("blob:")]
+    assert len(asked()) == 1
+    field = page.get_by_role("textbox", name="Sentence")
+    field.fill(OWN)
+    field.press("Enter")
+    expect(page.get_by_role("spinbutton", name="query word")).to_have_text("'", timeout=60_000)
+    number_of = reference.ask_encode({"text": OWN, "values": True})["trace"]
+    own = reference.opened[number_of]
+    rows = page.locator(".softmax tbody tr")
+    expect(rows).to_have_count(len(own.tokens))
+    assert [text.strip() for text in rows.locator("th").all_inner_texts()] == own.tokens
+    shown = [number(rows.nth(i).locator("td").nth(3).inner_text()) for i in range(rows.count())]
+    assert shown == pytest.approx(own.attention(2, 8)[1][2], abs=6e-5)
+    page.locator(".flow-part").first.click()
+    expect(page.get_by_label("x [", exact=False).first).to_be_visible()
+    assert {url.removeprefix(site).split("#")[0] for url in asked()} == {"", *(f"model/{name}" for name in FILES)}
+
+
+def test_a_model_that_does_not_come_is_said_and_the_next_edit_tries_again(opener, site):
+    context = opener.context()
+    context.route("**/model.safetensors", lambda route: route.fulfill(status=404))
+    page = opener.watch(context.new_page())
+    page.goto(f"{site}#v=pipeline")
+    page.locator(".flow").wait_for(timeout=30_000)
+    field = page.get_by_role("textbox", name="Sentence")
+    field.fill("A dog barked.")
+    field.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("This did not work: model/model.safetensors: 404", timeout=30_000)
+    expect(page.locator(".flow [role=status]")).to_contain_text("black → cat")
+    context.unroute("**/model.safetensors")
+    field.press("Enter")
+    expect(page.get_by_role("spinbutton", name="query word")).to_have_text("dog", timeout=60_000)
+    opener.complaints = [text for text in opener.complaints if "404" not in text]
