@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from reference_heads import HeadsReference
 
@@ -15,6 +15,9 @@ model = root / "models/all-MiniLM-L6-v2"
 built = root / "viewer/dist/page.html"
 sentence = "The black cat sat on the mat."
 examples = [sentence, "The dog that chased the cat was tired."]
+
+
+expect.set_options(timeout=15_000)  # a loaded machine is slow, not wrong
 
 
 def page_with(start):
@@ -53,7 +56,7 @@ class Opener:
 
     def context(self, width=1280, height=800, locale="en-GB", **options):
         context = self.browser.new_context(viewport={"width": width, "height": height}, locale=locale, **options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(20_000)
         self.contexts.append(context)
         return context
 

@@ -54,6 +54,17 @@ def test_the_tour_waits_for_no_model_and_an_own_sentence_brings_it(opener, site,
     assert {url.removeprefix(site).split("#")[0] for url in asked()} == {"", *(f"model/{name}" for name in FILES)}
 
 
+def test_the_model_can_be_fetched_for_the_sentence_that_is_open(opener, site, reference):
+    page = opener.watch(opener.context().new_page())
+    page.goto(f"{site}#v=pipeline&part=x")
+    page.get_by_role("button", name="Fetch all-MiniLM-L6-v2 (91 MB) to see this").click()
+    strip = page.get_by_role("img", name="x [10, 384]", exact=True)
+    strip.wait_for(timeout=60_000)
+    strip.focus()
+    expected = reference.ask_pipeline({"layer": 2, "head": 8, "model": 1})[0]["x"]
+    assert number(page.locator(".tip b").inner_text()) == pytest.approx(expected[0, 0], abs=6e-5)
+
+
 def test_a_model_that_does_not_come_is_said_and_the_next_edit_tries_again(opener, site):
     context = opener.context()
     context.route("**/model.safetensors", lambda route: route.fulfill(status=404))

@@ -1,12 +1,14 @@
 // The engine, and the text that is open in it.
 import { computed, signal } from "@preact/signals";
-import type { Engine } from "../engine/engine";
-import { about, encode, trace, type About, type EncodeQuestion, type Trace } from "../engine/questions";
+import type { AskOptions, Engine } from "../engine/engine";
+import { about, encode, trace, type About, type Encoded, type EncodeQuestion, type Trace } from "../engine/questions";
 import { ServerEngine } from "../engine/server";
 import { openSite, type OpenSite } from "../engine/site";
 import { StoredFirst } from "../engine/stored";
+import type { TextTokens } from "../engine/tokens";
 import { WasmEngine } from "../engine/wasm";
 import { bytesOfBase64, readWasm, type Start } from "../start";
+import { t } from "../texts";
 import { chosenHead, chosenKey, chosenQuery, text } from "./app";
 
 export const start = signal<Start | null>(null);
@@ -46,27 +48,26 @@ export const messageOf = (error: unknown): string => (error instanceof Error ? e
 /** Whether a sentence of the reader's own can be worked out here. */
 export const canEncode = computed(() => (who.value?.models.length ?? 0) > 0 || start.value?.model != null);
 
-/** What `encode` has to be asked with: a site's page cuts the text itself, for a server the text will do. */
-async function question(asked: Engine, sentence: string): Promise<EncodeQuestion> {
-  const given = { text: sentence, values: true };
+/** The model that encodes; where a site's page cuts texts itself, its tokens. A site's model is fetched the first time. */
+async function ready(asked: Engine): Promise<{ model: number; tokens: TextTokens | null }> {
   const fetchable = start.peek()?.model;
   if (!wasm || !fetchable) {
     const model = who.peek()?.models[0];
-    if (!model) throw new Error("no model is open");
-    return { ...given, model: model.id };
+    if (!model) throw new Error(t.peek().frame.noModel);
+    return { model: model.id, tokens: null };
   }
-  const came = (share: number): void => {
-    working.value = { what: "model", share };
-  };
-  site ??= openSite(wasm, fetchable, came);
-  try {
-    const { model, tokens } = await site;
-    who.value = await about(asked);
-    return { ...given, model, ...tokens.of(sentence) };
-  } catch (error) {
-    site = null; // the next edit tries again
-    throw error;
+  if (!site) {
+    site = openSite(wasm, fetchable, (share) => (working.value = { what: "model", share }));
+    // After a failure the next edit tries again.
+    site.then(async () => (who.value = await about(asked)), () => (site = null)).finally(() => (working.value = null));
   }
+  return site;
+}
+
+/** Encodes a text with the model that is there or can be fetched. */
+export async function encodeText(asked: Engine, given: Omit<EncodeQuestion, "model">, options?: AskOptions): Promise<Encoded> {
+  const { model, tokens } = await ready(asked);
+  return encode(asked, { ...given, model, ...tokens?.of(given.text) }, options);
 }
 
 let latest = 0;
@@ -77,15 +78,14 @@ export async function takeText(sentence: string): Promise<void> {
   if (!asked || !canEncode.peek()) return;
   const turn = ++latest;
   trouble.value = null;
-  working.value = { what: "text", share: 0 };
   try {
-    const asking = await question(asked, sentence);
+    await ready(asked);
     if (turn !== latest) return;
-    working.value = { what: "text", share: 0 };
     const done = (share: number): void => {
       if (turn === latest) working.value = { what: "text", share };
     };
-    const { trace: id } = await encode(asked, asking, { progress: done });
+    done(0);
+    const { trace: id } = await encodeText(asked, { text: sentence, values: true }, { progress: done });
     const next = await trace(asked, id);
     if (turn !== latest) return;
     opened.value = next;

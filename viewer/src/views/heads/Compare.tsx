@@ -1,11 +1,11 @@
 // Two heads, or one head on two texts, side by side, with the difference where the two have one shape.
 import { useMemo, useState } from "preact/hooks";
-import { encode, trace as askTrace, type Trace } from "../../engine/questions";
+import { trace as askTrace, type Trace } from "../../engine/questions";
 import type { HeadName } from "../../engine/heads";
 import { MapView } from "../../maps/MapView";
 import { differenceSource, headSource, type Source } from "../../maps/source";
 import { chosenKey, chosenQuery } from "../../state/app";
-import { canEncode, engine, head, key, query, who } from "../../state/session";
+import { canEncode, encodeText, engine, head, key, query, who } from "../../state/session";
 import { t } from "../../texts";
 import { useAnswer, type Asked } from "../../ui/useAnswer";
 import { mostOf } from "./most";
@@ -42,19 +42,14 @@ function Side({ caption, source, trace, formula, bare = false }: SideProps) {
 }
 
 function useOtherTrace(): Asked<Trace | null> {
-  const model = who.value?.models[0];
   const known = who.value?.traces.find(({ text }) => text === otherText.value);
   return useAnswer(
     !otherText.value
       ? async () => null
       : known
         ? (asked) => askTrace(asked, known.id)
-        : model
-          ? async (asked, options) => askTrace(asked, (await encode(asked, { model: model.id, text: otherText.value, values: false }, options)).trace)
-          : async () => {
-              throw new Error(t.value.frame.noModel);
-            },
-    [otherText.value, model?.id, known?.id],
+        : async (asked, options) => askTrace(asked, (await encodeText(asked, { text: otherText.value, values: false }, options)).trace),
+    [otherText.value, known?.id],
   );
 }
 

@@ -2,8 +2,8 @@
 import { useEffect, useState } from "preact/hooks";
 import type { AskOptions, Engine } from "../../engine/engine";
 import { closeTrace, type HeadName } from "../../engine/heads";
-import { encode, type Encoded, type Trace } from "../../engine/questions";
-import { canEncode, head, who } from "../../state/session";
+import type { Encoded, Trace } from "../../engine/questions";
+import { canEncode, encodeText, head } from "../../state/session";
 import { fixed, t } from "../../texts";
 import { Ready } from "../../ui/Ready";
 import { Slider } from "../../ui/Slider";
@@ -39,9 +39,9 @@ export function cosine(a: readonly number[], b: readonly number[]): number {
   return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
 }
 
-async function change(engine: Engine, model: number, text: string, other: string, off: Scaled[], options: AskOptions): Promise<Change> {
+async function change(engine: Engine, text: string, other: string, off: Scaled[], options: AskOptions): Promise<Change> {
   const run = async (of: string, heads_off: Scaled[]): Promise<Encoded> => {
-    const found = await encode(engine, { model, text: of, values: false, heads_off }, options);
+    const found = await encodeText(engine, { text: of, values: false, heads_off }, options);
     await closeTrace(engine, found.trace);
     return found;
   };
@@ -62,14 +62,11 @@ export function Off({ trace }: { trace: Trace }) {
   const off: HeadName[] = chosen.some((each) => name(each) === name(head.value)) ? chosen : [head.value, ...chosen];
   const [draft, setDraft] = useState(otherText.value);
   const scale = scaleOff.value / 10;
-  const model = who.value?.models[0];
   const wanted = { off: off.map(([l, h]): Scaled => [l, h, scale]), other: otherText.value };
   const rested = useRested(wanted, JSON.stringify(wanted));
   const asked = useAnswer(
-    canEncode.value && model
-      ? (engine, options) => change(engine, model.id, trace.text, rested.other, rested.off, options)
-      : null,
-    [trace.id, model?.id, JSON.stringify(rested)],
+    canEncode.value ? (engine, options) => change(engine, trace.text, rested.other, rested.off, options) : null,
+    [trace.id, JSON.stringify(rested)],
   );
   if (!canEncode.value) return <p>{t.value.frame.noModel}</p>;
   return (

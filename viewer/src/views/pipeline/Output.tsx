@@ -2,6 +2,7 @@
 import type { Item } from "../../state/inspect";
 import { fixed, t } from "../../texts";
 import type { Colour } from "../../ui/colours";
+import { NeedsModel } from "../../ui/NeedsModel";
 import { Picture } from "../../ui/Picture";
 import { Strip } from "../../ui/Strip";
 import type { Flow } from "./flow";
@@ -10,7 +11,7 @@ import { sourceOf } from "./TokenRows";
 export function Output({ flow }: { flow: Flow }) {
   const texts = t.value.pipeline;
   const { around, trace, d, query, head } = flow;
-  if (!around) return <p class="quiet">{t.value.frame.noModel}</p>;
+  if (!around) return <NeedsModel />;
   const { dModel, wo } = around;
   const wide = trace.heads * d;
   const token = trace.tokens[query]!;

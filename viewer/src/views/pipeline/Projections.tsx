@@ -1,5 +1,6 @@
 // x, and x · W_q, W_k, W_v.
 import { fixed, t } from "../../texts";
+import { NeedsModel } from "../../ui/NeedsModel";
 import { Picture } from "../../ui/Picture";
 import { Strip } from "../../ui/Strip";
 import type { Around, Flow } from "./flow";
@@ -8,7 +9,7 @@ import { sourceOf, TokenRows } from "./TokenRows";
 export function Tokens({ flow }: { flow: Flow }) {
   const texts = t.value.pipeline;
   const { around, trace, layer } = flow;
-  if (!around) return <p class="quiet">{t.value.frame.noModel}</p>;
+  if (!around) return <NeedsModel />;
   const { x, dModel } = around;
   return (
     <>
@@ -73,7 +74,7 @@ export function Projections({ flow }: { flow: Flow }) {
   const shown = (["q", "k", "v"] as const).filter((name) => flow[name] !== null);
   return (
     <>
-      {around ? <p>{texts.qkv.text(around.dModel, d)} {around.rope && texts.qkv.rope}</p> : <p class="quiet">{t.value.frame.noModel}</p>}
+      {around ? <p>{texts.qkv.text(around.dModel, d)} {around.rope && texts.qkv.rope}</p> : <NeedsModel />}
       <div class="three">
         {shown.map((name) => (
           <Picture
