@@ -5,8 +5,9 @@ file(GLOB wasm_sources CONFIGURE_DEPENDS
 foreach(part base/fail base/format base/tensor base/utf8 base/version base/workspace io/json io/safetensors
         io/safetensors_header kernels/dispatch kernels/head_pass kernels/reference kernels/tuning kernels/isa/processor model/bert
         model/bert_config model/bert_weights model/checkpoint_tensors model/decoder_cache model/encoder model/pass
-        model/pooling lens/head_map lens/head_rows lens/head_scorer lens/link_reader lens/links lens/patch lens/picture
-        lens/pooled_patch lens/pyramid lens/read_heads lens/roles lens/row_sums lens/scores_json lens/token_kinds
+        model/pooling lens/head_distances lens/head_map lens/head_rows lens/head_scorer lens/link_reader lens/links
+        lens/patch lens/picture lens/pooled_patch lens/pyramid lens/read_heads lens/roles lens/rollout lens/row_sums
+        lens/scan_json lens/scores_json lens/token_kinds
         lens/trace lens/trace_check lens/trace_file lens/trace_weights)
   list(APPEND wasm_sources src/${part}.cpp)
 endforeach()

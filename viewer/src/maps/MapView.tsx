@@ -66,7 +66,7 @@ export function MapView(props: MapProps) {
   };
   const store = useMemo(() => new Store(source, pool.value, changed), [source.id, pool.value]);
   useEffect(() => {
-    void store.build();
+    void store.build(8 * most, false);
     return () => {
       store.close();
       cancelAnimationFrame(waits.current);
@@ -286,7 +286,13 @@ export function MapView(props: MapProps) {
               <option value="max">{texts.largest}</option>
             </select>
           </label>}
-          {store.pyramid && store.pyramid.rowStep > 1 && <span> {texts.estimate(store.pyramid.rowStep)}</span>}
+          {store.pyramid && store.pyramid.rowStep > 1 && (
+            <span>
+              {" "}{texts.estimate(store.pyramid.rowStep)}{" "}
+              {store.share === null && <button type="button" class="plain" onClick={() => void store.build(8 * most, true)}>{texts.readAll}</button>}
+            </span>
+          )}
+          {(seenNow?.missing ?? 0) > 0 && <span role="status"> {texts.awaited}</span>}
           {store.share !== null && extent.rows > 2048 && <span role="status"> {texts.building(store.share)}</span>}
           {store.pyramid?.tracks && !props.bare && <span> {texts.tracks}</span>}
         </p>

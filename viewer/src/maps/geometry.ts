@@ -131,17 +131,21 @@ export interface Patch extends Rectangle {
   id: string;
 }
 
+const longRow = 16384;
+
 /** A patch has at most so many cells a side, and covers no more tokens than are computed between two frames. */
 const cellsOf = (side: number): number => clamp(2048 / side, 64, 512);
 
 /** The patches that cover a rectangle, those next to its centre first. */
 export function patchesOf(seen: Rectangle, extent: Extent, side: number): Patch[] {
   const step = cellsOf(side) * side;
+  // A row's weights need its sum over all keys: of a long text a patch takes few rows.
+  const tall = extent.keys > longRow ? Math.min(step, 64 * side) : step;
   const centre = { row: (seen.rows[0] + seen.rows[1]) / 2, key: (seen.keys[0] + seen.keys[1]) / 2 };
   const found: { patch: Patch; distance: number }[] = [];
-  for (let row = Math.floor(seen.rows[0] / step) * step; row < seen.rows[1]; row += step) {
+  for (let row = Math.floor(seen.rows[0] / tall) * tall; row < seen.rows[1]; row += tall) {
     for (let key = Math.floor(seen.keys[0] / step) * step; key < seen.keys[1]; key += step) {
-      const rows: Range = [row, Math.min(row + step, extent.rows)];
+      const rows: Range = [row, Math.min(row + tall, extent.rows)];
       const keys: Range = [key, Math.min(key + step, extent.keys)];
       const distance = Math.hypot((rows[0] + rows[1]) / 2 - centre.row, (keys[0] + keys[1]) / 2 - centre.key);
       found.push({ patch: { side, rows, keys, id: `${side}:${row}:${key}` }, distance });

@@ -37,21 +37,25 @@ export class Store {
     this.control.abort();
   }
 
-  /** Asks for the pyramid: a long matrix first from every eighth row, which takes an eighth of the time. */
-  async build(): Promise<void> {
+  /**
+   * Asks for the pyramid. A matrix of more than `most` weights is read by every eighth row first, in an eighth of the time;
+   * with `whole` then every row, while nothing else is computed.
+   */
+  async build(most: number, whole: boolean): Promise<void> {
     const { pyramid, extent } = this.source;
     if (!pyramid) return;
+    const long = extent.rows * extent.keys > most;
     this.share = 0;
-    const progress = (share: number) => {
-      this.share = share;
-      this.changed();
-    };
     try {
-      if (extent.rows >= 16384) {
-        this.pyramid = await pyramid(true, progress, this.control.signal);
-        this.changed();
-      }
-      this.pyramid = await pyramid(false, progress, this.control.signal);
+      this.pyramid = await pyramid(
+        long && !whole,
+        (share) => {
+          this.share = share;
+          this.changed();
+        },
+        this.control.signal,
+      );
+      this.largest.clear();
     } catch (error) {
       this.fail(error);
     } finally {

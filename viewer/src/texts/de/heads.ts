@@ -106,6 +106,8 @@ export const heads: Texts["heads"] = {
   largest: "größtes",
   rootScale: "Quadratwurzel, zeigt kleine",
   estimate: (step) => `Geschätzt aus jeder ${step}. Zeile.`,
+  readAll: "Jede Zeile lesen",
+  awaited: "Feinere Zellen werden berechnet.",
   building: (share) => `Alle Gewichte werden gelesen: ${Math.round(100 * share)} %`,
   tracks: "Balken unten: was jeder Key von allen Queries bekommt. Balken rechts: die Entropie jeder Zeile.",
   miniMap: "Die ganze Matrix; drücken oder ziehen bewegt",

@@ -103,6 +103,8 @@ export const heads = {
   largest: "largest",
   rootScale: "square root, shows small ones",
   estimate: (step: number) => `An estimate from every ${step}th row.`,
+  readAll: "Read every row",
+  awaited: "Finer cells are being computed.",
   building: (share: number) => `Reading all weights: ${Math.round(100 * share)} %`,
   tracks: "Bars below: what each key gets of all queries. Bars at the right: each row's entropy.",
   miniMap: "The whole matrix; press or pull to move",

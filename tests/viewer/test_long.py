@@ -1,0 +1,67 @@
+"""A made-up trace of 100,000 tokens in the page's own WebAssembly: from the whole to single numbers, against float64."""
+import base64
+import gzip
+import os
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from conftest import page_with, program, root
+from long_trace import LONE_KEY, LONE_QUERY, LongTrace
+
+wasm = os.environ.get("MANYHEADS_WASM") or root / "build/wasm/manyheads.wasm"
+pytestmark = pytest.mark.skipif(not os.path.exists(wasm), reason="scripts/wasm builds the page's engine")
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    return LongTrace(tmp_path_factory.mktemp("long") / "long.safetensors", program)
+
+
+@pytest.fixture
+def page(opener, long, tmp_path):
+    """By file://, with the network cut."""
+    html = page_with({"mode": "file", "traces": [base64.b64encode(long.path.read_bytes()).decode()], "answers": []})
+    if 'id="wasm"' not in html:
+        packed = base64.b64encode(gzip.compress(open(wasm, "rb").read())).decode()
+        html = html.replace('<script id="start"', f'<script id="wasm" type="application/octet-stream">{packed}</script>\n<script id="start"')
+    path = tmp_path / "page.html"
+    path.write_text(html)
+    context = opener.context(offline=True)
+    context.set_default_timeout(300_000)
+    page = opener.watch(context.new_page())
+    page.goto(f"{path.as_uri()}#v=heads&tour=0&h.show=one&head=0.0&q={LONE_QUERY}&k={LONE_KEY}")
+    return page
+
+
+def test_from_the_whole_to_single_numbers(page, long):
+    note = page.locator(".map-note")
+    expect(note).to_contain_text("Each cell is the mean of 128 × 128 weights. 100,000 queries × 100,000 keys.", timeout=300_000)
+    expect(note).to_contain_text("An estimate from every 8th row.")
+    page.locator(".map-canvas").focus()
+    for _ in range(15):
+        page.keyboard.press("+")
+    # The lone spike: its mean over 64 x 64 weights says nothing of it, its own number does.
+    expect(page.locator(".map-said output")).to_have_text(f"{long.row(LONE_QUERY)[LONE_KEY]:.4f}", timeout=300_000)
+    expect(note).to_contain_text("Each cell is one weight.")
+    expect(note).not_to_contain_text("being computed", timeout=300_000)
+    page.get_by_role("button", name="As a table").click()
+    names, *rows = page.locator("figure table tr").evaluate_all("rows => rows.map(row => [...row.cells].map(cell => cell.textContent))")
+    assert f"w{LONE_KEY}" in names and f"w{LONE_QUERY}" in [row[0] for row in rows] and len(rows) > 5
+    for name, *cells in rows:
+        exact = long.row(int(name[1:]))
+        for key, cell in zip(names[1:], cells):
+            assert float(cell) == pytest.approx(exact[int(key[1:])], rel=6e-3, abs=1e-9), (name, key)
+    page.get_by_role("button", name="As a picture").click()
+    # Any other place by its number.
+    page.get_by_label("Query", exact=True).fill("99999")
+    page.get_by_label("Query", exact=True).press("Enter")
+    page.get_by_label("Key", exact=True).fill("5")
+    page.get_by_label("Key", exact=True).press("Enter")
+    expect(page.locator(".map-said")).to_contain_text("w99999 → w5")
+    expect(note).to_contain_text("Each cell is one weight.", timeout=300_000)
+    expect(note).not_to_contain_text("being computed", timeout=300_000)
+    shown = page.locator(".map-said output").inner_text()
+    assert float(shown) == pytest.approx(long.row(99999)[5], rel=6e-3, abs=1e-9)
+    expect(page).to_have_url(re.compile("q=99999&k=5"))
