@@ -108,6 +108,8 @@ export const heads: Texts["heads"] = {
   estimate: (step) => `Geschätzt aus jeder ${step}. Zeile.`,
   readAll: "Jede Zeile lesen",
   awaited: "Feinere Zellen werden berechnet.",
+  long: (heads, tokens) => `Die Maße von ${heads} Köpfen über ${tokens} Tokens zu lesen dauert eine Weile.`,
+  readHeads: "Lesen",
   building: (share) => `Alle Gewichte werden gelesen: ${Math.round(100 * share)} %`,
   tracks: "Balken unten: was jeder Key von allen Queries bekommt. Balken rechts: die Entropie jeder Zeile.",
   miniMap: "Die ganze Matrix; drücken oder ziehen bewegt",

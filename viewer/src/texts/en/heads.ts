@@ -105,6 +105,8 @@ export const heads = {
   estimate: (step: number) => `An estimate from every ${step}th row.`,
   readAll: "Read every row",
   awaited: "Finer cells are being computed.",
+  long: (heads: string, tokens: string) => `Scores of ${heads} heads over ${tokens} tokens take a while to read.`,
+  readHeads: "Read them",
   building: (share: number) => `Reading all weights: ${Math.round(100 * share)} %`,
   tracks: "Bars below: what each key gets of all queries. Bars at the right: each row's entropy.",
   miniMap: "The whole matrix; press or pull to move",

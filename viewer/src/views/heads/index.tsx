@@ -1,7 +1,8 @@
 // All heads at the one hand, the chosen head at the other; on a narrow stage one of the two.
+import { useState } from "preact/hooks";
 import { heads as askHeads, type HeadScores, type ScoreRule, type Trace } from "../../engine/questions";
 import { head, opened } from "../../state/session";
-import { fixed, t } from "../../texts";
+import { fixed, grouped, t } from "../../texts";
 import { Ready } from "../../ui/Ready";
 import { useAnswer } from "../../ui/useAnswer";
 import { Clusters } from "./Clusters";
@@ -11,6 +12,7 @@ import { Grid } from "./Grid";
 import { HeadMap } from "./HeadMap";
 import { Links } from "./Links";
 import { Mean } from "./Mean";
+import { mostRead } from "./most";
 import { Off } from "./Off";
 import { Rollout } from "./Rollout";
 import { Scatter } from "./Scatter";
@@ -22,7 +24,10 @@ import "./heads.css";
 
 export function Heads() {
   const now = opened.value;
-  const asked = useAnswer(now && ((engine, options) => askHeads(engine, now.id, options)), [now?.id]);
+  // A long text's scores take a while, in which nothing else is computed: they wait until someone wants them.
+  const [wanted, setWanted] = useState(-1);
+  const long = now !== null && now.layers * now.heads * now.queries * now.keys > mostRead() && wanted !== now.id;
+  const asked = useAnswer(now && !long ? (engine, options) => askHeads(engine, now.id, options) : null, [now?.id, long]);
   const texts = t.value.heads;
   if (!now) return <p class="quiet">{t.value.frame.opening}</p>;
   return (
@@ -34,7 +39,14 @@ export function Heads() {
       <section class="heads-all" aria-labelledby="heads-all-title">
         <h2 id="heads-all-title">{texts.heading}</h2>
         <Tabs id="h-all" label={texts.heading} names={overviews} now={overview} said={texts.overviews}>
-          <Ready asked={asked}>{({ heads, score_rules }) => <Overview trace={now} heads={heads} rules={score_rules} />}</Ready>
+          {long ? (
+            <p>
+              {texts.long(grouped(now.layers * now.heads), grouped(now.queries))}{" "}
+              <button type="button" onClick={() => setWanted(now.id)}>{texts.readHeads}</button>
+            </p>
+          ) : (
+            <Ready asked={asked}>{({ heads, score_rules }) => <Overview trace={now} heads={heads} rules={score_rules} />}</Ready>
+          )}
         </Tabs>
       </section>
       <section class="heads-one" aria-labelledby="heads-one-title">
