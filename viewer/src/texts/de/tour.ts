@@ -52,7 +52,7 @@ export const tour: Texts["tour"] = {
     row: {
       title: "Eine Zeile ergibt eins",
       text: (word, head) => [
-        `Diese Balken sind die Gewichte von „${word}“ in Kopf ${head}: wie viel seiner Aufmerksamkeit jedes Token bekommt. Zusammen sind sie 1, immer.`,
+        `Diese Balken sind die Gewichte von „${word}“ in Kopf ${head}, der in Schicht ${head.split(".")[0]!} steht: wie viel seiner Aufmerksamkeit jedes Token bekommt. Zusammen sind sie 1, immer.`,
         "Ziehen Sie einen hoch. Die anderen müssen schrumpfen.",
       ],
       act: (a, c) => `Geben Sie „${a}“ 0,9. Versuchen Sie dann, auch „${c}“ 0,9 zu geben.`,

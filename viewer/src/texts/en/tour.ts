@@ -59,7 +59,7 @@ export const tour = {
     row: {
       title: "One row sums to one",
       text: (word: string, head: string) => [
-        `These bars are the weights of “${word}” in head ${head}: how much of its attention each token gets. Together they are 1, always.`,
+        `These bars are the weights of “${word}” in head ${head}, which stands in layer ${head.split(".")[0]!}: how much of its attention each token gets. Together they are 1, always.`,
         "Pull one up. The others have to shrink.",
       ],
       act: (a: string, c: string) => `Give 0.9 to “${a}”. Then try to give 0.9 to “${c}” too.`,
