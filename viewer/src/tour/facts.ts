@@ -11,12 +11,12 @@ type Ask<T> = (engine: Engine, options: AskOptions) => Promise<T>;
 
 /** Asked again whenever what `question` reads changes; nothing is asked while it gives null. */
 function fact<T>(question: () => Ask<T> | null): Signal<Asked<T>> {
-  const value = signal<Asked<T>>({ state: "waiting", share: 0 });
+  const value = signal<Asked<T>>({ state: "waiting" });
   effect(() => {
     const whom = engine.value;
     const ask = question();
     if (!whom || !ask) return;
-    value.value = { state: "waiting", share: 0 };
+    value.value = { state: "waiting" };
     const control = new AbortController();
     ask(whom, { signal: control.signal }).then(
       (answer) => control.signal.aborted || (value.value = { state: "ready", value: answer }),

@@ -33,10 +33,10 @@ const small = new Set(
 
 const lower = (trace: Trace): string[] => trace.words.map(({ text }) => text.toLowerCase());
 
-/** Whether the open text has the chapter's words, in their order: then we know what each link is. */
+/** Whether the open text has the chapter's words, in their order, and each sees the other: then we know what each link is. */
 export const isChapters = computed<boolean>(() => {
   const now = opened.value;
-  if (!now) return false;
+  if (!now || now.causal) return false;
   const at = chapter.map((word) => lower(now).indexOf(word));
   return at.every((place, i) => place > (at[i - 1] ?? -1));
 });
@@ -46,7 +46,8 @@ function guessed(trace: Trace): Pair[] {
   const letters = words.map((word, i) => [word, i] as const).filter(([word]) => /\p{L}/u.test(word));
   const telling = letters.filter(([word]) => !small.has(word));
   const at = isChapters.value ? chapter.map((word) => words.indexOf(word)) : (telling.length > 1 ? telling : letters).slice(0, 4).map(([, i]) => i);
-  return at.slice(1).map((key, i): Pair => [at[i]!, key]);
+  // Where words see only earlier ones, the later word of a link is the one that looks.
+  return at.slice(1).map((later, i): Pair => (trace.causal ? [later, at[i]!] : [at[i]!, later]));
 }
 
 export const pairs = computed<Pair[]>(() => {

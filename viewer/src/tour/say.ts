@@ -9,7 +9,8 @@ import { pairs } from "./pairs";
 export const middle = computed<{ a: number; b: number; c: number } | null>(() => {
   const [first, second] = pairs.value;
   if (!first) return null;
-  const [a, b] = first;
+  const b = first.find((word) => second?.includes(word)) ?? first[1];
+  const a = first.find((word) => word !== b)!;
   const c = second?.find((word) => word !== a && word !== b);
   return c === undefined ? null : { a, b, c };
 });
@@ -25,23 +26,26 @@ export const shareOf = (head: HeadOnRelation, { scored_on: of }: Relation): Shar
   high: percent(head.interval[1]),
 });
 
-/** The relation of each of the tour's links, in its direction: modifier → noun, subject → verb, verb → place. */
-export const linkRelations = [0, 2, 5] as const;
+/**
+ * The relation of each of the tour's links, in its direction: modifier → noun, subject → verb, verb → place. Where words see
+ * only earlier ones, the other way.
+ */
+export const linkRelations = ({ causal }: Relations): readonly [number, number, number] => (causal ? [1, 3, 4] : [0, 2, 5]);
 
 export const enough = (relation: Relation): boolean => relation.chosen_on >= 20 && relation.scored_on >= 20;
 
 export const signed = (offset: number | null): string => (offset === null ? "–" : offset > 0 ? `+${offset}` : `−${-offset}`);
 
 /** Distance of a link, in the direction in which the tour reads it. */
-export const distanceOf = (text: Relations["texts"][number], link: number): number | null => {
+export const distanceOf = ({ causal }: Relations, text: Relations["texts"][number], link: number): number | null => {
   const offset = text.links[link]?.offset ?? null;
-  return offset === null ? null : link === 2 ? -offset : offset;
+  return offset === null ? null : (link === 2) !== causal ? -offset : offset;
 };
 
 /** How often the next word is the noun that a modifier belongs to, on the half that is counted. */
-export function nextWordShare({ texts }: Relations): number {
-  const counted = texts.filter((_, i) => i % 2 === 1);
-  return counted.filter((text) => distanceOf(text, 0) === 1).length / Math.max(1, counted.length);
+export function nextWordShare(found: Relations): number {
+  const counted = found.texts.filter((_, i) => i % 2 === 1);
+  return counted.filter((text) => distanceOf(found, text, 0) === 1).length / Math.max(1, counted.length);
 }
 
 export type Verdict =
@@ -69,8 +73,8 @@ export interface NextWord {
 export const nextWordVerdict = computed<NextWord | null>(() => {
   const [link] = ready(linkWeights.value) ?? [];
   const found = ready(onSentences.value);
-  const relation = found?.relations[linkRelations[0]];
-  if (!link || !found || !relation || !enough(relation)) return null;
+  const relation = found?.relations[linkRelations(found)[0]];
+  if (!link || !found || found.causal || !relation || !enough(relation)) return null;
   const heaviest = heaviestOf(link);
   const head = relation.heads.find((each) => each.layer === heaviest.layer && each.head === heaviest.head);
   if (!head) return null;

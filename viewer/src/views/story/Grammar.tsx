@@ -11,9 +11,9 @@ import { Ready } from "../../ui/Ready";
 import { OwnSentence } from "./OwnSentence";
 
 /** Of the first sentence: what the three links are called, whatever text is open. */
-const linkName = ({ texts }: Relations, link: number): string => {
+const linkName = ({ causal, texts }: Relations, link: number): string => {
   const { word, head: of } = texts[0]!.links[link]!;
-  return link === 2 ? `${of} → ${word}` : `${word} → ${of}`;
+  return (link === 2) !== causal ? `${of} → ${word}` : `${word} → ${of}`;
 };
 
 const shown = signal(0);
@@ -40,7 +40,8 @@ export function sayVerdict(link: string, verdict: Verdict): string {
 function Sentences({ found }: { found: Relations }) {
   const texts = t.value.story;
   const link = shown.value;
-  const which = linkRelations[link]!;
+  const of = linkRelations(found);
+  const which = of[link]!;
   const relation = found.relations[which]!;
   const heaviest = ready(linkWeights.value)?.[0];
   const offered = [...new Set([
@@ -53,13 +54,13 @@ function Sentences({ found }: { found: Relations }) {
   const chosen = relation.heads.find((each) => nameOf(each) === name);
   const share = chosen && shareOf(chosen, relation);
   const right = (text: Relations["texts"][number]) => text.hits[which]!.some(([layer, index]) => `${layer}.${index}` === name);
-  const byDistance = (text: Relations["texts"][number]) => distanceOf(text, link) === relation.offset;
+  const byDistance = (text: Relations["texts"][number]) => distanceOf(found, text, link) === relation.offset;
   const mark = (yes: boolean) => <span class={yes ? "right" : "quiet"}>{yes ? texts.right : texts.wrong}</span>;
   const next = nextWordVerdict.value;
   return (
     <>
       <div class="beside" role="group" aria-label={texts.linksLabel}>
-        {linkRelations.map((_, i) => (
+        {of.map((_, i) => (
           <button type="button" aria-pressed={link === i} onClick={() => (shown.value = i)}>{linkName(found, i)}</button>
         ))}
       </div>
@@ -98,7 +99,7 @@ function Sentences({ found }: { found: Relations }) {
         </Picture>
       )}
       <div class="verdicts" aria-live="polite">
-        {linkRelations.map((at, i) => <p>{sayVerdict(linkName(found, i), verdictOf(found.relations[at]!))}</p>)}
+        {of.map((at, i) => <p>{sayVerdict(linkName(found, i), verdictOf(found.relations[at]!))}</p>)}
         {next && <p>{t.value.tour.steps.grammar[next.kind](next.found, next.percent)}</p>}
       </div>
       <OwnSentence head={name} />

@@ -1,9 +1,9 @@
 // A sentence of the reader's own for the chosen head. It needs the model, which a file without one has not.
 import { useState } from "preact/hooks";
-import { encode, row, trace, type Trace } from "../../engine/questions";
+import { row, trace, type Trace } from "../../engine/questions";
 import { numbers } from "../../engine/safetensors";
 import { longestText } from "../../state/app";
-import { canEncode, engine, messageOf, who } from "../../state/session";
+import { canEncode, encodeText, engine, messageOf } from "../../state/session";
 import { fixed, t } from "../../texts";
 import { finish } from "../../tour/done";
 
@@ -43,8 +43,9 @@ export function OwnSentence({ head }: { head: string }) {
     event.preventDefault();
     if (!draft.trim()) return;
     attempt((async () => {
-      const { trace: id } = await encode(engine.value!, { model: who.value!.models[0]!.id, text: draft, values: true });
-      const now = await trace(engine.value!, id);
+      const asked = engine.value!;
+      const { trace: id } = await encodeText(asked, { text: draft, values: true });
+      const now = await trace(asked, id);
       if (now.words.length < 2) throw new Error(texts.twoWords);
       await look(now, 0);
     })());
