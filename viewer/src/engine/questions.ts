@@ -190,16 +190,21 @@ export const dims = (engine: Engine, layer: Layer, options?: AskOptions): Promis
   json(engine, { ask: "dims", ...layer }, options);
 
 export interface Time {
-  seconds: number | null;
-  /** null where the clock is too coarse for so small a layer. */
-  over_single_head: number | null;
+  seconds: number;
+  over_single_head: number;
   where: "native" | "WebAssembly";
   threads: number;
   isa: string;
 }
 
-export const time = (engine: Engine, layer: Omit<Layer, "heads"> & { heads: number }, options?: AskOptions): Promise<Time> =>
-  json(engine, { ask: "time", ...layer }, options);
+/** The layer took no time that the browser's clock could tell. */
+export class TooQuick extends Error {}
+
+export async function time(engine: Engine, layer: Omit<Layer, "heads"> & { heads: number }, options?: AskOptions): Promise<Time> {
+  const answer = await json<Time>(engine, { ask: "time", ...layer }, options);
+  if (!answer.seconds || !answer.over_single_head) throw new TooQuick();
+  return answer;
+}
 
 export interface HeadOnRelation {
   layer: number;

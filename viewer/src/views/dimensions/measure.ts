@@ -1,13 +1,11 @@
 // Measures the layer for one number of heads after the other; the points stay until the sizes change.
 import { effect, signal } from "@preact/signals";
-import { time, type Time as Answer } from "../../engine/questions";
+import { time, TooQuick, type Time } from "../../engine/questions";
 import { engine, messageOf } from "../../state/session";
 import { t } from "../../texts";
 import { sizes } from "./state";
 
-export type Point = Answer & { seconds: number; over_single_head: number };
-
-export const points = signal<Map<number, Point>>(new Map());
+export const points = signal<Map<number, Time>>(new Map());
 /** The number of heads that is measured now. */
 export const measuring = signal<number | null>(null);
 export const failed = signal<string | null>(null);
@@ -33,12 +31,10 @@ export async function measure(counts: number[]): Promise<void> {
       measuring.value = heads;
       const point = await time(whom, { ...layer, heads }, { signal: mine.signal });
       if (mine.signal.aborted) return;
-      const { seconds, over_single_head } = point;
-      if (!seconds || !over_single_head) throw new Error(t.peek().dimensions.tooQuick);
-      points.value = new Map(points.peek()).set(heads, { ...point, seconds, over_single_head });
+      points.value = new Map(points.peek()).set(heads, point);
     }
   } catch (error) {
-    if (!mine.signal.aborted) failed.value = messageOf(error);
+    if (!mine.signal.aborted) failed.value = error instanceof TooQuick ? t.peek().dimensions.tooQuick : messageOf(error);
   } finally {
     if (control === mine) stop();
   }
