@@ -167,7 +167,7 @@ def test_the_link_restores_all_sizes(opener, reference):
     expect(page.locator(".cut-sum")).to_have_text("576 = 9 · 64")
     expect(page.get_by_label("batch")).to_have_value("2")
     expect(page.get_by_label("type")).to_have_value("f16")
-    expect(page.get_by_label("d_model", exact=False).first).to_have_value("576")
+    expect(page.get_by_label("d_model numbers of a token")).to_have_value("576")
 
 
 def test_an_absurd_size_is_not_taken(dimensions):
