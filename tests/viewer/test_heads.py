@@ -7,6 +7,8 @@ from playwright.sync_api import expect
 
 from reference_heads import HeadsReference
 
+# The reference counts in Python: 72 heads by 72 take it a while on a busy machine.
+expect.set_options(timeout=20_000)
 OVERVIEWS = ["Grid", "Scatter", "Clusters", "Mean", "Rollout"]
 DETAILS = ["Map", "Links", "Why", "Distance", "Side by side", "Switch off"]
 
@@ -161,7 +163,7 @@ def test_a_mean_over_chosen_heads(heads, answers):
     page.locator(".pick", has_text="2.8").first.click()
     rows = table(page, all_heads(page))
     wanted = (answers.attention(1, 8)[1] + answers.attention(2, 8)[1]) / 2
-    assert [[float(cell) for cell in row[1:]] for row in rows[1:]] == pytest.approx(np.round(wanted, 4), abs=6e-5)
+    assert [[number(cell) for cell in row[1:]] for row in rows[1:]] == pytest.approx(np.round(wanted, 4), abs=6e-5)
     page.get_by_role("button", name="Layer 3").click()
     expect(page.get_by_text("Mean of 14 heads").first).to_be_visible()
 
@@ -175,7 +177,7 @@ def test_rollout_adds_up_to_one_and_is_the_engine_s(heads, answers):
 
 
 def matrix(page):
-    return np.array([[float(cell) for cell in row[1:]] for row in table(page, one_head(page))[1:]])
+    return np.array([[number(cell) for cell in row[1:]] for row in table(page, one_head(page))[1:]])
 
 
 @pytest.mark.parametrize("layer, head", [(2, 8), (1, 8), (5, 11)])
