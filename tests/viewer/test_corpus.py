@@ -91,7 +91,7 @@ def test_examples_are_the_scan_s_and_open_as_a_text(corpus, answers):
     expect(first.locator(".figure")).to_have_text(f"{score['top'][0]['value']:.3f}")
     expect(page.locator(".example")).to_have_count(len(score["top"]) + sum(len(tenth) for tenth in score["samples"]))
     first.get_by_role("button", name="Open").click()
-    expect(page.get_by_role("tab", name="Heads")).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("tab", name="Heads", exact=True)).to_have_attribute("aria-selected", "true")
     assert [question["text"] for question in answers.asked if question["ask"] == "encode"][-1] == score["top"][0]["text"]
 
 
