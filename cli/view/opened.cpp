@@ -20,6 +20,7 @@
 #include "base/format.hpp"
 #include "io/json.hpp"
 #include "lens/scan_file.hpp"
+#include "lens/tour.hpp"
 #include "model/checkpoint.hpp"
 #include "model/text_model.hpp"
 #include "scan_texts.hpp"
@@ -87,7 +88,7 @@ Opened::Opened(const ViewRequest& request)
     model_ = std::make_shared<const model::TextModel>(request.model);
     model_id_ = session_.open_model({.name = model_name(request.model),
                                      .encoder = {model_, &model_->encoder()},
-                                     .pooling = model::load_pooling(request.model),
+                                     .pooling = pooling_ = model::load_pooling(request.model),
                                      .tensors = model::load_checkpoint(model_->parts().module.folder).tensors});
   }
   if (request.is_scan()) {
@@ -99,8 +100,18 @@ Opened::Opened(const ViewRequest& request)
   trace_id_ = session_.open_trace(trace_);
 }
 
+std::optional<nlohmann::ordered_json> Opened::ask_tour(const io::Json& question, const view::Progress& progress) const {
+  if (model_ == nullptr || !question.is_object() || !question.contains("ask")) return std::nullopt;
+  const lens::BatchOptions options{{.num_threads = threads_}};
+  if (question["ask"] == "relations") return lens::tour_relations(*model_, trace_.model, options, progress);
+  if (question["ask"] != "ablations") return std::nullopt;
+  const io::JsonDocument named{question, "ask \"ablations\""};
+  return lens::tour_ablations(*model_, trace_.model, pooling_, io::require_string(named, "text"), options, progress);
+}
+
 view::Answer Opened::ask(const std::string& text, const view::Progress& progress) {
   io::Json question = io::parse_json(text, "the question").value;
+  if (const auto answer = ask_tour(question, progress)) return {view::Answer::Kind::kJson, answer->dump()};
   const bool texts = question.is_object() && question.contains("model") && question.contains("text");
   if (!texts || question.contains("ids") || model_ == nullptr || !question["ask"].is_string()) {
     return session_.ask(text, progress);
@@ -178,6 +189,17 @@ nlohmann::ordered_json Opened::start(const char* mode, const std::string& more_h
     here["model"] = model_id_;
     const view::Answer answer = session_.ask(here.dump());
     answers.push_back({{"question", question}, {"type", type_of(answer)}, {"base64", base::base64(answer.bytes)}});
+  }
+  std::vector<nlohmann::json> of_model;
+  if (model_) of_model = {{{"ask", "relations"}}, {{"ask", "ablations"}, {"text", trace_.text}}};
+  for (const nlohmann::json& question : of_model) {
+    try {
+      const std::string answer = ask_tour(question, {})->dump();
+      answers.push_back({{"question", question}, {"type", "application/json"}, {"base64", base::base64(answer)}});
+    } catch (const Error& error) {
+      // A decoder has no vector of a text, and a model of few tokens does not take the tour's sentences.
+      if (error.code() != ErrorCode::kInvalidArgument) throw;
+    }
   }
   return {{"mode", mode}, {"version", version()}, {"traces", {base::base64(file_of(trace_))}}, {"answers", answers}};
 }

@@ -2,9 +2,11 @@
 
 #include <deque>
 #include <manyheads/lens/trace.hpp>
+#include <manyheads/model/pooling.hpp>
 #include <manyheads/model/text_model.hpp>
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,10 +37,13 @@ class Opened {
 
  private:
   std::vector<HeadName> shown_heads(const std::string& more) const;
+  // What the tour asks of the model itself, beyond a trace: "relations" and "ablations". None where it is neither.
+  std::optional<nlohmann::ordered_json> ask_tour(const nlohmann::json& question, const view::Progress& progress) const;
 
   int threads_;
   std::int64_t model_id_ = 0, trace_id_ = 0;
   std::shared_ptr<const model::TextModel> model_;
+  model::PoolingConfig pooling_;
   lens::Trace trace_;
   view::Session session_;
   std::deque<std::int64_t> later_;  // traces that questions opened, the oldest first

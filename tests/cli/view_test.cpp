@@ -222,8 +222,15 @@ TEST_F(CliView, AnExportHoldsTheTrace) {
   EXPECT_TRUE(trace.layers.at(1).row_sum.defined());
   // Around the two heads of the tour it holds what a trace alone cannot give, and around those asked for.
   const json answers = json::parse(start_of(page)).at("answers");
-  ASSERT_EQ(answers.size(), 2u);
+  ASSERT_EQ(answers.size(), 4u);
   EXPECT_EQ(answers.at(0).at("question").at("ask"), "pipeline");
+  // What the tour asks of the model.
+  EXPECT_EQ(answers.at(2).at("question"), json({{"ask", "relations"}}));
+  const json relations = json::parse(from_base64(answers.at(2).at("base64")));
+  EXPECT_EQ(relations.at("relations").at(0).at("heads").size(), 8u);
+  EXPECT_EQ(relations.at("texts").size(), 60u);
+  EXPECT_EQ(answers.at(3).at("question"), json({{"ask", "ablations"}, {"text", "the black cat"}}));
+  EXPECT_EQ(json::parse(from_base64(answers.at(3).at("base64"))).at("in_order").size(), 8u);
   EXPECT_EQ(answers.at(0).at("question").size(), 4u);
   write(path("pipeline.safetensors"), from_base64(answers.at(0).at("base64")));
   EXPECT_EQ(load_safetensors(path("pipeline.safetensors")).at("x").size(0), 5);
