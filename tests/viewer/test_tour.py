@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+import tour_reference
 from conftest import root
 from test_access import serious
 
@@ -198,6 +199,22 @@ def test_without_a_model_an_own_sentence_is_refused_in_one_sentence(opener, refe
 
     page = at_step(opener, reference, 4, answer)
     expect(page.get_by_text("A sentence of your own needs the model, which is not here")).to_be_visible()
+
+
+def test_a_sentence_of_the_reader_s_own_is_looked_at(opener, reference):
+    page = at_step(opener, reference, 4)
+    page.get_by_label("A sentence of your own").fill("Her small brown horse slept near the door.")
+    page.locator(".own").get_by_role("button", name="Look").click()
+    page.locator(".own-words").get_by_role("button", name="small").click()
+    head = page.get_by_role("combobox", name=re.compile("^Head")).input_value()
+    own = reference.opened[max(reference.opened)]
+    layer, index = map(int, head.split("."))
+    weights = tour_reference.word_weights((own.tensors, own.metadata))[layer * own.heads + index, 1]
+    weights[1] = -1
+    words = [word["text"] for word in own.look()["words"]]
+    expect(page.locator(".own")).to_contain_text(
+        f"In head {head}, “small” gives “{words[weights.argmax()]}” the most: {weights.max():.3f}.")
+    expect_done(page)
 
 
 def test_the_pipeline_is_followed(opener, reference):

@@ -2,7 +2,8 @@
 import { computed, effect, signal } from "@preact/signals";
 import { parts, part, type Part } from "../views/pipeline/state";
 import { numHeads } from "../views/dimensions/state";
-import { tourStep } from "../state/app";
+import { text, tourStep } from "../state/app";
+import { chosenPairs } from "./pairs";
 
 export const done = signal<ReadonlySet<number>>(new Set());
 
@@ -16,6 +17,12 @@ const followed: readonly Part[] = ["product", "softmax", "mix"];
 export const partsLeft = computed<Part[]>(() => parts.filter((each) => followed.includes(each) && !seen.value.has(each)));
 
 export function watchOtherViews(): void {
+  // Links that were chosen name the words of one text.
+  let last = text.peek();
+  effect(() => {
+    if (text.value !== last) chosenPairs.value = [];
+    last = text.value;
+  });
   effect(() => {
     if (tourStep.value !== 5) return;
     const now = part.value;
