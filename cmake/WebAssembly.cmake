@@ -10,7 +10,7 @@ foreach(part base/fail base/format base/tensor base/utf8 base/version base/works
         model/pooling lens/head_distances lens/head_map lens/head_rows lens/head_scorer lens/link_reader lens/links
         lens/patch lens/picture lens/pooled_patch lens/pyramid lens/read_heads lens/roles lens/rollout lens/row_sums
         lens/scan_json lens/scores_json lens/token_kinds
-        lens/trace lens/trace_check lens/trace_file lens/trace_weights)
+        lens/trace lens/trace_check lens/trace_file lens/trace_weights lens/without_special)
   list(APPEND wasm_sources src/${part}.cpp)
 endforeach()
 
