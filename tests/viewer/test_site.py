@@ -65,6 +65,13 @@ def test_the_model_can_be_fetched_for_the_sentence_that_is_open(opener, site, re
     assert number(page.locator(".tip b").inner_text()) == pytest.approx(expected[0, 0], abs=6e-5)
 
 
+def test_a_head_is_switched_off_in_the_browser(opener, site, reference):
+    page = opener.watch(opener.context().new_page())
+    page.goto(f"{site}#v=heads&tour=0&h.show=one&h.one=off&head=2.8")
+    wanted = reference.likeness(reference.metadata["text"], [[2, 8, 0]])
+    expect(page.locator(".facts dd")).to_have_text(f"{wanted:.4f}", timeout=60_000)
+
+
 def test_a_model_that_does_not_come_is_said_and_the_next_edit_tries_again(opener, site):
     context = opener.context()
     context.route("**/model.safetensors", lambda route: route.fulfill(status=404))
