@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from conftest import page_with, program, root
+from conftest import page_with, root
 from long_trace import LONE_KEY, LONE_QUERY, LongTrace
 
 wasm = os.environ.get("MANYHEADS_WASM") or root / "build/wasm/manyheads.wasm"
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not os.path.exists(wasm), reason="scripts/wasm b
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory):
-    return LongTrace(tmp_path_factory.mktemp("long") / "long.safetensors", program)
+    return LongTrace(tmp_path_factory.mktemp("long") / "long.safetensors")
 
 
 @pytest.fixture
