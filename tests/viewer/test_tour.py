@@ -116,8 +116,9 @@ def test_a_swap_is_seen_by_two_heads_alone(opener, reference):
     expect(page.get_by_text(f"v(sat) of {a} | v(black) of {b}")).to_be_visible()
     expect_done(page)
     page.get_by_role("button", name="As a table").click()
-    cells = [cell.replace("−", "-") for cell in page.locator("table tbody tr").nth(32 + 3).locator("td").all_inner_texts()]
-    assert cells == ["3", f"{value(a, black)[3]:.4f}", f"{value(a, sat)[3]:.4f}"]
+    for place, head, before, after in ((3, a, black, sat), (32 + 3, b, sat, black)):
+        cells = page.locator("table tbody tr").nth(32 + place).locator("td").all_inner_texts()
+        assert [cell.replace("−", "-") for cell in cells] == [str(place), f"{value(head, before)[3]:.4f}", f"{value(head, after)[3]:.4f}"]
 
 
 def test_the_grid_names_who_reads_a_link(opener, reference):
