@@ -59,7 +59,7 @@ class Layer {
 void check_memory(const DimsRequest& request) {
   const auto e = static_cast<double>(request.d_model);
   const double rows = static_cast<double>(request.batch) * static_cast<double>(request.tokens);
-  const double wanted = 4.0 * (4 * parameters(e) + 12 * rows * e);
+  const double wanted = 4.0 * (4 * view::parameters(e, e) + 12 * rows * e);
   const double memory = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
   if (wanted > memory / 2) {
     throw Error(ErrorCode::kOutOfMemory,
@@ -211,7 +211,8 @@ std::string to_text(const DimsRequest& request, const std::vector<Cut>& cuts,
           "Each head attends on its own slice; the slices are put side by side again and mixed by W_o. More heads "
           "are more patterns, each seen through fewer numbers. For any number of heads W_q, W_k, W_v and W_o are "
           "{} each, {} parameters with the biases.",
-          Dims{e, e}.to_string(), grouped(static_cast<std::int64_t>(parameters(static_cast<double>(e))))),
+          Dims{e, e}.to_string(),
+          grouped(static_cast<std::int64_t>(parameters(static_cast<double>(e), static_cast<double>(e))))),
       kColumns, 0);
   text += "\n" + shapes_text(request, whole) + work_text(request, whole, limits);
   for (const Cut& cut : cuts) {

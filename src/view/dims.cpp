@@ -4,21 +4,30 @@
 #include <manyheads/multi_head_attention.hpp>
 #include <utility>
 
+#include "base/format.hpp"
+
 namespace manyheads::view {
 
 DType dtype_named(const std::string& name) {
   return name == "bf16" ? DType::kBF16 : name == "f16" ? DType::kF16 : DType::kF32;
 }
 
-double parameters(double d_model) { return 4 * d_model * d_model + 4 * d_model; }
+double parameters(double d_model, double kv_width) {
+  return 2 * (d_model * d_model + d_model) + 2 * (d_model * kv_width + kv_width);
+}
 
 Cut make_cut(const LayerSize& request, std::int64_t heads) {
   Cut cut;
   cut.heads = heads;
   cut.d_k = request.d_model / heads;
   cut.problem = head_count_problem(request.d_model, heads);
+  if (cut.problem.empty() && request.kv_heads > 0 && heads % request.kv_heads != 0) {
+    cut.problem = base::format("num_heads {} is not a multiple of num_kv_heads {}", heads, request.kv_heads);
+  }
   if (!cut.problem.empty()) return cut;
+  cut.kv_width = cut.d_k * (request.kv_heads > 0 ? request.kv_heads : heads);
   const auto e = static_cast<double>(request.d_model);
+  const auto kv = static_cast<double>(cut.kv_width);
   const auto h = static_cast<double>(heads);
   const auto t = static_cast<double>(request.tokens);
   const double rows = static_cast<double>(request.batch) * t;
@@ -26,13 +35,13 @@ Cut make_cut(const LayerSize& request, std::int64_t heads) {
   const double scores = rows * t * h;
   constexpr double kScoreSize = 4;    // scores and weights are F32 whatever the type
   constexpr double kSoftmaxFlop = 5;  // maximum, subtract, exp, sum, divide
-  cut.steps = {{"projections", 2 * rows * e * 3 * e, size * (rows * e + 3 * e * e + 3 * rows * e)},
-               {"scores", 2 * rows * t * e, size * 2 * rows * e + kScoreSize * scores},
+  cut.steps = {{"projections", 2 * rows * e * (e + 2 * kv), size * (rows * e + e * (e + 2 * kv) + rows * (e + 2 * kv))},
+               {"scores", 2 * rows * t * e, size * rows * (e + kv) + kScoreSize * scores},
                {"softmax", kSoftmaxFlop * scores, kScoreSize * 2 * scores},
-               {"values", 2 * rows * t * e, kScoreSize * scores + size * 2 * rows * e},
+               {"values", 2 * rows * t * e, kScoreSize * scores + size * rows * (e + kv)},
                {"output", 2 * rows * e * e, size * (rows * e + e * e + rows * e)}};
   cut.fused = {"scores to values, fused", cut.steps[1].flop + cut.steps[2].flop + cut.steps[3].flop,
-               size * 4 * rows * e};
+               size * 2 * rows * (e + kv)};
   return cut;
 }
 
@@ -71,14 +80,11 @@ nlohmann::ordered_json dims_json(const LayerSize& request, const std::vector<Cut
       continue;
     }
     entry["d_k"] = cut.d_k;
-    entry["shapes"] = {{"W_q", {e, e}},
-                       {"W_k", {e, e}},
-                       {"W_v", {e, e}},
-                       {"W_o", {e, e}},
-                       {"W_q_head", {e, cut.d_k}},
-                       {"W_k_head", {e, cut.d_k}},
+    entry["shapes"] = {{"W_q", {e, e}},           {"W_k", {e, cut.kv_width}}, {"W_v", {e, cut.kv_width}},
+                       {"W_o", {e, e}},           {"W_q_head", {e, cut.d_k}}, {"W_k_head", {e, cut.d_k}},
                        {"W_v_head", {e, cut.d_k}}};
-    entry["parameters"] = static_cast<std::int64_t>(parameters(static_cast<double>(e)));
+    entry["parameters"] =
+        static_cast<std::int64_t>(parameters(static_cast<double>(e), static_cast<double>(cut.kv_width)));
     for (const Step& step : cut.steps) entry["steps"].push_back(to_json(step, limits));
     entry["fused"] = to_json(cut.fused, limits);
     entry["seconds"] = cut.seconds ? Json(*cut.seconds) : Json();

@@ -15,6 +15,7 @@ struct LayerSize {
   std::int64_t d_model = 512;
   std::int64_t tokens = 128;
   std::int64_t batch = 1;
+  std::int64_t kv_heads = 0;  // 0: as many as there are heads
   std::string dtype = "f32";  // f32, bf16 or f16
   int threads = 0;
 };
@@ -32,9 +33,10 @@ struct Step {
 struct Cut {
   std::int64_t heads = 0;
   std::int64_t d_k = 0;
-  std::string problem;      // why it does not divide, or empty
-  std::vector<Step> steps;  // one after the other, each reading its inputs and writing its outputs once
-  Step fused;               // scores, softmax and values in one pass
+  std::int64_t kv_width = 0;  // columns of W_k and W_v: those of its key/value heads
+  std::string problem;        // why it does not divide, or empty
+  std::vector<Step> steps;    // one after the other, each reading its inputs and writing its outputs once
+  Step fused;                 // scores, softmax and values in one pass
   std::optional<double> seconds;
   std::optional<double> ratio;  // to the single head, measured in turn with it
 };
@@ -45,7 +47,8 @@ struct MachineRoofline {
   double ridge() const { return fma / memory; }
 };
 
-double parameters(double d_model);
+// Of W_q, W_k, W_v, W_o and their biases.
+double parameters(double d_model, double kv_width);
 Cut make_cut(const LayerSize& request, std::int64_t heads);
 const char* binding(const Step& step, const MachineRoofline& limits);  // what a step waits for
 

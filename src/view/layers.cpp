@@ -7,6 +7,7 @@
 
 #include "layer/convert.hpp"
 #include "view/dims.hpp"
+#include "view/layer_file.hpp"
 #include "view/state.hpp"
 
 // Layers of any size, without a model.
@@ -24,6 +25,7 @@ LayerSize size_of(const Question& question, std::int64_t most_width, std::int64_
   size.d_model = number("d_model", size.d_model, most_width);
   size.tokens = number("tokens", size.tokens, most_tokens);
   size.batch = number("batch", size.batch, most_tokens);
+  size.kv_heads = number("kv_heads", size.kv_heads, most_width);
   if (has(json, "dtype")) size.dtype = require_string(json, "dtype");
   if (size.dtype != "f32" && size.dtype != "bf16" && size.dtype != "f16") {
     refuse_json(json, "dtype", "f32, bf16 or f16");
@@ -46,7 +48,10 @@ Tensor some_numbers(DType type, const Dims& shape) {
 class TimedLayer {
  public:
   TimedLayer(const LayerSize& size, std::int64_t heads, const Threads& threads)
-      : layer_({.d_model = size.d_model, .num_heads = heads, .dtype = dtype_named(size.dtype)}),
+      : layer_({.d_model = size.d_model,
+                .num_heads = heads,
+                .num_kv_heads = size.kv_heads,
+                .dtype = dtype_named(size.dtype)}),
         x_(some_numbers(dtype_named(size.dtype), {size.batch, size.tokens, size.d_model})),
         y_(dtype_named(size.dtype), {size.batch, size.tokens, size.d_model}) {
     options_.threads = threads;
@@ -72,6 +77,27 @@ double median(std::vector<double> values) {
 
 }  // namespace
 
+Answer ask_layer(const Question& question) {
+  const io::JsonDocument& json = question.json();
+  const auto tensors = [&](const char* key) -> const StateDict& {
+    const auto found = question.state().tensors.find(require_int(json, key));
+    if (found == question.state().tensors.end()) refuse_json(json, key, "the number of open tensors");
+    return found->second;
+  };
+  const auto flag = [&](const char* key) { return has(json, key) && require_bool(json, key); };
+  const LayerResult result =
+      run_layer(tensors("weights"), tensors("input"),
+                {.state_place = "weights",
+                 .input_place = "input",
+                 .heads = require_int(json, "heads", 1, kMostWidth),
+                 .kv_heads = has(json, "kv_heads") ? require_int(json, "kv_heads", 1, kMostWidth) : 0,
+                 .causal = flag("causal"),
+                 .add_zero_attn = flag("add_zero_attn"),
+                 .weights = flag("with_weights"),
+                 .threads = question.threads()});
+  return tensors_answer(result.tensors, {});
+}
+
 Answer ask_dims(const Question& question) {
   const LayerSize size = size_of(question, kMostTokens, kMostTokens);
   std::vector<Cut> cuts;
@@ -88,7 +114,9 @@ Answer ask_time(const Question& question) {
   if (size.batch * size.tokens > kMostRows) question.refuse("batch times tokens is above " + std::to_string(kMostRows));
   const std::int64_t heads = require_int(question.json(), "heads", 1, size.d_model);
   TimedLayer many(size, heads, question.threads());
-  TimedLayer single(size, 1, question.threads());
+  LayerSize whole = size;
+  whole.kv_heads = 0;
+  TimedLayer single(whole, 1, question.threads());
   many.seconds();  // grows the workspaces
   single.seconds();
   std::vector<double> of_many, of_single;

@@ -41,6 +41,7 @@ constexpr Named kQuestions[] = {
     {"head_output", ask_head_output},
     {"encode", ask_encode},
     {"pipeline", ask_pipeline},
+    {"layer", ask_layer},
     {"dims", ask_dims},
     {"time", ask_time},
 };
@@ -69,9 +70,20 @@ std::int64_t Session::open_model(Model model) {
   return ++state_->last_id;
 }
 
+std::int64_t Session::open_tensors(std::string bytes) {
+  const std::string name = base::format("tensors {}", state_->last_id + 1);
+  SafetensorsFile file = io::read_safetensors(memory_file(std::move(bytes)), name);
+  for (const auto& [tensor, dtype] : file.unsupported) {
+    throw Error(ErrorCode::kUnsupported, base::format("{} in {} is of type {}", base::in_quotes(tensor), name, dtype));
+  }
+  state_->tensors.emplace(state_->last_id + 1, std::move(file.tensors));
+  return ++state_->last_id;
+}
+
 void Session::close(std::int64_t id) {
-  if (state_->traces.erase(id) + state_->models.erase(id) == 0) {
-    throw Error(ErrorCode::kInvalidArgument, base::format("close: no trace or model is open as {}", id));
+  State& state = *state_;
+  if (state.traces.erase(id) + state.models.erase(id) + state.scans.erase(id) + state.tensors.erase(id) == 0) {
+    throw Error(ErrorCode::kInvalidArgument, base::format("close: nothing is open as {}", id));
   }
 }
 

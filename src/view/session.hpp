@@ -63,7 +63,9 @@ class Session {
   std::int64_t open_model(Model model);
   // `text_of` gives the texts of its examples, where they can be opened.
   std::int64_t open_scan(lens::ScanFile scan, lens::PassageText text_of);
-  // Forgets a trace or a model. Throws Error where there is none of that number.
+  // Tensors by name, a safetensors file, for `layer`.
+  std::int64_t open_tensors(std::string bytes);
+  // Forgets what was opened. Throws Error where there is none of that number.
   void close(std::int64_t id);
 
   // Answers a question, a JSON object {"ask": NAME, ...}: docs/wasm.md lists them. One that progress cancels answers

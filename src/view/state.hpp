@@ -35,6 +35,7 @@ struct Session::State {
   std::map<std::int64_t, OpenTrace> traces;
   std::map<std::int64_t, Model> models;
   std::map<std::int64_t, OpenScan> scans;
+  std::map<std::int64_t, StateDict> tensors;
 };
 
 // A question's arguments, each checked as it is taken.
@@ -91,6 +92,7 @@ Answer ask_why(const Question& question);
 Answer ask_head_output(const Question& question);
 Answer ask_encode(const Question& question);
 Answer ask_pipeline(const Question& question);
+Answer ask_layer(const Question& question);
 Answer ask_dims(const Question& question);
 Answer ask_time(const Question& question);
 

@@ -31,6 +31,9 @@ MH_EXPORT(mh_free) void mh_free(void* memory) { ::operator delete(memory); }
 MH_EXPORT(mh_open_trace) int mh_open_trace(const char* bytes, std::size_t size) {
   return static_cast<int>(session().open_trace(std::string(bytes, size)));
 }
+MH_EXPORT(mh_open_tensors) int mh_open_tensors(const char* bytes, std::size_t size) {
+  return static_cast<int>(session().open_tensors(std::string(bytes, size)));
+}
 MH_EXPORT(mh_open_model)
 int mh_open_model(const char* name, std::size_t name_size, const char* config, std::size_t config_size,
                   const char* weights, std::size_t weights_size) {

@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <manyheads/error.hpp>
 #include <manyheads/lens/trace.hpp>
+#include <manyheads/multi_head_attention.hpp>
+#include <manyheads/safetensors.hpp>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <sstream>
@@ -194,6 +197,52 @@ TEST_F(ViewSession, ProgressCancels) {
   const Answer answer =
       session_.ask(R"({"ask": "map", "trace": 1, "layer": 0, "head": 0})", [](double) { return false; });
   EXPECT_EQ(json::parse(answer.bytes)["cancelled"], true);
+}
+
+TEST_F(CliViewSession, ALayerGivesTheBitsOfTheVerb) {
+  std::mt19937 random(5);
+  StateDict state, input;
+  state.emplace("in_proj_weight", lens::random_tensor({36, 12}, random));
+  state.emplace("in_proj_bias", lens::random_tensor({36}, random));
+  state.emplace("out_proj.weight", lens::random_tensor({12, 12}, random));
+  state.emplace("out_proj.bias", lens::random_tensor({12}, random));
+  input.emplace("query", lens::random_tensor({2, 5, 12}, random));
+  save_safetensors(path("w"), state);
+  save_safetensors(path("x"), input);
+  const std::int64_t weights = session_.open_tensors(text_of(path("w")));
+  const std::int64_t query = session_.open_tensors(text_of(path("x")));
+  json question = {{"ask", "layer"}, {"weights", weights}, {"input", query}, {"heads", 3}, {"with_weights", true}};
+  const SafetensorsFile answer = numbers(question);
+  const auto verb = cli_test::run({"layer", path("w"), path("x"), "-o", path("y"), "--heads", "3", "--weights"});
+  ASSERT_EQ(verb.code, 0) << verb.err;
+  const SafetensorsFile file = load_safetensors(path("y"));
+  for (const char* name : {"output", "weights"}) {
+    const Tensor &a = answer.at(name), &b = file.at(name);
+    ASSERT_EQ(a.shape(), b.shape()) << name;
+    EXPECT_EQ(std::memcmp(a.as<float>(), b.as<float>(), 4 * static_cast<std::size_t>(a.elements())), 0) << name;
+  }
+  question["heads"] = 5;
+  EXPECT_NE(error_of(session_, question.dump()).find("d_model 12 is not divisible by 5 heads"), std::string::npos)
+      << error_of(session_, question.dump());
+  question["input"] = weights;
+  question["heads"] = 3;
+  EXPECT_EQ(error_of(session_, question.dump()), "input has no tensor \"query\"");
+  session_.close(weights);
+  EXPECT_NE(error_of(session_, question.dump()), "");
+}
+
+TEST_F(ViewSession, SharedKeyHeadsTakeFewerParameters) {
+  const auto cut = [&](int kv_heads) {
+    return ask({{"ask", "dims"}, {"d_model", 48}, {"heads", {8}}, {"kv_heads", kv_heads}, {"tokens", 3}})["heads"][0];
+  };
+  for (const int kv_heads : {1, 2, 4, 8}) {
+    const MultiHeadAttention layer({.d_model = 48, .num_heads = 8, .num_kv_heads = kv_heads});
+    EXPECT_EQ(cut(kv_heads)["parameters"], layer.parameter_count()) << kv_heads;
+    EXPECT_EQ(cut(kv_heads)["shapes"]["W_k"], json({48, 6 * kv_heads})) << kv_heads;
+    EXPECT_EQ(cut(kv_heads)["steps"][0]["flop"], 2 * 3 * 48 * (48 + 2 * 6 * kv_heads)) << kv_heads;
+  }
+  EXPECT_EQ(cut(3)["divides"], false);
+  EXPECT_EQ(cut(3)["problem"], "num_heads 8 is not a multiple of num_kv_heads 3");
 }
 
 }  // namespace
