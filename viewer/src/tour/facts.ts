@@ -2,9 +2,10 @@
 import { computed, effect, signal, type ReadonlySignal, type Signal } from "@preact/signals";
 import type { AskOptions, Engine } from "../engine/engine";
 import { ablations, links, relations, type Ablations, type LinkWeights, type Relations } from "../engine/questions";
-import { chosenHead, tourStep } from "../state/app";
+import { chosenHead, tourStep, view } from "../state/app";
 import { engine, head, messageOf, opened } from "../state/session";
 import type { Asked } from "../ui/useAnswer";
+import { mostRead } from "../views/heads/most";
 import { pairs } from "./pairs";
 
 type Ask<T> = (engine: Engine, options: AskOptions) => Promise<T>;
@@ -33,6 +34,8 @@ export const linkWeights = fact<LinkWeights[]>(() => {
   const now = opened.value;
   const wanted = pairs.value;
   if (!now || wanted.length === 0) return null;
+  // A long text's links take every weight of every head: they wait until the story is on the stage.
+  if (now.layers * now.heads * now.queries * now.keys > mostRead() && view.value !== "story") return null;
   return (whom, options) => links(whom, now.id, wanted, options).then((answer) => answer.links);
 });
 
