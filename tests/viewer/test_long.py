@@ -36,7 +36,8 @@ def page(opener, long, tmp_path):
 
 
 def written(value):
-    return f"{value:.4f}" if value >= 0.001 else re.sub("e-0", "e-", f"{value:.2e}")
+    # A weight is an F32: below its least number it is 0.
+    return f"{value:.4f}" if value >= 0.001 or value < 1e-45 else re.sub("e-0", "e-", f"{value:.2e}")
 
 
 def reads(cell, exact):
