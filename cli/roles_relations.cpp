@@ -21,14 +21,6 @@ using lens::RelationReading;
 
 constexpr std::size_t kBest = 3;
 
-struct Found {
-  std::string model;
-  std::string treebank;  // its file's name
-  std::size_t sentences = 0, too_long = 0;
-  bool causal = false;
-  std::vector<RelationReading> relations;
-};
-
 bool any_reads(const RelationReading& reading) {
   return std::any_of(reading.best.begin(), reading.best.end(), [](const auto& head) { return head.reads; });
 }
@@ -58,7 +50,7 @@ std::string relation_text(const RelationReading& reading) {
   return out;
 }
 
-void print_text(const Found& found) {
+void print_text(const TreebankReading& found) {
   std::string out = base::format(
       "{}, {} of {}{}\n"
       "A head is right where its heaviest word is the partner in the tree. The three heads are the best on every "
@@ -80,51 +72,58 @@ void print_text(const Found& found) {
   print(out);
 }
 
-void print_as_json(const Found& found) {
-  print_json({{"model", found.model},
-              {"treebank", found.treebank},
-              {"sentences", found.sentences},
-              {"too_long", found.too_long},
-              {"causal", found.causal},
-              {"relations", lens::relations_json(found.relations)}});
-}
-
 }  // namespace
 
-void print_relations(const RolesRequest& request) {
-  check_model(request.model);
-  const std::vector<lens::TreebankSentence> treebank = lens::load_treebank(request.treebank);
+nlohmann::ordered_json treebank_json(const TreebankReading& found) {
+  return {{"model", found.model},         {"treebank", found.treebank},
+          {"sentences", found.sentences}, {"too_long", found.too_long},
+          {"causal", found.causal},       {"relations", lens::relations_json(found.relations)}};
+}
+
+TreebankReading read_treebank(const model::TextModel& model, const std::string& model_name, const std::string& file,
+                              const std::vector<std::string>& relations, const lens::BatchOptions& options,
+                              const std::function<bool(double)>& progress) {
+  const std::vector<lens::TreebankSentence> treebank = lens::load_treebank(file);
   const std::vector<std::string> all = lens::relations_of(treebank);
-  for (const std::string& asked : request.relations) {
+  for (const std::string& asked : relations) {
     for (std::size_t begin = 0; begin <= asked.size();) {
       const std::size_t end = std::min(asked.find('+', begin), asked.size());
       const std::string name = asked.substr(begin, end - begin);
       if (std::find(all.begin(), all.end(), name.substr(0, name.find(':'))) == all.end()) {
         std::string names;
         for (const std::string& known : all) names += (names.empty() ? "" : ", ") + known;
-        throw Error(ErrorCode::kInvalidArgument, "--relation: " + base::path_in_quotes(request.treebank) + " has no " +
+        throw Error(ErrorCode::kInvalidArgument, "--relation: " + base::path_in_quotes(file) + " has no " +
                                                      base::in_quotes(name) + "; it has " + names);
       }
       begin = end + 1;
     }
   }
-  const model::TextModel model(request.model);
   const model::EncoderConfig& config = model.encoder().config();
-  lens::RelationScorer scorer(request.relations.empty() ? all : request.relations, config.num_layers, config.num_heads,
-                              config.causal);
-  const Threads threads{.num_threads = request.common.threads};
+  lens::RelationScorer scorer(relations.empty() ? all : relations, config.num_layers, config.num_heads, config.causal);
+  bool going = true;
   const std::size_t too_long = lens::for_each_batch(
-      model, [&](std::size_t i) { return i < treebank.size() ? std::optional(treebank[i].text) : std::nullopt; },
-      {threads, request.common.bits},
-      [&](std::span<const lens::BatchText> texts) { scorer.add(treebank, texts, threads); });
-  const Found found{model_name(request.model),
-                    std::filesystem::path(request.treebank).filename().string(),
-                    treebank.size() - too_long,
-                    too_long,
-                    config.causal,
-                    scorer.finish(kBest)};
+      model,
+      [&](std::size_t i) {
+        if (progress) going = going && progress(static_cast<double>(i) / static_cast<double>(treebank.size() + 1));
+        return going && i < treebank.size() ? std::optional(treebank[i].text) : std::nullopt;
+      },
+      options, [&](std::span<const lens::BatchText> texts) { scorer.add(treebank, texts, options.threads); });
+  return {model_name,
+          std::filesystem::path(file).filename().string(),
+          treebank.size() - too_long,
+          too_long,
+          config.causal,
+          scorer.finish(kBest)};
+}
+
+void print_relations(const RolesRequest& request) {
+  check_model(request.model);
+  lens::load_treebank(request.treebank);  // its errors come before the model is read
+  const model::TextModel model(request.model);
+  const TreebankReading found = read_treebank(model, model_name(request.model), request.treebank, request.relations,
+                                              {{.num_threads = request.common.threads}, request.common.bits});
   if (request.common.json) {
-    print_as_json(found);
+    print_json(treebank_json(found));
   } else {
     print_text(found);
   }

@@ -28,6 +28,7 @@ void check(const ViewRequest& request) {
   if (file && (request.pair || request.truncate || !request.common.bits.empty())) {
     throw UsageError("--pair, --truncate and --bits are for a text, and a file has its own");
   }
+  if (!request.treebank.empty() && request.model.empty()) throw UsageError("--treebank needs --model, which reads it");
   if (!request.out.empty() && !request.site.empty()) {
     throw UsageError("--export writes a file, --export-site a folder; leave out one of the two");
   }
@@ -81,6 +82,9 @@ void add_view(CLI::App& app) {
       ->transform(plain_text)
       ->type_name("TEXT2");
   verb->add_flag("--truncate", request->truncate, "Cut a text that is longer than the model takes");
+  verb->add_option("--treebank", request->treebank,
+                   "Sentences with their trees (CoNLL-U): which heads read their relations, in the view Corpus")
+      ->type_name("FILE");
   verb->add_option("--port", request->port, "The port of 127.0.0.1 to serve on; default: a free one")
       ->transform(whole_number(1, 65535))
       ->type_name("N");

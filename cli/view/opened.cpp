@@ -21,8 +21,10 @@
 #include "io/json.hpp"
 #include "lens/scan_file.hpp"
 #include "lens/tour.hpp"
+#include "lens/treebank.hpp"
 #include "model/checkpoint.hpp"
 #include "model/text_model.hpp"
+#include "roles.hpp"
 #include "scan_texts.hpp"
 #include "text.hpp"
 
@@ -81,8 +83,9 @@ void add_tokens(io::Json& question, const model::TextModel& model) {
 }  // namespace
 
 Opened::Opened(const ViewRequest& request)
-    : threads_(request.common.threads), session_("native", {.num_threads = threads_}) {
+    : threads_(request.common.threads), treebank_(request.treebank), session_("native", {.num_threads = threads_}) {
   check_text("TEXT", request.text());
+  if (!treebank_.empty()) lens::load_treebank(treebank_);  // so that its errors come now
   if (!request.model.empty()) {
     check_model(request.model);
     model_ = std::make_shared<const model::TextModel>(request.model);
@@ -100,10 +103,18 @@ Opened::Opened(const ViewRequest& request)
   trace_id_ = session_.open_trace(trace_);
 }
 
-std::optional<nlohmann::ordered_json> Opened::ask_tour(const io::Json& question, const view::Progress& progress) const {
+std::optional<nlohmann::ordered_json> Opened::ask_model(const io::Json& question,
+                                                        const view::Progress& progress) const {
   if (model_ == nullptr || !question.is_object() || !question.contains("ask")) return std::nullopt;
   const lens::BatchOptions options{{.num_threads = threads_}};
   if (question["ask"] == "relations") return lens::tour_relations(*model_, trace_.model, options, progress);
+  if (question["ask"] == "treebank") {
+    if (treebank_.empty()) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "ask \"treebank\": no treebank was given; view --treebank FILE gives one");
+    }
+    return treebank_json(read_treebank(*model_, trace_.model, treebank_, {}, options, progress));
+  }
   if (question["ask"] != "ablations") return std::nullopt;
   const io::JsonDocument named{question, "ask \"ablations\""};
   return lens::tour_ablations(*model_, trace_.model, pooling_, io::require_string(named, "text"), options, progress);
@@ -111,7 +122,7 @@ std::optional<nlohmann::ordered_json> Opened::ask_tour(const io::Json& question,
 
 view::Answer Opened::ask(const std::string& text, const view::Progress& progress) {
   io::Json question = io::parse_json(text, "the question").value;
-  if (const auto answer = ask_tour(question, progress)) return {view::Answer::Kind::kJson, answer->dump()};
+  if (const auto answer = ask_model(question, progress)) return {view::Answer::Kind::kJson, answer->dump()};
   const bool texts = question.is_object() && question.contains("model") && question.contains("text");
   if (!texts || question.contains("ids") || model_ == nullptr || !question["ask"].is_string()) {
     return session_.ask(text, progress);
@@ -192,9 +203,10 @@ nlohmann::ordered_json Opened::start(const char* mode, const std::string& more_h
   }
   std::vector<nlohmann::json> of_model;
   if (model_) of_model = {{{"ask", "relations"}}, {{"ask", "ablations"}, {"text", trace_.text}}};
+  if (!treebank_.empty()) of_model.push_back({{"ask", "treebank"}});
   for (const nlohmann::json& question : of_model) {
     try {
-      const std::string answer = ask_tour(question, {})->dump();
+      const std::string answer = ask_model(question, {})->dump();
       answers.push_back({{"question", question}, {"type", "application/json"}, {"base64", base::base64(answer)}});
     } catch (const Error& error) {
       // A decoder has no vector of a text, and a model of few tokens does not take the tour's sentences.

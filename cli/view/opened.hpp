@@ -37,10 +37,12 @@ class Opened {
 
  private:
   std::vector<HeadName> shown_heads(const std::string& more) const;
-  // What the tour asks of the model itself, beyond a trace: "relations" and "ablations". None where it is neither.
-  std::optional<nlohmann::ordered_json> ask_tour(const nlohmann::json& question, const view::Progress& progress) const;
+  // What the page asks of the model itself, beyond a trace: "relations" and "ablations" for the tour, and "treebank".
+  // None where it is none of them.
+  std::optional<nlohmann::ordered_json> ask_model(const nlohmann::json& question, const view::Progress& progress) const;
 
   int threads_;
+  std::string treebank_;
   std::int64_t model_id_ = 0, trace_id_ = 0;
   std::shared_ptr<const model::TextModel> model_;
   model::PoolingConfig pooling_;

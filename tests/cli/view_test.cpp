@@ -187,6 +187,28 @@ TEST_F(CliView, AnswersThePagesQuestions) {
   EXPECT_EQ(answer_to(view.port(), test::post(view.port(), view.path() + "ask", "{\"ask\":")).status, 400);
 }
 
+TEST_F(CliView, ATreebankIsReadAsRolesDoes) {
+  std::string trees;
+  for (int i = 0; i < 30; ++i) {
+    trees +=
+        "# text = the black cat\n1\tthe\t_\tDET\t_\t_\t3\tdet\t_\t_\n2\tblack\t_\tADJ\t_\t_\t3\tamod\t_\t_\n"
+        "3\tcat\t_\tNOUN\t_\t_\t0\troot\t_\t_\n\n";
+  }
+  write(path("trees.conllu"), trees);
+  const Result roles = program({"roles", "--treebank", path("trees.conllu"), "--json"});
+  ASSERT_EQ(roles.code, 0) << roles.err;
+  const auto asked = [](const Running& view) {
+    return answer_to(view.port(), test::post(view.port(), view.path() + "ask", R"({"ask":"treebank"})"));
+  };
+  const Running with({"the black cat", "--model", model(), "--treebank", path("trees.conllu"), "--no-browser"});
+  const Reply found = asked(with);
+  ASSERT_EQ(found.status, 200) << found.body;
+  EXPECT_EQ(json::parse(found.body), json::parse(roles.out));
+  const Reply none = asked(Running({"the black cat", "--model", model(), "--no-browser"}));
+  EXPECT_EQ(none.status, 400);
+  EXPECT_NE(none.body.find("--treebank FILE"), std::string::npos) << none.body;
+}
+
 TEST_F(CliView, OpensAScanWithOrWithoutAModel) {
   write(path("texts"), "the black cat sat on the mat.\nthe dog sat.\n");
   const std::string scan = path("a.scan");
@@ -342,6 +364,8 @@ TEST_F(CliView, BadRequestsSayWhat) {
       {{"cat", "--model", model(), "--export", path("none/a.html")}, 1, "there is no folder"},
       {{path("broken.safetensors"), "--export-site", path("s")}, 2, "--export-site needs --model"},
       {{path("none.scan")}, 1, "none.scan"},
+      {{path("none.safetensors"), "--treebank", path("file")}, 2, "--treebank needs --model"},
+      {{"cat", "--model", model(), "--treebank", path("none.conllu")}, 1, "none.conllu"},
       {{path("none.scan"), "--export", path("a.html")}, 2, "a scan is served alone"},
       {{"cat", "--model", model(), "--port", "0"}, 2, "--port"},
       {{"cat", "--model", model(), "--port", "65536"}, 2, "--port"},
