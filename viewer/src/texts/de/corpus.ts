@@ -2,7 +2,7 @@ import type { Texts } from "../en";
 
 export const corpus: Texts["corpus"] = {
   heading: "Ein Kopf über viele Texte",
-  none: "Kein Scan ist offen. Ein Scan sieht viele Texte auf einmal durch: manyheads scan TEXTE --model ORDNER -o scan.safetensors, dann manyheads view scan.safetensors.",
+  none: "Kein Scan ist offen. Ein Scan sieht viele Texte auf einmal durch: manyheads scan TEXTE --model ORDNER -o texts.scan, dann manyheads view texts.scan.",
   about: (model, files, passages, tokens) => `${model} über ${files}: ${passages} Abschnitte, ${tokens} Tokens.`,
   head: "Kopf",
   score: "Maß",

@@ -1,6 +1,6 @@
 export const corpus = {
   heading: "One head over many texts",
-  none: "No scan is open. A scan looks through many texts at once: manyheads scan TEXTS --model DIR -o scan.safetensors, then manyheads view scan.safetensors.",
+  none: "No scan is open. A scan looks through many texts at once: manyheads scan TEXTS --model DIR -o texts.scan, then manyheads view texts.scan.",
   about: (model: string, files: string, passages: string, tokens: string) => `${model} over ${files}: ${passages} passages, ${tokens} tokens.`,
   head: "Head",
   score: "Score",
