@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -45,6 +46,8 @@ class Running {
     if (::pipe2(ends, O_CLOEXEC) != 0) return;
     child_ = ::fork();
     if (child_ == 0) {
+      // A shell starts what runs in the background with these ignored, and the program leaves that so.
+      for (const int end : {SIGHUP, SIGINT, SIGTERM}) ::signal(end, SIG_DFL);
       ::dup2(ends[1], STDOUT_FILENO);
       ::execv(argv[0], argv.data());
       ::_exit(127);
@@ -63,7 +66,11 @@ class Running {
     if (child_ <= 0) return 0;
     ::kill(child_, signal);
     int status = 0;
-    ::waitpid(child_, &status, 0);
+    // One that does not end in 30 s is killed, and says so by its exit code.
+    for (int tries = 0; ::waitpid(child_, &status, WNOHANG) == 0; ++tries) {
+      if (tries == 3000) ::kill(child_, SIGKILL);
+      ::usleep(10'000);
+    }
     child_ = -1;
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
   }
