@@ -120,7 +120,7 @@ export function Grid({ trace, heads, rules }: { trace: Trace; heads: HeadScores[
             class={plain ? "thumbs by-layer" : "thumbs"}
             role="group"
             aria-label={texts.gridKeys}
-            style={plain ? { gridTemplateColumns: `repeat(${trace.heads}, minmax(58px, 1fr))`, minWidth: `${trace.heads * 62}px` } : {}}
+            style={plain ? { gridTemplateColumns: `repeat(${trace.heads}, minmax(41px, 1fr))`, minWidth: `${trace.heads * 47}px` } : {}}
             onKeyDown={onKeyDown}
           >
             {thumbs}
