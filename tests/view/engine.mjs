@@ -55,6 +55,9 @@ export class Engine {
   openTrace(bytes) {
     return this.call("mh_open_trace", bytes);
   }
+  openTensors(bytes) {
+    return this.call("mh_open_tensors", bytes);
+  }
   openModel(name, config, weights) {
     return this.call("mh_open_model", name, config, weights);
   }

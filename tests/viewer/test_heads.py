@@ -92,6 +92,20 @@ def test_heads_that_rest_on_cls_are_left_out(heads, answers):
     expect(page.get_by_text(f"{len(kept)} of 72 heads")).to_be_visible()
 
 
+def test_a_place_that_is_being_typed_stays_when_the_page_is_drawn_again(heads):
+    page = heads("&h.show=one&h.one=map")
+    field = page.get_by_label("Key", exact=True)
+    field.fill("7")
+    page.set_viewport_size({"width": 1000, "height": 700})  # the map is drawn again
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    expect(field).to_have_value("7")
+    field.press("Enter")
+    expect(page.locator(".map-said")).to_contain_text("mat")
+    field.fill("99")  # past the last token
+    field.press("Enter")
+    expect(field).to_have_value("9")
+
+
 @pytest.mark.parametrize("role", ["next", "sink"])
 def test_heads_are_filtered_by_role_both_ways(heads, answers, role):
     page = heads()

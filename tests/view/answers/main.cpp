@@ -1,6 +1,6 @@
 // The native session's answers, for the tests of its WebAssembly. A line of input is {"open_trace": FILE},
-// {"open_model": [NAME, CONFIG FILE, WEIGHTS FILE]} or a question; an answer is its size [4 bytes], its kind (0 JSON,
-// 1 tensors, 2 an error) [1 byte] and its bytes.
+// {"open_tensors": FILE}, {"open_model": [NAME, CONFIG FILE, WEIGHTS FILE]} or a question; an answer is its size [4
+// bytes], its kind (0 JSON, 1 tensors, 2 an error) [1 byte] and its bytes.
 #include <cstdint>
 #include <fstream>
 #include <iostream>
@@ -34,6 +34,8 @@ int main() {
     try {
       if (json.contains("open_trace")) {
         put(0, std::to_string(session.open_trace(bytes_of(json["open_trace"]))));
+      } else if (json.contains("open_tensors")) {
+        put(0, std::to_string(session.open_tensors(bytes_of(json["open_tensors"]))));
       } else if (json.contains("open_model")) {
         const auto& files = json["open_model"];
         put(0, std::to_string(session.open_model(manyheads::view::read_model(

@@ -5,6 +5,7 @@ import { dark } from "../state/app";
 import { point, select, type Item } from "../state/inspect";
 import { grouped, t } from "../texts";
 import { figure, inCell } from "../ui/figures";
+import { NumberField } from "../ui/NumberField";
 import { Picture, type TableData } from "../ui/Picture";
 import { draw, legendStops, type Margins, type Seen } from "./draw";
 import { fit, fitZoom, keepInside, pan, placeAt, reveal, seen, zoomAt, type Camera, type Size } from "./geometry";
@@ -314,17 +315,7 @@ function Place({ label, letter, value, most, onValue }: PlaceProps) {
   return (
     <label class="place">
       <span class={letter}>{label}</span>{" "}
-      <input
-        type="number"
-        class="figure"
-        min={0}
-        max={most}
-        value={value}
-        onChange={(event) => {
-          const given = Math.round(Number(event.currentTarget.value));
-          if (Number.isFinite(given)) onValue(given);
-        }}
-      />
+      <NumberField value={value} least={0} most={most} onValue={onValue} />
     </label>
   );
 }

@@ -1,4 +1,5 @@
 import { grouped, t } from "../../texts";
+import { NumberField } from "../../ui/NumberField";
 import { Slider } from "../../ui/Slider";
 import { batch, dModel, dtype, dtypes, kvChoices, kvHeads, kvShown, mostHeads, mostModel, numHeads, tokens, tokenSteps } from "./state";
 
@@ -12,17 +13,7 @@ function ModelSize() {
         <span class="name">{texts.dModel}</span> <span class="quiet">{texts.dModelHint}</span>
       </label>
       <div class="beside">
-        <input
-          id="d-model"
-          class="figure"
-          type="number"
-          min={1}
-          max={mostModel}
-          value={dModel.value}
-          onInput={({ currentTarget: { valueAsNumber: value } }) => {
-            if (Number.isInteger(value) && value >= 1 && value <= mostModel) dModel.value = value;
-          }}
-        />
+        <NumberField id="d-model" value={dModel.value} least={1} most={mostModel} onValue={(value) => (dModel.value = value)} live />
         {presets.map(([name, size]) => (
           <button type="button" class="chip" aria-pressed={dModel.value === size} onClick={() => (dModel.value = size)}>
             <span class="figure">{size}</span> <span class="quiet">{texts.presets[name]}</span>
@@ -92,16 +83,7 @@ function Others() {
       </label>
       <label>
         <span>{texts.batch}</span>
-        <input
-          class="figure"
-          type="number"
-          min={1}
-          max={4096}
-          value={batch.value}
-          onInput={({ currentTarget: { valueAsNumber: value } }) => {
-            if (Number.isInteger(value) && value >= 1 && value <= 4096) batch.value = value;
-          }}
-        />
+        <NumberField value={batch.value} least={1} most={4096} onValue={(value) => (batch.value = value)} live />
       </label>
       <label>
         <span>{texts.dtype}</span>

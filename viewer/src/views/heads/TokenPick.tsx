@@ -2,6 +2,7 @@
 import { chosenKey, chosenQuery } from "../../state/app";
 import { key, query } from "../../state/session";
 import { t } from "../../texts";
+import { NumberField } from "../../ui/NumberField";
 
 /** A longer text is picked by place: a list of so many names helps nobody. */
 const mostListed = 600;
@@ -15,7 +16,7 @@ function Pick({ letter, label, tokens, value, onValue }: { letter: "q" | "k"; la
           {tokens.map((token, place) => <option value={place}>{place} {token}</option>)}
         </select>
       ) : (
-        <input type="number" min={0} max={tokens.length - 1} value={value} onChange={(event) => onValue(Number(event.currentTarget.value))} />
+        <NumberField value={value} least={0} most={tokens.length - 1} onValue={onValue} />
       )}
     </label>
   );
