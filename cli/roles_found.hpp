@@ -26,7 +26,7 @@ struct RolesFound {
     std::vector<double> distances;  // [heads,heads]
     std::vector<lens::HeadCluster> clusters;
   };
-  std::optional<Alike> alike, alike_without_special;  // where clusters are asked for
+  std::optional<Alike> alike, alike_without_special;  // with --clusters
 
   struct Rollout {
     std::size_t text = 0;

@@ -14,7 +14,8 @@ Both files are CC0 1.0: no rights reserved.
 import collections
 import pathlib
 import random
-import sys
+
+import conllu
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 
@@ -133,23 +134,11 @@ class Grammar:
         return " ".join(words + ["."])
 
 
-def write():
+def sentences():
+    """The generated ones and those by hand."""
     grammar = Grammar(1)
-    sentences = []
-    for source in [grammar.sentence() for _ in range(300)], (FOLDER / "relations.txt").read_text().splitlines():
-        sentences.append([parse(line) for line in source])
-    lines = ["# " + line for line in __doc__.splitlines()[-1:] + ["Written by relations.py."]]
-    for kind, some in zip(("generated", "by-hand"), sentences):
-        for number, words in enumerate(some, 1):
-            glued = [i + 1 < len(words) and words[i + 1][0] in (".", ",", "?", "'s", "n't") for i in range(len(words))]
-            text = "".join(word[0] + ("" if glue or i + 1 == len(words) else " ")
-                           for i, (word, glue) in enumerate(zip(words, glued)))
-            lines += [f"# sent_id = {kind}-{number}", f"# text = {text}"]
-            for i, ((form, pos, head, relation), glue) in enumerate(zip(words, glued)):
-                misc = "SpaceAfter=No" if glue else "_"
-                lines.append("\t".join([str(i + 1), form, "_", pos, "_", "_", str(head + 1), relation, "_", misc]))
-            lines.append("")
-    return "\n".join(lines) + "\n", [words for some in sentences for words in some]
+    by_hand = (FOLDER / "relations.txt").read_text().splitlines()
+    return {"generated": [parse(grammar.sentence()) for _ in range(300)], "by-hand": [parse(line) for line in by_hand]}
 
 
 def distances(sentences):
@@ -164,12 +153,13 @@ def distances(sentences):
 
 
 def main():
-    text, sentences = write()
-    file = FOLDER / "relations.conllu"
-    if sys.argv[1:] == ["--check"]:
-        sys.exit(0 if file.read_text() == text else f"{file} is not what {__file__} writes")
-    file.write_text(text)
-    for name, counter in distances(sentences).items():
+    lines = ["# " + line for line in __doc__.splitlines()[-1:] + ["Written by relations.py."]]
+    found = sentences()
+    for kind, some in found.items():
+        for number, words in enumerate(some, 1):
+            lines += conllu.sentence(f"{kind}-{number}", words)
+    conllu.save(FOLDER / "relations.conllu", lines)
+    for name, counter in distances(words for some in found.values() for words in some).items():
         print(f"{name}: {sum(counter.values())} pairs; head - word:",
               "  ".join(f"{d:+d} {n}" for d, n in sorted(counter.items())))
 

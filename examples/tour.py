@@ -12,7 +12,8 @@ tour.conllu is CC0 1.0: no rights reserved.
 import itertools
 import pathlib
 import random
-import sys
+
+import conllu
 
 FILE = pathlib.Path(__file__).resolve().parent / "tour.conllu"
 
@@ -80,17 +81,9 @@ def main():
     for number, words in enumerate(sentences(), 1):
         forms = [word[0] for word in words]
         assert all(forms.count(word[3]) == 1 for word in words if word[3]), forms
-        glued = [following in (".", "'s") for following in forms[1:]] + [False]
-        text = "".join(form + ("" if glue else " ") for form, glue in zip(forms, glued)).strip()
-        lines += [f"# sent_id = tour-{number}", f"# text = {text}"]
-        for i, ((form, pos, relation, head), glue) in enumerate(zip(words, glued), 1):
-            lines.append("\t".join([str(i), form, "_", pos, "_", "_", str(forms.index(head) + 1 if head else 0), relation,
-                                    "_", "SpaceAfter=No" if glue else "_"]))
-        lines.append("")
-    text = "\n".join(lines) + "\n"
-    if sys.argv[1:] == ["--check"]:
-        sys.exit(0 if FILE.read_text() == text else f"{FILE} is not what {__file__} writes")
-    FILE.write_text(text)
+        lines += conllu.sentence(f"tour-{number}", [(form, pos, forms.index(head) if head else -1, relation)
+                                                    for form, pos, relation, head in words])
+    conllu.save(FILE, lines)
 
 
 main()

@@ -1,11 +1,6 @@
 #include "view/opened.hpp"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <manyheads/error.hpp>
 #include <manyheads/lens/links.hpp>
 #include <manyheads/lens/read_heads.hpp>
@@ -49,16 +44,6 @@ lens::Trace trace_of(const model::TextModel& model, const ViewRequest& request) 
   options.threads.num_threads = request.common.threads;
   options.bits = request.common.bits;
   return lens::make_trace(model.encoder(), encoded.encoding, model_name(request.model), request.text(), options);
-}
-
-// The trace as a file, which only memory holds.
-std::string file_of(const lens::Trace& trace) {
-  const int fd = ::memfd_create("trace", MFD_CLOEXEC);
-  if (fd < 0) throw Error(ErrorCode::kIo, std::string("cannot hold the trace in memory: ") + std::strerror(errno));
-  const std::unique_ptr<const int, void (*)(const int*)> closing(&fd, [](const int* open) { ::close(*open); });
-  const std::string path = base::format("/proc/self/fd/{}", fd);
-  lens::save_trace(path, trace);
-  return std::string(base::map_file(path).text());
 }
 
 // Puts the tokens of the question's text into it.
@@ -213,7 +198,10 @@ nlohmann::ordered_json Opened::start(const char* mode, const std::string& more_h
       if (error.code() != ErrorCode::kInvalidArgument) throw;
     }
   }
-  return {{"mode", mode}, {"version", version()}, {"traces", {base::base64(file_of(trace_))}}, {"answers", answers}};
+  return {{"mode", mode},
+          {"version", version()},
+          {"traces", {base::base64(lens::trace_bytes(trace_))}},
+          {"answers", answers}};
 }
 
 }  // namespace manyheads::cli

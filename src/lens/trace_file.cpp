@@ -8,6 +8,7 @@
 
 #include "base/file.hpp"
 #include "io/json.hpp"
+#include "io/safetensors_bytes.hpp"
 #include "lens/trace_check.hpp"
 
 namespace manyheads::lens {
@@ -110,10 +111,14 @@ Tensor dense_copy(const ConstTensorView& view) {
   return copy;
 }
 
-}  // namespace
+// A trace as the file holds it.
+struct Parts {
+  StateDict tensors;
+  std::map<std::string, std::string> metadata;
+};
 
-void save_trace(const std::filesystem::path& path, const Trace& trace) {
-  check_trace(trace, Checker("save_trace", ErrorCode::kInvalidArgument));
+Parts parts_of(const Trace& trace, const char* function) {
+  check_trace(trace, Checker(function, ErrorCode::kInvalidArgument));
   StateDict tensors;
   for (std::size_t i = 0; i < trace.layers.size(); ++i) {
     const TraceLayer& layer = trace.layers[i];
@@ -142,7 +147,19 @@ void save_trace(const std::filesystem::path& path, const Trace& trace) {
   if (trace.text2) metadata["text2"] = *trace.text2;
   if (trace.alignment == Alignment::kTopLeft) metadata["alignment"] = "top_left";
   if (trace.alignment == Alignment::kBottomRight) metadata["alignment"] = "bottom_right";
-  save_safetensors(path, tensors, metadata);
+  return {std::move(tensors), std::move(metadata)};
+}
+
+}  // namespace
+
+void save_trace(const std::filesystem::path& path, const Trace& trace) {
+  const Parts parts = parts_of(trace, "save_trace");
+  save_safetensors(path, parts.tensors, parts.metadata);
+}
+
+std::string trace_bytes(const Trace& trace) {
+  const Parts parts = parts_of(trace, "trace_bytes");
+  return io::safetensors_bytes(parts.tensors, parts.metadata);
 }
 
 Trace load_trace(const std::filesystem::path& path) { return read_trace(load_safetensors(path)); }

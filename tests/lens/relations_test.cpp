@@ -170,6 +170,45 @@ TEST(RelationsTest, AHeadThatIsHardlyBetterThanTheOffsetDoesNotRead) {
   EXPECT_FALSE(reads(18, {18, 18}));
 }
 
+TEST(RelationsTest, TheBestHeadsAreThoseOfTheHalfThatDoesNotScore) {
+  Sample s = sample(2, 40);
+  for (std::size_t i = 0; i < 40; ++i) {
+    const std::size_t word = word_of(s.trees[i]);
+    add_layer(s.texts[i].trace, 2, [&](std::int64_t h, std::int64_t q, std::int64_t k) {
+      const bool knows = i % 2 == static_cast<std::size_t>(h);
+      const std::int64_t to = knows ? s.trees[i].words[word].head : static_cast<std::int64_t>(word);
+      return q == static_cast<std::int64_t>(word) + 1 && k == to + 1 ? kSharp : 0.0;
+    });
+  }
+  RelationScorer scorer({"x"}, 1, 2, false);
+  scorer.add(s.trees, s.texts, {});
+  const RelationReading reading = scorer.finish(1)[0];
+  ASSERT_EQ(reading.best.size(), 1u);
+  EXPECT_EQ(reading.best[0].head, 0);
+  EXPECT_EQ(reading.best[0].chosen_by, 1);
+  EXPECT_LT(reading.best[0].accuracy, 0.5);
+}
+
+TEST(RelationsTest, OfEqualOffsetsTheNearestStandsAndThenTheLeft) {
+  const auto offset = [](std::int64_t first, std::int64_t second) {
+    std::vector<TreebankSentence> trees;
+    std::vector<BatchText> texts;
+    for (std::size_t i = 0; i < 8; ++i) {
+      trees.push_back(tree_of(12, 5, static_cast<std::size_t>(5 + (i / 2 % 2 == 0 ? first : second))));
+      texts.push_back(constructed_text(i, 12));
+      add_layer(texts[i].trace, 1, [](std::int64_t, std::int64_t, std::int64_t) { return 0.0; });
+    }
+    RelationScorer scorer({"x"}, 1, 1, false);
+    scorer.add(trees, texts, {});
+    const RelationReading reading = scorer.finish(1)[0];
+    EXPECT_EQ(reading.offset_accuracy, 0.5);
+    return reading.offset;
+  };
+  EXPECT_EQ(offset(-4, 2), 2);
+  EXPECT_EQ(offset(3, -1), -1);
+  EXPECT_EQ(offset(2, -2), -2);
+}
+
 // Whatever the sentences, and also where one distance finds nearly every partner.
 TEST(RelationsTest, AHeadThatLooksAtAFixedOffsetNeverReads) {
   constexpr std::int64_t kHeads = 16;  // an offset each

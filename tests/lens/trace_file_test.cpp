@@ -3,6 +3,8 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <fstream>
+#include <iterator>
 #include <manyheads/error.hpp>
 #include <manyheads/lens/patch.hpp>
 #include <manyheads/lens/trace.hpp>
@@ -68,6 +70,8 @@ TEST_F(TraceFileTest, RoundTrip) {
   trace.sequences[2] = 1;
   trace.tokens[1] = "\"\xc3\xa9\"";
   save_trace(path(), trace);
+  std::ifstream file(path(), std::ios::binary);
+  EXPECT_EQ(trace_bytes(trace), std::string(std::istreambuf_iterator<char>(file), {}));
   const Trace back = load_trace(path());
   EXPECT_EQ(back.model, trace.model);
   EXPECT_EQ(back.text, trace.text);

@@ -84,6 +84,9 @@ Trace make_trace(const model::Encoder& encoder, const model::Encoding& encoding,
 // other.
 void save_trace(const std::filesystem::path& path, const Trace& trace);
 
+// The bytes of that file. Throws as save_trace does.
+std::string trace_bytes(const Trace& trace);
+
 // Maps the file. Throws Error (kMalformedFile) that names the file and the field or tensor.
 Trace load_trace(const std::filesystem::path& path);
 

@@ -1,45 +1,14 @@
 // Two heads, or one head on two texts, side by side, with the difference where the two have one shape.
-import { useMemo, useState } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 import { trace as askTrace, type Trace } from "../../engine/questions";
 import type { HeadName } from "../../engine/heads";
-import { MapView } from "../../maps/MapView";
-import { differenceSource, headSource, type Source } from "../../maps/source";
-import { chosenKey, chosenQuery } from "../../state/app";
-import { canEncode, encodeText, engine, head, key, query, who } from "../../state/session";
+import { differenceSource, headSource } from "../../maps/source";
+import { canEncode, encodeText, engine, head, who } from "../../state/session";
 import { t } from "../../texts";
 import { useAnswer, type Asked } from "../../ui/useAnswer";
-import { mostOf } from "./most";
-import { camera, other, otherText, pool, root } from "./state";
-
-interface SideProps {
-  caption: string;
-  source: Source;
-  trace: Trace;
-  formula: string;
-  bare?: boolean;
-}
-
-function Side({ caption, source, trace, formula, bare = false }: SideProps) {
-  return (
-    <MapView
-      caption={caption}
-      source={source}
-      rows={trace.tokens}
-      keys={trace.tokens}
-      pool={pool}
-      root={root}
-      camera={camera}
-      chosen={{ row: Math.min(query.value, trace.queries - 1), key: Math.min(key.value, trace.keys - 1) }}
-      onChoose={(row, column) => {
-        chosenQuery.value = row;
-        chosenKey.value = column;
-      }}
-      most={mostOf() / 2}
-      formula={formula}
-      bare={bare}
-    />
-  );
-}
+import { OtherText } from "./OtherText";
+import { other, otherText } from "./state";
+import { TextMap } from "./TextMap";
 
 function useOtherTrace(): Asked<Trace | null> {
   const known = who.value?.traces.find(({ text }) => text === otherText.value);
@@ -57,7 +26,6 @@ export function Compare({ trace }: { trace: Trace }) {
   const texts = t.value.heads;
   const [layer, index] = head.value;
   const second: HeadName = other.value && other.value[0] < trace.layers && other.value[1] < trace.heads ? other.value : [layer, index];
-  const [draft, setDraft] = useState(otherText.value);
   const found = useOtherTrace();
   const secondTrace = found.state === "ready" && found.value ? found.value : trace;
   const asked = engine.value;
@@ -89,28 +57,16 @@ export function Compare({ trace }: { trace: Trace }) {
           </select>
         </label>
       </div>
-      <form
-        class="map-bar"
-        onSubmit={(event) => {
-          event.preventDefault();
-          otherText.value = draft.trim();
-        }}
-      >
-        <label class="grow">
-          {texts.otherText}{" "}
-          <input type="text" value={draft} maxLength={20000} readOnly={!canEncode.value} onInput={(event) => setDraft(event.currentTarget.value)} />
-        </label>
-        <button type="submit" disabled={!canEncode.value}>{texts.compareWith}</button>
-      </form>
+      <OtherText />
       {!canEncode.value && <p class="quiet small">{t.value.frame.noModel}</p>}
       {found.state === "failed" && <p class="trouble" role="alert">{t.value.frame.failed(found.why)}</p>}
       {!sources && <p>{texts.chooseOther}</p>}
       {sources && (
         <div class="side-by-side">
-          <Side caption={label(name, trace)} source={sources.a} trace={trace} formula={texts.weightFormula} />
-          <Side caption={label(secondName, secondTrace)} source={sources.b} trace={secondTrace} formula={texts.weightFormula} bare />
+          <TextMap share={1 / 2} caption={label(name, trace)} source={sources.a} trace={trace} formula={texts.weightFormula} />
+          <TextMap share={1 / 2} caption={label(secondName, secondTrace)} source={sources.b} trace={secondTrace} formula={texts.weightFormula} bare />
           {sources.difference ? (
-            <Side caption={texts.differenceCaption(sameHead ? texts.textOne : name, sameHead ? texts.textTwo : secondName)} source={sources.difference} trace={trace} formula={texts.differenceFormula} bare />
+            <TextMap share={1 / 2} caption={texts.differenceCaption(sameHead ? texts.textOne : name, sameHead ? texts.textTwo : secondName)} source={sources.difference} trace={trace} formula={texts.differenceFormula} bare />
           ) : (
             <p>{texts.otherShape(trace.tokens.length, secondTrace.tokens.length)}</p>
           )}

@@ -1,14 +1,12 @@
 // The mean of the weights of chosen heads: pressed one by one, layer by layer, or all.
 import { useMemo } from "preact/hooks";
-import { MapView } from "../../maps/MapView";
 import { meanSource } from "../../maps/source";
 import type { HeadName } from "../../engine/heads";
 import type { Trace } from "../../engine/questions";
-import { chosenKey, chosenQuery } from "../../state/app";
-import { engine, key, query } from "../../state/session";
+import { engine } from "../../state/session";
 import { t } from "../../texts";
-import { mostOf } from "./most";
-import { camera, chosenHeads, pool, root } from "./state";
+import { chosenHeads } from "./state";
+import { TextMap } from "./TextMap";
 
 const same = ([a, b]: HeadName, [c, d]: HeadName): boolean => a === c && b === d;
 
@@ -54,21 +52,12 @@ export function Mean({ trace }: { trace: Trace }) {
         <button type="button" class="plain" disabled={valid.length === 0} onClick={() => (chosenHeads.value = [])}>{texts.chooseAll}</button>
       </p>
       {source && (
-        <MapView
+        <TextMap
           caption={valid.length > 0 && valid.length <= 8 ? texts.meanCaption(valid.map(([l, h]) => `${l}.${h}`).join(", ")) : texts.meanOf(chosen.length)}
           source={source}
-          rows={trace.tokens}
-          keys={trace.tokens}
-          pool={pool}
-          root={root}
-          camera={camera}
-          chosen={{ row: query.value, key: key.value }}
-          onChoose={(row, column) => {
-            chosenQuery.value = row;
-            chosenKey.value = column;
-          }}
-          most={mostOf() / chosen.length}
+          trace={trace}
           formula={texts.meanFormula}
+          share={1 / chosen.length}
         />
       )}
     </>

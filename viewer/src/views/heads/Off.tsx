@@ -8,6 +8,7 @@ import { fixed, t } from "../../texts";
 import { Ready } from "../../ui/Ready";
 import { Slider } from "../../ui/Slider";
 import { useAnswer } from "../../ui/useAnswer";
+import { OtherText } from "./OtherText";
 import { chosenHeads, otherText, scaleOff } from "./state";
 
 /** The value once it has rested: a slider moves faster than a model runs. */
@@ -60,7 +61,6 @@ export function Off({ trace }: { trace: Trace }) {
   const texts = t.value.heads;
   const chosen = chosenHeads.value.filter(([l, h]) => l < trace.layers && h < trace.heads);
   const off: HeadName[] = chosen.some((each) => name(each) === name(head.value)) ? chosen : [head.value, ...chosen];
-  const [draft, setDraft] = useState(otherText.value);
   const scale = scaleOff.value / 10;
   const wanted = { off: off.map(([l, h]): Scaled => [l, h, scale]), other: otherText.value };
   const rested = useRested(wanted, JSON.stringify(wanted));
@@ -73,19 +73,7 @@ export function Off({ trace }: { trace: Trace }) {
     <>
       <p>{texts.offLead(off.map(name).join(", "))}</p>
       <Slider label={texts.scale} value={scaleOff.value} least={0} most={20} said={scale === 0 ? texts.isOff : `× ${fixed(scale, 1)}`} onValue={(value) => (scaleOff.value = value)} />
-      <form
-        class="map-bar"
-        onSubmit={(event) => {
-          event.preventDefault();
-          otherText.value = draft.trim();
-        }}
-      >
-        <label class="grow">
-          {texts.otherText}{" "}
-          <input type="text" value={draft} maxLength={20000} onInput={(event) => setDraft(event.currentTarget.value)} />
-        </label>
-        <button type="submit">{texts.compareWith}</button>
-      </form>
+      <OtherText />
       <Ready asked={asked}>
         {({ toItself, toOther, next }) => (
           <>
