@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -132,6 +133,38 @@ TEST(CliRelationsOfRealModels, AreThoseOfTheDocs) {
     ++models;
   }
   if (models == 0) GTEST_SKIP() << "no model is here: scripts/fetch-model fetches them";
+}
+
+// So are the figures of the three links in README.md and docs/multi-head-attention.md.
+TEST(CliRelationsOfRealModels, GiveTheFiguresOfTheLinks) {
+  const auto folder = test::source_dir() / "models/all-MiniLM-L6-v2";
+  if (!std::filesystem::exists(folder)) GTEST_SKIP() << "no model is here: scripts/fetch-model fetches it";
+  const Result result = run({"roles", "--model", folder.string(), "--treebank",
+                             (test::source_dir() / "examples/relations.conllu").string(), "--relation", "amod",
+                             "--relation", "nsubj", "--relation", "obj+obl", "--json"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const json found = json::parse(result.out).at("relations");
+  const auto percent = [](const json& share) { return std::to_string(std::lround(100 * share.get<double>())) + " %"; };
+  const auto figures = [&](const json& reading) {
+    std::string text;
+    for (std::size_t i = 0; i < 2; ++i) {
+      const json& head = reading.at("heads")[i];
+      EXPECT_EQ(head.at("reads"), true);
+      text += (i == 0 ? "" : " and ") + head.at("layer").dump() + "." + head.at("head").dump() + " in " +
+              percent(head.at("accuracy"));
+    }
+    return text + " (a fixed distance: " + percent(reading.at("offset_accuracy")) + ")\n";
+  };
+  EXPECT_EQ(found[1].at("heads")[0].at("reads"), false);  // the other direction of the first two
+  EXPECT_EQ(found[3].at("heads")[0].at("reads"), false);
+  for (const char* name : {"README.md", "docs/multi-head-attention.md"}) {
+    std::ifstream file(test::source_dir() / name);
+    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    const std::string by = std::string(name) == "README.md" ? " by " : ": ";
+    EXPECT_NE(text.find("- black → cat" + by + figures(found[0])), std::string::npos) << name << figures(found[0]);
+    EXPECT_NE(text.find("- cat → sat" + by + figures(found[2])), std::string::npos) << name << figures(found[2]);
+    EXPECT_NE(text.find("- sat → mat" + by + figures(found[5])), std::string::npos) << name << figures(found[5]);
+  }
 }
 
 }  // namespace
