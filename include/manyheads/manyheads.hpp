@@ -2,6 +2,7 @@
 
 // All of the library; <manyheads/model/...> and <manyheads/lens/...> belong to manyheads::lens.
 #include <manyheads/attention.hpp>
+#include <manyheads/attention_backward.hpp>
 #include <manyheads/cpu.hpp>
 #include <manyheads/error.hpp>
 #include <manyheads/kv_cache.hpp>

@@ -301,6 +301,126 @@ ForwardParams check_forward(const char* function, const ConstTensorView& q, cons
   return params;
 }
 
+namespace {
+
+// What a backward reads besides q, k and v: of out's shape.
+void check_out(const char* function, const char* name, const ConstTensorView& view, const AttentionOptions& options,
+               const ConstTensorView& q, const kernels::BackwardParams& params, const CallShapes& shapes, DType* type,
+               std::int64_t* stride) {
+  const bool packed = options.cu_seqlens_q.defined();
+  const char* layout = packed ? "[Tq,Hq,Dv]" : "[B,Hq,Tq,Dv]";
+  const Heads rows = expect_heads(function, name, view, packed, layout, false);
+  const Dims expected =
+      packed ? Dims{q.size(0), params.q_heads, params.dv} : Dims{params.batch, params.q_heads, params.tq, params.dv};
+  if (!(view.shape() == expected)) {
+    fail(function,
+         base::format("{} is {}, expected {} = {} {}", name, describe(view), layout, expected.to_string(), shapes()));
+  }
+  *type = view.dtype();
+  std::copy_n(rows.stride, 4, stride);
+}
+
+// The gradients of a call, each of its input's shape.
+class GradientChecks {
+ public:
+  GradientChecks(const char* function, const AttentionGradients& gradients, const ConstTensorView& q,
+                 const ConstTensorView& k, const ConstTensorView& v, const AttentionOptions& options)
+      : function_(function), gradients_(gradients), q_(q), k_(k), v_(v), options_(options) {}
+
+  // Checks one gradient and returns it, its axes the last of batch, head, row, element.
+  kernels::Gradient operator()(const char* name, TensorView AttentionGradients::* member, const char* of,
+                               const ConstTensorView& input, bool packed) const {
+    const TensorView& view = gradients_.*member;
+    kernels::Gradient gradient;
+    if (!view.defined()) return gradient;
+    if (!input.defined()) fail(function_, base::format("{} without {}", name, of));
+    const bool f32 = member == &AttentionGradients::dsinks || member == &AttentionGradients::dalibi_slopes;
+    if (f32 ? view.dtype() != DType::kF32 : !base::is_float(view.dtype())) {
+      fail(function_, base::format("{} is {}, expected {}", name, describe(view), f32 ? "F32" : "F32, BF16 or F16"));
+    }
+    if (!(view.shape() == input.shape())) {
+      fail(function_, base::format("{} is {}, expected the shape of {} {}", name, describe(view), of, describe(input)));
+    }
+    check_itself(function_, name, view);
+    check_inputs(function_, name, view, q_, k_, &v_, options_);
+    gradient.data = view.data();
+    gradient.type = view.dtype();
+    for (std::int64_t& size : gradient.size) size = 1;
+    const int rank = view.rank();
+    for (int i = 0; i < rank; ++i) {
+      const int axis = packed ? (i == 0 ? 2 : i == 1 ? 1 : 3) : f32 ? 1 : 4 - rank + i;
+      gradient.size[axis] = view.size(i);
+      gradient.stride[axis] = view.size(i) > 1 ? view.stride(i) : axis == 3 ? 1 : 0;
+    }
+    return gradient;
+  }
+
+ private:
+  const char* function_;
+  const AttentionGradients& gradients_;
+  const ConstTensorView& q_;
+  const ConstTensorView& k_;
+  const ConstTensorView& v_;
+  const AttentionOptions& options_;
+};
+
+constexpr std::pair<const char*, TensorView AttentionGradients::*> kGradients[] = {
+    {"dq", &AttentionGradients::dq},         {"dk", &AttentionGradients::dk},
+    {"dv", &AttentionGradients::dv},         {"dbias", &AttentionGradients::dbias},
+    {"dsinks", &AttentionGradients::dsinks}, {"dalibi_slopes", &AttentionGradients::dalibi_slopes}};
+
+}  // namespace
+
+kernels::BackwardParams check_backward(const char* function, const ConstTensorView& q, const ConstTensorView& k,
+                                       const ConstTensorView& v, const ConstTensorView* out,
+                                       const ConstTensorView& dout, const ConstTensorView* lse,
+                                       const AttentionGradients& gradients, const AttentionOptions& options) {
+  kernels::BackwardParams params;
+  if (options.page_table.defined()) fail(function, "page_table: keys in pages have no gradient");
+  if (k.defined() && k.dtype() == DType::kI8) fail(function, base::format("k is {}: I8 has no gradient", describe(k)));
+  check_qkv(function, q, k, &v, options, params);
+  const CallShapes shapes{&q, &k, &v};
+  const bool packed = options.cu_seqlens_q.defined();
+  params.rows = packed ? q.size(0) : params.batch * params.tq;
+  check_out(function, "dout", dout, options, q, params, shapes, &params.dout_type, params.dout_stride);
+  params.dout = dout.data();
+  if (out != nullptr) {
+    check_out(function, "out", *out, options, q, params, shapes, &params.out_type, params.out_stride);
+    params.out = out->data();
+  }
+  if (lse != nullptr) {
+    const Dims shape = packed ? Dims{params.q_heads, q.size(0)} : Dims{params.batch, params.q_heads, params.tq};
+    if (!lse->defined() || lse->dtype() != DType::kF32 || !(lse->shape() == shape)) {
+      fail(function, base::format("lse is {}, expected F32 {} = {} {}", describe(*lse),
+                                  packed ? "[Hq,Tq]" : "[B,Hq,Tq]", shape.to_string(), shapes()));
+    }
+    params.lse = static_cast<const float*>(lse->data());
+    for (int i = 0; i < lse->rank(); ++i)
+      params.lse_stride[3 - lse->rank() + i] = lse->size(i) > 1 ? lse->stride(i) : 0;
+  }
+  const GradientChecks check(function, gradients, q, k, v, options);
+  params.dq = check("dq", &AttentionGradients::dq, "q", q, packed);
+  params.dk = check("dk", &AttentionGradients::dk, "k", k, options.cu_seqlens_k.defined());
+  params.dvalue = check("dv", &AttentionGradients::dv, "v", v, options.cu_seqlens_k.defined());
+  params.dbias = check("dbias", &AttentionGradients::dbias, "mask.bias", options.mask.bias, false);
+  params.dsinks = check("dsinks", &AttentionGradients::dsinks, "sinks", options.sinks, false);
+  params.dalibi =
+      check("dalibi_slopes", &AttentionGradients::dalibi_slopes, "mask.alibi_slopes", options.mask.alibi_slopes, false);
+  params.accumulate = gradients.accumulate;
+  for (const auto& [name, member] : kGradients) {
+    const TensorView& gradient = gradients.*member;
+    if (!gradient.defined()) continue;
+    check_overlap(function, name, gradient, "dout", dout);
+    if (out != nullptr) check_overlap(function, name, gradient, "out", *out);
+    if (lse != nullptr) check_overlap(function, name, gradient, "lse", *lse);
+    for (const auto& [other, other_member] : kGradients) {
+      if (other_member == member) break;
+      if ((gradients.*other_member).defined()) check_overlap(function, name, gradient, other, gradients.*other_member);
+    }
+  }
+  return params;
+}
+
 ProbsParams check_probs(const char* function, const ConstTensorView& q, const ConstTensorView& k,
                         const ConstTensorView* lse, const TensorView& weights, const AttentionOptions& options) {
   ProbsParams params;

@@ -3,7 +3,9 @@
 #include <string>
 
 #include <manyheads/attention.hpp>
+#include <manyheads/attention_backward.hpp>
 
+#include "kernels/backward.hpp"
 #include "kernels/params.hpp"
 
 // Validates a call once, for every door, and turns it into plain pointers, strides and sizes. Errors name `function`,
@@ -18,6 +20,12 @@ kernels::ForwardParams check_forward(const char* function, const ConstTensorView
 kernels::ProbsParams check_probs(const char* function, const ConstTensorView& q, const ConstTensorView& k,
                                  const ConstTensorView* lse, const TensorView& weights,
                                  const AttentionOptions& options);
+
+// For attention_backward(). Null: the reference, which reads neither out nor lse.
+kernels::BackwardParams check_backward(const char* function, const ConstTensorView& q, const ConstTensorView& k,
+                                       const ConstTensorView& v, const ConstTensorView* out,
+                                       const ConstTensorView& dout, const ConstTensorView* lse,
+                                       const AttentionGradients& gradients, const AttentionOptions& options);
 
 // Sets a checked lse: [B,Hq,Tq], or [Hq,Tq] of packed queries.
 template <class Params>

@@ -8,6 +8,7 @@
 
 #include "base/element.hpp"
 #include "base/math.hpp"
+#include "kernels/backward.hpp"
 #include "kernels/mask.hpp"
 
 namespace manyheads::kernels {
@@ -187,6 +188,126 @@ void reference(const ForwardParams& params) {
 
 void reference_probs(const ProbsParams& params) {
   each_row(params, [&](std::int64_t b, std::int64_t h, std::int64_t i) { reference_probs_row(params, b, h, i); });
+}
+
+namespace {
+
+// The gradients of a call while they are summed, in float64.
+class ReferenceGradients {
+ public:
+  explicit ReferenceGradients(const BackwardParams& params) : params_(params) {
+    if (params.dbias.defined()) {
+      const std::int64_t* size = params.dbias.size;
+      bias_.resize(static_cast<std::size_t>(size[0] * size[1] * size[2] * size[3]));
+    }
+    sinks_.resize(static_cast<std::size_t>(params.q_heads));
+    alibi_.resize(sinks_.size());
+  }
+
+  void add_head(std::int64_t b, std::int64_t kv) {
+    const std::size_t keys = static_cast<std::size_t>(params_.key_length(b));
+    dk_.assign(keys * static_cast<std::size_t>(params_.d), 0);
+    dv_.assign(keys * static_cast<std::size_t>(params_.dv), 0);
+    for (std::int64_t h = kv * params_.group(); h < (kv + 1) * params_.group(); ++h) {
+      for (std::int64_t i = 0; i < params_.queries(b); ++i) add_row(b, h, i);
+    }
+    const std::int64_t start = params_.key_start(b), end = params_.key_length(b);
+    const std::int64_t last = params_.k_starts.defined() ? end : params_.tk - start;
+    for (std::int64_t j = -start; j < last; ++j) {
+      const bool exists = j >= 0 && j < end;
+      for (std::int64_t e = 0; params_.dk.defined() && e < params_.d; ++e) {
+        store(params_.dk, params_.key_at(params_.dk.stride, b, kv, j) + e * params_.dk.stride[3],
+              exists ? dk_[static_cast<std::size_t>(j * params_.d + e)] : 0);
+      }
+      for (std::int64_t e = 0; params_.dvalue.defined() && e < params_.dv; ++e) {
+        store(params_.dvalue, params_.key_at(params_.dvalue.stride, b, kv, j) + e * params_.dvalue.stride[3],
+              exists ? dv_[static_cast<std::size_t>(j * params_.dv + e)] : 0);
+      }
+    }
+  }
+
+  void store_rest() {
+    const Gradient& to = params_.dbias;
+    for (std::size_t n = 0; n < bias_.size(); ++n) {
+      std::int64_t rest = static_cast<std::int64_t>(n), at = 0;
+      for (int axis = 3; axis >= 0; --axis) {
+        at += rest % to.size[axis] * to.stride[axis];
+        rest /= to.size[axis];
+      }
+      store(to, at, bias_[n]);
+    }
+    for (std::int64_t h = 0; h < params_.q_heads; ++h) {
+      const std::size_t n = static_cast<std::size_t>(h);
+      if (params_.dsinks.defined()) store(params_.dsinks, h * params_.dsinks.stride[1], sinks_[n]);
+      if (params_.dalibi.defined()) store(params_.dalibi, h * params_.dalibi.stride[1], alibi_[n]);
+    }
+  }
+
+ private:
+  void add_row(std::int64_t b, std::int64_t h, std::int64_t i) {
+    const Softmax row(params_, b, h, i);
+    const std::int64_t kv = h / params_.group();
+    const std::size_t d = static_cast<std::size_t>(params_.d), dv = static_cast<std::size_t>(params_.dv);
+    std::vector<double> query(d), key(d), value(dv), dout(dv), dq(d), dprobs(row.keys.size());
+    load_row(params_.q, params_.type, params_.q_at(b, h, i), params_.q_stride[3], query.data(), params_.d);
+    load_row(params_.dout, params_.dout_type, params_.dout_at(b, h, i), params_.dout_stride[3], dout.data(),
+             params_.dv);
+    double delta = 0;  // = dout out
+    for (std::size_t n = 0; n < row.keys.size(); ++n) {
+      const std::int64_t j = row.keys[n];
+      load_row(params_.v, params_.kv_type, params_.v_at(b, kv, j), params_.v_stride[3], value.data(), params_.dv);
+      dprobs[n] = dot(dout.data(), value.data(), params_.dv);
+      delta += row.probs[n] * dprobs[n];
+      for (std::size_t e = 0; e < dv; ++e) dv_[static_cast<std::size_t>(j) * dv + e] += row.probs[n] * dout[e];
+    }
+    for (std::size_t n = 0; n < row.keys.size(); ++n) {
+      const std::int64_t j = row.keys[n];
+      double ds = row.probs[n] * (dprobs[n] - delta);
+      if (params_.dbias.defined()) bias_[bias_place(b, h, i, j + params_.key_start(b))] += ds;
+      alibi_[static_cast<std::size_t>(h)] -= ds * std::fabs(static_cast<double>(j - i - params_.diagonal(b)));
+      load_row(params_.k, params_.kv_type, params_.k_at(b, kv, j), params_.k_stride[3], key.data(), params_.d);
+      if (params_.softcap > 0) {
+        const double t = base::tanh(params_.scale * dot(query.data(), key.data(), params_.d) / params_.softcap);
+        ds *= (1 - t) * (1 + t);
+      }
+      for (std::size_t e = 0; e < d; ++e) {
+        dq[e] += ds * key[e];
+        dk_[static_cast<std::size_t>(j) * d + e] += params_.scale * ds * query[e];
+      }
+    }
+    for (std::size_t e = 0; params_.dq.defined() && e < d; ++e) {
+      store(params_.dq, params_.dq_at(b, h, i) + static_cast<std::int64_t>(e) * params_.dq.stride[3],
+            params_.scale * dq[e]);
+    }
+    if (params_.sinks != nullptr && delta != 0) {
+      const double sink = static_cast<double>(params_.sinks[h * params_.sinks_stride]);
+      sinks_[static_cast<std::size_t>(h)] -= base::exp(sink - row.lse) * delta;
+    }
+  }
+  std::size_t bias_place(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const {
+    const std::int64_t* size = params_.dbias.size;
+    const std::int64_t at[4] = {b, h, i, j};
+    std::int64_t place = 0;
+    for (int axis = 0; axis < 4; ++axis) place = place * size[axis] + (size[axis] == 1 ? 0 : at[axis]);
+    return static_cast<std::size_t>(place);
+  }
+  void store(const Gradient& to, std::int64_t at, double value) const {
+    if (params_.accumulate) value += load_element(to.data, to.type, at);
+    store_element(to.data, to.type, at, value);
+  }
+
+  const BackwardParams& params_;
+  std::vector<double> dk_, dv_, bias_, sinks_, alibi_;
+};
+
+}  // namespace
+
+void reference_backward(const BackwardParams& params) {
+  ReferenceGradients gradients(params);
+  for (std::int64_t b = 0; b < params.batch; ++b) {
+    for (std::int64_t kv = 0; kv < params.kv_heads; ++kv) gradients.add_head(b, kv);
+  }
+  gradients.store_rest();
 }
 
 }  // namespace manyheads::kernels

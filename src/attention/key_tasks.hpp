@@ -1,0 +1,101 @@
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "kernels/canonical_order.hpp"
+#include "kernels/params.hpp"
+
+// Who works on which chunk of keys of which head in the backward, and in what order their parts of dq are added.
+namespace manyheads::attention_detail {
+
+// The work on one head: one batch entry and one key/value head.
+struct HeadWork {
+  std::int64_t batch = 0, kv_head = 0;
+  std::int64_t chunks = 1;
+  int slot = 0;  // its memory; as many heads are under way at once as there are slots
+};
+
+// Hands out chunks of keys, head after head and ascending within each. A chunk waits for none but earlier ones of its
+// head, which are under way or done: no order of threads can block.
+class KeyTasks {
+ public:
+  // slots: as many as threads.
+  KeyTasks(const kernels::QkvMask& params, int slots) : params_(params), left_(static_cast<std::size_t>(slots)) {
+    for (int s = slots - 1; s >= 0; --s) free_.push_back(s);
+  }
+  // A head without keys has a chunk too: its dq is written.
+  static std::int64_t chunks(const kernels::QkvMask& params, std::int64_t b) {
+    return std::max<std::int64_t>(1, kernels::chunks_of(params.key_length(b)));
+  }
+  // The next chunk; false where none is left. begin(slot) is called before the first chunk of a head.
+  template <class Begin>
+  bool next(HeadWork& head, std::int64_t& chunk, Begin&& begin) {
+    const std::lock_guard lock(mutex_);
+    if (head_.batch == params_.batch || params_.kv_heads == 0) return false;
+    if (chunk_ == 0) {
+      head_.chunks = chunks(params_, head_.batch);
+      head_.slot = free_.back();
+      free_.pop_back();
+      left_[static_cast<std::size_t>(head_.slot)] = head_.chunks;
+      begin(head_.slot);
+    }
+    head = head_;
+    chunk = chunk_;
+    if (++chunk_ == head_.chunks) {
+      chunk_ = 0;
+      if (++head_.kv_head == params_.kv_heads) {
+        head_.kv_head = 0;
+        ++head_.batch;
+      }
+    }
+    return true;
+  }
+  // A chunk is done. Returns whether it was the head's last; release() then gives the slot back.
+  bool done(const HeadWork& head) {
+    const std::lock_guard lock(mutex_);
+    return --left_[static_cast<std::size_t>(head.slot)] == 0;
+  }
+  void release(const HeadWork& head) {
+    const std::lock_guard lock(mutex_);
+    free_.push_back(head.slot);
+  }
+
+ private:
+  const kernels::QkvMask& params_;
+  std::mutex mutex_;
+  HeadWork head_;
+  std::int64_t chunk_ = 0;
+  std::vector<std::int64_t> left_;
+  std::vector<int> free_;
+};
+
+// Which chunks of keys have given a block of queries what they have, one bit each.
+class ChunkBits {
+ public:
+  ChunkBits(std::uint64_t* words, std::int64_t words_per_block) : words_(words), per_block_(words_per_block) {}
+  static std::int64_t words(std::int64_t chunks) { return (chunks + 63) / 64; }
+  void set(std::int64_t block, std::int64_t chunk) const {
+    word(block, chunk / 64).fetch_or(std::uint64_t{1} << (chunk % 64), std::memory_order_release);
+  }
+  // Whether all chunks before this one have.
+  bool all_before(std::int64_t block, std::int64_t chunk) const {
+    for (std::int64_t w = chunk / 64; w >= 0; --w) {
+      const std::uint64_t wanted = w == chunk / 64 ? (std::uint64_t{1} << (chunk % 64)) - 1 : ~std::uint64_t{0};
+      if ((word(block, w).load(std::memory_order_acquire) & wanted) != wanted) return false;
+    }
+    return true;
+  }
+
+ private:
+  std::atomic_ref<std::uint64_t> word(std::int64_t block, std::int64_t i) const {
+    return std::atomic_ref(words_[block * per_block_ + i]);
+  }
+  std::uint64_t* words_;
+  std::int64_t per_block_;
+};
+
+}  // namespace manyheads::attention_detail

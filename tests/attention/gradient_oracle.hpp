@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <manyheads/attention_backward.hpp>
+
+#include "attention/oracle.hpp"
+
+// The gradients of attention in float64, from the weights of an Oracle, and the bounds that they are held to.
+namespace manyheads::test {
+
+struct ExpectedGradient {
+  std::vector<double> value;
+  std::vector<double> error;  // what F32 arithmetic may add to, without the rounding of the result
+};
+
+// Each in the order of its input's elements.
+struct ExpectedGradients {
+  ExpectedGradient dq, dk, dv, dbias, dsinks, dalibi_slopes;
+};
+
+// The errors follow those of the forward. With u = 2^-24, out's bound O and lse's bound L (oracle.hpp), kappa of the
+// row, s = (2 + sqrt(D) / 4) kappa u of the scores, and absolute sums A[i,j] = sum |dout v|, Abar[i] = sum_j P A:
+//   P:   e = L + s + 4 u, relative: the exponential 2 u, its factor's two roundings
+//   dP:  (2 + sqrt(Dv) / 4) u A
+//   delta: sum over Dv of |dout| O, and its rounding u Abar
+//   dS:  P ((e + 3 u) (A + Abar) + error of dP + error of delta)
+// A sum adds 8 u of its terms, as in the forward, and one u for each doubling of the heads of a group.
+ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,
+                                   const ConstTensorView& dout, DType out_type, const AttentionOptions& options,
+                                   const Oracle& oracle);
+
+// "" where a gradient lies within its bounds, else where it first does not. `largest`, where given, is raised to the
+// largest error of an F32 gradient as a fraction of its bound.
+std::string compare_gradient(const char* name, const ExpectedGradient& expected, const ConstTensorView& got,
+                             double* largest = nullptr);
+
+}  // namespace manyheads::test
