@@ -95,6 +95,17 @@ program_and_model() {
   model=$(cat "$work/model")
 }
 
+# try_install PACKAGE...: from Debian, where this user may. Whoever calls it looks whether they are there.
+try_install() {
+  local as_root=()
+  have apt-get || return 0
+  [[ $(id -u) -eq 0 ]] || as_root=(sudo -n)
+  say "installing $*"
+  { "${as_root[@]}" apt-get -qq -o DPkg::Lock::Timeout=300 update &&
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install --yes --no-remove \
+      --no-install-recommends "$@"; } >&2 || true
+}
+
 # build PRESET TARGET...: configures, with what $options adds, and builds in build/PRESET. Says what it does; the compilers' output only on failure.
 build() {
   local preset=$1 log

@@ -1,8 +1,12 @@
 """The page in Debian's Chromium, as a person has it before them."""
+import contextlib
+import functools
+import http.server
 import json
 import os
 import pathlib
 import subprocess
+import threading
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
@@ -28,10 +32,54 @@ def page_with(start):
     return html.replace(empty, empty.replace("{}", json.dumps(start).replace("<", "\\u003c")))
 
 
+def written(*how):
+    subprocess.run([program, "view", sentence, "--model", model, *how], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def export(tmp_path_factory):
+    """The address of a page of one file, as the program writes it."""
+    path = tmp_path_factory.mktemp("export") / "page.html"
+    written("--export", path)
+    return path.as_uri()
+
+
+@contextlib.contextmanager
+def static(folder):
+    """The address of a folder behind a plain static server."""
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@contextlib.contextmanager
+def viewing(*what):
+    """The link to the program's own server."""
+    serving = subprocess.Popen([program, "view", *map(str, what), "--no-browser", "--json"], stdout=subprocess.PIPE, text=True)
+    try:
+        yield json.loads(serving.stdout.readline())["link"]
+    finally:
+        serving.terminate()
+        serving.wait()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--renew-pictures", action="store_true", help="makes the pictures of the tour again")
+
+
+# Text is drawn alike on any machine.
+DRAWING = ["--font-render-hinting=none", "--disable-lcd-text", "--force-color-profile=srgb"]
+
+
 @pytest.fixture(scope="session")
 def browser():
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox", *DRAWING])
         yield chromium
         chromium.close()
 
@@ -61,7 +109,12 @@ class Opener:
         return context
 
     def watch(self, page):
-        page.on("console", lambda message: message.type in ("error", "warning") and self.complaints.append(message.text))
+        def complain(message):
+            # A question may have its answer just before the page asks how far it is.
+            if message.type in ("error", "warning") and "/job/" not in message.location["url"]:
+                self.complaints.append(message.text)
+
+        page.on("console", complain)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
         return page
