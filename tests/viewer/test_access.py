@@ -1,48 +1,10 @@
-"""What axe-core finds serious or critical in any view, and what it cannot see: width, the keyboard, motion."""
-import re
-
+"""What axe-core cannot see: width, the keyboard, motion."""
 import pytest
-from playwright.sync_api import expect
 
-from conftest import root
+from axe import shown
 
-AXE = (root / "viewer/node_modules/axe-core/axe.min.js").read_text()
 LINKS = ["v=story", "v=dimensions", "v=dimensions&h=7&kv=1", "v=heads", "v=corpus",
          *(f"v=pipeline&part={part}" for part in ("x", "qkv", "product", "softmax", "mix", "output"))]
-
-
-def shown(page):
-    page.get_by_role("contentinfo").get_by_text("manyheads").wait_for()
-    page.locator(".stage h2:visible").first.wait_for()
-    expect(page.get_by_text(re.compile("^(Opening|Wird geöffnet) …$"))).to_have_count(0)
-
-
-def serious(page):
-    page.evaluate(AXE)
-    violations = page.evaluate("axe.run().then(({violations}) => violations)")
-    return [(each["id"], each["nodes"][0]["html"][:160], each["nodes"][0]["failureSummary"][:300])
-            for each in violations if each["impact"] in ("serious", "critical")]
-
-
-@pytest.mark.parametrize("link", LINKS)
-def test_axe_finds_nothing_serious(opener, reference, link):
-    page = opener.served(reference.answer, link=f"#{link}")
-    shown(page)
-    assert serious(page) == []
-
-
-@pytest.mark.parametrize("link", ["v=story", "v=pipeline&part=softmax", "v=dimensions&h=7", "v=heads"])
-@pytest.mark.parametrize("how", [{"color_scheme": "dark"}, {"width": 360, "height": 740, "has_touch": True, "is_mobile": True}, {"locale": "de-DE"}],
-                         ids=["dark", "phone", "German"])
-def test_axe_finds_nothing_serious_in_other_dress(opener, reference, link, how):
-    page = opener.served(reference.answer, link=f"#{link}", **how)
-    shown(page)
-    assert serious(page) == []
-
-
-def test_axe_would_find_something(page):
-    page.evaluate("document.querySelector('.settings select').removeAttribute('aria-label')")
-    assert [found[0] for found in serious(page)] == ["select-name"]
 
 
 @pytest.mark.parametrize("link", LINKS)

@@ -9,7 +9,6 @@ from playwright.sync_api import expect
 
 import tour_reference
 from conftest import root
-from test_access import serious
 
 STEPS = ["Three things at once", "One row sums to one", "A sum forgets roles", "Who reads our links?", "Grammar, or only the next word?",
          "Inside one head", "Cut d_model", "The same work", "Check yourself"]
@@ -341,18 +340,6 @@ def test_each_step_points_at_something_that_is_seen(opener, reference, step):
     thing = page.locator({5: ".flow", 6: ".heads-control"}.get(step, ".target")).first
     expect(thing).to_be_visible()
     assert thing.evaluate("of => getComputedStyle(of).outlineStyle") == "dashed"
-
-
-DRESS = [{}, {"color_scheme": "dark", "locale": "de-DE"}, {"width": 360, "height": 740, "has_touch": True, "is_mobile": True}]
-
-
-@pytest.mark.parametrize("how", DRESS, ids=["plain", "dark German", "phone"])
-def test_axe_finds_nothing_serious_in_any_step(opener, reference, how):
-    for step in (0, 1, 2, 3, 4, 7, 8):
-        page = at_step(opener, reference, step, **how)
-        page.locator(".stage .target").first.wait_for()
-        assert serious(page) == [], step
-        assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"], step
 
 
 # The field's words, in English and German. Those of terms.json are explained where they first stand; no others are there.

@@ -90,16 +90,18 @@ export function HeadRanges({ heads, score, chosen }: { heads: ScanHead[]; score:
               class="range"
               style={{ height: `${line}px` }}
               aria-pressed={head === chosen}
-              aria-label={texts.rangeSaid(`${head.layer}.${head.head}`, fixed(of.mean, 3), fixed(of.deciles[0]!, 3), fixed(of.deciles[8]!, 3))}
               onClick={() => (chosenHead.value = [head.layer, head.head])}
             >
-              <span class="figure">{head.layer}.{head.head}</span>
-              <span class="range-room">
+              <span class="figure" aria-hidden="true">{head.layer}.{head.head}</span>
+              <span class="range-room" aria-hidden="true">
                 <i class="whole" style={{ left: share(of.min), right: `calc(100% - ${share(of.max)})` }} />
                 <i class="middle" style={{ left: share(of.deciles[0]!), right: `calc(100% - ${share(of.deciles[8]!)})` }} />
                 <i class="at" style={{ left: share(of.mean) }} />
               </span>
-              <span class="figure">{fixed(of.mean, 3)}</span>
+              <span class="figure" aria-hidden="true">{fixed(of.mean, 3)}</span>
+              <span class="hidden">
+                {texts.rangeSaid(`${head.layer}.${head.head}`, fixed(of.mean, 3), fixed(of.deciles[0]!, 3), fixed(of.deciles[8]!, 3))}
+              </span>
             </button>
           ))}
         </div>
