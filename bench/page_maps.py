@@ -14,7 +14,7 @@ sys.path.insert(0, str(root / "tests/viewer"))
 
 from playwright.sync_api import sync_playwright  # noqa: E402
 
-from conftest import page_with  # noqa: E402
+from conftest import packed, page_with  # noqa: E402
 from long_trace import LongTrace  # noqa: E402
 
 # Times a worker's patches from question to answer, and what the canvas takes to paint them.
@@ -59,10 +59,10 @@ def main():
     wasm, tokens = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 8192
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         trace = LongTrace(pathlib.Path(folder) / "long.safetensors", tokens=tokens, depth=64)
-        packed = base64.b64encode(gzip.compress(pathlib.Path(wasm).read_bytes())).decode()
-        html = page_with({"mode": "file", "traces": [base64.b64encode(trace.path.read_bytes()).decode()], "answers": []})
+        engine = base64.b64encode(gzip.compress(pathlib.Path(wasm).read_bytes())).decode()
+        html = page_with({"mode": "file", "traces": [packed(trace.path.read_bytes())], "answers": []})
         if 'id="wasm"' not in html:
-            html = html.replace('<script id="start"', f'<script id="wasm" type="application/octet-stream">{packed}</script><script id="start"')
+            html = html.replace('<script id="start"', f'<script id="wasm" type="application/octet-stream">{engine}</script><script id="start"')
         (pathlib.Path(folder) / "page.html").write_text(html)
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 1000})

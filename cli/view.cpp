@@ -53,8 +53,8 @@ void view(const ViewRequest& request) {
   serve_page(request);
 #else
   throw Error(ErrorCode::kUnsupported,
-              "this build has no page. Install libboost1.74-dev and node 18 with npm, then configure again with "
-              "-DMANYHEADS_VIEWER=ON");
+              "this build has no page. Install libboost1.74-dev, zlib1g-dev and node 18 with npm, then configure again "
+              "with -DMANYHEADS_VIEWER=ON");
 #endif
 }
 

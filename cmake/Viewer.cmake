@@ -1,10 +1,10 @@
 # manyheads view: the page that viewer/ builds, put into the program, and the server behind it.
-#   MANYHEADS_VIEWER  ON, OFF, or AUTO: where node 18 with npm, and Boost's headers are found
+#   MANYHEADS_VIEWER  ON, OFF, or AUTO: where node 18 with npm, zlib and Boost's headers are found
 #   MANYHEADS_PAGE    a page that is built already, instead of viewer/; then no node is needed
 #   MANYHEADS_WASM    the engine as WebAssembly, to lie in the page: without it there is a server and nothing to export. Empty: what
 #                     scripts/wasm has built, where it is there
 # Sets MANYHEADS_WITH_VIEWER, and makes the library manyheads_server where that is on.
-set(MANYHEADS_VIEWER "AUTO" CACHE STRING "Build manyheads view (needs Boost.Beast, node and npm): ON, OFF or AUTO")
+set(MANYHEADS_VIEWER "AUTO" CACHE STRING "Build manyheads view (needs Boost.Beast, zlib, node and npm): ON, OFF or AUTO")
 set_property(CACHE MANYHEADS_VIEWER PROPERTY STRINGS AUTO ON OFF)
 set(MANYHEADS_PAGE "" CACHE FILEPATH "The page of manyheads view, built already; empty: viewer/ builds it")
 set(MANYHEADS_WASM "" CACHE FILEPATH "The engine as WebAssembly, for pages that nobody serves")
@@ -14,6 +14,10 @@ set(_missing "")
 find_path(MANYHEADS_BOOST_INCLUDE_DIR boost/beast/http.hpp)
 if(NOT MANYHEADS_BOOST_INCLUDE_DIR)
   list(APPEND _missing "Boost's headers (Debian: libboost1.74-dev)")
+endif()
+find_package(ZLIB QUIET)
+if(NOT ZLIB_FOUND)
+  list(APPEND _missing "zlib (Debian: zlib1g-dev)")
 endif()
 if(NOT MANYHEADS_PAGE)
   find_program(MANYHEADS_NODE node)
@@ -59,7 +63,7 @@ function(with_viewer program)
   target_compile_definitions(${program} PRIVATE MANYHEADS_VIEWER)
   set_source_files_properties(${PROJECT_SOURCE_DIR}/cli/view/page.cpp PROPERTIES
     COMPILE_DEFINITIONS MANYHEADS_PAGE_FILE="${MANYHEADS_PAGE_FILE}" OBJECT_DEPENDS ${MANYHEADS_PAGE_FILE})
-  target_link_libraries(${program} PRIVATE manyheads_server)
+  target_link_libraries(${program} PRIVATE manyheads_server ZLIB::ZLIB)
   if(TARGET manyheads_page)
     add_dependencies(${program} manyheads_page)
   endif()

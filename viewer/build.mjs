@@ -1,4 +1,5 @@
-// Bundles the page into one file, dist/page.html: script and style inlined and named by hash in its security policy.
+// Bundles the page into one file, dist/page.html: style, script and engine inlined, the latter two gzipped; style and script named by
+// hash in its security policy.
 //   node build.mjs [--wasm FILE]     with FILE inside, the page computes without a server
 import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -24,12 +25,24 @@ const page = await build({
 });
 const output = (end) => page.outputFiles.find((file) => file.path.endsWith(end)).text.trim();
 
-const script = output(".js").replaceAll("</script", "<\\/script").replaceAll("<!--", "<\\!--");
+const loader = await build({
+  ...common,
+  entryPoints: ["src/loader.ts"],
+  format: "iife",
+  define: {
+    TOO_OLD: JSON.stringify(
+      "This page needs a browser of 2023 or later, and all of its file. Diese Seite braucht einen Browser ab 2023 und ihre ganze Datei.",
+    ),
+  },
+});
+
+const script = output(".js");
+const loading = loader.outputFiles[0].text.trim();
 const style = output(".css");
 const hash = (text) => `'sha256-${createHash("sha256").update(text).digest("base64")}'`;
 const policy = [
   "default-src 'none'",
-  `script-src ${hash(script)} 'wasm-unsafe-eval'`,
+  `script-src ${hash(loading)} ${hash(script)} 'wasm-unsafe-eval'`,
   `style-src ${hash(style)}`,
   "img-src data: blob:",
   "worker-src blob:",
@@ -38,12 +51,18 @@ const policy = [
   "form-action 'none'",
 ].join("; ");
 
-const wasm = wasmFile
-  ? `<script id="wasm" type="application/octet-stream">${gzipSync(readFileSync(wasmFile), { level: 9 }).toString("base64")}</script>`
-  : "";
+/** What the page unpacks itself. */
+const packed = (id, bytes) =>
+  `<script id="${id}" type="application/octet-stream">${gzipSync(bytes, { level: 9 }).toString("base64")}</script>`;
 
-const filled = { __WASM__: wasm, __CSP__: policy, __STYLE__: style, __SCRIPT__: script };
-const html = readFileSync("page.html", "utf8").replace(/__(CSP|STYLE|SCRIPT|WASM)__/g, (name) => filled[name]);
+const filled = {
+  __WASM__: wasmFile ? packed("wasm", readFileSync(wasmFile)) : "",
+  __CSP__: policy,
+  __STYLE__: style,
+  __CODE__: packed("code", script),
+  __LOADER__: loading,
+};
+const html = readFileSync("page.html", "utf8").replace(/__(CSP|STYLE|CODE|LOADER|WASM)__/g, (name) => filled[name]);
 mkdirSync("dist", { recursive: true });
 writeFileSync("dist/page.html", html);
 console.log(`dist/page.html: ${html.length.toLocaleString("en")} characters`);

@@ -22,6 +22,7 @@
 #include "roles.hpp"
 #include "scan_texts.hpp"
 #include "text.hpp"
+#include "view/packed.hpp"
 
 namespace manyheads::cli {
 namespace {
@@ -174,7 +175,7 @@ std::vector<HeadName> Opened::shown_heads(const std::string& more) const {
   return names;
 }
 
-nlohmann::ordered_json Opened::start(const char* mode, const std::string& more_heads) {
+nlohmann::ordered_json Opened::start(const char* mode, const std::string& more_heads, const Aside& aside) {
   nlohmann::ordered_json answers = nlohmann::ordered_json::array();
   const std::vector<HeadName> heads = model_ ? shown_heads(more_heads) : std::vector<HeadName>();
   for (const HeadName& name : heads) {
@@ -184,14 +185,20 @@ nlohmann::ordered_json Opened::start(const char* mode, const std::string& more_h
     here["trace"] = trace_id_;
     here["model"] = model_id_;
     const view::Answer answer = session_.ask(here.dump());
-    answers.push_back({{"question", question}, {"type", type_of(answer)}, {"base64", base::base64(answer.bytes)}});
+    const std::string packed = packed_numbers(answer.bytes);
+    answers.push_back({{"question", question}, {"type", type_of(answer)}});
+    if (aside) {
+      answers.back()["file"] = aside(name, packed);
+    } else {
+      answers.back()["base64"] = base::base64(packed);
+    }
   }
   std::vector<nlohmann::json> of_model;
   if (model_) of_model = {{{"ask", "relations"}}, {{"ask", "ablations"}, {"text", trace_.text}}};
   if (!treebank_.empty()) of_model.push_back({{"ask", "treebank"}});
   for (const nlohmann::json& question : of_model) {
     try {
-      const std::string answer = ask_model(question, {})->dump();
+      const std::string answer = packed_text(ask_model(question, {})->dump());
       answers.push_back({{"question", question}, {"type", "application/json"}, {"base64", base::base64(answer)}});
     } catch (const Error& error) {
       // A decoder has no vector of a text, and a model of few tokens does not take the tour's sentences.
@@ -200,7 +207,7 @@ nlohmann::ordered_json Opened::start(const char* mode, const std::string& more_h
   }
   return {{"mode", mode},
           {"version", version()},
-          {"traces", {base::base64(lens::trace_bytes(trace_))}},
+          {"traces", {base::base64(packed_numbers(lens::trace_bytes(trace_)))}},
           {"answers", answers}};
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <manyheads/lens/trace.hpp>
 #include <manyheads/model/pooling.hpp>
 #include <manyheads/model/text_model.hpp>
@@ -17,6 +18,8 @@
 
 namespace manyheads::cli {
 
+using Aside = std::function<std::string(const HeadName& head, const std::string& packed)>;
+
 // The trace that a view begins with, the model and the scan where there is one, and the page's questions on both.
 class Opened {
  public:
@@ -32,8 +35,10 @@ class Opened {
   const model::TextModel* model() const { return model_.get(); }
 
   // What a page starts from that nobody serves: its mode, the trace, and where there is a model what a trace alone
-  // cannot give: around the heads that the tour shows and those asked for, the projections and what they made.
-  nlohmann::ordered_json start(const char* mode, const std::string& more_heads);
+  // cannot give: around the heads that the tour shows and those asked for, the projections and what they made. `aside`
+  // takes these of one head, packed, to lie in a file beside the page, and gives its address; none: they lie in the
+  // page.
+  nlohmann::ordered_json start(const char* mode, const std::string& more_heads, const Aside& aside = {});
 
  private:
   std::vector<HeadName> shown_heads(const std::string& more) const;

@@ -63,7 +63,14 @@ void export_site(const ViewRequest& request) {
   write_weights(from, weights, request.site_dtype == "f32" ? DType::kF32 : DType::kBF16);
   files.push_back("model.safetensors");
 
-  nlohmann::ordered_json start = opened.start("site", request.heads);
+  // The tour shows them at one of its steps alone, so they are fetched there.
+  const auto aside = [&](const HeadName& head, const std::string& packed) {
+    const std::string name = base::format("answers/pipeline-{}.{}.bin", head.layer, head.head);
+    write(site / name, packed);
+    return name;
+  };
+  make_folder(site / "answers");
+  nlohmann::ordered_json start = opened.start("site", request.heads, aside);
   start["model"] = {{"name", model_name(request.model)},
                     {"folder", "model/"},
                     {"dtype", request.site_dtype == "f32" ? "F32" : "BF16"},

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include <csignal>
 #include <cstdint>
@@ -106,6 +107,32 @@ std::string from_base64(const std::string& text) {
   return bytes;
 }
 
+// What a gzip file holds: its length stands in its last four bytes.
+std::string unzipped(const std::string& packed) {
+  if (packed.size() < 18) return "";
+  std::uint32_t size = 0;
+  for (std::size_t i = 4; i > 0; --i) size = size << 8 | static_cast<unsigned char>(packed[packed.size() - 5 + i]);
+  std::string bytes(size, '\0');
+  z_stream stream = {};
+  inflateInit2(&stream, 16 + MAX_WBITS);
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(packed.data()));
+  stream.avail_in = static_cast<uInt>(packed.size());
+  stream.next_out = reinterpret_cast<Bytef*>(bytes.data());
+  stream.avail_out = size;
+  const int end = inflate(&stream, Z_FINISH);
+  inflateEnd(&stream);
+  return end == Z_STREAM_END ? bytes : "";
+}
+
+// Of a file whose words of 4 bytes lie byte by byte.
+std::string unpacked(const std::string& packed) {
+  const std::string planes = unzipped(packed);
+  std::string bytes = planes;
+  const std::size_t words = planes.size() / 4;
+  for (std::size_t i = 0; i < 4 * words; ++i) bytes[i] = planes[i % 4 * words + i / 4];
+  return bytes;
+}
+
 class CliView : public TinyModel {
  protected:
   // Whether this build's page has an engine inside, without which there is nothing to export.
@@ -115,7 +142,7 @@ class CliView : public TinyModel {
     return result.code == 0 || !is_one_line(result, "this build's page has no engine inside");
   }
   lens::Trace trace_in(const std::string& page) {
-    write(path("inside.safetensors"), from_base64(json::parse(start_of(page)).at("traces").at(0)));
+    write(path("inside.safetensors"), unpacked(from_base64(json::parse(start_of(page)).at("traces").at(0))));
     return lens::load_trace(path("inside.safetensors"));
   }
 };
@@ -255,13 +282,13 @@ TEST_F(CliView, AnExportHoldsTheTrace) {
   EXPECT_EQ(answers.at(0).at("question").at("ask"), "pipeline");
   // What the tour asks of the model.
   EXPECT_EQ(answers.at(2).at("question"), json({{"ask", "relations"}}));
-  const json relations = json::parse(from_base64(answers.at(2).at("base64")));
+  const json relations = json::parse(unzipped(from_base64(answers.at(2).at("base64"))));
   EXPECT_EQ(relations.at("relations").at(0).at("heads").size(), 8u);
   EXPECT_EQ(relations.at("texts").size(), 60u);
   EXPECT_EQ(answers.at(3).at("question"), json({{"ask", "ablations"}, {"text", "the black cat"}}));
-  EXPECT_EQ(json::parse(from_base64(answers.at(3).at("base64"))).at("in_order").size(), 8u);
+  EXPECT_EQ(json::parse(unzipped(from_base64(answers.at(3).at("base64")))).at("in_order").size(), 8u);
   EXPECT_EQ(answers.at(0).at("question").size(), 4u);
-  write(path("pipeline.safetensors"), from_base64(answers.at(0).at("base64")));
+  write(path("pipeline.safetensors"), unpacked(from_base64(answers.at(0).at("base64"))));
   EXPECT_EQ(load_safetensors(path("pipeline.safetensors")).at("x").size(0), 5);
   ASSERT_EQ(program({"view", "the black cat", "--export", out, "--heads", "0.0,0.1,0.2,0.3,1.0"}).code, 0);
   EXPECT_GE(json::parse(start_of(text_of(out))).at("answers").size(), 5u);
@@ -269,8 +296,8 @@ TEST_F(CliView, AnExportHoldsTheTrace) {
   ASSERT_EQ(program({"trace", "the black cat", "--values", "-o", path("t.safetensors")}).code, 0);
   const json said = json::parse(run({"view", path("t.safetensors"), "--json", "--export", out}).out);
   EXPECT_EQ(said.at("bytes"), std::filesystem::file_size(out));
-  EXPECT_EQ(text_of(path("t.safetensors")).size(),
-            from_base64(json::parse(start_of(text_of(out))).at("traces").at(0)).size());
+  EXPECT_EQ(text_of(path("t.safetensors")),
+            unpacked(from_base64(json::parse(start_of(text_of(out))).at("traces").at(0))));
   EXPECT_EQ(trace_in(text_of(out)).text, "the black cat");
 }
 
@@ -307,6 +334,12 @@ TEST_F(CliView, ASiteHoldsThePageAndTheModel) {
     }
   }
   EXPECT_EQ(run({"look", "the black cat", "--model", site + "/model"}).code, 0);
+  // The projections lie beside the page, which fetches them when they are shown.
+  const json& first = start.at("answers").at(0);
+  EXPECT_EQ(first.at("question").at("ask"), "pipeline");
+  EXPECT_FALSE(first.contains("base64"));
+  write(path("pipeline.safetensors"), unpacked(text_of(site + "/" + first.at("file").get<std::string>())));
+  EXPECT_EQ(load_safetensors(path("pipeline.safetensors")).at("x").size(0), 5);
 
   ASSERT_EQ(program({"view", "the black cat", "--export-site", site, "--site-dtype", "f32"}).code, 0);
   EXPECT_EQ(load_safetensors(site + "/model/model.safetensors").tensors.begin()->second.dtype(), DType::kF32);

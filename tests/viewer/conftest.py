@@ -1,6 +1,8 @@
 """The page in Debian's Chromium, as a person has it before them."""
+import base64
 import contextlib
 import functools
+import gzip
 import http.server
 import json
 import os
@@ -32,16 +34,17 @@ def page_with(start):
     return html.replace(empty, empty.replace("{}", json.dumps(start).replace("<", "\\u003c")))
 
 
-def written(*how):
-    subprocess.run([program, "view", sentence, "--model", model, *how], check=True, capture_output=True)
+def exported(out, *more):
+    """Has the program write a page of one file, or a site, of the chapter's sentence."""
+    to = "--export" if pathlib.Path(out).suffix else "--export-site"
+    subprocess.run([program, "view", sentence, "--model", model, to, out, *more], check=True, capture_output=True)
+    return out
 
 
 @pytest.fixture(scope="session")
 def export(tmp_path_factory):
     """The address of a page of one file, as the program writes it."""
-    path = tmp_path_factory.mktemp("export") / "page.html"
-    written("--export", path)
-    return path.as_uri()
+    return exported(tmp_path_factory.mktemp("export") / "page.html").as_uri()
 
 
 @contextlib.contextmanager
@@ -74,6 +77,13 @@ def pytest_addoption(parser):
 
 # Text is drawn alike on any machine.
 DRAWING = ["--font-render-hinting=none", "--disable-lcd-text", "--force-color-profile=srgb"]
+
+
+def packed(data):
+    """A safetensors file as it lies in the page: all first bytes of its words of four, all second ones, ...; gzipped; in base64."""
+    words = len(data) // 4 * 4
+    planes = b"".join(data[plane:words:4] for plane in range(4)) + data[words:]
+    return base64.b64encode(gzip.compress(planes)).decode()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 import pytest
 
 import firefox as client
-from conftest import sentence, static, written
+from conftest import exported, sentence, static
 
 OWN = "A small dog slept near the old door."
 pytestmark = pytest.mark.skipif(client.found() is None, reason="no firefox (Debian: apt-get install firefox-esr)")
@@ -24,7 +24,7 @@ def firefox(window):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    written("--export-site", folder)
+    exported(folder)
     with static(folder) as address:
         yield address
 

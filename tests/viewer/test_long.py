@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from conftest import page_with, root
+from conftest import packed, page_with, root
 from long_trace import LONE_KEY, LONE_QUERY, LongTrace
 
 wasm = os.environ.get("MANYHEADS_WASM") or root / "build/wasm/manyheads.wasm"
@@ -22,10 +22,10 @@ def long(tmp_path_factory):
 @pytest.fixture
 def page(opener, long, tmp_path):
     """By file://, with the network cut."""
-    html = page_with({"mode": "file", "traces": [base64.b64encode(long.path.read_bytes()).decode()], "answers": []})
+    html = page_with({"mode": "file", "traces": [packed(long.path.read_bytes())], "answers": []})
     if 'id="wasm"' not in html:
-        packed = base64.b64encode(gzip.compress(open(wasm, "rb").read())).decode()
-        html = html.replace('<script id="start"', f'<script id="wasm" type="application/octet-stream">{packed}</script>\n<script id="start"')
+        engine = base64.b64encode(gzip.compress(open(wasm, "rb").read())).decode()
+        html = html.replace('<script id="start"', f'<script id="wasm" type="application/octet-stream">{engine}</script>\n<script id="start"')
     path = tmp_path / "page.html"
     path.write_text(html)
     context = opener.context(offline=True)

@@ -6,22 +6,21 @@ import threading
 import pytest
 from playwright.sync_api import expect
 
-from conftest import built, model, page_with
-from test_file import number, pytestmark, start  # noqa: F401
+from conftest import exported, model
+from test_file import number, pytestmark  # noqa: F401
 
 OWN = "Don't the naïve foxes jump over lazy dogs?"
 FILES = ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory, start):
-    """A folder behind a plain static server; its address, and what was asked of it."""
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "model").symlink_to(model)
-    size = sum((model / name).stat().st_size for name in FILES)
-    described = {"name": model.name, "folder": "model/", "dtype": "F32", "bytes": size, "files": FILES}
-    (folder / "index.html").write_text(page_with({**start, "mode": "site", "model": described}))
+def folder(tmp_path_factory):
+    return exported(tmp_path_factory.mktemp("site") / "of", "--site-dtype", "f32")
 
+
+@pytest.fixture(scope="module")
+def site(folder):
+    """The folder behind a plain static server; its address."""
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
             pass
@@ -32,12 +31,29 @@ def site(tmp_path_factory, start):
     server.shutdown()
 
 
+def test_the_tour_is_there_in_a_megabyte_and_a_half(opener, folder, site, reference):
+    """All of its steps, without the model; the projections come at the step that shows them."""
+    page = opener.watch(opener.context().new_page())
+    page.goto(f"{site}#step=3")
+    page.locator(".stage h2").wait_for(timeout=30_000)
+    asked = lambda: [url.removeprefix(site).split("#")[0] for url in opener.requests if not url.startswith("blob:")]
+    assert asked() == [""]
+    assert (folder / "index.html").stat().st_size < 1_500_000
+    page.goto(f"{site}#v=pipeline&part=x&head=2.8")
+    strip = page.get_by_role("img", name="x [10, 384]", exact=True)
+    strip.wait_for(timeout=60_000)
+    strip.focus()
+    expected = reference.ask_pipeline({"layer": 2, "head": 8, "model": 1})[0]["x"]
+    assert number(page.locator(".tip b").inner_text()) == pytest.approx(expected[0, 0], abs=6e-5)
+    assert sorted(set(asked())) == ["", "answers/pipeline-2.8.bin"]
+
+
 def test_the_tour_waits_for_no_model_and_an_own_sentence_brings_it(opener, site, reference):
     page = opener.watch(opener.context().new_page())
     page.goto(f"{site}#v=pipeline&part=softmax")
     page.locator(".softmax").wait_for(timeout=30_000)
     asked = lambda: [url for url in opener.requests if not url.startswith("blob:")]
-    assert len(asked()) == 1
+    assert not [url for url in asked() if "/model/" in url]
     field = page.get_by_role("textbox", name="Sentence")
     field.fill(OWN)
     field.press("Enter")
@@ -51,17 +67,17 @@ def test_the_tour_waits_for_no_model_and_an_own_sentence_brings_it(opener, site,
     assert shown == pytest.approx(own.attention(2, 8)[1][2], abs=6e-5)
     page.locator(".flow-part").first.click()
     expect(page.get_by_label("x [", exact=False).first).to_be_visible()
-    assert {url.removeprefix(site).split("#")[0] for url in asked()} == {"", *(f"model/{name}" for name in FILES)}
+    assert {url.removeprefix(site).split("#")[0] for url in asked()} == {"", "answers/pipeline-2.8.bin", *(f"model/{name}" for name in FILES)}
 
 
 def test_the_model_can_be_fetched_for_the_sentence_that_is_open(opener, site, reference):
     page = opener.watch(opener.context().new_page())
-    page.goto(f"{site}#v=pipeline&part=x")
+    page.goto(f"{site}#v=pipeline&part=x&head=2.7")
     page.get_by_role("button", name="Fetch all-MiniLM-L6-v2 (91 MB) to see this").click()
     strip = page.get_by_role("img", name="x [10, 384]", exact=True)
     strip.wait_for(timeout=60_000)
     strip.focus()
-    expected = reference.ask_pipeline({"layer": 2, "head": 8, "model": 1})[0]["x"]
+    expected = reference.ask_pipeline({"layer": 2, "head": 7, "model": 1})[0]["x"]
     assert number(page.locator(".tip b").inner_text()) == pytest.approx(expected[0, 0], abs=6e-5)
 
 

@@ -1,4 +1,5 @@
 // What whoever served or exported the page put into it (viewer/README.md, "Data in the page").
+import { t } from "./texts";
 
 export interface SiteModel {
   name: string;
@@ -8,16 +9,19 @@ export interface SiteModel {
   files: string[];
 }
 
-/** An answer that is stored because nobody beside the page can give it. */
+/** An answer that is stored because nobody beside the page can give it: in the page, or in a file beside it. */
 export interface StoredAnswer {
   question: Record<string, unknown>;
   type: string;
-  base64: string;
+  /** Packed, in base64. */
+  base64?: string;
+  /** Its address beside the page, where it lies packed. */
+  file?: string;
 }
 
 export interface Start {
   mode: "server" | "file" | "site";
-  /** Trace files in base64, opened in this order. */
+  /** Trace files, packed, in base64; opened in this order. */
   traces: string[];
   answers: StoredAnswer[];
   model: SiteModel | null;
@@ -42,15 +46,47 @@ export function readStart(): Start | null {
   };
 }
 
-/** The page's own WebAssembly: base64 of gzip. */
-export async function readWasm(): Promise<ArrayBuffer> {
+/** The page's own WebAssembly, gzipped. */
+export function packedWasm(): ArrayBuffer {
   const text = document.getElementById("wasm")?.textContent;
   if (!text) throw new Error("this page was built without WebAssembly");
-  const stream = new Blob([bytesOfBase64(text)]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).arrayBuffer();
+  return bytesOfBase64(text);
 }
 
-export function bytesOfBase64(text: string): ArrayBuffer {
+/** What a stored answer holds. */
+export async function storedBytes({ type, base64, file }: StoredAnswer): Promise<ArrayBuffer> {
+  const unpack = type === "application/json" ? unzipped : unpackedNumbers;
+  if (file === undefined) return unpack(bytesOfBase64(base64 ?? ""));
+  const response = await fetch(file).catch((error: Error) => {
+    throw new Error(`${file}: ${error.message}`);
+  });
+  if (!response.ok) throw new Error(`${file}: ${response.status} ${response.statusText}`);
+  return unpack(await response.arrayBuffer());
+}
+
+export const unpackedTrace = (base64: string): Promise<ArrayBuffer> => unpackedNumbers(bytesOfBase64(base64));
+
+/** Undoes cli/view/packed.hpp: the first bytes of all words come first, then the second ones. */
+async function unpackedNumbers(packed: ArrayBuffer): Promise<ArrayBuffer> {
+  const planes = new Uint8Array(await unzipped(packed));
+  const bytes = new Uint8Array(planes.length);
+  const words = planes.length >> 2;
+  for (let plane = 0; plane < 4; ++plane) {
+    for (let word = 0; word < words; ++word) bytes[4 * word + plane] = planes[plane * words + word]!;
+  }
+  bytes.set(planes.subarray(4 * words), 4 * words);
+  return bytes.buffer;
+}
+
+async function unzipped(packed: ArrayBuffer): Promise<ArrayBuffer> {
+  try {
+    return await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+  } catch {
+    throw new Error(t.peek().frame.damaged);
+  }
+}
+
+function bytesOfBase64(text: string): ArrayBuffer {
   const binary = atob(text.trim());
   const bytes = new Uint8Array(binary.length);
   for (let i = 0; i < binary.length; ++i) bytes[i] = binary.charCodeAt(i);

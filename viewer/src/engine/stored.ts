@@ -1,5 +1,5 @@
 // Answers that the page carries: a file without a model holds those that a trace alone cannot give.
-import { bytesOfBase64, type StoredAnswer } from "../start";
+import { storedBytes, type StoredAnswer } from "../start";
 import { readAnswer, type Answer, type AskOptions, type Engine, type Question } from "./engine";
 
 const canonical = (value: unknown): string =>
@@ -23,7 +23,7 @@ export class StoredFirst implements Engine {
   async ask(question: Question, options?: AskOptions): Promise<Answer> {
     const stored = this.stored.get(canonical(question));
     if (!stored) return this.behind.ask(question, options);
-    return readAnswer(bytesOfBase64(stored.base64), stored.type === "application/json");
+    return readAnswer(await storedBytes(stored), stored.type === "application/json");
   }
 
   /** The stored questions of one kind: what the page can show without asking. */

@@ -18,11 +18,11 @@ export class WasmEngine implements Engine {
   private running: Task | null = null;
   private broken: Error | null = null;
 
-  constructor(wasm: ArrayBuffer) {
+  constructor(gzippedWasm: ArrayBuffer) {
     this.worker = new Worker(URL.createObjectURL(new Blob([WORKER_SOURCE], { type: "text/javascript" })));
     this.worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.heard(data);
     this.worker.onerror = (event) => this.fail(new Error(event.message || "the worker did not start"));
-    this.send({ do: "start", wasm }).catch((error: Error) => this.fail(error));
+    this.send({ do: "start", gzippedWasm }).catch((error: Error) => this.fail(error));
   }
 
   openTrace(bytes: ArrayBuffer): Promise<number> {

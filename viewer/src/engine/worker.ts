@@ -41,8 +41,10 @@ const host: Record<string, (...values: number[]) => number | void> = {
 
 const notSupported = (): number => 52; // WASI's errno
 
-async function start(wasm: ArrayBuffer): Promise<void> {
-  const module = await WebAssembly.compile(wasm);
+async function start(gzipped: ArrayBuffer): Promise<void> {
+  // Compiled while it is unzipped.
+  const stream = new Blob([gzipped]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const module = await WebAssembly.compileStreaming(new Response(stream, { headers: { "content-type": "application/wasm" } }));
   const imports: Record<string, Record<string, WebAssembly.ImportValue>> = {};
   for (const { module: from, name } of WebAssembly.Module.imports(module)) {
     (imports[from] ??= {})[name] = host[name] ?? notSupported;
@@ -77,7 +79,7 @@ const bytesOf = (text: string): ArrayBuffer => new TextEncoder().encode(text).bu
 async function act(message: ToWorker): Promise<void> {
   switch (message.do) {
     case "start":
-      await start(message.wasm);
+      await start(message.gzippedWasm);
       post({ kind: "started" });
       return;
     case "open_trace":

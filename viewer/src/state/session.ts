@@ -7,7 +7,7 @@ import { openSite, type OpenSite } from "../engine/site";
 import { StoredFirst } from "../engine/stored";
 import type { TextTokens } from "../engine/tokens";
 import { WasmEngine } from "../engine/wasm";
-import { bytesOfBase64, readWasm, type Start } from "../start";
+import { packedWasm, unpackedTrace, type Start } from "../start";
 import { t } from "../texts";
 import { chosenHead, chosenKey, chosenQuery, text } from "./app";
 
@@ -30,8 +30,8 @@ export async function open(given: Start): Promise<void> {
     if (given.mode === "server") {
       engine.value = new ServerEngine("./");
     } else {
-      wasm = new WasmEngine(await readWasm());
-      for (const trace of given.traces) ids.push(await wasm.openTrace(bytesOfBase64(trace)));
+      wasm = new WasmEngine(packedWasm());
+      for (const trace of given.traces) ids.push(await wasm.openTrace(await unpackedTrace(trace)));
       engine.value = new StoredFirst(wasm, given.answers);
     }
     who.value = await about(engine.value);

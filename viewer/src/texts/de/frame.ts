@@ -34,6 +34,7 @@ export const frame: Texts["frame"] = {
   foreign: (broken, all, pieces) =>
     `${broken} von ${all} Wörtern zerfallen in Stücke (${pieces}): Dieses Modell kennt die Sprache des Textes kaum.`,
   failed: (why) => `Das ging nicht: ${why}`,
+  damaged: "die Daten in dieser Seite sind beschädigt oder abgeschnitten",
   noData: "Diese Seite enthält keine Daten. Sie öffnet sich mit: manyheads view \"The black cat sat on the mat.\" --model ORDNER",
   noModel: "Dafür braucht es das Modell, das hier fehlt: Eine Datei enthält nur Queries, Keys und Values eines Textes. Starten Sie: manyheads view TEXT --model ORDNER",
   fetchModel: (name, megabytes) => `${name} holen (${megabytes} MB), um das zu sehen`,

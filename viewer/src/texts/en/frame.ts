@@ -32,6 +32,7 @@ export const frame = {
   foreign: (broken: number, all: number, pieces: string) =>
     `${broken} of ${all} words fall into pieces (${pieces}): this model hardly knows the language of the text.`,
   failed: (why: string) => `This did not work: ${why}`,
+  damaged: "the data inside this page is damaged or cut short",
   noData: "This page holds no data. Open it with: manyheads view \"The black cat sat on the mat.\" --model DIR",
   noModel: "This needs the model, which is not here: a file holds the queries, keys and values of one text alone. Run: manyheads view TEXT --model DIR",
   fetchModel: (name: string, megabytes: string) => `Fetch ${name} (${megabytes} MB) to see this`,
