@@ -8,10 +8,11 @@
 
 namespace manyheads {
 
-// The gradients of a call, out. Each may be undefined: it is then not computed.
+// The gradients of a call. Those out may be undefined: they are then not computed.
 // - They are F32, BF16 or F16, of any strides, and overlap no input and not each other.
 // - dbias has the bias's own shape: what the bias broadcasts is summed. It may be F32 beside a BF16 or F16 bias.
 struct AttentionGradients {
+  ConstTensorView dlse{};      // in: the gradient by lse, F32 of its shape, where the loss reads lse too
   TensorView dq{};             // as q
   TensorView dk{};             // as k
   TensorView dv{};             // as v
@@ -23,7 +24,7 @@ struct AttentionGradients {
 
 // The backward of attention(): the gradients of a loss from dout, its gradient by out.
 //
-//   P = exp(score - lse),  dP = dout v^T,  dS = P (dP - delta),  delta = sum over Dv of dout out
+//   P = exp(score - lse),  dP = dout v^T,  dS = P (dP - delta),  delta = sum over Dv of dout out, less dlse
 //   dv = P^T dout,  dq = scale dS k,  dk = scale dS^T q,  dbias = dS
 //
 // - q, k, v and `options` are those of attention(); out [B,Hq,Tq,Dv] and lse [B,Hq,Tq] F32 (packed queries: [Tq,Hq,Dv]

@@ -388,16 +388,17 @@ kernels::BackwardParams check_backward(const char* function, const ConstTensorVi
     check_out(function, "out", *out, options, q, params, shapes, &params.out_type, params.out_stride);
     params.out = out->data();
   }
-  if (lse != nullptr) {
+  const auto per_row = [&](const char* name, const ConstTensorView& view, std::int64_t* stride) {
     const Dims shape = packed ? Dims{params.q_heads, q.size(0)} : Dims{params.batch, params.q_heads, params.tq};
-    if (!lse->defined() || lse->dtype() != DType::kF32 || !(lse->shape() == shape)) {
-      fail(function, base::format("lse is {}, expected F32 {} = {} {}", describe(*lse),
+    if (!view.defined() || view.dtype() != DType::kF32 || !(view.shape() == shape)) {
+      fail(function, base::format("{} is {}, expected F32 {} = {} {}", name, describe(view),
                                   packed ? "[Hq,Tq]" : "[B,Hq,Tq]", shape.to_string(), shapes()));
     }
-    params.lse = static_cast<const float*>(lse->data());
-    for (int i = 0; i < lse->rank(); ++i)
-      params.lse_stride[3 - lse->rank() + i] = lse->size(i) > 1 ? lse->stride(i) : 0;
-  }
+    for (int i = 0; i < view.rank(); ++i) stride[3 - view.rank() + i] = view.size(i) > 1 ? view.stride(i) : 0;
+    return static_cast<const float*>(view.data());
+  };
+  if (lse != nullptr) params.lse = per_row("lse", *lse, params.lse_stride);
+  if (gradients.dlse.defined()) params.dlse = per_row("dlse", gradients.dlse, params.dlse_stride);
   const GradientChecks check(function, gradients, q, k, v, options);
   params.dq = check("dq", &AttentionGradients::dq, "q", q, packed);
   params.dk = check("dk", &AttentionGradients::dk, "k", k, options.cu_seqlens_k.defined());
@@ -413,6 +414,7 @@ kernels::BackwardParams check_backward(const char* function, const ConstTensorVi
     check_overlap(function, name, gradient, "dout", dout);
     if (out != nullptr) check_overlap(function, name, gradient, "out", *out);
     if (lse != nullptr) check_overlap(function, name, gradient, "lse", *lse);
+    if (gradients.dlse.defined()) check_overlap(function, name, gradient, "dlse", gradients.dlse);
     for (const auto& [other, other_member] : kGradients) {
       if (other_member == member) break;
       if ((gradients.*other_member).defined()) check_overlap(function, name, gradient, other, gradients.*other_member);

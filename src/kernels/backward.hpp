@@ -7,7 +7,7 @@
 
 // The backward of attention for one batch entry and one key/value head, chunk of keys by chunk of keys.
 //
-//   P = exp(score - lse),  dP = dout v^T,  dS = P (dP - delta),  delta = sum over Dv of dout out
+//   P = exp(score - lse),  dP = dout v^T,  dS = P (dP - delta),  delta = sum over Dv of dout out, less dlse
 //   dv = P^T dout,  dk = scale dS^T q,  dq = scale dS k
 //
 // Source: Dao 2023 (FlashAttention-2), algorithm 2.
@@ -34,6 +34,8 @@ struct BackwardParams : QkvMask {
   std::int64_t dout_stride[4] = {};
   const float* lse = nullptr;
   std::int64_t lse_stride[3] = {};
+  const float* dlse = nullptr;  // may be null
+  std::int64_t dlse_stride[3] = {};
 
   Gradient dq, dk, dvalue, dbias, dsinks, dalibi;  // QkvMask::dv is a size; the last two: stride[1] of the head
   bool accumulate = false;                         // adds to what the gradients hold
@@ -52,6 +54,9 @@ struct BackwardParams : QkvMask {
   }
   std::int64_t lse_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
     return row_at(lse_stride, q_starts, b, h, i);
+  }
+  std::int64_t dlse_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
+    return row_at(dlse_stride, q_starts, b, h, i);
   }
   std::int64_t dq_at(std::int64_t b, std::int64_t h, std::int64_t i) const noexcept {
     return row_at(dq.stride, q_starts, b, h, i);

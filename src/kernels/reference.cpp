@@ -260,6 +260,7 @@ class ReferenceGradients {
       delta += row.probs[n] * dprobs[n];
       for (std::size_t e = 0; e < dv; ++e) dv_[static_cast<std::size_t>(j) * dv + e] += row.probs[n] * dout[e];
     }
+    if (params_.dlse != nullptr) delta -= static_cast<double>(params_.dlse[params_.dlse_at(b, h, i)]);
     for (std::size_t n = 0; n < row.keys.size(); ++n) {
       const std::int64_t j = row.keys[n];
       double ds = row.probs[n] * (dprobs[n] - delta);

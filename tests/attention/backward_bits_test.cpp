@@ -58,8 +58,11 @@ TEST_P(BackwardBits, AnyPlaceInTheBatch) {
   together.batch = 5;
   GradientCall one(alone), many(together);
   for (std::int64_t b = 0; b < 5; ++b) {
-    for (const auto& [from, to] :
-         {std::pair{&one.q, &many.q}, {&one.k, &many.k}, {&one.v, &many.v}, {&one.dout, &many.dout}}) {
+    for (const auto& [from, to] : {std::pair{&one.q, &many.q},
+                                   {&one.k, &many.k},
+                                   {&one.v, &many.v},
+                                   {&one.dout, &many.dout},
+                                   {&one.dlse, &many.dlse}}) {
       const std::int64_t count = element_count(from->shape);
       for (std::int64_t e = 0; b % 2 == 0 && e < count; ++e) {
         to->set(b * count + e, static_cast<double>(static_cast<const float*>(from->view().data())[e]));
@@ -137,8 +140,14 @@ TEST_P(BackwardBits, PackedSequences) {
     while (q_starts[b + 1] <= at[1]) ++b;
     return alone[b].lse_at(0, at[0], at[1] - q_starts[b]);
   });
+  const Strided dlse = filled(DType::kF32, lse.shape, [&](const Index& at) {
+    std::size_t b = 0;
+    while (q_starts[b + 1] <= at[1]) ++b;
+    return element(alone[b].dlse.view(), {0, at[0], at[1] - q_starts[b]});
+  });
   Strided dq = dense(DType::kF32, q.shape), dk = dense(DType::kF32, k.shape), dvalue = dense(DType::kF32, v.shape);
   AttentionGradients gradients;
+  gradients.dlse = dlse.view();
   gradients.dq = dq.mutable_view();
   gradients.dk = dk.mutable_view();
   gradients.dv = dvalue.mutable_view();

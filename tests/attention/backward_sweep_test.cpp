@@ -30,6 +30,10 @@ struct GradientCase {
     std::normal_distribution<double> normal;
     dout = like(type(), call.out.shape);
     dout.fill([&](const auto&) { return normal(engine); });
+    if (between(engine, 0, 2) == 0) {
+      dlse = like(DType::kF32, call.lse.shape);
+      dlse.fill([&](const auto&) { return normal(engine); });
+    }
     dq = like(type(), call.q.shape);
     dk = like(type(), call.k.shape);
     dv = like(type(), call.v.shape);
@@ -38,8 +42,10 @@ struct GradientCase {
     if (call.options.mask.alibi_slopes.defined()) dalibi = like(DType::kF32, call.options.mask.alibi_slopes.shape());
   }
 
+  ConstTensorView dlse_view() const { return dlse.memory.empty() ? ConstTensorView() : dlse.view(); }
   AttentionGradients gradients() {
     AttentionGradients all;
+    all.dlse = dlse_view();
     all.dq = dq.mutable_view();
     all.dk = dk.mutable_view();
     all.dv = dv.mutable_view();
@@ -69,7 +75,7 @@ struct GradientCase {
 
   RandomCase call;
   std::mt19937_64 engine;
-  Strided dout, dq, dk, dv, dbias, dsinks, dalibi;
+  Strided dout, dlse, dq, dk, dv, dbias, dsinks, dalibi;
 };
 
 // MANYHEADS_SWEEP_CASES and MANYHEADS_SWEEP_SEED as in sweep_test.cpp; each call is run at one instruction set, in
@@ -85,8 +91,9 @@ void sweep(std::int64_t quarter) {
   for (std::int64_t seed = first; seed < first + cases; ++seed) {
     GradientCase c(static_cast<std::uint64_t>(seed));
     const Oracle oracle = evaluate(c.call.q.view(), c.call.k.view(), c.call.v.view(), c.call.options);
-    const ExpectedGradients expected = expect_gradients(c.call.q.view(), c.call.k.view(), c.call.v.view(),
-                                                        c.dout.view(), c.call.out_type, c.call.options, oracle);
+    const ExpectedGradients expected =
+        expect_gradients(c.call.q.view(), c.call.k.view(), c.call.v.view(), c.dout.view(), c.dlse_view(),
+                         c.call.out_type, c.call.options, oracle);
     for (std::size_t i = 0; i < isas.size(); ++i) {
       if (split && i != static_cast<std::size_t>(seed) % isas.size()) continue;
       set_isa(isas[i]);

@@ -38,8 +38,8 @@ bool finite(const Strided& tensor) {
   return std::isfinite(sum_of(tensor, [](const Index&, double x) { return x; }));
 }
 
-// The definition against central differences of the loss sum(out * w), with out in float64 from the oracle. Steps of
-// 2^-8 in values of about 1: the third derivative leaves some 1e-5.
+// The definition against central differences of the loss sum(out dout) + sum(lse dlse), with both in float64 from the
+// oracle. Steps of 2^-8 in values of about 1: the third derivative leaves some 1e-5.
 TEST(BackwardReference, IsTheDerivative) {
   const Sizes s{1, 4, 2, 5, 7, 3, 2};
   GradientCall c(s);
@@ -65,6 +65,7 @@ TEST(BackwardReference, IsTheDerivative) {
     std::size_t at = 0;
     for (std::int64_t h = 0; h < s.q_heads; ++h) {
       for (std::int64_t i = 0; i < s.tq; ++i) {
+        sum += o.lse[at / static_cast<std::size_t>(s.dv)] * element(c.dlse.view(), {0, h, i});
         for (std::int64_t e = 0; e < s.dv; ++e) sum += o.out[at++] * element(c.dout.view(), {0, h, i, e});
       }
     }
@@ -105,8 +106,8 @@ TEST(BackwardReference, AgreesWithTheOracle) {
   GradientCall c({2, 2, 1, 9, 12, 5, 4});
   c.options.softcap = 3;
   attention_backward_reference(c.q.view(), c.k.view(), c.v.view(), c.dout.view(), c.gradients(), c.options);
-  const ExpectedGradients expected =
-      expect_gradients(c.q.view(), c.k.view(), c.v.view(), c.dout.view(), DType::kF32, c.options, c.oracle());
+  const ExpectedGradients expected = expect_gradients(c.q.view(), c.k.view(), c.v.view(), c.dout.view(), c.dlse.view(),
+                                                      DType::kF32, c.options, c.oracle());
   EXPECT_EQ(compare_gradient("dq", expected.dq, c.dq.view()), "");
   EXPECT_EQ(compare_gradient("dk", expected.dk, c.dk.view()), "");
   EXPECT_EQ(compare_gradient("dv", expected.dv, c.dv.view()), "");
@@ -120,8 +121,8 @@ TEST_P(Backward, ManyChunks) {
     c.options.mask.alignment = Alignment::kBottomRight;
     c.options.threads.num_threads = 2;
     c.run_backward();
-    const ExpectedGradients expected =
-        expect_gradients(c.q.view(), c.k.view(), c.v.view(), c.dout.view(), DType::kF32, c.options, c.oracle());
+    const ExpectedGradients expected = expect_gradients(c.q.view(), c.k.view(), c.v.view(), c.dout.view(),
+                                                        c.dlse.view(), DType::kF32, c.options, c.oracle());
     EXPECT_EQ(compare_gradient("dq", expected.dq, c.dq.view()), "");
     EXPECT_EQ(compare_gradient("dk", expected.dk, c.dk.view()), "");
     EXPECT_EQ(compare_gradient("dv", expected.dv, c.dv.view()), "");
@@ -136,8 +137,8 @@ TEST_P(Backward, SharpHeads) {
     std::normal_distribution<double> normal;
     c.k.fill([&](const Index&) { return normal(engine) * factor; });
     c.run_backward();
-    const ExpectedGradients expected =
-        expect_gradients(c.q.view(), c.k.view(), c.v.view(), c.dout.view(), DType::kF32, c.options, c.oracle());
+    const ExpectedGradients expected = expect_gradients(c.q.view(), c.k.view(), c.v.view(), c.dout.view(),
+                                                        c.dlse.view(), DType::kF32, c.options, c.oracle());
     EXPECT_EQ(compare_gradient("dq", expected.dq, c.dq.view()), "");
     EXPECT_EQ(compare_gradient("dk", expected.dk, c.dk.view()), "");
     EXPECT_EQ(compare_gradient("dv", expected.dv, c.dv.view()), "");
@@ -265,6 +266,7 @@ TEST_P(Backward, EachGradientAlone) {
     GradientCall one(s);
     one.run();
     AttentionGradients gradients;
+    gradients.dlse = one.dlse.view();
     Strided* const of[] = {&one.dq, &one.dk, &one.dv};
     (which == 0 ? gradients.dq : which == 1 ? gradients.dk : gradients.dv) = of[which]->mutable_view();
     attention_backward(one.q.view(), one.k.view(), one.v.view(), one.out.view(), one.dout.view(), one.lse.view(),

@@ -11,16 +11,19 @@ struct GradientCall : Call {
   explicit GradientCall(const Sizes& s, DType type = DType::kF32, std::uint64_t seed = 1)
       : Call(s, type, seed),
         dout(dense(type, out.shape)),
+        dlse(dense(DType::kF32, lse.shape)),
         dq(dense(DType::kF32, q.shape)),
         dk(dense(DType::kF32, k.shape)),
         dv(dense(DType::kF32, v.shape)) {
     std::mt19937_64 engine(seed + 1);
     std::normal_distribution<double> normal;
     dout.fill([&](const Index&) { return normal(engine); });
+    dlse.fill([&](const Index&) { return normal(engine); });
   }
 
   AttentionGradients gradients() {
     AttentionGradients all;
+    all.dlse = dlse.view();
     all.dq = dq.mutable_view();
     all.dk = dk.mutable_view();
     all.dv = dv.mutable_view();
@@ -41,7 +44,7 @@ struct GradientCall : Call {
     return explain_backward(q.view(), k.view(), v.view(), out.view(), dout.view(), lse.view(), gradients(), options);
   }
 
-  Strided dout, dq, dk, dv;
+  Strided dout, dlse, dq, dk, dv;
   Strided dbias, dsinks, dalibi;  // set where they are wanted
   bool accumulate = false;
 };

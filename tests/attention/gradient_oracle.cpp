@@ -27,8 +27,8 @@ ExpectedGradient zeros(const Dims& shape) {
 }  // namespace
 
 ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,
-                                   const ConstTensorView& dout, DType out_type, const AttentionOptions& options,
-                                   const Oracle& o) {
+                                   const ConstTensorView& dout, const ConstTensorView& dlse, DType out_type,
+                                   const AttentionOptions& options, const Oracle& o) {
   const std::int64_t d = q.size(3), dv = v.size(3), group = k.size(1) > 0 ? q.size(1) / k.size(1) : 1;
   const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(d)));
   const bool capped = options.softcap > 0;
@@ -54,7 +54,13 @@ ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorVi
     for (std::int64_t h = 0; h < o.heads; ++h) {
       const std::int64_t kv = h / group;
       for (std::int64_t i = 0; i < o.tq; ++i, ++row) {
-        if (o.forbidden[row]) continue;
+        if (o.forbidden[row]) {  // its lse is the sink
+          if (options.sinks.defined() && dlse.defined()) {
+            const double x = element(dlse, {b, h, i});
+            add(g.dsinks, static_cast<std::size_t>(h), x, kUnit32 * std::fabs(x));
+          }
+          continue;
+        }
         const double* const weights = o.weights.data() + row * static_cast<std::size_t>(o.tk);
         const double factor = 2 + std::sqrt(static_cast<double>(d)) / 4 + (capped ? 8 : 0);
         const double of_prob = lse_bound(o, row, d, q.dtype(), capped) + factor * o.kappa[row] * kUnit32 + 4 * kUnit32;
@@ -75,6 +81,10 @@ ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorVi
           }
           delta += weights[j] * dprob[n];
           absolute_delta += weights[j] * absolute[n];
+        }
+        if (dlse.defined()) {
+          delta -= element(dlse, {b, h, i});
+          absolute_delta += std::fabs(element(dlse, {b, h, i}));
         }
         of_delta += kUnit32 * absolute_delta;
         for (std::int64_t j = 0; j < o.tk; ++j) {

@@ -25,12 +25,12 @@ struct ExpectedGradients {
 // row, s = (2 + sqrt(D) / 4) kappa u of the scores, and absolute sums A[i,j] = sum |dout v|, Abar[i] = sum_j P A:
 //   P:   e = L + s + 4 u, relative: the exponential 2 u, its factor's two roundings
 //   dP:  (2 + sqrt(Dv) / 4) u A
-//   delta: sum over Dv of |dout| O, and its rounding u Abar
+//   delta: sum over Dv of |dout| O, and its rounding u (Abar + |dlse|), which stands for Abar below too
 //   dS:  P ((e + 3 u) (A + Abar) + error of dP + error of delta)
 // A sum adds 8 u of its terms, as in the forward, and one u for each doubling of the heads of a group.
 ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,
-                                   const ConstTensorView& dout, DType out_type, const AttentionOptions& options,
-                                   const Oracle& oracle);
+                                   const ConstTensorView& dout, const ConstTensorView& dlse, DType out_type,
+                                   const AttentionOptions& options, const Oracle& oracle);
 
 // "" where a gradient lies within its bounds, else where it first does not. `largest`, where given, is raised to the
 // largest error of an F32 gradient as a fraction of its bound.

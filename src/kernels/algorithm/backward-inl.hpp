@@ -138,9 +138,10 @@ inline void PrepareRows(const BackwardParams& params, std::int64_t b, std::int64
                         std::int64_t end) {
   for (std::int64_t i = begin; i < end; ++i) {
     const std::int64_t at = params.grad_row(b, h, i);
-    params.delta[at] = static_cast<float>(ExactDot(params.dout_type, params.dout, params.dout_at(b, h, i),
-                                                   params.dout_stride[3], params.out_type, params.out,
-                                                   params.out_at(b, h, i), params.out_stride[3], params.dv));
+    double delta = ExactDot(params.dout_type, params.dout, params.dout_at(b, h, i), params.dout_stride[3],
+                            params.out_type, params.out, params.out_at(b, h, i), params.out_stride[3], params.dv);
+    if (params.dlse != nullptr) delta -= static_cast<double>(params.dlse[params.dlse_at(b, h, i)]);
+    params.delta[at] = static_cast<float>(delta);
     const double lse = static_cast<double>(params.lse[params.lse_at(b, h, i)]) * base::kLog2e;
     // A row without a key has no mass. One whose lse lies at the end of F32's range is padding, whose keys all count
     // alike, or has lost its scores.
