@@ -50,7 +50,8 @@ Scan::Scan(const model::EncoderConfig& config, std::int64_t seed)
       scores_(score_rules().size()),
       heads_(at(layers_ * num_heads_)),
       keys_(at(layers_ * num_kv_heads_), Moments(head_dim_)),
-      counts_(at(vocabulary_)) {
+      counts_(at(vocabulary_)),
+      kept_values_(at(kScanReservoir * layers_ * num_heads_) * scores_) {
   for (Head& head : heads_) {
     head.sketches.resize(scores_);
     head.top.resize(scores_);
@@ -150,16 +151,16 @@ void Scan::add(std::span<const BatchText> texts, std::span<const ScanPassage> pa
     ScanPassage passage = passages[p];
     passage.number = passages_;
     known_.emplace(passages_, std::move(passage));
-    Kept kept{priority_of(passages_), passages_, {}};
+    Kept kept{priority_of(passages_), passages_, reservoir_.size()};
     ++passages_;
     if (reservoir_.size() == at(kScanReservoir)) {
       if (!(kept < reservoir_.front())) continue;
       std::pop_heap(reservoir_.begin(), reservoir_.end());
+      kept.row = reservoir_.back().row;
       reservoir_.pop_back();
     }
-    const double* const from = values.data() + p * heads() * scores_;
-    kept.values.assign(from, from + heads() * scores_);
-    reservoir_.push_back(std::move(kept));
+    std::copy_n(values.data() + p * heads() * scores_, heads() * scores_, kept_values_.data() + place_of(kept));
+    reservoir_.push_back(kept);
     std::push_heap(reservoir_.begin(), reservoir_.end());
   }
   if (known_.size() >= forget_at_) forget_passages();
@@ -174,7 +175,7 @@ void Scan::forget_passages() {
     }
   }
   std::erase_if(known_, [&](const auto& entry) { return needed.count(entry.first) == 0; });
-  forget_at_ = 2 * known_.size() + 4096;
+  forget_at_ = known_.size() + 4096;
 }
 
 }  // namespace manyheads::lens

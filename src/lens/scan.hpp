@@ -76,7 +76,7 @@ class Scan {
   struct Kept {
     std::uint64_t priority = 0;
     std::int64_t passage = 0;
-    std::vector<double> values;  // [heads,scores]; NaN: none
+    std::size_t row = 0;  // of kept_values_
     bool operator<(const Kept& other) const {
       return priority != other.priority ? priority < other.priority : passage < other.passage;
     }
@@ -95,6 +95,8 @@ class Scan {
   std::uint64_t priority_of(std::int64_t passage) const;
   void forget_passages();
   std::size_t heads() const { return heads_.size(); }
+  // Where the values of a kept passage begin.
+  std::size_t place_of(const Kept& kept) const { return kept.row * heads() * scores_; }
   void put_scores(StateDict& out) const;
   void put_examples(StateDict& out) const;
   void put_tokens(StateDict& out) const;
@@ -109,6 +111,7 @@ class Scan {
   std::vector<Moments> keys_;        // [layers,kv heads]
   std::vector<std::int64_t> counts_; // by token id, where it is a text token
   std::vector<Kept> reservoir_;      // the passages of least priority: a heap, the largest first
+  std::vector<double> kept_values_;  // [kScanReservoir,heads,scores]; NaN: none
   std::map<std::int64_t, ScanPassage> known_;  // by number: those that examples may need
   std::size_t forget_at_ = 4096;
   std::vector<Memory> memory_;  // by worker

@@ -97,7 +97,7 @@ void Scan::put_examples(StateDict& out) const {
       const std::int64_t first = sketch.quantile_bin(d, kScanDeciles), last = sketch.quantile_bin(d + 1, kScanDeciles);
       std::int64_t found = 0;
       for (std::size_t r = 0; r < by_priority.size() && found < kScanSamples; ++r) {
-        const double value = by_priority[r]->values[i];
+        const double value = kept_values_[place_of(*by_priority[r]) + i];
         if (used[r] || std::isnan(value)) continue;
         const std::int64_t bin = sketch.bin_of(value);
         if (bin < first || bin > last) continue;

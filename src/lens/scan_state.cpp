@@ -101,7 +101,7 @@ StateDict Scan::state() {
   Tensor kept(DType::kI64, {size_of(reservoir_)}), kept_values(DType::kF64, {size_of(reservoir_), all});
   for (std::size_t r = 0; r < reservoir_.size(); ++r) {
     kept.as<std::int64_t>()[r] = reservoir_[r].passage;
-    copy_row(reservoir_[r].values, kept_values, r);
+    std::copy_n(kept_values_.data() + place_of(reservoir_[r]), all, kept_values.as<double>() + at(all) * r);
   }
   std::vector<const ScanPassage*> table;
   for (const auto& [number, passage] : known_) table.push_back(&passage);
@@ -208,10 +208,9 @@ void Scan::restore(const StateDict& state) {
   reservoir_.clear();
   for (std::int64_t r = 0; r < kept.size(0); ++r) {
     const std::int64_t passage = check_passage(kept.as<std::int64_t>()[r]);
-    Kept entry{priority_of(passage), passage, std::vector<double>(at(all))};
-    copy_row(kept_values, at(r), entry.values);
-    reservoir_.push_back(std::move(entry));
+    reservoir_.push_back({priority_of(passage), passage, at(r)});
   }
+  std::copy_n(kept_values.as<double>(), kept_values.elements(), kept_values_.begin());
   std::make_heap(reservoir_.begin(), reservoir_.end());
 }
 

@@ -65,7 +65,7 @@ std::int64_t ScoreSketch::quantile_bin(std::int64_t part, std::int64_t parts) co
     if (seen >= rank) return -1 - b;
   }
   for (std::int64_t b = 0; b < kBins - 1; ++b) {
-    seen += above_.empty() ? 0 : above_[at(b)];
+    seen += above_[at(b)];
     if (seen >= rank) return b;
   }
   return kBins - 1;
@@ -85,8 +85,7 @@ ScoreSketch::Histogram ScoreSketch::histogram() const {
   const std::int64_t bins = (below_.empty() ? kBins : 2 * kBins) / kParts;
   const std::int64_t first = below_.empty() ? 0 : -kBins;
   for (std::int64_t b = first; b < kBins; ++b) {
-    const std::vector<std::int32_t>& side = b < 0 ? below_ : above_;
-    if (!side.empty()) out.counts[at((b - first) / bins)] += side[at(b < 0 ? -1 - b : b)];
+    out.counts[at((b - first) / bins)] += b < 0 ? below_[at(-1 - b)] : above_[at(b)];
   }
   return out;
 }

@@ -53,7 +53,9 @@ class ScoreSketch {
   int exponent_ = -12;
   std::int64_t count_ = 0;
   double sum_ = 0, min_ = 0, max_ = 0;
-  std::vector<std::int32_t> above_, below_;  // empty until the first value of that side
+  // There from the start, so that a long scan's memory does not grow among what its batches come and go with.
+  std::vector<std::int32_t> above_ = std::vector<std::int32_t>(kBins);
+  std::vector<std::int32_t> below_;  // empty until a value is below 0
 };
 
 }  // namespace manyheads::lens

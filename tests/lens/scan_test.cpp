@@ -11,6 +11,7 @@
 #include <random>
 #include <set>
 
+#include "allocations.hpp"
 #include "lens/constructed_text.hpp"
 #include "lens/random_text.hpp"
 #include "lens/scan_file.hpp"
@@ -124,6 +125,18 @@ TEST(Scan, DependsOnNeitherBatchesNorThreads) {
       expect_same(scan.finish(), expected, std::to_string(threads) + " threads, batches of " + std::to_string(size));
     }
   }
+}
+
+// Beyond where its last passages stand.
+TEST(Scan, HoldsFromItsFirstPassagesWhatItHoldsInTheEnd) {
+  const std::vector<BatchText> texts = random_texts(12);
+  Scan scan(kRandom, 7);
+  add(scan, texts, 0, 12);
+  const std::int64_t most = test::most_bytes([&] {
+    for (int round = 1; round < 100; ++round) add(scan, texts, 0, 12);
+  });
+  EXPECT_EQ(scan.passages(), 1200);
+  EXPECT_LT(most, 500'000);  // 1,024 passages' scores are 1.2 MB
 }
 
 TEST(Scan, GoesOnFromItsStateAtAnyPlace) {
