@@ -16,11 +16,10 @@
 #include "base/format.hpp"
 #include "bench/cases/sampling.hpp"
 #include "cli.hpp"
-#include "kernels/dispatch.hpp"
-#include "kernels/roofline.hpp"
 #include "look_text.hpp"
 #include "tensors.hpp"
 #include "view/dims.hpp"
+#include "view/limits.hpp"
 
 namespace manyheads::cli {
 
@@ -252,12 +251,7 @@ void run(DimsRequest request) {
   std::optional<MachineRoofline> limits;
   if (!request.no_time) {
     check_memory(request);
-    const kernels::KernelTable& table = kernels::active_table();
-    kernels::Roofline machine;
-    const std::vector<double> rates =
-        bench::medians_in_turn(7, {[&] { return machine.arithmetic(table.probes.fma, request.common.threads); },
-                                   [&] { return machine.memory(table, request.common.threads); }});
-    limits = MachineRoofline{rates[0], rates[1]};
+    limits = view::measure_limits(request.common.threads);
     measure(request, cuts);
   }
   if (request.common.json) {

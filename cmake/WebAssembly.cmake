@@ -1,7 +1,7 @@
 # The session as one module of WebAssembly: the preset wasm. What a browser has not (threads, files, a table of
 # characters) stands in src/*/wasm.
 file(GLOB wasm_sources CONFIGURE_DEPENDS
-     src/base/wasm/*.cpp src/lens/wasm/*.cpp src/view/*.cpp src/attention/*.cpp src/layer/*.cpp src/kernels/units/*.cpp)
+     src/base/wasm/*.cpp src/kernels/wasm/*.cpp src/lens/wasm/*.cpp src/view/*.cpp src/attention/*.cpp src/layer/*.cpp src/kernels/units/*.cpp)
 # A page reads no corpus, and Highway's vectors of doubles are not there for WebAssembly.
 list(FILTER wasm_sources EXCLUDE REGEX "score_pass\\.cpp$")
 # Nor does it train.
@@ -10,7 +10,7 @@ list(FILTER wasm_sources EXCLUDE REGEX "backward\\.cpp$")
 set_source_files_properties(src/kernels/units/other_attention_amx_emulated.cpp src/kernels/units/other_attention_int8.cpp
                             PROPERTIES COMPILE_DEFINITIONS MANYHEADS_WITHOUT_OTHERS)
 foreach(part base/fail base/format base/tensor base/utf8 base/version base/workspace io/json io/safetensors
-        io/safetensors_header kernels/dispatch kernels/reference kernels/tuning kernels/isa/processor model/bert
+        io/safetensors_header kernels/dispatch kernels/reference kernels/roofline kernels/tuning kernels/isa/processor model/bert
         model/bert_config model/bert_weights model/checkpoint_tensors model/decoder_cache model/encoder model/pass
         model/pooling lens/head_distances lens/head_map lens/head_rows lens/head_scorer lens/link_reader lens/links
         lens/patch lens/picture lens/pooled_patch lens/pyramid lens/read_heads lens/roles lens/rollout lens/row_sums

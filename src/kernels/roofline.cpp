@@ -1,7 +1,5 @@
 #include "kernels/roofline.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -11,7 +9,6 @@
 #include <vector>
 
 #include "base/parallel.hpp"
-#include "kernels/tuning.hpp"
 
 namespace manyheads::kernels {
 
@@ -27,12 +24,6 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
 }  // namespace
-
-std::size_t beyond_caches() {
-  const double physical = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
-  const double wanted = std::clamp(2.0 * static_cast<double>(tuning().l3_bytes), 0x1p28, 0x1p30);
-  return static_cast<std::size_t>(std::min(wanted, physical / 8));
-}
 
 double Roofline::arithmetic(ArithmeticProbe work, int threads, double least) {
   std::atomic<double> flop{0};

@@ -19,8 +19,8 @@ class Roofline {
   // GFLOP/s of work that only arithmetic bounds: a table's probes.fma, or kernels::bf16_dot_probe(). Runs for at least
   // `least` seconds; as long as what it is compared to, both see the same share of a busy machine.
   double arithmetic(ArithmeticProbe work, int threads, double least = 4e-3);
-  // GB/s of reading memory that no cache holds: twice the last cache, and at most an eighth of the memory. Each vector
-  // takes part in `multiplies` FMAs, a multiple of 8.
+  // GB/s of reading memory that no cache holds (beyond_caches): twice the last cache, and at most an eighth of the
+  // memory. Each vector takes part in `multiplies` FMAs, a multiple of 8.
   double memory(const KernelTable& table, int threads, int multiplies = 0);
   // The same in pieces of `bytes`, a multiple of 512, in random order, with prefetch some pieces ahead.
   double memory_in_pieces(const KernelTable& table, int threads, std::size_t bytes);
@@ -34,7 +34,7 @@ class Roofline {
   base::AlignedBuffer<float> memory_;
 };
 
-// Bytes that no cache holds, as Roofline::memory reads.
+// Bytes that no cache holds, as Roofline::memory reads. In WebAssembly, where nothing tells of caches, 64 MiB.
 std::size_t beyond_caches();
 
 }  // namespace manyheads::kernels

@@ -1,20 +1,26 @@
-#include <algorithm>
-#include <chrono>
 #include <manyheads/cpu.hpp>
 #include <manyheads/multi_head_attention.hpp>
 #include <optional>
 #include <vector>
 
+#include "kernels/roofline.hpp"
 #include "layer/convert.hpp"
 #include "view/dims.hpp"
 #include "view/layer_file.hpp"
+#include "view/limits.hpp"
 #include "view/state.hpp"
+#include "view/timing.hpp"
 
 // Layers of any size, without a model.
 namespace manyheads::view {
 namespace {
 
 constexpr std::int64_t kMostWidth = 1 << 14, kMostTokens = 1 << 24;
+
+int threads_of(const Question& question) {
+  const int given = question.threads().num_threads;
+  return given > 0 ? given : default_num_threads();
+}
 
 LayerSize size_of(const Question& question, std::int64_t most_width, std::int64_t most_tokens) {
   const io::JsonDocument& json = question.json();
@@ -30,7 +36,7 @@ LayerSize size_of(const Question& question, std::int64_t most_width, std::int64_
   if (size.dtype != "f32" && size.dtype != "bf16" && size.dtype != "f16") {
     refuse_json(json, "dtype", "f32, bf16 or f16");
   }
-  size.threads = question.threads().num_threads > 0 ? question.threads().num_threads : default_num_threads();
+  size.threads = threads_of(question);
   return size;
 }
 
@@ -44,7 +50,7 @@ Tensor some_numbers(DType type, const Dims& shape) {
   return type == DType::kF32 ? numbers : layer::converted(numbers.cview(), type);
 }
 
-// The layer on random numbers, and its time.
+// The layer on random numbers.
 class TimedLayer {
  public:
   TimedLayer(const LayerSize& size, std::int64_t heads, const Threads& threads)
@@ -57,11 +63,7 @@ class TimedLayer {
     options_.threads = threads;
     options_.workspace = &workspace_;
   }
-  double seconds() {
-    const auto begin = std::chrono::steady_clock::now();
-    layer_.forward(x_.cview(), y_.view(), options_);
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  }
+  void run() { layer_.forward(x_.cview(), y_.view(), options_); }
 
  private:
   MultiHeadAttention layer_;
@@ -69,11 +71,6 @@ class TimedLayer {
   Workspace workspace_;
   MultiHeadAttentionOptions options_;
 };
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 }  // namespace
 
@@ -104,7 +101,20 @@ Answer ask_dims(const Question& question) {
   for (const io::JsonDocument& heads : require_array(question.json(), "heads")) {
     cuts.push_back(make_cut(size, io::require_int({{{"heads", heads.value}}, heads.place}, "heads", 1, kMostTokens)));
   }
-  return json_answer(dims_json(size, cuts, std::nullopt));
+  return json_answer(dims_json(size, cuts, question.state().limits));
+}
+
+Answer ask_limits(const Question& question) {
+  std::optional<MachineRoofline>& limits = question.state().limits;
+  const int threads = threads_of(question);
+  if (!limits) limits = measure_limits(threads, question.progress());
+  if (!limits) return cancelled();
+  return json_answer({{"fma_gflops", limits->fma},
+                      {"memory_gbs", limits->memory},
+                      {"memory_bytes", kernels::beyond_caches()},
+                      {"where", question.state().computes},
+                      {"threads", threads},
+                      {"isa", active_isa()}});
 }
 
 Answer ask_time(const Question& question) {
@@ -117,16 +127,20 @@ Answer ask_time(const Question& question) {
   LayerSize whole = size;
   whole.kv_heads = 0;
   TimedLayer single(whole, 1, question.threads());
-  many.seconds();  // grows the workspaces
-  single.seconds();
+  const auto goes_on = [&](double share) { return !question.progress() || question.progress()(share); };
+  const RepeatedWork many_runs([&] { many.run(); });
+  if (!goes_on(0)) return cancelled();
+  const RepeatedWork single_runs([&] { single.run(); });
   std::vector<double> of_many, of_single;
   for (int i = 0; i < kRounds; ++i) {
-    of_single.push_back(single.seconds());
-    of_many.push_back(many.seconds());
-    if (question.progress() && !question.progress()(static_cast<double>(i + 1) / kRounds)) return cancelled();
+    of_single.push_back(single_runs.seconds());
+    of_many.push_back(many_runs.seconds());
+    if (!goes_on(static_cast<double>(i + 1) / kRounds)) return cancelled();
   }
   return json_answer({{"seconds", median(of_many)},
                       {"over_single_head", median(of_many) / median(of_single)},
+                      {"samples", kRounds},
+                      {"repeats", many_runs.repeats()},
                       {"where", question.state().computes},
                       {"threads", size.threads},
                       {"isa", active_isa()}});

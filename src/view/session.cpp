@@ -43,6 +43,7 @@ constexpr Named kQuestions[] = {
     {"pipeline", ask_pipeline},
     {"layer", ask_layer},
     {"dims", ask_dims},
+    {"limits", ask_limits},
     {"time", ask_time},
 };
 

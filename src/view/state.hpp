@@ -4,11 +4,13 @@
 #include <manyheads/lens/patch.hpp>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "io/json.hpp"
+#include "view/dims.hpp"
 #include "view/session.hpp"
 
 // What the answers to a page's questions share.
@@ -36,6 +38,7 @@ struct Session::State {
   std::map<std::int64_t, Model> models;
   std::map<std::int64_t, OpenScan> scans;
   std::map<std::int64_t, StateDict> tensors;
+  std::optional<MachineRoofline> limits;  // once they are measured
 };
 
 // A question's arguments, each checked as it is taken.
@@ -94,6 +97,7 @@ Answer ask_encode(const Question& question);
 Answer ask_pipeline(const Question& question);
 Answer ask_layer(const Question& question);
 Answer ask_dims(const Question& question);
+Answer ask_limits(const Question& question);
 Answer ask_time(const Question& question);
 
 }  // namespace manyheads::view

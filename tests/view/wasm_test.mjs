@@ -284,6 +284,28 @@ const tests = {
     check(engine.ask({ ask: "trace", trace: id }).queries === 5, "the good one is gone");
     return `${bad.length} traces`;
   },
+  async "layers below the clock's step are repeated, and what binds each step is measured"() {
+    for (const step of [0.1, 1, 5]) {  // milliseconds
+      const engine = await Engine.make(() => 1, () => Math.floor(performance.now() / step) * step);
+      const time = engine.ask({ ask: "time", d_model: 8, heads: 4, tokens: 1 });
+      const lasted = 1e3 * time.seconds * time.repeats;
+      check(time.repeats > 1 && lasted >= Math.max(19, 15 * step), `${step} ms: ${time.repeats} runs in ${lasted} ms`);
+      check(time.over_single_head > 0 && time.where === "WebAssembly", JSON.stringify(time));
+      if (step > 1) continue;
+      const dims = () => engine.ask({ ask: "dims", d_model: 512, heads: [8], tokens: 2048 });
+      check(dims().limits === null, "limits before they are measured");
+      const limits = engine.ask({ ask: "limits" });
+      check(limits.fma_gflops > 0 && limits.memory_gbs > 0 && limits.memory_bytes === 2 ** 26, JSON.stringify(limits));
+      check(difference(engine.ask({ ask: "limits" }), limits) === 0, "limits are measured again");
+      const { heads: [cut], limits: said } = dims();
+      check(said.fma_gflops === limits.fma_gflops && said.memory_gbs === limits.memory_gbs, JSON.stringify(said));
+      for (const each of [...cut.steps, cut.fused]) {
+        const binds = each.intensity < limits.fma_gflops / limits.memory_gbs ? "memory" : "fma";
+        check(each.limit === binds, `${each.step}: ${each.limit}, not ${binds}`);
+      }
+    }
+    return "";
+  },
   async "progress cancels"() {
     const shares = [];
     const engine = await Engine.make((share) => (shares.push(share), shares.length < 2 ? 1 : 0));

@@ -55,7 +55,7 @@ class Reference:
         self.scale = float(self.metadata["scale"])
         self.tokens = json.loads(self.metadata["tokens"])
         self.heads = self.config["num_attention_heads"]
-        self._look = None
+        self._look, self.measured = None, False
         self.asked = []
 
     def of(self, name, layer, head):
@@ -168,13 +168,27 @@ class Reference:
         # The program refuses counts none of which divides; 1 always does.
         answer = self.run("dims", "--no-time", "--d-model", question["d_model"], "--tokens", question["tokens"], "--batch", question["batch"],
                           "--dtype", question["dtype"], "--heads", ",".join(map(str, [*question["heads"], 1])))
-        return {**answer, "heads": answer["heads"][:-1]}
+        answer["heads"] = answer["heads"][:-1]
+        if self.measured:
+            answer["limits"] = self.limits
+            for cut in answer["heads"]:
+                for step in [*cut.get("steps", []), *([cut["fused"]] if "fused" in cut else [])]:
+                    step["limit"] = "fma" if step["flop"] / self.limits["fma_gflops"] > step["bytes"] / self.limits["memory_gbs"] else "memory"
+        return answer
+
+    @functools.cached_property
+    def limits(self):
+        return self.run("dims", "--d-model", 64, "--tokens", 8, "--heads", 1)["limits"]
+
+    def ask_limits(self, _):
+        self.measured = True
+        return {**self.limits, "memory_bytes": 268435456, "where": "native", "threads": 2}
 
     def ask_time(self, question):
         answer = self.run("dims", "--d-model", question["d_model"], "--tokens", question["tokens"], "--batch", question["batch"],
                           "--dtype", question["dtype"], "--heads", question["heads"])
-        (cut,), self.limits = answer["heads"], answer["limits"]
-        return {"seconds": cut["seconds"], "over_single_head": cut["over_single_head"], "where": "native",
+        (cut,) = answer["heads"]
+        return {"seconds": cut["seconds"], "over_single_head": cut["over_single_head"], "samples": 15, "repeats": 1, "where": "native",
                 "threads": answer["threads"], "isa": answer["limits"]["isa"]}
 
     def ask_encode(self, question):

@@ -1,4 +1,5 @@
 """What the Dimensions view shows is what the engine answers."""
+import json
 import re
 import time
 
@@ -120,36 +121,71 @@ def test_times_appear_as_points_while_they_are_measured(opener, reference):
             return reference.answer(question)
         asked.append(question["heads"])
         heads = question["heads"]
-        text = '{"seconds": %g, "over_single_head": %g, "where": "native", "threads": 2, "isa": "avx2"}'
-        return "application/json", text % (seconds[heads], seconds[heads] / seconds[1])
+        text = '{"seconds": %g, "over_single_head": %g, "samples": 7, "repeats": %d, "where": "native", "threads": 2, "isa": "avx2"}'
+        return "application/json", text % (seconds[heads], seconds[heads] / seconds[1], 20e-3 / seconds[heads])
 
     page = opener.served(answer, link="#v=dimensions")
     page.get_by_role("button", name="Measure now").click()
     expect(page.locator(".times circle")).to_have_count(len(seconds))
     assert asked == list(seconds)
-    expect(page.get_by_text("Measured by the program on this machine, 2 threads, avx2.")).to_be_visible()
+    expect(page.get_by_text("Measured by the program on this machine, 2 threads, avx2. "
+                            "Each point is the median of 7 samples, each the mean of 5 to 10 runs.")).to_be_visible()
     page.locator("figure", has=page.locator(".times")).get_by_role("button", name="As a table").click()
     cells = page.locator("figure table tbody tr").last.locator("th, td").all_inner_texts()
-    assert cells == ["64", "4.00 ms", "2.00"]
+    assert cells == ["64", "4.00 ms", "2.00", "7 × 5"]
     page.get_by_role("button", name="MiniLM").click()
     page.get_by_role("button", name="As a picture").click()
     expect(page.locator(".times circle")).to_have_count(0)
 
 
-def test_a_layer_too_quick_for_the_clock_is_said(opener, reference):
-    def answer(question):
-        return ("application/json", '{"seconds": 0, "over_single_head": null, "where": "WebAssembly", "threads": 1, "isa": "wasm"}') \
-            if question["ask"] == "time" else reference.answer(question)
+LIMITS = {"fma_gflops": 100, "memory_gbs": 20, "memory_bytes": 268435456, "where": "native", "threads": 2, "isa": "avx2"}
 
-    page = opener.served(answer, link="#v=dimensions&n=8")
-    page.get_by_role("button", name="Measure now").click()
-    expect(page.get_by_role("alert")).to_contain_text("This layer is too quick for this browser's clock.")
-    expect(page.locator(".times circle")).to_have_count(0)
+
+def test_each_step_has_the_limit_that_binds_it(opener, reference):
+    """At 100 GFLOP/s and 20 GB/s the ridge lies at 5 FLOP a byte."""
+    asked, cut = [], entry(reference, 8, tokens=1024)
+    steps = [*cut["steps"], cut["fused"]]
+
+    def answer(question):
+        asked.append(question["ask"])
+        if question["ask"] == "limits":
+            return "application/json", json.dumps(LIMITS)
+        if question["ask"] != "dims":
+            return reference.answer(question)
+        found = reference.ask_dims(question)
+        for each in found["heads"]:
+            for step in [*each.get("steps", []), *([each["fused"]] if each["divides"] else [])]:
+                step["limit"] = ("memory" if step["intensity"] < 5 else "fma") if "limits" in asked else None
+        return "application/json", json.dumps(found)
+
+    page = opener.served(answer, link="#v=dimensions&n=1024")
+    expect(page.get_by_text("Measured now on this machine (avx2, 2 threads): 100 GFLOP/s of multiply-adds, and 20.0 GB/s reading 268 MB "
+                            "of memory. A step below 5.0 FLOP per byte waits for memory, unless a cache holds its data.")).to_be_visible()
+    bound = page.locator(".work tbody tr td:last-child")
+    expect(bound).to_have_text(["memory" if step["intensity"] < 5 else "multiply-adds" for step in steps])
+    assert {"memory", "multiply-adds"} == set(bound.all_inner_texts())
+    page.get_by_role("button", name="MiniLM").click()
+    expect(page.locator(".cut-sum")).to_have_text("384 = 8 · 48")
+    assert asked.count("limits") == 1
+
+
+def test_limits_that_cannot_be_measured_are_said(opener, reference):
+    reference.measured = False
+
+    def answer(question):
+        if question["ask"] == "limits":
+            raise RuntimeError("out of memory")
+        return reference.answer(question)
+
+    page = opener.served(answer, link="#v=dimensions")
+    expect(page.get_by_role("alert")).to_have_text("The limits could not be measured here: out of memory")
+    expect(page.locator(".work tbody tr td:last-child").first).to_have_text("not measured yet")
+    opener.complaints.clear()  # the browser tells of status 400
 
 
 def test_measuring_can_be_stopped(opener, reference):
     def answer(question):
-        return ("application/json", '{"seconds": 1, "over_single_head": 1, "where": "native", "threads": 1, "isa": "avx2"}') \
+        return ("application/json", '{"seconds": 1, "over_single_head": 1, "samples": 7, "repeats": 1, "where": "native", "threads": 1, "isa": "avx2"}') \
             if question["ask"] == "time" else reference.answer(question)
 
     page = opener.served(answer, link="#v=dimensions")

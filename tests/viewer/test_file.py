@@ -61,6 +61,31 @@ def test_dimensions_and_times_without_a_server(opened, reference):
     expect(page.get_by_text("Measured by WebAssembly in this browser, one thread")).to_be_visible()
 
 
+def test_what_binds_each_step_is_measured_in_this_browser(opened, reference):
+    page = opened("#v=dimensions&n=4096")
+    said = page.get_by_text("Measured now in this browser (").inner_text(timeout=60_000)
+    found = re.search(r"one thread\): ([\d.]+) GFLOP/s of multiply-adds, and ([\d.]+) GB/s reading 67 MB of memory. A step below ([\d.]+) FLOP", said)
+    fma, memory, ridge = map(float, found.groups())
+    assert fma > 0.1 and memory > 0.1 and ridge == pytest.approx(fma / memory, rel=0.1, abs=0.1)
+    (cut,) = reference.ask_dims({"d_model": 512, "tokens": 4096, "batch": 1, "dtype": "f32", "heads": [8]})["heads"]
+    bound = page.locator(".work tbody tr td:last-child")
+    expect(bound.first).to_have_text("multiply-adds")  # 360 FLOP a byte
+    for i, step in enumerate([*cut["steps"], cut["fused"]]):
+        if abs(step["intensity"] / ridge - 1) > 0.1:  # the page rounds the ridge
+            assert bound.nth(i).inner_text() == ("memory" if step["intensity"] < ridge else "multiply-adds")
+
+
+def test_a_layer_below_the_clock_s_step_is_timed_by_repeating_it(opened):
+    page = opened("#v=dimensions&n=1&d=8")
+    page.get_by_role("button", name="Measure now").click()
+    expect(page.locator(".times circle")).to_have_count(4, timeout=60_000)
+    page.locator("figure", has=page.locator(".times")).get_by_role("button", name="As a table").click()
+    for cells in (row.locator("th, td").all_inner_texts() for row in page.locator("figure table tbody tr").all() if row.locator("td").count() == 3):
+        _, seconds, over, runs = cells
+        assert number(over) > 0.02
+        assert int(runs.removeprefix("7 × ").replace(",", "")) > 100
+
+
 def test_what_a_file_cannot_do_it_says(opened):
     page = opened("#v=pipeline&part=x")
     expect(page.get_by_text("This needs the model, which is not here")).to_be_visible()

@@ -189,22 +189,33 @@ export interface Dims {
 export const dims = (engine: Engine, layer: Layer, options?: AskOptions): Promise<Dims> =>
   json(engine, { ask: "dims", ...layer }, options);
 
-export interface Time {
-  seconds: number;
-  over_single_head: number;
+/** What the machine, or this browser on it, reaches at most. */
+export interface Limits {
+  fma_gflops: number;
+  memory_gbs: number;
+  /** So much memory was read. */
+  memory_bytes: number;
   where: "native" | "WebAssembly";
   threads: number;
   isa: string;
 }
 
-/** The layer took no time that the browser's clock could tell. */
-export class TooQuick extends Error {}
+/** Measured the first time, in a second or so; from then on `dims` says what binds each step. */
+export const limits = (engine: Engine, options?: AskOptions): Promise<Limits> => json(engine, { ask: "limits" }, options);
 
-export async function time(engine: Engine, layer: Omit<Layer, "heads"> & { heads: number }, options?: AskOptions): Promise<Time> {
-  const answer = await json<Time>(engine, { ask: "time", ...layer }, options);
-  if (!answer.seconds || !answer.over_single_head) throw new TooQuick();
-  return answer;
+export interface Time {
+  seconds: number;
+  over_single_head: number;
+  /** The seconds are the median of so many samples, each of so many runs: more than one where the clock is too slow for one. */
+  samples: number;
+  repeats: number;
+  where: "native" | "WebAssembly";
+  threads: number;
+  isa: string;
 }
+
+export const time = (engine: Engine, layer: Omit<Layer, "heads"> & { heads: number }, options?: AskOptions): Promise<Time> =>
+  json(engine, { ask: "time", ...layer }, options);
 
 export interface HeadOnRelation {
   layer: number;

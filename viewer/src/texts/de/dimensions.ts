@@ -59,11 +59,14 @@ export const dimensions: Texts["dimensions"] = {
   bytes: "Bytes",
   intensity: "FLOP je Byte",
   limit: "Begrenzt durch",
-  fma: "Rechenwerk",
+  fma: "Multiply-Adds",
   memory: "Speicher",
   unmeasured: "noch nicht gemessen",
-  machine: (isa, gflops, gbs, ridge) =>
-    `Jetzt gemessen (${isa}): ${gflops} GFLOP/s und ${gbs} GB/s aus dem Speicher. Ein Schritt unter ${ridge} FLOP je Byte wartet auf den Speicher, wenn kein Cache seine Daten hält.`,
+  now: { native: "Jetzt gemessen auf diesem Rechner", WebAssembly: "Jetzt gemessen in diesem Browser" },
+  machineMeasuring: "Die beiden Grenzen werden gemessen: Multiply-Adds und das Lesen des Speichers.",
+  machineFailed: (why) => `Die Grenzen ließen sich hier nicht messen: ${why}`,
+  machine: (now, by, gflops, gbs, megabytes, ridge) =>
+    `${now} (${by}): ${gflops} GFLOP/s Multiply-Adds und ${gbs} GB/s beim Lesen von ${megabytes} MB Speicher. Ein Schritt unter ${ridge} FLOP je Byte wartet auf den Speicher, wenn kein Cache seine Daten hält.`,
   eachStep: "Jeder Schritt liest seine Eingaben und schreibt seine Ausgaben einmal. Nur Softmax und der Platz der Scores wachsen mit den Köpfen.",
   timeCaption: "Zeit gegen die Zahl der Köpfe",
   measure: "Jetzt messen",
@@ -74,7 +77,9 @@ export const dimensions: Texts["dimensions"] = {
   threads: (n) => (n === 1 ? "ein Thread" : `${n} Threads`),
   time: "Zeit",
   over: "Zu einem Kopf",
-  tooQuick: "Diese Schicht ist zu schnell für die Uhr dieses Browsers. Nehmen Sie mehr Tokens.",
+  runs: "Läufe",
+  samples: (count, least, most) =>
+    `Jeder Punkt ist der Median von ${count} Messungen, jede das Mittel von ${least === most ? least : `${least} bis ${most}`} ${most === "1" ? "Lauf" : "Läufen"}.`,
   timeAxis: "Zeit, verglichen mit einem Kopf",
   codeCaption: "In PyTorch, mit diesen Zahlen",
   codeFails: (kept, d) => `scheitert: ${kept} Zahlen, und W_o nimmt ${d}`,

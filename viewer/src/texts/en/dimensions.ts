@@ -57,11 +57,14 @@ export const dimensions = {
   bytes: "Bytes",
   intensity: "FLOP per byte",
   limit: "Bound by",
-  fma: "arithmetic",
+  fma: "multiply-adds",
   memory: "memory",
   unmeasured: "not measured yet",
-  machine: (isa: string, gflops: string, gbs: string, ridge: string) =>
-    `Measured now (${isa}): ${gflops} GFLOP/s and ${gbs} GB/s from memory. A step below ${ridge} FLOP per byte waits for memory, unless a cache holds its data.`,
+  now: { native: "Measured now on this machine", WebAssembly: "Measured now in this browser" },
+  machineMeasuring: "The two limits are being measured: multiply-adds, and reading memory.",
+  machineFailed: (why: string) => `The limits could not be measured here: ${why}`,
+  machine: (now: string, by: string, gflops: string, gbs: string, megabytes: string, ridge: string) =>
+    `${now} (${by}): ${gflops} GFLOP/s of multiply-adds, and ${gbs} GB/s reading ${megabytes} MB of memory. A step below ${ridge} FLOP per byte waits for memory, unless a cache holds its data.`,
   eachStep: "Each step reads its inputs and writes its outputs once. Only softmax, and what the scores take, grow with the heads.",
   timeCaption: "Time against the number of heads",
   measure: "Measure now",
@@ -72,7 +75,9 @@ export const dimensions = {
   threads: (n: number) => (n === 1 ? "one thread" : `${n} threads`),
   time: "Time",
   over: "Over one head",
-  tooQuick: "This layer is too quick for this browser's clock. Take more tokens.",
+  runs: "Runs",
+  samples: (count: number, least: string, most: string) =>
+    `Each point is the median of ${count} samples, each the mean of ${least === most ? least : `${least} to ${most}`} ${most === "1" ? "run" : "runs"}.`,
   timeAxis: "time over one head",
   codeCaption: "In PyTorch, with these numbers",
   codeFails: (kept: number, d: number) => `fails: ${kept} numbers, and W_o takes ${d}`,

@@ -1,11 +1,18 @@
 // Time against the number of heads, one head = 1, drawn while it is measured.
-import type { Cut } from "../../engine/questions";
-import { fixed, t } from "../../texts";
+import type { Cut, Time } from "../../engine/questions";
+import { fixed, grouped, t } from "../../texts";
 import { inspectable } from "../../ui/inspectable";
 import { Picture } from "../../ui/Picture";
 import { numHeads } from "./state";
 import { failed, measure, measuring, points, stop } from "./measure";
 import { duration } from "./units";
+
+const runs = ({ samples, repeats }: Time): string => `${samples} × ${grouped(repeats)}`;
+
+function samples(of: Time[]): string {
+  const repeats = of.map((point) => point.repeats);
+  return t.value.dimensions.samples(of[0]!.samples, grouped(Math.min(...repeats)), grouped(Math.max(...repeats)));
+}
 
 const width = 560;
 const height = 240;
@@ -25,8 +32,8 @@ export function Times({ cuts }: { cuts: Cut[] }) {
     <Picture
       caption={texts.timeCaption}
       table={() => ({
-        columns: [texts.heads, texts.time, texts.over],
-        rows: measured.map(([heads, point]) => [heads, duration(point.seconds), fixed(point.over_single_head, 2)]),
+        columns: [texts.heads, texts.time, texts.over, texts.runs],
+        rows: measured.map(([heads, point]) => [heads, duration(point.seconds), fixed(point.over_single_head, 2), runs(point)]),
       })}
     >
       <p class="quiet note">{texts.timeLead}</p>
@@ -58,7 +65,7 @@ export function Times({ cuts }: { cuts: Cut[] }) {
               key: `time ${heads}`,
               title: `${texts.heads} = ${heads}`,
               value: duration(point.seconds),
-              rows: [[texts.over, fixed(point.over_single_head, 2)]],
+              rows: [[texts.over, fixed(point.over_single_head, 2)], [texts.runs, runs(point)]],
               source: `${texts.where[point.where]}, ${texts.threads(point.threads)}, ${point.isa}`,
             }))}
           />
@@ -73,7 +80,7 @@ export function Times({ cuts }: { cuts: Cut[] }) {
         <span class="quiet" role="status">
           {measuring.value !== null
             ? texts.measuring(measuring.value)
-            : where && `${texts.where[where.where]}, ${texts.threads(where.threads)}, ${where.isa}.`}
+            : where && `${texts.where[where.where]}, ${texts.threads(where.threads)}, ${where.isa}. ${samples(measured.map(([, point]) => point))}`}
         </span>
       </div>
       {failed.value && <p class="trouble" role="alert">{t.value.frame.failed(failed.value)}</p>}

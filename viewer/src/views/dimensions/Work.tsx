@@ -1,6 +1,7 @@
 // Parameters; FLOP, bytes and intensity of each step, and which limit binds it.
-import type { Cut, Dims, Step } from "../../engine/questions";
+import type { Cut, Limits, Step } from "../../engine/questions";
 import { fixed, grouped, t } from "../../texts";
+import { machine, machineFailed } from "./measure";
 import { kvShown } from "./state";
 import { counted } from "./units";
 
@@ -20,7 +21,19 @@ function Bar({ share, text, colour }: { share: number; text: string; colour: str
   );
 }
 
-export function Work({ cut, limits }: { cut: Whole; limits: Dims["limits"] }) {
+function Machine() {
+  const texts = t.value.dimensions;
+  if (machineFailed.value !== null) return <p class="trouble" role="alert">{texts.machineFailed(machineFailed.value)}</p>;
+  return <p class="note" role="status">{machine.value ? said(machine.value) : texts.machineMeasuring}</p>;
+}
+
+function said({ where, threads, isa, fma_gflops: fma, memory_gbs: memory, memory_bytes: bytes }: Limits): string {
+  const texts = t.value.dimensions;
+  const rate = (value: number): string => fixed(value, value < 100 ? 1 : 0);
+  return texts.machine(texts.now[where], `${isa}, ${texts.threads(threads)}`, rate(fma), rate(memory), fixed(bytes / 1e6, 0), fixed(fma / memory, 1));
+}
+
+export function Work({ cut }: { cut: Whole }) {
   const texts = t.value.dimensions;
   const rows = [...cut.steps, cut.fused];
   const most = (of: (step: Step) => number) => Math.max(...rows.map(of));
@@ -64,11 +77,7 @@ export function Work({ cut, limits }: { cut: Whole; limits: Dims["limits"] }) {
           </table>
         </div>
         <p class="quiet note">{texts.eachStep}</p>
-        {limits && (
-          <p class="note">
-            {texts.machine(limits.isa, fixed(limits.fma_gflops, 0), fixed(limits.memory_gbs, 1), fixed(limits.fma_gflops / limits.memory_gbs, 1))}
-          </p>
-        )}
+        <Machine />
       </section>
     </div>
   );

@@ -1,3 +1,4 @@
+import { useEffect } from "preact/hooks";
 import { dims } from "../../engine/questions";
 import { t } from "../../texts";
 import { Ready } from "../../ui/Ready";
@@ -8,7 +9,7 @@ import { CutBar, Hatching } from "./CutBar";
 import { Shapes } from "./Shapes";
 import { mostHeads, numHeads, sizes } from "./state";
 import { Times } from "./Times";
-import { points } from "./measure";
+import { machine, measureMachine } from "./measure";
 import { Work } from "./Work";
 import "./dimensions.css";
 
@@ -17,21 +18,25 @@ const every = Array.from({ length: mostHeads }, (_, i) => i + 1);
 export function Dimensions() {
   const { kv_heads: kv, ...layer } = sizes.value;
   const h = numHeads.value;
-  // Asked again with the first point, since that measures the machine's limits.
-  const parts = ["dims", JSON.stringify(layer), points.value.size > 0] as const;
+  // Asked again once the machine's limits are there: each step then has the one that binds it.
+  const parts = ["dims", JSON.stringify(layer), machine.value !== null] as const;
   // Every count at once: the slider then waits for nobody.
   const all = useAnswer((engine, options) => dims(engine, { ...layer, heads: every }, options), parts);
   const shared = useAnswer(
     kv === undefined ? null : (engine, options) => dims(engine, { ...layer, kv_heads: kv, heads: [h] }, options),
     [...parts, kv, h],
   );
+  const ready = all.state === "ready";
+  useEffect(() => {
+    if (ready) void measureMachine();
+  }, [ready]);
   const texts = t.value.dimensions;
   return (
     <>
       <h2>{texts.heading}</h2>
       <p class="lead">{texts.lead}</p>
       <Ready asked={all}>
-        {({ heads: cuts, limits }) => {
+        {({ heads: cuts }) => {
           const cut = kv !== undefined && shared.state === "ready" ? shared.value.heads[0] : cuts[h - 1];
           if (!cut) return null;
           return (
@@ -41,7 +46,7 @@ export function Dimensions() {
               <HeadCount divides={cuts.map((each) => each.divides)} />
               <CutBar cut={cut} />
               <Shapes cut={cut} />
-              {cut.divides && <Work cut={cut} limits={limits} />}
+              {cut.divides && <Work cut={cut} />}
               <Times cuts={cuts} />
               <section>
                 <h3>{texts.limitsCaption}</h3>

@@ -1,14 +1,32 @@
-// Measures the layer for one number of heads after the other; the points stay until the sizes change.
+// Measures the machine's limits once, and the layer for one number of heads after the other; the points stay until the sizes change.
 import { effect, signal } from "@preact/signals";
-import { time, TooQuick, type Time } from "../../engine/questions";
+import type { Engine } from "../../engine/engine";
+import { limits, time, type Limits, type Time } from "../../engine/questions";
 import { engine, messageOf } from "../../state/session";
-import { t } from "../../texts";
 import { sizes } from "./state";
 
 export const points = signal<Map<number, Time>>(new Map());
 /** The number of heads that is measured now. */
 export const measuring = signal<number | null>(null);
 export const failed = signal<string | null>(null);
+
+/** What binds each step follows from these. */
+export const machine = signal<Limits | null>(null);
+export const machineFailed = signal<string | null>(null);
+
+let measuredBy: Engine | null = null;
+
+/** The first time the view is shown. The engine keeps what it found. */
+export async function measureMachine(): Promise<void> {
+  const whom = engine.peek();
+  if (!whom || measuredBy === whom) return;
+  measuredBy = whom;
+  try {
+    machine.value = await limits(whom);
+  } catch (error) {
+    machineFailed.value = messageOf(error);
+  }
+}
 
 let control: AbortController | null = null;
 
@@ -34,7 +52,7 @@ export async function measure(counts: number[]): Promise<void> {
       points.value = new Map(points.peek()).set(heads, point);
     }
   } catch (error) {
-    if (!mine.signal.aborted) failed.value = error instanceof TooQuick ? t.peek().dimensions.tooQuick : messageOf(error);
+    if (!mine.signal.aborted) failed.value = messageOf(error);
   } finally {
     if (control === mine) stop();
   }

@@ -14,6 +14,6 @@ export function counted(value: number): string {
 }
 
 export function duration(seconds: number): string {
-  if (seconds < 1e-3) return `${fixed(seconds * 1e6, 0)} µs`;
+  if (seconds < 1e-3) return `${fixed(seconds * 1e6, seconds < 1e-5 ? 2 : 0)} µs`;
   return seconds < 1 ? `${fixed(seconds * 1e3, 2)} ms` : `${fixed(seconds, 2)} s`;
 }
