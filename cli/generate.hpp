@@ -11,6 +11,9 @@
 
 namespace manyheads::cli {
 
+// A token's own text; the vocabulary's spelling where it is part of a character.
+std::string token_text(const model::Tokenizer& tokenizer, std::int64_t id);
+
 struct Prompt {
   std::string subject;  // what messages call it
   std::string text;

@@ -13,6 +13,14 @@
 #include "model/text_stream.hpp"
 
 namespace manyheads::cli {
+
+std::string token_text(const model::Tokenizer& tokenizer, std::int64_t id) {
+  const auto token = tokenizer.token(id);
+  if (!token) return base::format("[{}]", id);
+  const std::string text = tokenizer.decode({&id, 1}, false);
+  return text.empty() || text.find("\xef\xbf\xbd") != std::string::npos ? token->text : text;
+}
+
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -27,14 +35,6 @@ std::string for_terminal(const std::string& text) {
     begin = end + 1;
   }
   return out;
-}
-
-// A token's own text; the vocabulary's spelling where it is part of a character.
-std::string text_of(const model::Tokenizer& tokenizer, std::int64_t id) {
-  const auto token = tokenizer.token(id);
-  if (!token) return base::format("[{}]", id);
-  const std::string text = tokenizer.decode({&id, 1}, false);
-  return text.empty() || text.find("\xef\xbf\xbd") != std::string::npos ? token->text : text;
 }
 
 // In turn: the first prompt whose text has not ended is printed as it comes, those behind it are kept.
@@ -161,7 +161,7 @@ class AsLookback : public InTurn {
   }
   void token(const model::NewToken& token, const std::vector<lens::LookedAt>& looked_at) override {
     text_ += streams_[0].push(token.id);
-    std::string line = fit(cell(text_of(tokenizer_, token.id)), kTokenColumns - 1) + " ";
+    std::string line = fit(cell(token_text(tokenizer_, token.id)), kTokenColumns - 1) + " ";
     for (const lens::LookedAt& looked : looked_at) {
       std::string entry = names_[static_cast<std::size_t>(looked.token)];
       for (const lens::LookingHead& head : looked.heads) {
@@ -181,7 +181,7 @@ class AsLookback : public InTurn {
  private:
   // "the", and "the#2" where it comes again.
   void name(std::int64_t id) {
-    std::string text = fit(cell(text_of(tokenizer_, id)), kTokenColumns);
+    std::string text = fit(cell(token_text(tokenizer_, id)), kTokenColumns);
     text.erase(text.find_last_not_of(' ') + 1);
     const std::size_t occurrence = ++seen_[text];
     names_.push_back(occurrence == 1 ? text : base::format("{}#{}", text, occurrence));

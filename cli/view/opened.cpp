@@ -13,11 +13,13 @@
 #include "base/base64.hpp"
 #include "base/file.hpp"
 #include "base/format.hpp"
+#include "generate.hpp"
 #include "io/json.hpp"
 #include "lens/scan_file.hpp"
 #include "lens/tour.hpp"
 #include "lens/treebank.hpp"
 #include "model/checkpoint.hpp"
+#include "model/sampler.hpp"
 #include "model/text_model.hpp"
 #include "roles.hpp"
 #include "scan_texts.hpp"
@@ -45,6 +47,20 @@ lens::Trace trace_of(const model::TextModel& model, const ViewRequest& request) 
   options.threads.num_threads = request.common.threads;
   options.bits = request.common.bits;
   return lens::make_trace(model.encoder(), encoded.encoding, model_name(request.model), request.text(), options);
+}
+
+// As generate's sampler sees them; empty for an encoder.
+view::NextTokens next_tokens(const std::shared_ptr<const model::TextModel>& model, const Threads& threads,
+                             const std::string& bits) {
+  if (model->decoder() == nullptr) return {};
+  return [model, threads, bits](const ConstTensorView& last, std::size_t count) {
+    const Tensor logits = model->decoder()->logits(last, threads, bits);
+    std::vector<view::NextToken> tokens;
+    for (const auto& [id, probability] : model::likeliest({logits.as<float>(), static_cast<std::size_t>(logits.elements())}, count)) {
+      tokens.push_back({id, token_text(model->parts().configured.tokenizer, id), probability});
+    }
+    return tokens;
+  };
 }
 
 // Puts the tokens of the question's text into it.
@@ -78,7 +94,8 @@ Opened::Opened(const ViewRequest& request)
     model_id_ = session_.open_model({.name = model_name(request.model),
                                      .encoder = {model_, &model_->encoder()},
                                      .pooling = pooling_ = model::load_pooling(request.model),
-                                     .tensors = model::load_checkpoint(model_->parts().module.folder).tensors});
+                                     .tensors = model::load_checkpoint(model_->parts().module.folder).tensors,
+                                     .next = next_tokens(model_, {.num_threads = threads_}, request.common.bits)});
   }
   if (request.is_scan()) {
     lens::ScanFile scan = lens::load_scan(*request.what);

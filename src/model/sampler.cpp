@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <manyheads/error.hpp>
+#include <numeric>
 #include <vector>
 
 #include "base/format.hpp"
@@ -101,6 +102,23 @@ std::int64_t sample(std::span<const float> logits, const Sampling& sampling, std
     if (mass > drawn) return token.id;
   }
   return tokens.back().id;  // where the product rounds up to the total
+}
+
+std::vector<LikelyToken> likeliest(std::span<const float> logits, std::size_t count) {
+  const auto top = static_cast<double>(logits[static_cast<std::size_t>(largest(logits))]);
+  double sum = 0;
+  for (const float logit : logits) sum += base::exp(static_cast<double>(logit) - top);
+  std::vector<std::size_t> ids(logits.size());
+  std::iota(ids.begin(), ids.end(), std::size_t{0});
+  const auto end = ids.begin() + static_cast<std::ptrdiff_t>(std::min(count, ids.size()));
+  std::partial_sort(ids.begin(), end, ids.end(), [&](std::size_t a, std::size_t b) {
+    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
+  });
+  std::vector<LikelyToken> tokens;
+  for (auto id = ids.begin(); id != end; ++id) {
+    tokens.push_back({static_cast<std::int64_t>(*id), base::exp(static_cast<double>(logits[*id]) - top) / sum});
+  }
+  return tokens;
 }
 
 double log_probability(std::span<const float> logits, std::int64_t id) {

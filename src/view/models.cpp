@@ -190,6 +190,19 @@ void add_projections(const Question& question, const Model& model, const OpenTra
   tensors["y"] = y;
 }
 
+// The words that a decoder goes on with, from the hidden states [1,T,E].
+Json next_json(const Model& model, const Tensor& hidden) {
+  constexpr std::size_t kTokens = 10;
+  if (!model.next) return nullptr;
+  const std::int64_t e = hidden.size(2);
+  const ConstTensorView last(hidden.as<float>() + (hidden.size(1) - 1) * e, DType::kF32, {1, e});
+  Json list = Json::array();
+  for (const NextToken& token : model.next(last, kTokens)) {
+    list.push_back({{"token", token.token}, {"id", token.id}, {"probability", token.probability}});
+  }
+  return list;
+}
+
 }  // namespace
 
 Model read_model(ModelFiles files) {
@@ -226,7 +239,8 @@ Answer ask_encode(const Question& question) {
     const Tensor pooled = model::pool(hidden.cview(), {}, model.pooling);
     embedding = std::vector<float>(pooled.as<float>(), pooled.as<float>() + pooled.elements());
   }
-  return json_answer({{"trace", question.open(std::move(open))}, {"embedding", embedding}, {"next", nullptr}});
+  const Json next = next_json(model, hidden);
+  return json_answer({{"trace", question.open(std::move(open))}, {"embedding", embedding}, {"next", next}});
 }
 
 Answer ask_pipeline(const Question& question) {

@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "lens/scan_json.hpp"
 
@@ -25,12 +26,23 @@ struct Answer {
   std::string bytes;  // text, or a safetensors file
 };
 
+// A token that may come next.
+struct NextToken {
+  std::int64_t id = 0;
+  std::string token;  // as text
+  double probability = 0;
+};
+// Of a decoder: so many of the likeliest tokens behind a text, the likeliest first, from the last hidden state [1,E]
+// F32 of its last token.
+using NextTokens = std::function<std::vector<NextToken>(const ConstTensorView& last, std::size_t count)>;
+
 // A model that questions may name.
 struct Model {
   std::string name;
   std::shared_ptr<const model::Encoder> encoder;
   model::PoolingConfig pooling{};
   StateDict tensors{};  // the checkpoint's, whose projections `pipeline` shows; empty: it shows none
+  NextTokens next{};    // what `encode` says comes next; empty: nothing
 };
 
 // An encoder of BERT's architecture from what its files hold.

@@ -4,14 +4,18 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <manyheads/lens/trace.hpp>
+#include <manyheads/model/decoder.hpp>
 #include <manyheads/safetensors.hpp>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -219,6 +223,88 @@ TEST_F(CliView, AnswersThePagesQuestions) {
     EXPECT_NE(json::parse(refused.body).at("error").get<std::string>().find(says), std::string::npos) << refused.body;
   }
   EXPECT_EQ(answer_to(view.port(), test::post(view.port(), view.path() + "ask", "{\"ask\":")).status, 400);
+}
+
+json ask(const Running& view, const json& question) {
+  return json::parse(answer_to(view.port(), test::post(view.port(), view.path() + "ask", question.dump())).body);
+}
+
+class CliViewDecoder : public TinyDecoder {};
+
+TEST_F(CliViewDecoder, TheNextTokensAreThoseThatGenerateSees) {
+  const Running view({"the black cat", "--model", model(), "--no-browser"});
+  json question = {{"ask", "encode"}, {"model", 1}, {"text", "the black cat"}};
+  const json before = ask(view, question).at("next");
+  ASSERT_EQ(before.size(), 10u);
+  const json greedy = json::parse(program({"generate", "the black cat", "--tokens", "1", "--json"}).out);
+  EXPECT_EQ(before.at(0).at("id"), greedy.at("ids").at(0));
+  EXPECT_NEAR(std::log(before.at(0).at("probability").get<double>()), greedy.at("log_probabilities").at(0), 1e-12);
+
+  // With heads off, and with all of them again, the float64 softmax of the logits of a run without those heads.
+  const auto decoder = model::load_decoder(model());
+  const model::EncoderConfig& config = decoder->config();
+  const model::TokenBatch tokens = model::TokenBatch::from_rows({greedy.at("prompt_ids")});
+  const auto expect = [&](const json& heads_off, const Tensor& scale) {
+    question["heads_off"] = heads_off;
+    const Tensor hidden = decoder->run(tokens, {.head_scale = scale.cview()});
+    const Tensor logits = decoder->logits(ConstTensorView(hidden.as<float>(), {tokens.tokens, config.hidden_size}));
+    std::vector<double> mass;
+    for (std::int64_t i = 0; i < config.vocab_size; ++i) {
+      mass.push_back(std::exp(
+          static_cast<double>(logits.as<float>()[(tokens.tokens - 1) * config.vocab_size + i])));
+    }
+    const double sum = std::accumulate(mass.begin(), mass.end(), 0.0);
+    double above = 1;
+    const json next = ask(view, question).at("next");
+    for (const json& token : next) {
+      const double probability = token.at("probability");
+      EXPECT_NEAR(probability, mass.at(token.at("id")) / sum, 1e-12) << heads_off << token;
+      EXPECT_LE(probability, above);
+      above = probability;
+    }
+    // None that is left out is likelier than the last.
+    EXPECT_EQ(std::count_if(mass.begin(), mass.end(), [&](double each) { return each / sum > above * (1 + 1e-12); }), 9);
+    return next;
+  };
+  Tensor scale(DType::kF32, {config.num_layers, config.num_heads});
+  std::fill_n(scale.as<float>(), scale.elements(), 1.0f);
+  EXPECT_EQ(expect(json::array(), scale), before);
+  scale.as<float>()[1] = 0;
+  scale.as<float>()[config.num_heads + 2] = 0.5f;
+  EXPECT_NE(expect({{0, 1, 0}, {1, 2, 0.5}}, scale), before);
+}
+
+TEST_F(CliView, AnEncoderHasNoNextTokens) {
+  const Running view({"the black cat", "--model", model(), "--no-browser"});
+  EXPECT_EQ(ask(view, {{"ask", "encode"}, {"model", 1}, {"text", "cat"}}).at("next"), nullptr);
+}
+
+TEST(CliViewSmolLM2, TheNextTokensHaveTheReferencesLogits) {
+  const std::filesystem::path source = MANYHEADS_SOURCE_DIR;
+  const std::filesystem::path folder = source / "models/SmolLM2-135M-Instruct";
+  if (!std::filesystem::exists(folder)) GTEST_SKIP() << folder << " is not here: scripts/fetch-model smollm2";
+  const SafetensorsFile golden = load_safetensors(source / "tests/golden/decoder/smollm2_capital.safetensors");
+  const std::string text = golden.metadata.at("text");
+  const Running view({text, "--model", folder.string(), "--no-browser"});
+  json question = {{"ask", "encode"}, {"model", 1}, {"text", text}, {"values", false}};
+  const json next = ask(view, question).at("next");
+  EXPECT_EQ(next.at(0).at("token"), " Paris");
+  // The last of the places at which the reference has its 20 largest logits.
+  const std::int64_t first = 20 * (golden.at("places").elements() - 1);
+  const std::int64_t* ids = golden.at("logits.ids").as<std::int64_t>() + first;
+  const float* logits = golden.at("logits.values").as<float>() + first;
+  for (std::size_t i = 0; i < next.size(); ++i) {
+    EXPECT_EQ(next.at(i).at("id"), ids[i]);
+    const double ratio = next.at(i).at("probability").get<double>() / next.at(0).at("probability").get<double>();
+    EXPECT_NEAR(std::log(ratio), static_cast<double>(logits[i]) - static_cast<double>(logits[0]), 2e-3) << i;
+  }
+  const json written = json::parse(
+      run({"generate", text, "--tokens", "1", "--json", "--model", folder.string()}).out);
+  EXPECT_EQ(written.at("ids").at(0), next.at(0).at("id"));
+  EXPECT_NEAR(std::log(next.at(0).at("probability").get<double>()), written.at("log_probabilities").at(0), 1e-9);
+  question["heads_off"] = json::array();
+  for (int head = 0; head < 9; ++head) question["heads_off"].push_back({0, head, 0});
+  EXPECT_NE(ask(view, question).at("next"), next);
 }
 
 TEST_F(CliView, ATreebankIsReadAsRolesDoes) {

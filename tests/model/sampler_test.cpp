@@ -26,6 +26,23 @@ TEST(Sampler, GreedyTakesTheLowestIdAmongEquals) {
   EXPECT_EQ(sample(Logits{4}, {}, 0, 0), 0);
 }
 
+TEST(Sampler, TheLikeliestHaveTheSoftmaxsProbabilities) {
+  const Logits logits = {0, 3, 1, 3, -kInfinity, 2};
+  const std::vector<LikelyToken> tokens = likeliest(logits, 4);
+  const double sum = 1 + 2 * std::exp(3.0) + std::exp(1.0) + std::exp(2.0);
+  ASSERT_EQ(tokens.size(), 4u);
+  const std::int64_t ids[] = {1, 3, 5, 2};
+  for (std::size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(tokens[i].id, ids[i]);
+    EXPECT_NEAR(tokens[i].probability, std::exp(static_cast<double>(logits[static_cast<std::size_t>(ids[i])])) / sum, 1e-15);
+  }
+  EXPECT_EQ(likeliest(logits, 99).size(), 6u);
+  EXPECT_EQ(likeliest(logits, 99).back().probability, 0);
+  EXPECT_NEAR(likeliest(Logits{1e30f, -1e30f}, 1)[0].probability, 1, 0);
+  EXPECT_NE(error_of([] { likeliest(Logits{1, kNaN}, 1); }).find("NaN"), std::string::npos);
+  EXPECT_NE(error_of([] { likeliest({}, 1); }), "");
+}
+
 // Counts of a draw from n trials are binomial: within five standard deviations, but once in 10^6.
 TEST(Sampler, DrawsFollowTheSoftmax) {
   const Logits logits = {0, 1, 2, -kInfinity, -1};
