@@ -4,7 +4,8 @@ declare const TOO_OLD: string;
 
 async function load(): Promise<void> {
   const text = atob(document.getElementById("code")?.textContent ?? "");
-  const bytes = Uint8Array.from(text, (character) => character.charCodeAt(0));
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; ++i) bytes[i] = text.charCodeAt(i);
   const script = document.createElement("script");
   script.textContent = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   document.body.append(script);

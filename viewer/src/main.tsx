@@ -10,10 +10,11 @@ import "./style/parts.css";
 
 keepLink();
 keepDocument();
-render(<App />, document.getElementById("page")!);
 try {
+  // Before the frame is drawn, so that the engine starts beside it.
   const start = readStart();
   if (start) void open(start);
 } catch (error) {
   trouble.value = messageOf(error);
 }
+render(<App />, document.getElementById("page")!);
