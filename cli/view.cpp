@@ -22,7 +22,8 @@ void check(const ViewRequest& request) {
   if (request.model.empty() && !file) {
     throw UsageError("--model is required for a text; a trace's name ends in .safetensors, a scan's in .scan");
   }
-  if (request.is_scan() && !(request.out + request.site).empty()) {
+  if (request.is_scan() && !request.scan.empty()) throw UsageError("--scan goes beside a text or a trace, not a scan");
+  if ((request.is_scan() || !request.scan.empty()) && !(request.out + request.site).empty()) {
     throw UsageError("a scan is served alone; --export and --export-site take a text or a trace");
   }
   if (file && (request.pair || request.truncate || !request.common.bits.empty())) {
@@ -84,6 +85,9 @@ void add_view(CLI::App& app) {
   verb->add_flag("--truncate", request->truncate, "Cut a text that is longer than the model takes");
   verb->add_option("--treebank", request->treebank,
                    "Sentences with their trees (CoNLL-U): which heads read their relations, in the view Corpus")
+      ->type_name("FILE");
+  verb->add_option("--scan", request->scan,
+                   "A scan beside the text: what a head does over it, in the views Heads and Corpus")
       ->type_name("FILE");
   verb->add_option("--port", request->port, "The port of 127.0.0.1 to serve on; default: a free one")
       ->transform(whole_number(1, 65535))

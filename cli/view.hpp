@@ -15,6 +15,7 @@ struct ViewRequest {
   std::optional<std::string> pair;
   bool truncate = false;
   std::string treebank;  // a CoNLL-U file, for the table of relations
+  std::string scan;      // beside the text
   std::int64_t port = 0;
   bool no_browser = false;
   std::string out;  // --export

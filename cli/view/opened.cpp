@@ -97,8 +97,8 @@ Opened::Opened(const ViewRequest& request)
                                      .tensors = model::load_checkpoint(model_->parts().module.folder).tensors,
                                      .next = next_tokens(model_, {.num_threads = threads_}, request.common.bits)});
   }
-  if (request.is_scan()) {
-    lens::ScanFile scan = lens::load_scan(*request.what);
+  if (request.is_scan() || !request.scan.empty()) {
+    const lens::ScanFile scan = lens::load_scan(request.is_scan() ? *request.what : request.scan);
     session_.open_scan(scan, [scan](std::int64_t row) { return text_of(scan, row); });
   }
   if (!request.is_trace() && model_ == nullptr) return;  // the scan alone

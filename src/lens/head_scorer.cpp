@@ -148,30 +148,15 @@ HeadScores HeadScorer::finish() const {
     result.scores.resize(score_rules().size());
     return result;
   }
-  result.scores = {{self_.value(), {}},
-                   {previous_.value(), {}},
-                   {next_.value(), {}},
-                   {first_.value(), {}},
-                   {separator_.value(), {}},
-                   {punctuation_.value(), {}},
-                   {entropy_.value(), {}},
-                   duplicate_token_.mul(),
-                   duplicate_token_.abs(n_),
-                   {confidence_.value(), {}},
-                   positional(),
-                   sink_score(from_itself_),
-                   previous_token_.mul(),
-                   previous_token_.abs(n_),
-                   induction_.mul(),
-                   induction_.abs(n_),
-                   {distance_.value(), {}},
-                   {variance_.value(), {}}};
+  result.scores = {
+      {self_.value(), {}},      {previous_.value(), {}},    {next_.value(), {}},    {first_.value(), {}},
+      {separator_.value(), {}}, {punctuation_.value(), {}}, {entropy_.value(), {}}, duplicate_token_.mul(),
+      duplicate_token_.abs(n_), {confidence_.value(), {}},  positional(),           sink_score(from_itself_),
+      previous_token_.mul(),    previous_token_.abs(n_),    induction_.mul(),       induction_.abs(n_),
+      {distance_.value(), {}},  {variance_.value(), {}}};
   for (const ScoreRule& rule : score_rules()) {
     const Score& score = result.scores[static_cast<std::size_t>(rule.id)];
-    if (rule.role == nullptr || !score.value) continue;
-    const bool passes =
-        rule.id == ScoreId::kPositional ? *score.value >= rule.threshold : *score.value > rule.threshold;
-    if (passes) result.roles.push_back(&rule);
+    if (score.value && passes(rule, *score.value)) result.roles.push_back(&rule);
   }
   return result;
 }

@@ -50,4 +50,9 @@ constexpr ScoreRule kRules[] = {
 
 std::span<const ScoreRule> score_rules() { return kRules; }
 
+bool passes(const ScoreRule& rule, double value) {
+  if (rule.role == nullptr) return false;
+  return rule.id == ScoreId::kPositional ? value >= rule.threshold : value > rule.threshold;
+}
+
 }  // namespace manyheads::lens

@@ -1,6 +1,7 @@
 #include "lens/scan_json.hpp"
 
 #include <algorithm>
+#include <manyheads/lens/roles.hpp>
 #include <utility>
 
 #include "lens/scan.hpp"
@@ -91,6 +92,20 @@ Json tokens_json(const ScanFile& scan, const std::string& which, std::int64_t he
   return list;
 }
 
+// The roles whose score passes its threshold in the mean over the passages.
+Json roles_json(const ScanFile& scan, std::int64_t head) {
+  Json roles = Json::array();
+  for (std::int64_t s = 0; s < count_of(scan.scores); ++s) {
+    const std::int64_t i = head * count_of(scan.scores) + s;
+    if (whole(scan, "score_count", i) == 0) continue;
+    for (const ScoreRule& rule : score_rules()) {
+      if (rule.name == scan.scores[at(s)].name && passes(rule, number(scan, "score_mean", i)))
+        roles.push_back(rule.role);
+    }
+  }
+  return roles;
+}
+
 // Shares of all weights by the distance query - key, [begin, end].
 Json distances_json(const ScanFile& scan, std::int64_t head) {
   const Tensor& edges = scan.tensors.at("distance_edges");
@@ -154,6 +169,7 @@ Json scan_json(const ScanFile& scan, const ScanPart& part, const PassageText& te
       scores.push_back(std::move(score));
     }
     Json head = {{"layer", h / scan.heads()}, {"head", h % scan.heads()}, {"scores", scores}};
+    head["roles"] = roles_json(scan, h);
     if (part.head) {
       head["asking"] = tokens_json(scan, "asking", h);
       head["asked"] = tokens_json(scan, "asked", h);

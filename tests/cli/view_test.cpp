@@ -349,6 +349,21 @@ TEST_F(CliView, OpensAScanWithOrWithoutAModel) {
   }
 }
 
+TEST_F(CliView, AScanStandsBesideAText) {
+  write(path("texts"), "the black cat sat on the mat.\nthe dog sat.\n");
+  const std::string scan = path("a.scan");
+  ASSERT_EQ(program({"scan", path("texts"), "-o", scan}).code, 0);
+  Running view({"the dog sat.", "--model", model(), "--scan", scan, "--no-browser"});
+  const auto ask = [&](const json& question) {
+    return json::parse(answer_to(view.port(), test::post(view.port(), view.path() + "ask", question.dump())).body);
+  };
+  const json about = ask({{"ask", "about"}});
+  EXPECT_EQ(about.at("traces").at(0).at("text"), "the dog sat.");
+  const json found = ask({{"ask", "scan"}, {"scan", about.at("scans").at(0).at("id")}});
+  const Result shown = run({"scan", "--show", scan, "--json"});
+  EXPECT_EQ(found, json::parse(shown.out));
+}
+
 TEST_F(CliView, AnExportHoldsTheTrace) {
   if (!computes()) GTEST_SKIP() << "the page has no engine inside";
   const std::string out = path("page.html");
@@ -493,6 +508,11 @@ TEST_F(CliView, BadRequestsSayWhat) {
       {{path("none.safetensors"), "--treebank", path("file")}, 2, "--treebank needs --model"},
       {{"cat", "--model", model(), "--treebank", path("none.conllu")}, 1, "none.conllu"},
       {{path("none.scan"), "--export", path("a.html")}, 2, "a scan is served alone"},
+      {{"cat", "--model", model(), "--scan", path("none.scan"), "--export", path("a.html")},
+       2,
+       "a scan is served alone"},
+      {{"cat", "--model", model(), "--scan", path("none.scan")}, 1, "none.scan"},
+      {{path("none.scan"), "--scan", path("none.scan")}, 2, "--scan goes beside a text or a trace"},
       {{"cat", "--model", model(), "--port", "0"}, 2, "--port"},
       {{"cat", "--model", model(), "--port", "65536"}, 2, "--port"},
   });

@@ -123,6 +123,53 @@ def test_relations_stand_beside_the_best_fixed_distance(corpus, answers):
         assert ("reads it" in row.inner_text()) == head["reads"]
 
 
+def test_badges_say_whether_they_come_from_the_scan_or_from_this_text(opener, answers):
+    page = opener.served(answers.answer, link="#v=heads&tour=0&head=1.8")
+    over = {f"{head['layer']}.{head['head']}": head for head in answers.ask_scan({})["heads"]}
+    here = {f"{head['layer']}.{head['head']}": head["roles"] for head in answers.look()["heads"]}
+    badges = lambda: {name: set(titles) for name, titles in page.locator(".thumb").evaluate_all(
+        "heads => heads.map(head => [head.dataset.head, [...head.querySelectorAll('.badge')].map(badge => badge.title)])")}
+    expect(page.get_by_text("A solid badge is what the head does in the mean over 36 passages")).to_be_visible()
+    first = lambda roles: next((role for role in roles if role not in ("sink", "first")), roles[0] if roles else None)
+    titled = lambda roles, where: {f"{first(roles)} ({where})"} if roles else set()
+    assert badges() == {name: titled(head["roles"], "from a scan of 36 passages") for name, head in over.items()}
+    # The roles are those of the means.
+    rules = {rule["score"]: rule for rule in answers.look()["score_rules"] if rule["role"]}
+    for head in over.values():
+        means = {score["name"]: score["mean"] for score in head["scores"] if score["count"]}
+        assert head["roles"] == [rule["role"] for name, rule in rules.items() if name in means and (
+            means[name] >= rule["threshold"] if name == "positional" else means[name] > rule["threshold"])]
+    assert any(head["roles"] != here[name] for name, head in over.items())  # else nothing is told apart
+    page.get_by_role("combobox", name="Show").select_option("next")
+    shown = page.locator(".thumb").evaluate_all("heads => heads.map(head => head.dataset.head)")
+    assert shown == [name for name, head in over.items() if "next" in head["roles"]] and shown
+    page.get_by_role("combobox", name="Show").select_option("")
+    page.get_by_role("combobox", name="Roles over").select_option("text")
+    expect(page).to_have_url(re.compile("h.from=text"))
+    assert badges() == {name: titled(roles, "from this text") for name, roles in here.items()}
+    # The chosen head tells both.
+    page.get_by_role("button", name="Head 1.8", exact=True).click()
+    roles = page.locator(".roles summary")
+    expect(roles).to_contain_text("in the mean over 36 passages of the scan")
+    expect(roles).to_contain_text("from this one text")
+    page.locator(".roles summary").click()
+    row = page.locator(".roles tr", has_text="weight on the token after")
+    mean = next(score["mean"] for score in over["1.8"]["scores"] if score["name"] == "next")
+    expect(row.locator("td").nth(1)).to_have_text(f"{mean:.3f}")
+
+
+def test_a_scan_of_another_model_gives_no_roles(opener, answers):
+    def foreign(question):
+        kind, body = answers.answer(question)
+        if question["ask"] != "about":
+            return kind, body
+        return kind, json.dumps({**json.loads(body), "scans": [{"id": 3, "model": "another"}]}).encode()
+
+    page = opener.served(foreign, link="#v=heads&tour=0&head=1.8")
+    expect(page.get_by_text("A dashed badge is what the head does in this one text")).to_be_visible()
+    expect(page.get_by_role("combobox", name="Roles over")).to_have_count(0)
+
+
 def test_by_keys_and_on_a_phone_in_german(corpus):
     page = corpus(width=360, height=740, has_touch=True, is_mobile=True, locale="de-DE")
     page.get_by_role("tab", name="Alle Köpfe").focus()

@@ -44,6 +44,9 @@ struct ScoreRule {
 // All rules, in the order of ScoreId.
 std::span<const ScoreRule> score_rules();
 
+// Whether a head with this value has the rule's role. False for a rule that gives none.
+bool passes(const ScoreRule& rule, double value);
+
 struct Score {
   std::optional<double> value;        // none where there is nothing to take a mean over
   std::optional<std::int64_t> place;  // kPositional: the offset k - q; kSink: the key

@@ -34,6 +34,8 @@ export interface ScanToken {
 export interface ScanHead {
   layer: number;
   head: number;
+  /** Those whose score is beyond its threshold in the mean over the passages. */
+  roles: string[];
   scores: ScanScore[];
   /** Of one head alone, as what follows. */
   asking?: ScanToken[];

@@ -4,11 +4,12 @@ import { clusters, thumbnails as askThumbnails, type Thumbnails } from "../../en
 import type { HeadScores, ScoreRule, Trace } from "../../engine/questions";
 import { chosenHead } from "../../state/app";
 import { head } from "../../state/session";
-import { fixed, t } from "../../texts";
+import { fixed, grouped, t } from "../../texts";
 import { Picture } from "../../ui/Picture";
 import { useAnswer, type Asked } from "../../ui/useAnswer";
 import { awake, byScore, having, stepIn } from "./order";
-import { filter, shown, sort } from "./state";
+import { chosenScan, scannedNow, useScanned, withRoles } from "./scanned";
+import { filter, rolesFrom, shown, sort } from "./state";
 import { Thumb } from "./Thumb";
 
 export const thumbnailSize = 48;
@@ -25,8 +26,12 @@ export function open([layer, index]: [number, number]): void {
 
 const rolesOf = (rules: ScoreRule[]): string[] => [...new Set(rules.flatMap(({ role }) => (role ? [role] : [])))];
 
-export function Grid({ trace, heads, rules }: { trace: Trace; heads: HeadScores[]; rules: ScoreRule[] }) {
+export function Grid({ trace, heads: ofText, rules }: { trace: Trace; heads: HeadScores[]; rules: ScoreRule[] }) {
   const texts = t.value.heads;
+  const asksScan = useScanned(trace);
+  const scanned = scannedNow(asksScan);
+  const scan = chosenScan(scanned);
+  const heads = withRoles(ofText, scan);
   const asked = useThumbnails(trace);
   const [layer, index] = head.value;
   const alike = sort.value === likeness;
@@ -66,6 +71,7 @@ export function Grid({ trace, heads, rules }: { trace: Trace; heads: HeadScores[
     <Thumb
       key={`${each.layer}.${each.head}`}
       scores={each}
+      scan={scan}
       thumbnails={asked.state === "ready" ? asked.value : null}
       pressed={each.layer === layer && each.head === index}
       tabbable={place === here}
@@ -97,6 +103,15 @@ export function Grid({ trace, heads, rules }: { trace: Trace; heads: HeadScores[
             </optgroup>
           </select>
         </label>
+        {scanned && (
+          <label>
+            {texts.rolesOf}{" "}
+            <select value={rolesFrom.value} onChange={(event) => (rolesFrom.value = event.currentTarget.value === "scan" ? "scan" : "text")}>
+              <option value="scan">{texts.theScan(grouped(scanned.passages))}</option>
+              <option value="text">{texts.thisText}</option>
+            </select>
+          </label>
+        )}
         <span class="quiet" role="status">{texts.headsShown(ordered.length, heads.length)}</span>
       </div>
       {distances.state === "failed" && alike && <p class="trouble" role="alert">{t.value.frame.failed(distances.why)}</p>}
@@ -106,7 +121,7 @@ export function Grid({ trace, heads, rules }: { trace: Trace; heads: HeadScores[
           columns: [texts.head, texts.roles, ...rules.map(({ score }) => texts.scoreNames[score] ?? score)],
           rows: ordered.map((each) => [
             `${each.layer}.${each.head}`,
-            each.roles.map((role) => texts.fromText(role)).join(", ") || "–",
+            each.roles.map((role) => (scan ? texts.fromScan(role, grouped(scan.passages)) : texts.fromText(role))).join(", ") || "–",
             ...rules.map(({ score }) => {
               const value = each.scores[score];
               return typeof value === "number" ? fixed(value, 3) : "–";
@@ -128,8 +143,9 @@ export function Grid({ trace, heads, rules }: { trace: Trace; heads: HeadScores[
         </div>
       </Picture>
       <p class="quiet small">
-        {asked.state === "ready" && texts.thumbNote(asked.value.cell, asked.value.rowStep)} {texts.badgeNote}
+        {asked.state === "ready" && texts.thumbNote(asked.value.cell, asked.value.rowStep)} {scan ? texts.badgeScanned(grouped(scan.passages)) : texts.badgeNote}
       </p>
+      {asksScan?.state === "failed" && <p class="trouble" role="alert">{t.value.frame.failed(asksScan.why)}</p>}
       {asked.state === "failed" && <p class="trouble" role="alert">{t.value.frame.failed(asked.why)}</p>}
     </>
   );

@@ -45,7 +45,7 @@ export function Scatter({ heads, rules }: { heads: HeadScores[]; rules: ScoreRul
   const itemOf = (each: HeadScores): Item => ({
     key: `head ${each.layer}.${each.head}`,
     title: `${texts.head} ${each.layer}.${each.head}`,
-    rows: [...[x, y, c].map((score): [string, string] => [nameOf(score), written(each, score)]), [texts.roles, each.roles.join(", ") || "–"]],
+    rows: [...[x, y, c].map((score): [string, string] => [nameOf(score), written(each, score)]), [texts.roles, each.roles.map((role) => texts.fromText(role)).join(", ") || "–"]],
     note: texts.badgeNote,
   });
   const onKeyDown = (event: KeyboardEvent) => {

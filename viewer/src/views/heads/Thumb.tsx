@@ -5,7 +5,8 @@ import type { HeadScores } from "../../engine/questions";
 import { palette } from "../../maps/palette";
 import { largestOf, paint } from "../../maps/ramp";
 import { dark } from "../../state/app";
-import { t } from "../../texts";
+import { grouped, t } from "../../texts";
+import type { Scanned } from "./scanned";
 
 export function Picture({ thumbnails, layer, head }: { thumbnails: Thumbnails; layer: number; head: number }) {
   const canvas = useRef<HTMLCanvasElement>(null);
@@ -24,13 +25,19 @@ export function Picture({ thumbnails, layer, head }: { thumbnails: Thumbnails; l
 /** Roles that most heads have: they stand behind the others. */
 const common = new Set(["sink", "first"]);
 
-/** `most`: so many are written, and how many more there are. */
-export function Badges({ roles, most = roles.length }: { roles: string[]; most?: number }) {
+/** `scan`: whose roles they are, instead of the text's. `most`: so many are written, and how many more there are. */
+export function Badges({ roles, scan, most = roles.length }: { roles: string[]; scan: Scanned | null; most?: number }) {
+  const texts = t.value.heads;
   const ordered = [...roles.filter((role) => !common.has(role)), ...roles.filter((role) => common.has(role))];
   return (
     <>
       {ordered.slice(0, most).map((role) => (
-        <span class={common.has(role) ? "badge from-text common" : "badge from-text"} title={t.value.heads.fromText(role)}>{role}</span>
+        <span
+          class={["badge", scan ? "" : "from-text", common.has(role) ? "common" : ""].join(" ")}
+          title={scan ? texts.fromScan(role, grouped(scan.passages)) : texts.fromText(role)}
+        >
+          {role}
+        </span>
       ))}
       {ordered.length > most && <span class="quiet">+{ordered.length - most}</span>}
     </>
@@ -39,6 +46,8 @@ export function Badges({ roles, most = roles.length }: { roles: string[]; most?:
 
 export interface ThumbProps {
   scores: HeadScores;
+  /** The scan that the roles come from; null: the text. */
+  scan: Scanned | null;
   thumbnails: Thumbnails | null;
   pressed: boolean;
   tabbable: boolean;
@@ -47,7 +56,7 @@ export interface ThumbProps {
   onPress: () => void;
 }
 
-export function Thumb({ scores: { layer, head, roles }, thumbnails, pressed, tabbable, value, onPress }: ThumbProps) {
+export function Thumb({ scores: { layer, head, roles }, scan, thumbnails, pressed, tabbable, value, onPress }: ThumbProps) {
   const texts = t.value.heads;
   const name = `${layer}.${head}`;
   return (
@@ -61,8 +70,8 @@ export function Thumb({ scores: { layer, head, roles }, thumbnails, pressed, tab
     >
       {thumbnails && <Picture thumbnails={thumbnails} layer={layer} head={head} />}
       <span class="thumb-name figure">{name}{value !== undefined && <b>{value}</b>}</span>
-      <span class="badges" aria-hidden="true"><Badges roles={roles} most={1} /></span>
-      <span class="hidden">{texts.rolesSaid(roles)}</span>
+      <span class="badges" aria-hidden="true"><Badges roles={roles} scan={scan} most={1} /></span>
+      <span class="hidden">{scan ? texts.rolesScanned(roles, grouped(scan.passages)) : texts.rolesSaid(roles)}</span>
     </button>
   );
 }

@@ -17,6 +17,7 @@ import { Off } from "./Off";
 import { Rollout } from "./Rollout";
 import { Scatter } from "./Scatter";
 import { detail, details, overview, overviews, shown } from "./state";
+import { scannedNow, useScanned } from "./scanned";
 import { Tabs } from "../../ui/Tabs";
 import { Badges } from "./Thumb";
 import { Why } from "./Why";
@@ -97,11 +98,20 @@ function Roles({ trace, heads, rules }: { trace: Trace; heads: HeadScores[]; rul
   const texts = t.value.heads;
   const [layer, index] = head.value;
   const scores = heads[layer * trace.heads + index];
+  const scanned = scannedNow(useScanned(trace));
   if (!scores) return null;
+  const over = scanned?.of(layer, index);
+  const passages = grouped(scanned?.passages ?? 0);
+  const meanOf = (score: string): number | undefined => over?.scores.find(({ name, count }) => name === score && count > 0)?.mean;
   return (
     <details class="roles">
       <summary>
-        {scores.roles.length > 0 ? <Badges roles={scores.roles} /> : texts.noRole} <span class="quiet small">{texts.rolesFrom}</span>
+        {scores.roles.length > 0 ? <Badges roles={scores.roles} scan={null} /> : texts.noRole} <span class="quiet small">{texts.rolesFrom}</span>
+        {over && (
+          <span class="over-scan">
+            {over.roles.length > 0 ? <Badges roles={over.roles} scan={scanned} /> : texts.noRole} <span class="quiet small">{texts.rolesOver(passages)}</span>
+          </span>
+        )}
       </summary>
       <div class="scroll" tabIndex={0} role="region" aria-label={texts.scores}>
         <table>
@@ -109,6 +119,7 @@ function Roles({ trace, heads, rules }: { trace: Trace; heads: HeadScores[]; rul
             <tr>
               <th scope="col">{texts.score}</th>
               <th scope="col">{texts.value}</th>
+              {over && <th scope="col">{texts.meanOver(passages)}</th>}
               <th scope="col">{texts.threshold}</th>
               <th scope="col">{texts.formula}</th>
               <th scope="col">{texts.source}</th>
@@ -121,6 +132,7 @@ function Roles({ trace, heads, rules }: { trace: Trace; heads: HeadScores[]; rul
                 <tr>
                   <th scope="row">{texts.scoreNames[score] ?? score}</th>
                   <td class="figure">{typeof value === "number" ? fixed(value, 3) : "–"}</td>
+                  {over && <td class="figure">{meanOf(score) === undefined ? "–" : fixed(meanOf(score)!, 3)}</td>}
                   <td class="figure">{threshold === null ? "–" : fixed(threshold, 2)}</td>
                   <td>{formula}</td>
                   <td>{source}</td>

@@ -17,6 +17,9 @@ export const sort = linked("h.sort", words(60), "");
 /** A role; with "-" before it, the heads that do not have it. */
 export const filter = linked("h.role", words(60), "");
 
+/** Whose roles the badges tell and the filter asks for, where a scan is open beside the text. */
+export const rolesFrom = linked<"scan" | "text">("h.from", oneOf("scan", "text"), "scan");
+
 export const across = linked("h.x", words(60), "");
 export const upwards = linked("h.y", words(60), "");
 export const shade = linked("h.c", words(60), "");
