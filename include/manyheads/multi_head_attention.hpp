@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include <manyheads/attention.hpp>
@@ -30,6 +32,16 @@ struct MultiHeadAttentionConfig {
 
 // The masks follow torch.nn.MultiheadAttention: BOOL true means ignore, a float is added to the scores. Float masks
 // that add up beyond F32 (two of the lowest) count as in float64: a key of one lowest float beats a key of two.
+// What a forward in training keeps for its backward: 4 (2 d_model + 2 num_kv_heads d_k + num_heads) bytes a token,
+// 8,224 for d_model 512 and 8 heads. Scores, probabilities and masks are computed again. forward() makes the tensors,
+// and keeps those that fit from one call to the next.
+struct MANYHEADS_API MultiHeadAttentionActivations {
+  Tensor q;      // [B,T,d_model] F32; of self-attention q, k and v of each token: [B,T + added keys,d_model + 2 kv]
+  Tensor k, v;   // [B,S + added keys,kv] F32, kv = num_kv_heads d_k; undefined for self-attention
+  Tensor heads;  // [B,T,d_model] F32: the outputs of the heads side by side, before head_scale
+  Tensor lse;    // [B,num_heads,T] F32
+};
+
 struct MultiHeadAttentionOptions {
   ConstTensorView key_padding_mask{};  // [B,S] BOOL or float
   ConstTensorView attn_mask{};         // [T,S] or [B*num_heads,T,S], BOOL or float
@@ -40,6 +52,19 @@ struct MultiHeadAttentionOptions {
   Workspace* workspace = nullptr;
   // The family of bits that the call must have (cpu.hpp), empty: the fastest's. An error where it cannot be had.
   std::string_view bits{};
+  MultiHeadAttentionActivations* activations = nullptr;  // of forward(), out: for backward()
+};
+
+// The gradients of a layer's call, out, in F32. Each may be left out: it is then not computed.
+struct MultiHeadAttentionGradients {
+  TensorView dquery{};  // as query; of self-attention all of dx
+  TensorView dkey{};    // as key; not of self-attention
+  TensorView dvalue{};  // as value; not of self-attention
+  // By the names of state_dict(), each of its tensor's shape.
+  std::map<std::string, TensorView> parameters{};
+  TensorView
+      dhead_scale{};        // [num_heads], with head_scale: how much the loss moves with each head (Michel et al. 2019)
+  bool accumulate = false;  // adds to what they hold
 };
 
 // Multi-head attention (Vaswani et al. 2017, section 3.2.2).
@@ -82,6 +107,20 @@ class MANYHEADS_API MultiHeadAttention {
   // - The first such call of a layer that can do self-attention too packs W_q, W_k and W_v apart.
   void forward(ConstTensorView query, ConstTensorView key, ConstTensorView value, TensorView y,
                const MultiHeadAttentionOptions& options = {}) const;
+
+  // The backward of a forward() that kept `activations`: the gradients of a loss from dy, its gradient by y.
+  // - The inputs and options are those of the forward; options.weights, bits of other products than F32 and
+  //   options.activations are not used.
+  // - dy [B,T,d_model] is F32, BF16 or F16, of any strides, and overlaps no gradient.
+  // - Sums are F32. Those over tokens run in chunks of 512, added up in two floats: the bits do not depend on threads.
+  // - Float masks have no gradient here; attention_backward() gives that of a bias.
+  // Thread-safe for disjoint gradients and workspaces. Allocates the packed transposed weights, and a workspace unless
+  // given one. Throws Error before anything is written.
+  void backward(ConstTensorView x, const MultiHeadAttentionActivations& activations, ConstTensorView dy,
+                const MultiHeadAttentionGradients& gradients, const MultiHeadAttentionOptions& options = {}) const;
+  void backward(ConstTensorView query, ConstTensorView key, ConstTensorView value,
+                const MultiHeadAttentionActivations& activations, ConstTensorView dy,
+                const MultiHeadAttentionGradients& gradients, const MultiHeadAttentionOptions& options = {}) const;
 
  private:
   struct Impl;

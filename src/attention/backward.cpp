@@ -13,6 +13,7 @@
 #include "base/format.hpp"
 #include "base/math.hpp"
 #include "base/parallel.hpp"
+#include "base/two_sum.hpp"
 #include "base/workspace_layout.hpp"
 #include "kernels/mask.hpp"
 #include "kernels/tuning.hpp"
@@ -33,16 +34,6 @@ constexpr std::int64_t kWaiting = 12;
 constexpr std::int64_t kPreparedRows = 256;
 
 std::int64_t blocks_of(std::int64_t queries) { return (queries + kGradRows - 1) / kGradRows; }
-
-// sum = high + low, exact but for the rounding of low (Knuth's two-sum).
-void add_exactly(const float* x, std::size_t count, float* high, float* low) {
-  for (std::size_t e = 0; e < count; ++e) {
-    const float sum = high[e] + x[e];
-    const float of_x = sum - high[e];
-    low[e] += (high[e] - (sum - of_x)) + (x[e] - of_x);
-    high[e] = sum;
-  }
-}
 
 BackwardPlan plan_backward(const char* function, const BackwardParams& params, const BackwardKernels& kernels,
                            const Threads& threads) {
@@ -210,7 +201,7 @@ class BackwardRun {
       const std::size_t offset = static_cast<std::size_t>(block) * floats_;
       const float* const part = at(first_);
       if (sums_.begun[block] != 0) {
-        add_exactly(part, floats_, sums_.high + offset, sums_.low + offset);
+        base::add_exactly(part, floats_, sums_.high + offset, sums_.low + offset);
       } else {
         std::copy_n(part, floats_, sums_.high + offset);
         std::fill_n(sums_.low + offset, floats_, 0.0f);

@@ -18,6 +18,7 @@
 #include "base/file.hpp"
 #include "base/workspace_layout.hpp"
 #include "kernels/dispatch.hpp"
+#include "layer/call.hpp"
 #include "layer/convert.hpp"
 #include "layer/heads.hpp"
 #include "layer/linear.hpp"
@@ -27,8 +28,13 @@
 namespace manyheads {
 namespace {
 
+using layer::check_input;
 using layer::Linear;
+using layer::project;
+using layer::Rows;
+using layer::same_view;
 using layer::Sizes;
+using layer::usable_in_place;
 using layer::Weights;
 
 constexpr const char* kConstructor = "MultiHeadAttention";
@@ -63,55 +69,6 @@ MultiHeadAttentionConfig checked(MultiHeadAttentionConfig config) {
   return config;
 }
 
-// Rows of floats at two strides, [batch, rows].
-template <class T>
-struct Rows {
-  T* data = nullptr;
-  std::int64_t batch_stride = 0;
-  std::int64_t stride = 0;
-};
-
-// Whether the kernels read or write the floats of a view [B,T,E] where they lie.
-bool usable_in_place(const ConstTensorView& x) {
-  return x.dtype() == DType::kF32 && (x.size(2) == 1 || x.stride(2) == 1) &&
-         reinterpret_cast<std::uintptr_t>(x.data()) % alignof(float) == 0;
-}
-
-void project(const Linear& linear, Rows<const float> x, Rows<float> y, std::int64_t batch, std::int64_t rows,
-             const Threads& threads, float* workspace) {
-  if (rows == 0) return;
-  if (rows == 1) {
-    x.stride = x.batch_stride;
-    y.stride = y.batch_stride;
-  }
-  if (rows == 1 || (x.batch_stride == rows * x.stride && y.batch_stride == rows * y.stride)) {
-    rows *= batch;
-    batch = 1;
-  }
-  for (std::int64_t b = 0; b < batch; ++b) {
-    linear.run(x.data + b * x.batch_stride, rows, x.stride, y.data + b * y.batch_stride, y.stride,
-               layer::Activation::kNone, threads, workspace);
-  }
-}
-
-bool same_view(const ConstTensorView& a, const ConstTensorView& b) {
-  return a.data() == b.data() && a.dtype() == b.dtype() && a.shape() == b.shape() && a.strides() == b.strides();
-}
-
-void check_input(const ConstTensorView& x, const char* name, std::int64_t width, DType type) {
-  const auto is = [&] { return std::string(name) + " is " + x.shape().to_string(); };
-  if (!x.defined()) fail_forward(std::string(name) + " is missing");
-  if (x.rank() != 3) fail_forward(is() + ", expected [batch, tokens, " + std::to_string(width) + "]");
-  if (x.size(2) != width) fail_forward(is() + ", expected a last dimension of " + std::to_string(width));
-  if (!layer::is_float(x.dtype())) {
-    fail_forward(std::string(name) + " is " + name_of(x.dtype()) + ", expected F32, BF16 or F16");
-  }
-  if (x.dtype() != type) {
-    fail_forward(std::string(name) + " is " + name_of(x.dtype()) + ", query is " + name_of(type) +
-                 ": they must be of one type");
-  }
-}
-
 }  // namespace
 
 std::string head_count_problem(std::int64_t d_model, std::int64_t num_heads) {
@@ -137,21 +94,13 @@ std::string head_count_problem(std::int64_t d_model, std::int64_t num_heads) {
   return text + (more ? ", ..." : "") + " would divide";
 }
 
-struct MultiHeadAttention::Impl {
-  MultiHeadAttentionConfig config;
-  Sizes sizes;
-  std::unique_ptr<const Weights> weights;
-
-  explicit Impl(const MultiHeadAttentionConfig& given) : config(checked(given)), sizes(config) {
-    weights = std::make_unique<const Weights>(config, layer::initial_tensors(config));
-  }
-  Impl(const MultiHeadAttentionConfig& given, const StateDict& tensors) : config(checked(given)), sizes(config) {
-    weights = std::make_unique<const Weights>(config, layer::checked_tensors(kConstructor, config, tensors));
-  }
-
-  void forward(ConstTensorView query, ConstTensorView key, ConstTensorView value, TensorView y,
-               MultiHeadAttentionOptions options) const;
-};
+MultiHeadAttention::Impl::Impl(const MultiHeadAttentionConfig& given) : config(checked(given)), sizes(config) {
+  weights = std::make_unique<const Weights>(config, layer::initial_tensors(config));
+}
+MultiHeadAttention::Impl::Impl(const MultiHeadAttentionConfig& given, const StateDict& tensors)
+    : config(checked(given)), sizes(config) {
+  weights = std::make_unique<const Weights>(config, layer::checked_tensors(kConstructor, config, tensors));
+}
 
 MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionConfig& config)
     : impl_(std::make_unique<Impl>(config)) {}
@@ -206,9 +155,9 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   const kernels::Products products = config.dtype == DType::kBF16 ? kernels::Products::kBF16 : kernels::Products::kF32;
   const kernels::TableScope scope(kernels::table_with(kForward, options.bits, products));
   // Check the call.
-  check_input(query, "query", config.d_model, query.dtype());
-  check_input(key, "key", config.kdim, query.dtype());
-  check_input(value, "value", config.vdim, query.dtype());
+  check_input(kForward, query, "query", config.d_model, query.dtype());
+  check_input(kForward, key, "key", config.kdim, query.dtype());
+  check_input(kForward, value, "value", config.vdim, query.dtype());
   const std::int64_t batch = query.size(0), queries = query.size(1), keys = key.size(1);
   if (key.size(0) != batch || value.size(0) != batch || value.size(1) != keys) {
     fail_forward("query, key and value do not fit together (query " + query.shape().to_string() + ", key " +
@@ -257,11 +206,23 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   const std::int64_t kv_width = self ? q_width : kv;
   const std::int64_t q_rows = self ? all_keys : queries;
   base::WorkspaceLayout layout(kForward);
-  const std::size_t q_at = layout.take({batch, q_rows, q_width}, sizeof(float));
-  const std::size_t k_at = self ? q_at : layout.take({batch, all_keys, kv}, sizeof(float));
-  const std::size_t v_at = self ? q_at : layout.take({batch, all_keys, kv}, sizeof(float));
-  const std::size_t heads_at = layout.take({batch, queries, e}, sizeof(float));
-  const std::size_t lse_at = layout.take({with_weights ? batch : 0, config.num_heads, queries}, sizeof(float));
+  MultiHeadAttentionActivations* const kept = options.activations;
+  if (kept != nullptr) {
+    layer::make(kept->q, {batch, q_rows, q_width});
+    layer::make(kept->k, self ? Dims{} : Dims{batch, all_keys, kv});
+    layer::make(kept->v, self ? Dims{} : Dims{batch, all_keys, kv});
+    layer::make(kept->heads, {batch, queries, e});
+    layer::make(kept->lse, {batch, config.num_heads, queries});
+  }
+  const bool with_lse = with_weights || kept != nullptr;
+  const std::int64_t in_workspace = kept == nullptr ? batch : 0;
+  const std::size_t q_at = layout.take({in_workspace, q_rows, q_width}, sizeof(float));
+  const std::size_t k_at = self ? q_at : layout.take({in_workspace, all_keys, kv}, sizeof(float));
+  const std::size_t v_at = self ? q_at : layout.take({in_workspace, all_keys, kv}, sizeof(float));
+  const std::size_t heads_at = layout.take({in_workspace, queries, e}, sizeof(float));
+  const std::size_t lse_at = layout.take({with_weights ? in_workspace : 0, config.num_heads, queries}, sizeof(float));
+  const std::size_t scaled_at =
+      layout.take({kept != nullptr && head_scale.defined() ? batch : 0, queries, e}, sizeof(float));
   const std::size_t allowed_at = layout.take({merged.allowed_elements()}, 1);
   const std::size_t bias_at = layout.take({merged.bias_elements()}, sizeof(float));
   const auto copy_of = [&](const ConstTensorView& x) {
@@ -290,25 +251,32 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   Workspace& workspace = options.workspace != nullptr ? *options.workspace : own.emplace();
   auto* memory = static_cast<std::byte*>(workspace.reserve(layout.used()));
   const auto floats = [&](std::size_t at) { return reinterpret_cast<float*>(memory + at); };
+  const auto q_floats = [&] { return kept != nullptr ? kept->q.as<float>() : floats(q_at); };
+  const auto k_floats = [&] { return self ? q_floats() + e : kept != nullptr ? kept->k.as<float>() : floats(k_at); };
+  const auto v_floats = [&] {
+    return self ? q_floats() + e + kv : kept != nullptr ? kept->v.as<float>() : floats(v_at);
+  };
+  const auto heads_floats = [&] { return kept != nullptr ? kept->heads.as<float>() : floats(heads_at); };
+  const auto lse_floats = [&] { return kept != nullptr ? kept->lse.as<float>() : floats(lse_at); };
   const auto q_heads = [&](std::int64_t first, std::int64_t count) {
-    return layer::heads_view(floats(q_at) + first * q_width, batch, config.num_heads, count, sizes.d_k,
-                             q_rows * q_width, q_width);
+    return layer::heads_view(q_floats() + first * q_width, batch, config.num_heads, count, sizes.d_k, q_rows * q_width,
+                             q_width);
   };
   const auto k_heads = [&] {
-    return layer::heads_view(floats(k_at) + (self ? e : 0), batch, config.num_kv_heads, all_keys, sizes.d_k,
-                             all_keys * kv_width, kv_width);
+    return layer::heads_view(k_floats(), batch, config.num_kv_heads, all_keys, sizes.d_k, all_keys * kv_width,
+                             kv_width);
   };
   const auto v_heads = [&] {
-    return layer::heads_view(floats(v_at) + (self ? e + kv : 0), batch, config.num_kv_heads, all_keys, sizes.d_k,
-                             all_keys * kv_width, kv_width);
+    return layer::heads_view(v_floats(), batch, config.num_kv_heads, all_keys, sizes.d_k, all_keys * kv_width,
+                             kv_width);
   };
   const auto out_heads = [&](std::int64_t first, std::int64_t count) {
-    return layer::heads_view(floats(heads_at) + first * e, batch, config.num_heads, count, sizes.d_k, queries * e, e);
+    return layer::heads_view(heads_floats() + first * e, batch, config.num_heads, count, sizes.d_k, queries * e, e);
   };
   const auto lse_rows = [&](std::int64_t first, std::int64_t count) {
-    return with_weights ? TensorView(floats(lse_at) + first, {batch, config.num_heads, count},
-                                     {config.num_heads * queries, queries, 1})
-                        : TensorView{};
+    return with_lse ? TensorView(lse_floats() + first, {batch, config.num_heads, count},
+                                 {config.num_heads * queries, queries, 1})
+                    : TensorView{};
   };
   const auto how = [&](std::int64_t count) {
     AttentionOptions call;
@@ -357,19 +325,19 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   };
   const Rows<const float> x = rows_of_input(query, query_at);
   if (self) {
-    project(weights->qkv(), x, {floats(q_at), q_rows * q_width, q_width}, batch, queries, options.threads,
+    project(weights->qkv(), x, {q_floats(), q_rows * q_width, q_width}, batch, queries, options.threads,
             linear_workspace);
   } else {
-    project(apart->q, x, {floats(q_at), queries * e, e}, batch, queries, options.threads, linear_workspace);
-    project(apart->k, rows_of_input(key, key_at), {floats(k_at), all_keys * kv, kv}, batch, keys, options.threads,
+    project(apart->q, x, {q_floats(), queries * e, e}, batch, queries, options.threads, linear_workspace);
+    project(apart->k, rows_of_input(key, key_at), {k_floats(), all_keys * kv, kv}, batch, keys, options.threads,
             linear_workspace);
-    project(apart->v, rows_of_input(value, value_at), {floats(v_at), all_keys * kv, kv}, batch, keys, options.threads,
+    project(apart->v, rows_of_input(value, value_at), {v_floats(), all_keys * kv, kv}, batch, keys, options.threads,
             linear_workspace);
   }
   for (std::int64_t b = 0; added > 0 && b < batch; ++b) {
     const std::int64_t end = (b * all_keys + keys) * kv_width;
-    float* k = floats(k_at) + (self ? e : 0) + end;
-    float* v = floats(v_at) + (self ? e + kv : 0) + end;
+    float* k = k_floats() + end;
+    float* v = v_floats() + end;
     if (config.add_bias_kv) {
       std::copy_n(weights->bias_k(), kv, k);
       std::copy_n(weights->bias_v(), kv, v);
@@ -400,15 +368,16 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
     operands.out = weights_rows(first, count).data();
     call.probs->on(operands).run(floats(attention_at));
   }
+  float* heads = heads_floats();
   if (head_scale.defined()) {
-    layer::scale_heads(floats(heads_at), batch * queries, config.num_heads, sizes.d_k, head_scale, options.threads);
+    if (kept != nullptr) heads = std::copy_n(heads, batch * queries * e, floats(scaled_at)) - batch * queries * e;
+    layer::scale_heads(heads, batch * queries, config.num_heads, sizes.d_k, head_scale, options.threads);
   }
 
   const bool in_place = usable_in_place(y);
   const Rows<float> result = in_place ? Rows<float>{static_cast<float*>(y.data()), y.stride(0), y.stride(1)}
                                       : Rows<float>{floats(y_at), queries * e, e};
-  project(weights->out(), {floats(heads_at), queries * e, e}, result, batch, queries, options.threads,
-          linear_workspace);
+  project(weights->out(), {heads, queries * e, e}, result, batch, queries, options.threads, linear_workspace);
   if (!in_place) layer::copy_from_f32(floats(y_at), y, options.threads);
 }
 

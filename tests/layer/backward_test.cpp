@@ -1,0 +1,296 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <manyheads/cpu.hpp>
+#include <manyheads/multi_head_attention.hpp>
+
+#include "layer/layer_reference.hpp"
+#include "layer/random_tensor.hpp"
+#include "support.hpp"
+
+// The layer's gradients against central differences of its definition in float64, and their bits.
+namespace manyheads::layer_test {
+namespace {
+
+Tensor in_double(const Tensor& from) {
+  Tensor to(DType::kF64, from.shape());
+  const std::vector<double> all = values(from);
+  std::copy(all.begin(), all.end(), to.as<double>());
+  return to;
+}
+
+// A layer, its inputs, and the gradients of the loss sum(y dy).
+struct Training {
+  explicit Training(const MultiHeadAttentionConfig& of) : config(of) {}
+  MultiHeadAttentionConfig config;
+  std::int64_t batch = 2, queries = 5, keys = 5;
+  bool self = true;
+  std::function<void(MultiHeadAttentionOptions&, LayerCase&)> mask{};
+  DType type = DType::kF32;  // of inputs and dy
+
+  void run(int threads = 1, Workspace* workspace = nullptr) {
+    std::mt19937_64 random(11);
+    layer = std::make_unique<MultiHeadAttention>(config);
+    StateDict state = layer->state_dict();
+    for (auto& [name, tensor] : state) tensor = random_tensor(random, tensor.shape(), 0.4);
+    layer->load_state_dict(state);
+    const std::int64_t kdim = config.kdim > 0 ? config.kdim : config.d_model;
+    const std::int64_t vdim = config.vdim > 0 ? config.vdim : config.d_model;
+    query = random_tensor(random, {batch, queries, config.d_model}, 1, type);
+    key = self ? query : random_tensor(random, {batch, keys, kdim}, 1, type);
+    value = self ? query : random_tensor(random, {batch, keys, vdim}, 1, type);
+    dy = random_tensor(random, {batch, queries, config.d_model}, 1, type);
+    if (self) keys = queries;
+    reference = {layer->config(), layer->state_dict(), query, key, value, {}, {}};
+    reference.added.assign(static_cast<std::size_t>(batch * config.num_heads * queries * keys), 0.0);
+    options = {};
+    if (mask) mask(options, reference);
+    options.threads.num_threads = threads;
+    options.activations = &activations;
+    options.workspace = workspace;
+    Tensor y(DType::kF32, query.shape());
+    if (self) {
+      layer->forward(query.view(), y.view(), options);
+    } else {
+      layer->forward(query.view(), key.view(), value.view(), y.view(), options);
+    }
+    gradients.clear();
+    MultiHeadAttentionGradients to;
+    const auto make = [&](const std::string& name, const Dims& shape) {
+      gradients[name] = Tensor(DType::kF32, shape);
+      return gradients[name].view();
+    };
+    to.dquery = make("query", query.shape());
+    if (!self) {
+      to.dkey = make("key", key.shape());
+      to.dvalue = make("value", value.shape());
+    }
+    for (const auto& [name, tensor] : layer->state_dict()) to.parameters[name] = make(name, tensor.shape());
+    if (options.head_scale.defined()) to.dhead_scale = make("head_scale", options.head_scale.shape());
+    if (self) {
+      layer->backward(query.view(), activations, dy.view(), to, options);
+    } else {
+      layer->backward(query.view(), key.view(), value.view(), activations, dy.view(), to, options);
+    }
+  }
+
+  double loss(const LayerCase& of) const {
+    const LayerResult result = reference_layer(of, 0);
+    const std::vector<double> factor = values(dy);
+    double sum = 0;
+    for (std::size_t i = 0; i < factor.size(); ++i) sum += result.output[i] * factor[i];
+    return sum;
+  }
+  // Where a gradient differs from the central difference by more than 2^-18 of the largest of its tensor: some 60
+  // roundings of F32, of sums of some tens of terms each.
+  std::string wrong() const {
+    constexpr double kStep = 1e-5;
+    LayerCase at = reference;
+    for (Tensor* tensor : {&at.query, &at.key, &at.value}) *tensor = in_double(*tensor);
+    for (auto& [name, tensor] : at.state) tensor = in_double(tensor);
+    if (self) at.key = at.value = at.query;  // share the memory
+    const auto check = [&](const std::string& name, double* input, std::int64_t count) -> std::string {
+      const Tensor& gradient = gradients.at(name);
+      std::vector<double> expected(static_cast<std::size_t>(count));
+      double largest = 0;
+      for (std::int64_t i = 0; i < count; ++i) {
+        const double before = input[i];
+        input[i] = before + kStep;
+        const double more = loss(at);
+        input[i] = before - kStep;
+        const double less = loss(at);
+        input[i] = before;
+        expected[static_cast<std::size_t>(i)] = (more - less) / (2 * kStep);
+        largest = std::max(largest, std::fabs(expected[static_cast<std::size_t>(i)]));
+      }
+      for (std::int64_t i = 0; i < count; ++i) {
+        const double got = static_cast<double>(gradient.as<float>()[i]), want = expected[static_cast<std::size_t>(i)];
+        if (std::fabs(got - want) > 0x1p-18 * largest + 1e-8) {
+          return name + "[" + std::to_string(i) + "] is " + std::to_string(got) + ", expected " + std::to_string(want);
+        }
+      }
+      return "";
+    };
+    std::string text = check("query", at.query.as<double>(), at.query.elements());
+    if (text.empty() && !self) text = check("key", at.key.as<double>(), at.key.elements());
+    if (text.empty() && !self) text = check("value", at.value.as<double>(), at.value.elements());
+    for (auto& [name, tensor] : at.state) {
+      if (text.empty()) text = check(name, tensor.as<double>(), tensor.elements());
+    }
+    if (text.empty() && !at.head_scale.empty()) {
+      text = check("head_scale", at.head_scale.data(), static_cast<std::int64_t>(at.head_scale.size()));
+    }
+    return text;
+  }
+
+  std::unique_ptr<MultiHeadAttention> layer;
+  Tensor query, key, value, dy;
+  LayerCase reference;
+  MultiHeadAttentionOptions options;
+  MultiHeadAttentionActivations activations;
+  std::map<std::string, Tensor> gradients;
+};
+
+bool same(const std::map<std::string, Tensor>& a, const std::map<std::string, Tensor>& b) {
+  for (const auto& [name, tensor] : a) {
+    if (std::memcmp(tensor.bytes(), b.at(name).bytes(), static_cast<std::size_t>(tensor.elements()) * sizeof(float)) !=
+        0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+TEST(LayerBackward, SelfAttention) {
+  for (const std::string& isa : available_isas()) {
+    set_isa(isa);
+    Training t(MultiHeadAttentionConfig{.d_model = 12, .num_heads = 3});
+    t.run();
+    EXPECT_EQ(t.wrong(), "") << isa;
+  }
+  set_isa("");
+}
+
+TEST(LayerBackward, GroupedHeadsWithoutBias) {
+  Training t(MultiHeadAttentionConfig{.d_model = 16, .num_heads = 4, .num_kv_heads = 2, .bias = false});
+  t.run();
+  EXPECT_EQ(t.wrong(), "");
+}
+
+TEST(LayerBackward, CrossAttention) {
+  Training t(MultiHeadAttentionConfig{.d_model = 8, .num_heads = 2, .kdim = 6, .vdim = 10});
+  t.self = false;
+  t.keys = 7;
+  t.run();
+  EXPECT_EQ(t.wrong(), "");
+}
+
+TEST(LayerBackward, AddedKeysAndCausal) {
+  for (const bool zero : {false, true}) {
+    Training t(MultiHeadAttentionConfig{.d_model = 8, .num_heads = 2, .add_bias_kv = true, .add_zero_attn = zero});
+    t.mask = [](MultiHeadAttentionOptions& options, LayerCase& of) {
+      options.mask.causal = true;
+      const std::int64_t n = of.query.size(1);
+      for (std::size_t at = 0; at < of.added.size(); ++at) {
+        const auto place = static_cast<std::int64_t>(at) % (n * n);
+        if (place % n > place / n) of.added[at] = -std::numeric_limits<double>::infinity();
+      }
+    };
+    t.run();
+    EXPECT_EQ(t.wrong(), "") << zero;
+  }
+}
+
+TEST(LayerBackward, MasksAndHeadScale) {
+  Training t(MultiHeadAttentionConfig{.d_model = 12, .num_heads = 3});
+  Tensor padding(DType::kBool, {2, 5}), bias(DType::kF32, {5, 5}), scale(DType::kF32, {3});
+  padding.as<bool>()[3] = padding.as<bool>()[9] = true;
+  for (std::int64_t i = 0; i < 25; ++i) bias.as<float>()[i] = static_cast<float>(i % 7) * 0.25f;
+  for (std::int64_t h = 0; h < 3; ++h) scale.as<float>()[h] = 0.5f * static_cast<float>(h + 1);
+  t.mask = [&](MultiHeadAttentionOptions& options, LayerCase& of) {
+    options.key_padding_mask = padding.cview();
+    options.attn_mask = bias.cview();
+    options.head_scale = scale.cview();
+    of.head_scale = values(scale);
+    for (std::size_t at = 0; at < of.added.size(); ++at) {
+      const auto j = static_cast<std::int64_t>(at) % 5, i = static_cast<std::int64_t>(at) / 5 % 5;
+      const auto b = static_cast<std::int64_t>(at) / (3 * 25);
+      of.added[at] = padding.as<bool>()[b * 5 + j] ? -std::numeric_limits<double>::infinity()
+                                                   : static_cast<double>(bias.as<float>()[i * 5 + j]);
+    }
+  };
+  t.run();
+  EXPECT_EQ(t.wrong(), "");
+}
+
+// Half types are read exactly; all else is as in F32.
+TEST(LayerBackward, HalfInputs) {
+  Training t(MultiHeadAttentionConfig{.d_model = 8, .num_heads = 2});
+  t.type = DType::kBF16;
+  t.run();
+  EXPECT_EQ(t.wrong(), "");
+}
+
+TEST(LayerBackward, SameBitsForAnyThreads) {
+  Training one(MultiHeadAttentionConfig{.d_model = 96, .num_heads = 4});
+  one.batch = 3;
+  one.queries = 600;
+  one.run(1);
+  for (const int threads : {2, 3, 8}) {
+    Training many(one.config);
+    many.batch = 3;
+    many.queries = 600;
+    Workspace workspace;
+    many.run(threads, &workspace);
+    EXPECT_TRUE(same(one.gradients, many.gradients)) << threads;
+  }
+}
+
+TEST(LayerBackward, Accumulates) {
+  Training t(MultiHeadAttentionConfig{.d_model = 12, .num_heads = 3});
+  t.run();
+  MultiHeadAttentionGradients to;
+  std::map<std::string, Tensor> sums;
+  for (const auto& [name, tensor] : t.gradients) {
+    sums[name] = Tensor(DType::kF32, tensor.shape());
+    std::fill_n(sums[name].as<float>(), tensor.elements(), 2.0f);
+    (name == "query" ? to.dquery : to.parameters[name]) = sums[name].view();
+  }
+  to.accumulate = true;
+  t.layer->backward(t.query.view(), t.activations, t.dy.view(), to, t.options);
+  for (const auto& [name, tensor] : t.gradients) {
+    for (std::int64_t i = 0; i < tensor.elements(); ++i) {
+      ASSERT_NEAR(sums[name].as<float>()[i], tensor.as<float>()[i] + 2.0f, 4e-6) << name << " " << i;
+    }
+  }
+}
+
+TEST(LayerBackward, ErrorsNameTheArgument) {
+  Training t(MultiHeadAttentionConfig{.d_model = 12, .num_heads = 3});
+  t.run();
+  const auto error =
+      [&](const std::function<void(MultiHeadAttentionGradients&, MultiHeadAttentionActivations&)>& spoil) {
+        MultiHeadAttentionGradients to;
+        MultiHeadAttentionActivations kept = t.activations;
+        spoil(to, kept);
+        return test::error_of([&] { t.layer->backward(t.query.view(), kept, t.dy.view(), to, t.options); });
+      };
+  Tensor other(DType::kF32, {3, 12});
+  EXPECT_EQ(error([&](auto& to, auto&) { to.dquery = other.view(); }),
+            "MultiHeadAttention::backward: dquery is F32 [3,12], expected F32 [2,5,12]");
+  EXPECT_EQ(error([&](auto& to, auto&) { to.dkey = other.view(); }),
+            "MultiHeadAttention::backward: dkey and dvalue: of self-attention dquery holds all of dx");
+  EXPECT_EQ(error([&](auto& to, auto&) { to.parameters["w"] = other.view(); }),
+            "MultiHeadAttention::backward: parameters: not a tensor of this layer: w");
+  EXPECT_EQ(error([&](auto&, auto& kept) { kept.heads = other; }),
+            "MultiHeadAttention::backward: activations.heads is F32 [3,12], expected F32 [2,5,12]: they are those of a "
+            "forward() of these inputs");
+  EXPECT_EQ(error([&](auto& to, auto&) { to.dhead_scale = other.view(); }),
+            "MultiHeadAttention::backward: dhead_scale without head_scale");
+}
+
+// The forward that keeps gives the bits of the one that does not.
+TEST(LayerBackward, KeepingChangesNothing) {
+  Training t(MultiHeadAttentionConfig{.d_model = 12, .num_heads = 3});
+  Tensor scale(DType::kF32, {3});
+  for (std::int64_t h = 0; h < 3; ++h) scale.as<float>()[h] = 0.5f * static_cast<float>(h + 1);
+  t.mask = [&](MultiHeadAttentionOptions& options, LayerCase&) { options.head_scale = scale.cview(); };
+  t.run();
+  Tensor kept(DType::kF32, t.query.shape()), plain(DType::kF32, t.query.shape());
+  t.layer->forward(t.query.view(), kept.view(), t.options);
+  t.options.activations = nullptr;
+  t.layer->forward(t.query.view(), plain.view(), t.options);
+  EXPECT_EQ(std::memcmp(kept.bytes(), plain.bytes(), static_cast<std::size_t>(plain.elements()) * sizeof(float)), 0);
+}
+
+}  // namespace
+}  // namespace manyheads::layer_test
