@@ -30,22 +30,6 @@ bool holds(std::string_view relations, std::string_view relation) {
   }
 }
 
-// The piece of the text that words of the tree stand for, and how many they are.
-struct Form {
-  std::array<std::int64_t, 2> offsets;
-  std::size_t first_word = 0, num_words = 0;
-};
-
-std::vector<Form> forms_of(const TreebankSentence& sentence) {
-  std::vector<Form> forms;
-  for (std::size_t i = 0; i < sentence.words.size(); ++i) {
-    const auto& offsets = sentence.words[i].offsets;
-    if (forms.empty() || forms.back().offsets != offsets) forms.push_back({offsets, i, 0});
-    ++forms.back().num_words;
-  }
-  return forms;
-}
-
 // The offset that finds most, and how many. Of equals the nearest; of those, the one to the left.
 std::pair<std::int64_t, std::int64_t> most_hits(const std::map<std::int64_t, std::int64_t>& hits) {
   std::pair<std::int64_t, std::int64_t> best{0, 0};
@@ -60,28 +44,28 @@ std::pair<std::int64_t, std::int64_t> most_hits(const std::map<std::int64_t, std
 
 AlignedSentence align(const TreebankSentence& sentence, const model::Encoding& encoding) {
   AlignedSentence aligned;
-  aligned.word_of.resize(sentence.words.size());
-  const std::vector<Form> forms = forms_of(sentence);
-  std::vector<std::array<std::size_t, 2>> parts;  // forms [first, last] of each of the words
-  std::size_t form = 0;
+  // Words of one multiword token lie at one place: a token in it spans them all.
+  const std::vector<TreebankWord>& words = sentence.words;
+  aligned.word_of.resize(words.size());
+  std::vector<std::array<std::size_t, 2>> parts;  // words of the tree [first, last] of each of the words
+  std::size_t word = 0;
   for (std::size_t t = 0; t < encoding.size(); ++t) {
     const auto [begin, end] = encoding.offsets[t];
     if (encoding.sequences[t] < 0) continue;
-    while (form < forms.size() && forms[form].offsets[1] <= begin) ++form;
-    std::size_t last = form;
-    while (last + 1 < forms.size() && forms[last + 1].offsets[0] < end) ++last;
-    if (form == forms.size() || begin >= end || forms[form].offsets[0] >= end) continue;
-    if (!parts.empty() && parts.back()[1] >= form) {
+    while (word < words.size() && words[word].offsets[1] <= begin) ++word;
+    std::size_t last = word;
+    while (last + 1 < words.size() && words[last + 1].offsets[0] < end) ++last;
+    if (word == words.size() || begin >= end || words[word].offsets[0] >= end) continue;
+    if (!parts.empty() && parts.back()[1] >= word) {
       parts.back()[1] = std::max(parts.back()[1], last);
       aligned.words.back().num_tokens = static_cast<std::int64_t>(t) + 1 - aligned.words.back().first_token;
     } else {
-      parts.push_back({form, last});
+      parts.push_back({word, last});
       aligned.words.push_back({"", static_cast<std::int64_t>(t), 1, 0});
     }
   }
   for (std::size_t i = 0; i < parts.size(); ++i) {
-    const Form& first = forms[parts[i][0]];
-    if (parts[i][0] == parts[i][1] && first.num_words == 1) aligned.word_of[first.first_word] = i;
+    if (parts[i][0] == parts[i][1]) aligned.word_of[parts[i][0]] = i;
   }
   return aligned;
 }
@@ -92,8 +76,8 @@ std::array<double, 2> wilson(std::int64_t right, std::int64_t n) {
   const auto count = static_cast<double>(n);
   const double p = static_cast<double>(right) / count, z2 = z * z / count;
   const double middle = p + z2 / 2, half = z * std::sqrt(p * (1 - p) / count + z2 / (4 * count));
-  // Roundings keep it around the share.
-  return {std::min(p, (middle - half) / (1 + z2)), std::max(p, (middle + half) / (1 + z2))};
+  // Whatever the roundings, around the share and within 0 and 1.
+  return {std::clamp((middle - half) / (1 + z2), 0.0, p), std::clamp((middle + half) / (1 + z2), p, 1.0)};
 }
 
 std::vector<std::string> relations_of(const std::vector<TreebankSentence>& treebank) {

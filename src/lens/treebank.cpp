@@ -1,5 +1,6 @@
 #include "lens/treebank.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <manyheads/error.hpp>
 #include <optional>
@@ -88,9 +89,9 @@ class Reader {
     char32_t c;
     for (std::size_t p = 0; p < line.size();) {
       const std::size_t at = p;
-      if (!base::next_code_point(line, &p, &c)) fail(base::format("byte {} is not UTF-8", at));
+      if (!base::next_code_point(line, &p, &c)) fail(byte_of(line, at) + " is not UTF-8");
       if (c != '\t' && base::is_control(c) && line[0] != '#') {
-        fail(base::format("byte {} is the control character U+{:04X}", at, static_cast<std::uint32_t>(c)));
+        fail(byte_of(line, at) + base::format(" is the control character U+{:04X}", static_cast<std::uint32_t>(c)));
       }
     }
     if (line.empty()) {
@@ -102,8 +103,16 @@ class Reader {
     }
   }
 
+  // "byte 3 (FORM)"
+  static std::string byte_of(std::string_view line, std::size_t at) {
+    const std::string_view before = line.substr(0, at);
+    const auto column = static_cast<std::size_t>(std::count(before.begin(), before.end(), '\t'));
+    return base::format("byte {}", at) +
+           (line[0] == '#' || column >= kColumns ? "" : base::format(" ({})", kNames[column]));
+  }
+
   void take_comment(std::string_view comment) {
-    if (!forms_.empty() || !sentence_.words.empty()) fail("a comment between the words of a sentence");
+    if (begun()) fail("a comment between the words of a sentence");
     const std::size_t equals = comment.find('=');
     if (equals == std::string_view::npos || without_spaces(comment.substr(0, equals)) != "text") return;
     if (text_) fail("a second \"# text =\"");
@@ -155,6 +164,8 @@ class Reader {
     }
   }
 
+  bool begun() const { return !forms_.empty() || empty_after_ == 0; }
+
   // The text that a line stands for.
   void add_form(const Columns& columns) { forms_.push_back({columns[kForm], glued(columns[kMisc]), line_}); }
 
@@ -179,7 +190,7 @@ class Reader {
   void end_sentence() {
     const auto count = static_cast<std::int64_t>(sentence_.words.size());
     if (count == 0) {
-      if (!forms_.empty() || empty_after_ == 0) fail("a sentence without words");
+      if (begun()) fail("a sentence without words");
       if (text_) fail_at(text_line_, "\"# text =\" without a sentence");
       return;
     }
@@ -194,7 +205,6 @@ class Reader {
     text_.reset();
     multiword_end_ = 0;
     empty_after_ = -1;
-    empty_number_ = 0;
   }
 
   void check_tree() const {

@@ -64,14 +64,32 @@ std::size_t word_of(const TreebankSentence& tree) {
 
 TEST(WilsonTest, KnownIntervals) {
   const auto expect = [](std::int64_t right, std::int64_t n, double low, double high) {
-    EXPECT_NEAR(wilson(right, n)[0], low, 5e-4) << right << " of " << n;
-    EXPECT_NEAR(wilson(right, n)[1], high, 5e-4) << right << " of " << n;
+    EXPECT_NEAR(wilson(right, n)[0], low, 1e-12) << right << " of " << n;
+    EXPECT_NEAR(wilson(right, n)[1], high, 1e-12) << right << " of " << n;
   };
-  expect(42, 60, 0.5749, 0.8012);
-  expect(0, 10, 0, 0.2775);
-  expect(10, 10, 0.7225, 1);
-  expect(1, 2, 0.0945, 0.9055);
+  expect(42, 60, 0.574912920531, 0.801018338612);
+  expect(0, 10, 0, 0.277532799863);
+  expect(10, 10, 0.722467200137, 1);
+  expect(1, 2, 0.094531205734, 0.905468794266);
   EXPECT_EQ(wilson(0, 0), (std::array<double, 2>{0, 1}));
+}
+
+// The bare formula gives -1e-17 for 0 of 21 and 1 + 2e-16 for 11 of 11.
+TEST(WilsonTest, LiesAroundTheShareAndWithinZeroAndOne) {
+  for (std::int64_t n = 1; n <= 300; ++n) {
+    EXPECT_EQ(wilson(0, n)[0], 0) << n;
+    EXPECT_EQ(wilson(n, n)[1], 1) << n;
+    for (std::int64_t right = 0; right <= n; ++right) {
+      const auto [low, high] = wilson(right, n);
+      const double share = static_cast<double>(right) / static_cast<double>(n);
+      EXPECT_GE(low, 0) << right << " of " << n;
+      EXPECT_LE(low, share) << right << " of " << n;
+      EXPECT_GE(high, share) << right << " of " << n;
+      EXPECT_LE(high, 1) << right << " of " << n;
+      // The other answer's interval, mirrored.
+      EXPECT_NEAR(low, 1 - wilson(n - right, n)[1], 1e-15) << right << " of " << n;
+    }
+  }
 }
 
 TEST(AlignTest, TokensBelongToTheWordTheyStandIn) {
@@ -86,7 +104,7 @@ TEST(AlignTest, TokensBelongToTheWordTheyStandIn) {
     encoding.offsets.push_back({begin, end});
     encoding.sequences.push_back(sequence);
   };
-  add(0, 0, -1);
+  add(0, 1, -1);  // no part of the text, whatever its place
   add(0, 1, 0);
   add(1, 5, 0);    // " n" and the first half of the third word
   add(5, 6, 0);    // its second half
@@ -94,6 +112,7 @@ TEST(AlignTest, TokensBelongToTheWordTheyStandIn) {
   add(10, 11, 0);  // a blank alone
   add(11, 12, 0);
   add(12, 14, 0);
+  add(13, 13, 0);  // nothing
   add(14, 14, 0);
   const AlignedSentence aligned = align(tree, encoding);
   ASSERT_EQ(aligned.words.size(), 4u);
@@ -103,6 +122,31 @@ TEST(AlignTest, TokensBelongToTheWordTheyStandIn) {
   EXPECT_EQ(aligned.words[3].num_tokens, 2);
   const std::optional<std::size_t> none;
   EXPECT_EQ(aligned.word_of, (std::vector<std::optional<std::size_t>>{0, none, none, none, none, 3}));
+}
+
+TEST(AlignTest, WordsMayTouchAndATokenMayBeginInOneAndEndInTheNext) {
+  TreebankSentence tree;
+  tree.text = "it's to go";
+  tree.words = {{{0, 2}, -1, "root"}, {{2, 4}, 0, "x"}, {{5, 7}, 0, "x"}, {{8, 10}, 0, "x"}};
+  model::Encoding encoding;
+  for (const auto& [begin, end] : {std::array<std::int64_t, 2>{0, 2}, {2, 4}, {5, 6}, {6, 9}, {9, 10}}) {
+    encoding.ids.push_back(1);
+    encoding.offsets.push_back({begin, end});
+    encoding.sequences.push_back(0);
+  }
+  const AlignedSentence aligned = align(tree, encoding);
+  ASSERT_EQ(aligned.words.size(), 3u);
+  EXPECT_EQ(aligned.words[2].num_tokens, 3);
+  const std::optional<std::size_t> none;
+  EXPECT_EQ(aligned.word_of, (std::vector<std::optional<std::size_t>>{0, 1, none, none}));
+}
+
+TEST(RelationsTest, ThoseOfATreebankStandByFrequencyWithoutSubtypesRootAndPunctuation) {
+  TreebankSentence tree;
+  for (const char* name : {"obl:tmod", "root", "punct", "obj", "punct", "obl", "amod", "punct", "obl:agent", "obj"}) {
+    tree.words.push_back({{}, 1, name});
+  }
+  EXPECT_EQ(relations_of({tree, tree}), (std::vector<std::string>{"obl", "obj", "amod"}));
 }
 
 TEST(RelationsTest, AHeadThatKnowsTheTreeReadsTheRelation) {
@@ -371,6 +415,76 @@ TEST(RelationsTest, AHeadOfSeveralWordsIsAskedOnceAndANameStandsForItsSubtypes) 
   EXPECT_EQ(found[2].scored_on, 1);
   EXPECT_EQ(found[3].best[0].accuracy, 0);
   EXPECT_EQ(relations_of(trees), (std::vector<std::string>{"dep", "obj", "object", "obl"}));
+}
+
+TEST(RelationsTest, WhatIsNotAskedCountsAsNothing) {
+  // Word 1 hangs on word 3 and shares its token with word 2.
+  std::vector<TreebankSentence> trees = {tree_of(5, 1, 3), tree_of(5, 1, 3)};
+  std::vector<BatchText> texts;
+  for (std::size_t i = 0; i < 2; ++i) {
+    texts.push_back(constructed_text(i, 5));
+    texts[i].encoding.offsets[2][1] = 5;
+    add_layer(texts[i].trace, 1, [](std::int64_t, std::int64_t, std::int64_t) { return 0.0; });
+  }
+  RelationScorer scorer({"x", "root", "nowhere"}, 1, 1, false);
+  scorer.add(trees, texts, {});
+  EXPECT_TRUE(scorer.hits().empty());
+  const std::vector<RelationReading> found = scorer.finish(100);
+  ASSERT_EQ(found.size(), 6u);
+  EXPECT_EQ(found[0].left_out, 2);
+  EXPECT_EQ(found[1].left_out, 2);
+  for (const RelationReading& reading : found) {
+    EXPECT_EQ(reading.chosen_on + reading.scored_on, 0) << reading.relation;
+    EXPECT_EQ(reading.offset_accuracy, 0);
+    ASSERT_EQ(reading.best.size(), 1u);
+    EXPECT_EQ(reading.best[0].accuracy, 0);
+    EXPECT_EQ(reading.best[0].mean_weight, 0);
+    EXPECT_FALSE(reading.best[0].reads);
+  }
+}
+
+TEST(RelationsTest, OfEqualWordsTheFirstIsTheHeaviest) {
+  for (const std::size_t partner : {0u, 1u, 4u}) {
+    const std::vector<TreebankSentence> trees = {tree_of(5, 2, partner), tree_of(5, 2, partner)};
+    std::vector<BatchText> texts;
+    for (std::size_t i = 0; i < 2; ++i) {
+      texts.push_back(constructed_text(i, 5));
+      add_layer(texts[i].trace, 1, [](std::int64_t, std::int64_t, std::int64_t) { return 0.0; });
+    }
+    RelationScorer scorer({"x"}, 1, 1, false);
+    scorer.add(trees, texts, {});
+    EXPECT_EQ(scorer.finish(1)[0].best[0].accuracy, partner == 0 ? 1 : 0);
+  }
+}
+
+// In an encoder, and behind a token that is no word, the first word is a partner like others.
+TEST(RelationsTest, OnlyTheFirstTokenOfADecoderIsNoPartner) {
+  for (const bool causal : {false, true}) {
+    for (const bool first : {false, true}) {
+      const std::vector<TreebankSentence> trees = {tree_of(4, 2, 0), tree_of(4, 2, 0)};
+      std::vector<BatchText> texts;
+      for (std::size_t i = 0; i < 2; ++i) {
+        texts.push_back(constructed_text(i, 4, first));
+        texts[i].trace.causal = causal;
+        add_layer(texts[i].trace, 1, [](std::int64_t, std::int64_t, std::int64_t) { return 0.0; });
+      }
+      RelationScorer scorer({"x"}, 1, 1, causal);
+      scorer.add(trees, texts, {});
+      EXPECT_EQ(scorer.finish(1)[0].left_out, causal && first ? 2 : 0);
+    }
+  }
+}
+
+TEST(RelationsTest, AHeadIsUnseenOnlyWhereAllOfItsWordsStandLater) {
+  // Words 0 and 4 hang on word 2: the first token is no partner, the other stands later.
+  std::vector<TreebankSentence> trees = {tree_of(5, 4, 2)};
+  trees[0].words[0].relation = "x";
+  std::vector<BatchText> texts = {constructed_text(0, 5, true)};
+  add_layer(texts[0].trace, 1, [](std::int64_t, std::int64_t, std::int64_t) { return 0.0; });
+  RelationScorer scorer({"x"}, 1, 1, true);
+  scorer.add(trees, texts, {});
+  EXPECT_EQ(scorer.finish(1)[1].unseen, 0);
+  EXPECT_EQ(scorer.finish(1)[1].left_out, 1);
 }
 
 TEST(RelationsTest, ANameThatIsNoneIsRefused) {

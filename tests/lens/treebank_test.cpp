@@ -49,7 +49,8 @@ std::string form(const TreebankSentence& sentence, std::size_t word) {
 
 TEST(TreebankTest, WordsHeadsRelationsAndTheirPlacesInTheText) {
   for (const std::string& start : {std::string(), std::string("# text = The cat sat.\n"), std::string("\xef\xbb\xbf"),
-                                   std::string("# text =  The cat  sat.\n"), std::string("#\n# sent_id = 1\n")}) {
+                                   std::string("# text =  The cat  sat.\n"), std::string("#\n# sent_id = 1\n"),
+                                   std::string("# text_en = no cat\n# bell = \a\n")}) {
     const std::vector<TreebankSentence> trees = load(start + text_of(rows()) + "\n\n" + text_of(rows()));
     ASSERT_EQ(trees.size(), 2u);
     const TreebankSentence& tree = trees[0];
@@ -65,6 +66,10 @@ TEST(TreebankTest, WordsHeadsRelationsAndTheirPlacesInTheText) {
   }
 }
 
+TEST(TreebankTest, TheCommentOfTheTextNeedsNoBlanks) {
+  EXPECT_EQ(load("#text=The  cat sat.\n" + text_of(rows())).at(0).text, "The  cat sat.");
+}
+
 TEST(TreebankTest, LinesMayEndAsOnOtherSystemsAndTheLastBlankLineMayBeMissing) {
   std::string bytes = text_of(rows());
   bytes.pop_back();
@@ -77,7 +82,7 @@ TEST(TreebankTest, LinesMayEndAsOnOtherSystemsAndTheLastBlankLineMayBeMissing) {
 }
 
 TEST(TreebankTest, WordsOfATokenOfSeveralShareItsPlaceAndEmptyNodesAreNone) {
-  const std::string bytes = line({"1-2", "del", "_", "_", "_", "_", "_", "_", "_", "SpaceAfter=No"}) +
+  const std::string bytes = line({"1-2", "del", "_", "_", "_", "_", "_", "_", "_", "SpaceAfter=No|Gloss=of"}) +
                             line({"1", "de", "_", "ADP", "_", "_", "3", "case", "_", "_"}) +
                             line({"2", "el", "_", "DET", "_", "_", "3", "det", "_", "_"}) +
                             line({"2.1", "x", "_", "_", "_", "_", "_", "_", "1:dep", "_"}) +
@@ -87,10 +92,50 @@ TEST(TreebankTest, WordsOfATokenOfSeveralShareItsPlaceAndEmptyNodesAreNone) {
   const TreebankSentence tree = load(bytes).at(0);
   EXPECT_EQ(tree.text, "delmar!");
   ASSERT_EQ(tree.words.size(), 4u);
+  EXPECT_EQ(tree.line, 1);
   EXPECT_EQ(form(tree, 0), "del");
   EXPECT_EQ(form(tree, 1), "del");
   EXPECT_EQ(form(tree, 2), "mar");
   EXPECT_EQ(load("# text = delmar!\n" + bytes).at(0).words[3].offsets, tree.words[3].offsets);
+  // A token of one word, tokens of several side by side, empty nodes behind several words.
+  const std::string more = line({"0.1", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) +
+                           line({"1-1", "A", "_", "_", "_", "_", "_", "_", "_", "_"}) +
+                           line({"1", "a", "_", "_", "_", "_", "0", "root", "_", "_"}) +
+                           line({"1.1", "y", "_", "_", "_", "_", "_", "_", "_", "_"}) +
+                           line({"2-3", "bc", "_", "_", "_", "_", "_", "_", "_", "_"}) +
+                           line({"2", "b", "_", "_", "_", "_", "1", "x", "_", "_"}) +
+                           line({"2.1", "z", "_", "_", "_", "_", "_", "_", "_", "_"}) +
+                           line({"3", "c", "_", "_", "_", "_", "1", "x", "_", "_"}) +
+                           line({"4-5", "de", "_", "_", "_", "_", "_", "_", "_", "SpaceAfter=Nowhere"}) +
+                           line({"4", "d", "_", "_", "_", "_", "1", "x", "_", "_"}) +
+                           line({"5", "e", "_", "_", "_", "_", "1", "x", "_", "_"}) +
+                           line({"6", "f", "_", "_", "_", "_", "1", "x", "_", "_"}) + "\n";
+  // Each sentence starts anew.
+  const std::string after_nothing = line({"0.1", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) +
+                                    line({"1", "a", "_", "_", "_", "_", "0", "root", "_", "_"}) + "\n\n";
+  EXPECT_EQ(load(after_nothing + after_nothing).size(), 2u);
+  const std::vector<TreebankSentence> trees = load(bytes + more + "# text = Abcde f\n" + more + bytes);
+  ASSERT_EQ(trees.size(), 4u);
+  EXPECT_EQ(trees[1].text, "A bc de f");
+  EXPECT_EQ(trees[2].text, "Abcde f");
+  for (const std::size_t i : {1u, 2u}) {
+    const char* const forms[] = {"A", "bc", "bc", "de", "de", "f"};
+    ASSERT_EQ(trees[i].words.size(), 6u);
+    for (std::size_t w = 0; w < 6; ++w) EXPECT_EQ(form(trees[i], w), forms[w]);
+  }
+  EXPECT_EQ(trees[3].text, tree.text);
+  for (std::size_t w = 0; w < 4; ++w) EXPECT_EQ(trees[3].words.at(w).offsets, tree.words[w].offsets);
+}
+
+TEST(TreebankTest, PlacesAreBytesAndFormsMayHoldBlanks) {
+  Rows wide = rows();
+  wide[0][1] = "L\u00e9 grand";
+  wide[1][1] = " \u732b";
+  for (const std::string& start : {std::string(), std::string("# text = L\u00e9 grand  \u732b sat.\n")}) {
+    const TreebankSentence tree = load(start + text_of(wide)).at(0);
+    for (std::size_t i = 0; i < 4; ++i) EXPECT_EQ(form(tree, i), wide[i][1]) << start;
+    EXPECT_EQ(tree.words[1].offsets, (std::array<std::int64_t, 2>{10, 14})) << start;
+  }
 }
 
 // Every case names its line.
@@ -109,7 +154,10 @@ std::vector<Malformed> spoilt() {
       bad[row].resize(columns, "_");
       cases.push_back({text_of(bad), here + " " + std::to_string(columns) + " column"});
     }
-    for (std::size_t column = 0; column < 10; ++column) spoil(row, column, "", here + " column");
+    const char* const names[] = {"ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC"};
+    for (std::size_t column = 0; column < 10; ++column) {
+      spoil(row, column, "", here + " column " + std::to_string(column + 1) + " (" + names[column] + ") is empty");
+    }
     for (const char* id : {"x", "-1", "0", "+1", "01", "1.", ".1", "1-", "-", "1-x", "99999999999999999999", "5", "1e1",
                            " 1", "1.99999999999999999999", "3-2", "9-10", "7.1", "\xef\xbc\x91"}) {
       spoil(row, 0, id, here + " ID");
@@ -119,14 +167,24 @@ std::vector<Malformed> spoilt() {
       spoil(row, 6, head, here + " HEAD");
     }
     if (row != 2) {
-      for (const char* head : {"5", "99", "9223372036854775807"}) spoil(row, 6, head, here + " HEAD");
+      for (const std::string head : {"5", "99", "9223372036854775807"}) {
+        spoil(row, 6, head, here + " HEAD " + head + ", the sentence has 4 words");
+      }
       spoil(row, 6, "0", here + " DEPREL");
       spoil(row, 7, "root", here + " DEPREL");
     }
-    spoil(row, 6, std::to_string(row + 1), here);
+    spoil(row, 6, std::to_string(row + 1), here + " word " + std::to_string(row + 1) + " is its own HEAD");
     for (const char* relation : {"_", "a b", " "}) spoil(row, 7, relation, here + " DEPREL");
     for (const char* bytes : {"\xff", "\xc0\xaf", "\xe2\x82", "\xed\xa0\x80", "\xf5\x80\x80\x80", "\x80"}) {
-      for (const std::size_t column : {1u, 2u, 5u, 9u}) spoil(row, column, std::string("a") + bytes, here + " byte");
+      for (const std::size_t column : {1u, 2u, 5u, 9u}) {
+        std::size_t at = 1;
+        for (std::size_t before = 0; before < column; ++before) at += rows()[row][before].size() + 1;
+        spoil(row, column, std::string("a") + bytes,
+              here + " byte " + std::to_string(at) + " (" + names[column] + ") is not UTF-8");
+      }
+    }
+    for (const char* control : {"\u0085", "\u2028", "\u202e", "\u007f"}) {
+      spoil(row, 1, std::string("a") + control, here + " byte 3 (FORM) is the control character U+");
     }
     for (char c = 1; c < 32; ++c) {
       if (c != '\t' && c != '\n') spoil(row, 1, std::string("a") + c + "b", here + " byte");
@@ -151,31 +209,54 @@ std::vector<Malformed> spoilt() {
   bad[3][6] = "0";
   bad[3][7] = "root";
   cases.push_back({text_of(bad), "line 4: a second root beside word 3"});
+  // A word outside leads into the circle.
+  bad = rows();
+  bad[0][6] = "2";
+  bad[1][6] = "4";
+  bad[3][6] = "2";
+  cases.push_back({text_of(bad), "line 2: the heads of word 2 lead in a circle"});
   const std::string good = text_of(rows());
+  // Lines count through the file.
+  bad[1][6] = "9";
+  cases.push_back({good + "\n" + text_of(bad), "line 8: HEAD 9, the sentence has 4 words"});
   cases.push_back({"", "holds no sentence"});
   cases.push_back({"\n\n\n", "holds no sentence"});
   cases.push_back({"# only = this\n", "holds no sentence"});
   cases.push_back({"# text = The cat sat.\n\n" + good, "line 1: \"# text =\" without a sentence"});
   cases.push_back({"# text = a\n# text = b\n" + good, "line 2: a second"});
-  cases.push_back({"# text = The dog sat.\n" + good, "line 3: FORM \"cat\" does not follow"});
+  cases.push_back({"# text = The dog sat.\n" + good, "line 3: FORM \"cat\" does not follow in the text of line 1, which goes on \"dog sat.\""});
   cases.push_back({"# text = The cat\n" + good, "line 4: FORM \"sat\" does not follow"});
+  cases.push_back({"# text = The, cat sat.\n" + good, "line 3: FORM \"cat\" does not follow"});
   cases.push_back({"# text =\n" + good, "line 2: FORM \"The\" does not follow"});
   cases.push_back({"# text = The cat sat. Then it slept.\n" + good, "line 1: the text goes on behind the last word"});
-  cases.push_back({"# text = Th\xff cat sat.\n" + good, "line 1: byte"});
+  cases.push_back({"# text = Th\xff cat sat.\n" + good, "line 1: byte 11 is not UTF-8"});
   cases.push_back({line(rows()[0]) + "# late\n" + good, "line 2: a comment between"});
+  for (const char* id : {"1-2", "0.1"}) {
+    cases.push_back(
+        {line({id, "x", "_", "_", "_", "_", "_", "_", "_", "_"}) + "# late\n" + good, "line 2: a comment between"});
+  }
   cases.push_back(
       {good + line({"1-2", "del", "_", "_", "_", "_", "_", "_", "_", "_"}) + "\n", "line 7: a sentence without"});
   cases.push_back({line({"0.1", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) + "\n", "line 2: a sentence without"});
   cases.push_back(
       {line({"1-5", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) + good, "line 6: the sentence ends before"});
+  cases.push_back({line({"1-5", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) + good.substr(0, good.size() - 2),
+                   "line 6: the sentence ends before"});  // without its last line's end
   cases.push_back({line({"1-9223372036854775807", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) + good,
                    "line 6: the sentence ends before"});
   cases.push_back({line({"1-2", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) +
                        line({"1-2", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) + good,
                    "line 2: ID"});
+  cases.push_back({line({"1-2", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) + line(rows()[0]) +
+                       line({"2-3", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) + good,
+                   "line 3: ID"});
+  cases.push_back({line(rows()[0]) + line({"1.1", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) +
+                       line({"1.1", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) + good,
+                   "line 3: ID \"1.1\": the next empty node is 1.2"});
   cases.push_back({line({"0.2", "x", "_", "_", "_", "_", "_", "_", "_", "_"}) + good, "line 1: ID"});
   cases.push_back({good + good.substr(line(rows()[0]).size()), "line 6: ID \"2\", expected 1"});
   cases.push_back({std::string(100'000, 'x') + "\n", "line 1: 1 column"});
+  cases.push_back({std::string(50, '\t') + "\xff\n", "line 1: byte 50 is not UTF-8"});
   cases.push_back({std::string(100'000, '\t') + "\n", "line 1: 100001 columns"});
   return cases;
 }
