@@ -5,7 +5,7 @@
 
 #include "cases.hpp"
 
-// What the library does with the calls. adapter.cpp alone names it.
+// What the library does with the calls. adapter.cpp, head_passes.cpp and model.cpp alone name it.
 namespace bits {
 
 std::vector<std::string> instruction_sets();  // that this build holds and this machine runs
@@ -22,13 +22,15 @@ inline Results fresh(const AttentionCall& call) {
 Results run(const AttentionCall& call);
 Results run(const LayerCall& call);
 
-// The texts of MiniLM with weights of F32 and of BF16: its hidden states, and q, k, v and lse of every head. Not where
-// the model's folder or the text part of the library is missing.
-struct ModelTexts {
+struct Answers {
   std::string group, products;
   std::vector<Array> results;
 };
+// The texts of MiniLM with weights of F32 and of BF16: its hidden states, and q, k, v and lse of every head. Not where
+// the model's folder or the text part of the library is missing.
 bool has_model();
-std::vector<ModelTexts> model_texts();
+std::vector<Answers> model_texts();
+// The passes over heads that maps and scores take, of drawn queries and keys: all that they write.
+std::vector<Answers> head_passes();
 
 }  // namespace bits

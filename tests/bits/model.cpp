@@ -27,12 +27,12 @@ Array array_of(const mh::ConstTensorView& view) {
 
 bool has_model() { return std::filesystem::exists(MANYHEADS_BITS_MODEL "/config.json"); }
 
-std::vector<ModelTexts> model_texts() {
-  std::vector<ModelTexts> list;
+std::vector<Answers> model_texts() {
+  std::vector<Answers> list;
   for (const mh::DType weights : {mh::DType::kF32, mh::DType::kBF16}) {
     const bool bf16 = weights == mh::DType::kBF16;
     const mh::model::TextModel model(MANYHEADS_BITS_MODEL, weights);
-    ModelTexts texts{bf16 ? "model/minilm-bf16" : "model/minilm", bf16 ? "bf16" : "f32", {}};
+    Answers texts{bf16 ? "model/minilm-bf16" : "model/minilm", bf16 ? "bf16" : "f32", {}};
     for (const char* text :
          {"The black cat sat on the mat.", "a", "Zwölf Boxkämpfer jagen Viktor quer über den großen Deich.",
           "Attention is a weighted mean of values; the weights come from queries and keys."}) {
@@ -59,6 +59,6 @@ std::vector<ModelTexts> model_texts() {
 #else
 namespace bits {
 bool has_model() { return false; }
-std::vector<ModelTexts> model_texts() { return {}; }
+std::vector<Answers> model_texts() { return {}; }
 }  // namespace bits
 #endif
