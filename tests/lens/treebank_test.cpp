@@ -224,7 +224,8 @@ std::vector<Malformed> spoilt() {
   cases.push_back({"# only = this\n", "holds no sentence"});
   cases.push_back({"# text = The cat sat.\n\n" + good, "line 1: \"# text =\" without a sentence"});
   cases.push_back({"# text = a\n# text = b\n" + good, "line 2: a second"});
-  cases.push_back({"# text = The dog sat.\n" + good, "line 3: FORM \"cat\" does not follow in the text of line 1, which goes on \"dog sat.\""});
+  cases.push_back({"# text = The dog sat.\n" + good,
+                   "line 3: FORM \"cat\" does not follow in the text of line 1, which goes on \"dog sat.\""});
   cases.push_back({"# text = The cat\n" + good, "line 4: FORM \"sat\" does not follow"});
   cases.push_back({"# text = The, cat sat.\n" + good, "line 3: FORM \"cat\" does not follow"});
   cases.push_back({"# text =\n" + good, "line 2: FORM \"The\" does not follow"});

@@ -5,6 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Engine, readTensors, writeTensors } from "./engine.mjs";
 
+// Of two families of bits on the same q, k and lse, with keys of unit size. A whole encoder is compared to the bit alone:
+// there q and k differ too, and weights by up to half of what scores do (docs/wasm.md).
 const kMostError = 1e-6;
 const folder = mkdtempSync(join(tmpdir(), "manyheads-wasm-"));
 const model = "models/all-MiniLM-L6-v2";
