@@ -163,8 +163,9 @@ export const heads: Texts["heads"] = {
   isOff: "aus",
   toItself: "Ähnlichkeit zum Text mit allen Köpfen (Kosinus)",
   toOther: "Ähnlichkeit zum anderen Text, vorher → nachher",
-  offNote: "Der Vektor des Textes wird bei jeder Änderung neu berechnet. Mehr Köpfe: unter „Mittel“ wählen.",
+  offNote: "Alles wird bei jeder Änderung neu berechnet. Mehr Köpfe: unter „Mittel“ wählen.",
   rank: "Rang",
   nextBefore: "Nächstes Wort, alle Köpfe",
   nextAfter: "Nächstes Wort jetzt",
+  nextNote: "␣ ist das Leerzeichen, mit dem ein Wort beginnt, ↵ ein Zeilenende.",
 };

@@ -160,8 +160,9 @@ export const heads = {
   isOff: "off",
   toItself: "Likeness to the text with all heads (cosine)",
   toOther: "Likeness to the other text, before → after",
-  offNote: "The text's vector is computed anew with each change. More heads: choose them in “Mean”.",
+  offNote: "All of it is computed anew with each change. More heads: choose them in “Mean”.",
   rank: "Rank",
   nextBefore: "Next word, all heads",
   nextAfter: "Next word now",
+  nextNote: "␣ is the blank that a word begins with, ↵ the end of a line.",
 };

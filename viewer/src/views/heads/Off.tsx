@@ -73,7 +73,7 @@ export function Off({ trace }: { trace: Trace }) {
     <>
       <p>{texts.offLead(off.map(name).join(", "))}</p>
       <Slider label={texts.scale} value={scaleOff.value} least={0} most={20} said={scale === 0 ? texts.isOff : `× ${fixed(scale, 1)}`} onValue={(value) => (scaleOff.value = value)} />
-      <OtherText />
+      {!trace.causal && <OtherText />}
       <Ready asked={asked}>
         {({ toItself, toOther, next }) => (
           <>
@@ -87,6 +87,7 @@ export function Off({ trace }: { trace: Trace }) {
               )}
             </dl>
             {next && <Next before={next.before} after={next.after} />}
+            {next && <p class="quiet small">{texts.nextNote}</p>}
           </>
         )}
       </Ready>
@@ -95,10 +96,19 @@ export function Off({ trace }: { trace: Trace }) {
   );
 }
 
+// A token with what it begins with: most do with a blank.
+function Word({ token, probability }: NextTokens[number]) {
+  return (
+    <td>
+      <code>{token.replaceAll(" ", "␣").replaceAll("\n", "↵")}</code> <span class="figure">{fixed(probability, 3)}</span>
+    </td>
+  );
+}
+
 function Next({ before, after }: { before: NextTokens; after: NextTokens }) {
   const texts = t.value.heads;
   return (
-    <table>
+    <table class="next">
       <thead>
         <tr>
           <th scope="col">{texts.rank}</th>
@@ -110,8 +120,8 @@ function Next({ before, after }: { before: NextTokens; after: NextTokens }) {
         {before.map((each, i) => (
           <tr>
             <th scope="row">{i + 1}</th>
-            <td>{each.token} <span class="figure">{fixed(each.probability, 3)}</span></td>
-            <td>{after[i]?.token} <span class="figure">{after[i] && fixed(after[i].probability, 3)}</span></td>
+            <Word {...each} />
+            {after[i] && <Word {...after[i]} />}
           </tr>
         ))}
       </tbody>
