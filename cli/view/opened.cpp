@@ -134,16 +134,26 @@ view::Answer Opened::ask(const std::string& text, const view::Progress& progress
   view::Answer answer = session_.ask(question.dump(), progress);
   if (answer.kind == view::Answer::Kind::kJson && question["ask"] == "encode") {
     const io::Json said = io::Json::parse(answer.bytes);
-    if (said.contains("trace")) later_.push_back(said["trace"].get<std::int64_t>());
-  }
-  if (later_.size() > kMostLaterTraces) {
-    try {
-      session_.close(later_.front());
-    } catch (const Error&) {  // the page has closed it
-    }
-    later_.pop_front();
+    if (said.contains("trace")) keep_trace(said["trace"].get<std::int64_t>());
   }
   return answer;
+}
+
+void Opened::keep_trace(std::int64_t id) {
+  const std::lock_guard lock(lock_);
+  later_.push_back(id);
+  if (later_.size() <= kMostLaterTraces) return;
+  try {
+    session_.close(later_.front());
+  } catch (const Error&) {  // the page has closed it
+  }
+  later_.pop_front();
+}
+
+bool Opened::takes_long(const std::string& text) {
+  const io::Json question = io::parse_json(text, "the question").value;
+  const std::string name = question.at("ask").get<std::string>();
+  return name == "relations" || name == "treebank" || name == "ablations" || view::Session::takes_long(text);
 }
 
 server::Response Opened::answer(const std::string& question, const server::Progress& progress) {

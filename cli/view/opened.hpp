@@ -6,6 +6,7 @@
 #include <manyheads/model/pooling.hpp>
 #include <manyheads/model/text_model.hpp>
 #include <memory>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -29,8 +30,10 @@ class Opened {
   // Answers as view::Session does. A question with a model and a "text" but no "ids" gets its tokens from the model's
   // own tokenizer. Of the traces that questions opened the last 16 stay.
   view::Answer ask(const std::string& question, const view::Progress& progress = {});
-  // The same for the server.
+  // The same for the server. Safe from many threads.
   server::Response answer(const std::string& question, const server::Progress& progress);
+  // Whether short questions should pass this one.
+  static bool takes_long(const std::string& question);
 
   const model::TextModel* model() const { return model_.get(); }
 
@@ -41,6 +44,7 @@ class Opened {
   nlohmann::ordered_json start(const char* mode, const std::string& more_heads, const Aside& aside = {});
 
  private:
+  void keep_trace(std::int64_t id);
   std::vector<HeadName> shown_heads(const std::string& more) const;
   // What the page asks of the model itself, beyond a trace: "relations" and "ablations" for the tour, and "treebank".
   // None where it is none of them.
@@ -53,6 +57,7 @@ class Opened {
   model::PoolingConfig pooling_;
   lens::Trace trace_;
   view::Session session_;
+  std::mutex lock_;                 // of later_
   std::deque<std::int64_t> later_;  // traces that questions opened, the oldest first
 };
 

@@ -22,7 +22,8 @@ void serve_page(const ViewRequest& request) {
                             .bytes = page_with(page, {{"mode", "server"}, {"version", version()}}),
                             .policy = policy_of(page) + "; frame-ancestors 'self'"};
   const StopOnSignals stop;
-  const server::HttpServer server({{"", asset}}, answer, static_cast<std::uint16_t>(request.port));
+  const server::HttpServer server({{"", asset}}, answer, static_cast<std::uint16_t>(request.port), {},
+                                  &Opened::takes_long);
   if (request.common.json) {
     print_json({{"link", server.link()}, {"port", server.port()}});
   } else {

@@ -56,7 +56,8 @@ std::size_t raise_open_files() {
 
 class HttpServer::Impl {
  public:
-  Impl(std::map<std::string, Asset> assets, Handler handler, std::uint16_t port, const Limits& limits);
+  Impl(std::map<std::string, Asset> assets, Handler handler, std::uint16_t port, const Limits& limits,
+       TakesLong takes_long);
   ~Impl();
 
   const Address& address() const noexcept { return address_; }
@@ -267,8 +268,11 @@ class HttpServer::Impl::Connection : public std::enable_shared_from_this<Connect
   std::list<Connection*>::iterator all_, receiving_;
 };
 
-HttpServer::Impl::Impl(std::map<std::string, Asset> assets, Handler handler, std::uint16_t port, const Limits& limits)
-    : assets_(std::move(assets)), limits_(limits), jobs_(std::move(handler), limits.waiting_questions) {
+HttpServer::Impl::Impl(std::map<std::string, Asset> assets, Handler handler, std::uint16_t port, const Limits& limits,
+                       TakesLong takes_long)
+    : assets_(std::move(assets)),
+      limits_(limits),
+      jobs_(std::move(handler), std::move(takes_long), limits.waiting_questions) {
   limits_.connections = std::min(limits_.connections, raise_open_files());
   address_.token = random_token();
   error_code error;
@@ -325,8 +329,9 @@ bool HttpServer::Impl::make_room() {
   return true;
 }
 
-HttpServer::HttpServer(std::map<std::string, Asset> assets, Handler handler, std::uint16_t port, const Limits& limits)
-    : impl_(std::make_unique<Impl>(std::move(assets), std::move(handler), port, limits)) {}
+HttpServer::HttpServer(std::map<std::string, Asset> assets, Handler handler, std::uint16_t port, const Limits& limits,
+                       TakesLong takes_long)
+    : impl_(std::make_unique<Impl>(std::move(assets), std::move(handler), port, limits, std::move(takes_long))) {}
 HttpServer::~HttpServer() = default;
 std::uint16_t HttpServer::port() const noexcept { return impl_->address().port; }
 const std::string& HttpServer::token() const noexcept { return impl_->address().token; }

@@ -20,9 +20,12 @@ struct Response {
 // Of a question being worked on: takes the share that is done, gives false where the work should end.
 using Progress = std::function<bool(double)>;
 
-// Answers the body of POST ask. Called on the server's worker, one question at a time. An Error becomes 400 with its
-// message, another exception 500.
+// Answers the body of POST ask. Called on either of the server's two workers, so for two questions at once. An Error
+// becomes 400 with its message, another exception 500.
 using Handler = std::function<Response(const std::string& question, const Progress& progress)>;
+
+// Whether the answer to a question takes long, so that short ones pass it. Null, or an exception: it does not.
+using TakesLong = std::function<bool(const std::string& question)>;
 
 // A file that the server holds.
 struct Asset {
@@ -45,14 +48,16 @@ struct Limits {
 // - GET /TOKEN/NAME gives an asset, the page is the one named "". POST /TOKEN/ask gives the handler's answer; with
 //   ?job=ID its progress is at GET /TOKEN/job/ID, and DELETE /TOKEN/job/ID cancels it. A question whose connection
 //   closes is cancelled too.
-// - One thread serves all sockets, another runs the handler: no connection waits for another's bytes or work.
+// - One thread serves all sockets, two others run the handler, for short and for long questions: no connection waits
+//   for another's bytes, and no short question for a long one. Of either kind the first that came goes first.
 // - A connection takes one request. Where there are too many, the oldest that has not yet sent its request goes.
 // - Raises the process's soft limit on open files to the hard one.
 class HttpServer {
  public:
   // Listens from here on. Port 0: a free one. Throws Error (kIo) where it cannot.
-  HttpServer(std::map<std::string, Asset> assets, Handler handler, std::uint16_t port = 0, const Limits& limits = {});
-  ~HttpServer();  // cancels the question being worked on, waits for it, and closes all connections
+  HttpServer(std::map<std::string, Asset> assets, Handler handler, std::uint16_t port = 0, const Limits& limits = {},
+             TakesLong takes_long = {});
+  ~HttpServer();  // cancels the questions being worked on, waits for them, and closes all connections
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 

@@ -35,26 +35,42 @@ Response answer(const Handler& handler, Job& job) {
 
 }  // namespace
 
-JobQueue::JobQueue(Handler handler, std::size_t most_waiting)
-    : handler_(std::move(handler)), most_waiting_(most_waiting), worker_([this] { run(); }) {}
+JobQueue::JobQueue(Handler handler, TakesLong takes_long, std::size_t most_waiting)
+    : handler_(std::move(handler)),
+      takes_long_(std::move(takes_long)),
+      most_waiting_(most_waiting),
+      short_worker_([this] { run(short_); }) {
+  try {
+    long_worker_ = std::thread([this] { run(long_); });
+  } catch (...) {
+    stop();
+    throw;
+  }
+}
 
-JobQueue::~JobQueue() {
+JobQueue::~JobQueue() { stop(); }
+
+void JobQueue::stop() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
-    for (const std::shared_ptr<Job>& job : waiting_) job->done = nullptr;  // it holds who holds the job
-    waiting_.clear();
-    if (current_ != nullptr) current_->cancelled = true;
+    for (Lane* lane : {&short_, &long_}) {
+      for (const std::shared_ptr<Job>& job : lane->waiting) job->done = nullptr;  // it holds who holds the job
+      lane->waiting.clear();
+      if (lane->current != nullptr) lane->current->cancelled = true;
+    }
   }
-  changed_.notify_one();
-  worker_.join();
+  changed_.notify_all();
+  for (std::thread* worker : {&short_worker_, &long_worker_}) {
+    if (worker->joinable()) worker->join();
+  }
 }
 
 bool JobQueue::add(std::shared_ptr<Job> job) {
   const std::lock_guard lock(mutex_);
-  if (waiting_.size() >= most_waiting_) return false;
-  waiting_.push_back(std::move(job));
-  changed_.notify_one();
+  if (short_.waiting.size() + long_.waiting.size() >= most_waiting_) return false;
+  short_.waiting.push_back(std::move(job));
+  changed_.notify_all();
   return true;
 }
 
@@ -62,35 +78,56 @@ void JobQueue::cancel(const std::shared_ptr<Job>& job) {
   job->cancelled = true;
   {
     const std::lock_guard lock(mutex_);
-    if (std::erase(waiting_, job) == 0) return;
+    if (std::erase(short_.waiting, job) + std::erase(long_.waiting, job) == 0) return;
   }
   std::exchange(job->done, nullptr)(cancelled());
 }
 
 std::shared_ptr<Job> JobQueue::find(const std::string& name) const {
   const std::lock_guard lock(mutex_);
-  if (current_ != nullptr && current_->name == name) return current_;
-  const auto found = std::find_if(waiting_.begin(), waiting_.end(),
-                                  [&](const std::shared_ptr<Job>& job) { return job->name == name; });
-  return found == waiting_.end() ? nullptr : *found;
+  for (const Lane* lane : {&short_, &long_}) {
+    if (lane->current != nullptr && lane->current->name == name) return lane->current;
+    for (const std::shared_ptr<Job>& job : lane->waiting) {
+      if (job->name == name) return job;
+    }
+  }
+  return nullptr;
 }
 
-void JobQueue::run() {
+// Whether the job is the other thread's from here on.
+bool JobQueue::hand_over(const std::shared_ptr<Job>& job) {
+  try {
+    if (!takes_long_ || !takes_long_(job->question)) return false;
+    const std::lock_guard lock(mutex_);
+    // One that is cancelled has its answer at once.
+    if (stopping_ || job->cancelled) return false;
+    long_.waiting.push_back(job);
+    short_.current = nullptr;
+  } catch (...) {  // what is wrong with the question the handler says
+    return false;
+  }
+  changed_.notify_all();
+  return true;
+}
+
+void JobQueue::run(Lane& lane) {
   std::unique_lock lock(mutex_);
   for (;;) {
-    changed_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });
+    changed_.wait(lock, [&] { return stopping_ || !lane.waiting.empty(); });
     if (stopping_) return;
-    current_ = std::move(waiting_.front());
-    waiting_.pop_front();
-    const std::shared_ptr<Job> job = current_;
+    lane.current = std::move(lane.waiting.front());
+    lane.waiting.pop_front();
+    const std::shared_ptr<Job> job = lane.current;
     lock.unlock();
-    job->started = true;
-    try {
-      std::exchange(job->done, nullptr)(answer(handler_, *job));
-    } catch (...) {  // no memory even for that: the connection goes with the job
+    if (&lane != &short_ || !hand_over(job)) {
+      job->started = true;
+      try {
+        std::exchange(job->done, nullptr)(answer(handler_, *job));
+      } catch (...) {  // no memory even for that: the connection goes with the job
+      }
     }
     lock.lock();
-    current_ = nullptr;
+    lane.current = nullptr;
   }
 }
 

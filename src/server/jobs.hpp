@@ -18,16 +18,17 @@ namespace manyheads::server {
 struct Job {
   std::string name;  // empty: it cannot be asked for
   std::string question;
-  std::function<void(Response)> done;  // called once, on the worker or in cancel, unless the queue ends before
+  std::function<void(Response)> done;  // called once, on a worker or in cancel, unless the queue ends before
   std::atomic<double> share{0};
   std::atomic<bool> started{false}, cancelled{false};
 };
 
-// Answers questions one after the other on a thread of its own.
+// Answers questions on two threads of its own. One takes them as they come, and hands those that take long to the
+// other: a short question waits for short ones alone.
 class JobQueue {
  public:
-  JobQueue(Handler handler, std::size_t most_waiting);
-  ~JobQueue();  // cancels all, and waits for the one being worked on
+  JobQueue(Handler handler, TakesLong takes_long, std::size_t most_waiting);
+  ~JobQueue();  // cancels all, and waits for those being worked on
 
   // False where too many wait.
   bool add(std::shared_ptr<Job> job);
@@ -37,16 +38,22 @@ class JobQueue {
   std::shared_ptr<Job> find(const std::string& name) const;
 
  private:
-  void run();
+  struct Lane {
+    std::deque<std::shared_ptr<Job>> waiting{};
+    std::shared_ptr<Job> current{};
+  };
+  void run(Lane& lane);
+  void stop();
+  bool hand_over(const std::shared_ptr<Job>& job);
 
   const Handler handler_;
+  const TakesLong takes_long_;
   const std::size_t most_waiting_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::shared_ptr<Job>> waiting_;
-  std::shared_ptr<Job> current_;
+  Lane short_, long_;
   bool stopping_ = false;
-  std::thread worker_;
+  std::thread short_worker_, long_worker_;
 };
 
 }  // namespace manyheads::server

@@ -22,6 +22,11 @@ int threads_of(const Question& question) {
   return given > 0 ? given : default_num_threads();
 }
 
+std::optional<MachineRoofline> known_limits(Session::State& state) {
+  const base::Lock::Guard guard(state.lock);
+  return state.limits;
+}
+
 LayerSize size_of(const Question& question, std::int64_t most_width, std::int64_t most_tokens) {
   const io::JsonDocument& json = question.json();
   const auto number = [&](const char* key, std::int64_t usual, std::int64_t most) {
@@ -76,14 +81,9 @@ class TimedLayer {
 
 Answer ask_layer(const Question& question) {
   const io::JsonDocument& json = question.json();
-  const auto tensors = [&](const char* key) -> const StateDict& {
-    const auto found = question.state().tensors.find(require_int(json, key));
-    if (found == question.state().tensors.end()) refuse_json(json, key, "the number of open tensors");
-    return found->second;
-  };
   const auto flag = [&](const char* key) { return has(json, key) && require_bool(json, key); };
   const LayerResult result =
-      run_layer(tensors("weights"), tensors("input"),
+      run_layer(question.tensors("weights"), question.tensors("input"),
                 {.state_place = "weights",
                  .input_place = "input",
                  .heads = require_int(json, "heads", 1, kMostWidth),
@@ -101,18 +101,23 @@ Answer ask_dims(const Question& question) {
   for (const io::JsonDocument& heads : require_array(question.json(), "heads")) {
     cuts.push_back(make_cut(size, io::require_int({{{"heads", heads.value}}, heads.place}, "heads", 1, kMostTokens)));
   }
-  return json_answer(dims_json(size, cuts, question.state().limits));
+  return json_answer(dims_json(size, cuts, known_limits(question.state())));
 }
 
 Answer ask_limits(const Question& question) {
-  std::optional<MachineRoofline>& limits = question.state().limits;
+  Session::State& state = question.state();
   const int threads = threads_of(question);
-  if (!limits) limits = measure_limits(threads, question.progress());
-  if (!limits) return cancelled();
+  std::optional<MachineRoofline> limits = known_limits(state);
+  if (!limits) {
+    limits = measure_limits(threads, question.progress());
+    if (!limits) return cancelled();
+    const base::Lock::Guard guard(state.lock);
+    state.limits = limits;
+  }
   return json_answer({{"fma_gflops", limits->fma},
                       {"memory_gbs", limits->memory},
                       {"memory_bytes", kernels::beyond_caches()},
-                      {"where", question.state().computes},
+                      {"where", state.computes},
                       {"threads", threads},
                       {"isa", active_isa()}});
 }

@@ -12,6 +12,17 @@
 namespace manyheads::view {
 namespace {
 
+// A picture of one head, with the sums of its rows that other pictures have found.
+std::optional<lens::Picture> picture_of(const Question& question, const OpenTrace& open,
+                                        const lens::PictureRequest& request, const Progress& progress = {}) {
+  const auto layer = static_cast<std::int64_t>(request.layer);
+  Tensor sums = open.sums->of(layer, request.head, open.trace.num_queries());
+  std::optional<lens::Picture> picture = lens::make_picture(
+      open.trace, request, {.row_sums = &sums, .progress = progress, .threads = question.threads()});
+  open.sums->add(layer, request.head, {sums.as<float>(), static_cast<std::size_t>(sums.elements())});
+  return picture;
+}
+
 constexpr std::int64_t kMostSize = 4096;
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
@@ -19,7 +30,7 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 }  // namespace
 
 Answer ask_patch(const Question& question) {
-  OpenTrace& open = question.trace();
+  const OpenTrace& open = question.trace();
   const std::int64_t layer = question.layer(open.trace), head = question.head(open.trace, layer);
   const lens::PictureRequest request{.layer = at(layer),
                                      .head = head,
@@ -28,9 +39,7 @@ Answer ask_patch(const Question& question) {
                                      .pool = question.pool(),
                                      .size = question.size(512, kMostSize),
                                      .tracks = false};
-  const std::optional<lens::Picture> picture = lens::make_picture(
-      open.trace, request,
-      {.row_sums = &open.sums_of(layer, head), .progress = question.progress(), .threads = question.threads()});
+  const std::optional<lens::Picture> picture = picture_of(question, open, request, question.progress());
   if (!picture) return cancelled();
   StateDict tensors;
   std::map<std::string, std::string> metadata;
@@ -39,15 +48,13 @@ Answer ask_patch(const Question& question) {
 }
 
 Answer ask_map(const Question& question) {
-  OpenTrace& open = question.trace();
+  const OpenTrace& open = question.trace();
   const std::int64_t layer = question.layer(open.trace), head = question.head(open.trace, layer);
   const bool coarse = has(question.json(), "coarse") && require_bool(question.json(), "coarse");
   const std::optional<lens::HeadMap> map = lens::map_head(
       open.trace, at(layer), head, {.coarse = coarse, .progress = question.progress(), .threads = question.threads()});
   if (!map) return cancelled();
-  if (!map->row_sum.empty()) {
-    std::copy(map->row_sum.begin(), map->row_sum.end(), open.sums_of(layer, head).as<float>());
-  }
+  if (!map->row_sum.empty()) open.sums->add(layer, head, map->row_sum);
   StateDict tensors;
   std::map<std::string, std::string> metadata{{"model", open.trace.model},
                                               {"layer", std::to_string(layer)},
@@ -62,7 +69,7 @@ Answer ask_map(const Question& question) {
 }
 
 Answer ask_thumbnails(const Question& question) {
-  OpenTrace& open = question.trace();
+  const OpenTrace& open = question.trace();
   const lens::Trace& trace = open.trace;
   const bool one = has(question.json(), "layer");
   const std::int64_t first = one ? question.layer(trace) : 0;
@@ -79,14 +86,13 @@ Answer ask_thumbnails(const Question& question) {
     Tensor picture;
     if (longest <= kMostWhole) {
       const std::optional<lens::Picture> made =
-          lens::make_picture(trace,
-                             {.layer = at(layer),
-                              .head = head,
-                              .rows = {0, trace.num_queries()},
-                              .keys = {0, trace.num_keys()},
-                              .pool = question.pool(),
-                              .size = size},
-                             {.row_sums = &open.sums_of(layer, head), .threads = question.threads()});
+          picture_of(question, open,
+                     {.layer = at(layer),
+                      .head = head,
+                      .rows = {0, trace.num_queries()},
+                      .keys = {0, trace.num_keys()},
+                      .pool = question.pool(),
+                      .size = size});
       picture = made->weights;
       side = made->side;
     } else {
@@ -112,7 +118,7 @@ Answer ask_thumbnails(const Question& question) {
 }
 
 Answer ask_mean(const Question& question) {
-  OpenTrace& open = question.trace();
+  const OpenTrace& open = question.trace();
   const lens::Trace& trace = open.trace;
   const lens::Range rows = question.range("rows", trace.num_queries()), keys = question.range("keys", trace.num_keys());
   const std::vector<io::JsonDocument> heads = require_array(question.json(), "heads");
@@ -123,14 +129,13 @@ Answer ask_mean(const Question& question) {
     const std::vector<std::int64_t> head =
         numbers(name, {static_cast<std::int64_t>(trace.layers.size()), trace.num_heads(0)});
     const std::optional<lens::Picture> picture =
-        lens::make_picture(trace,
-                           {.layer = at(head[0]),
-                            .head = head[1],
-                            .rows = rows,
-                            .keys = keys,
-                            .pool = question.pool(),
-                            .size = question.size(512, kMostSize)},
-                           {.row_sums = &open.sums_of(head[0], head[1]), .threads = question.threads()});
+        picture_of(question, open,
+                   {.layer = at(head[0]),
+                    .head = head[1],
+                    .rows = rows,
+                    .keys = keys,
+                    .pool = question.pool(),
+                    .size = question.size(512, kMostSize)});
     const std::int64_t count = picture->weights.elements();
     sums.resize(at(count));
     for (std::int64_t i = 0; i < count; ++i) sums[at(i)] += static_cast<double>(picture->weights.as<float>()[i]);

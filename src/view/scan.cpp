@@ -8,14 +8,11 @@
 namespace manyheads::view {
 
 std::int64_t Session::open_scan(lens::ScanFile scan, lens::PassageText text_of) {
-  state_->scans.emplace(state_->last_id + 1, OpenScan{std::move(scan), std::move(text_of)});
-  return ++state_->last_id;
+  return state_->open(state_->scans, OpenScan{std::move(scan), std::move(text_of)});
 }
 
 Answer ask_scan(const Question& question) {
-  const auto found = question.state().scans.find(require_int(question.json(), "scan"));
-  if (found == question.state().scans.end()) refuse_json(question.json(), "scan", "the number of an open scan");
-  const lens::ScanFile& scan = found->second.scan;
+  const auto& [scan, text_of] = question.scan();
   lens::ScanPart part;
   if (has(question.json(), "head")) {
     const std::vector<std::int64_t> head = numbers(
@@ -29,12 +26,13 @@ Answer ask_scan(const Question& question) {
     }
     if (!part.score) refuse_json(question.json(), "score", "a score of the scan");
   }
-  return json_answer(lens::scan_json(scan, part, found->second.text_of));
+  return json_answer(lens::scan_json(scan, part, text_of));
 }
 
 Answer ask_close(const Question& question) {
   const std::int64_t id = require_int(question.json(), "trace");
-  if (question.state().traces.erase(id) == 0) refuse_json(question.json(), "trace", "the number of an open trace");
+  Session::State& state = question.state();
+  if (!state.close(state.traces, id)) refuse_json(question.json(), "trace", "the number of an open trace");
   return json_answer({{"closed", id}});
 }
 

@@ -55,7 +55,8 @@ struct ModelFiles {
 // length 1.
 Model read_model(ModelFiles files);
 
-// Opened traces and models, by number. One question at a time.
+// Opened traces and models, by number. Safe from many threads: questions may be asked, and what they work on closed,
+// at once.
 //   Session session;
 //   const auto trace = session.open_trace(bytes);
 //   Answer answer = session.ask(R"({"ask": "patch", "trace": 1, "layer": 1, "head": 8, "rows": [0, 9], "keys": [0,
@@ -85,9 +86,14 @@ class Session {
   // as before.
   Answer ask(std::string_view question, const Progress& progress = {});
 
+  // Whether the answer takes long, so that other questions should not wait for it. Throws where it is no question.
+  static bool takes_long(std::string_view question);
+
   struct State;
 
  private:
+  std::string name_of_next(const char* kind);
+
   std::unique_ptr<State> state_;
 };
 

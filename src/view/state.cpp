@@ -8,32 +8,40 @@
 
 namespace manyheads::view {
 
-Tensor& OpenTrace::sums_of(std::int64_t layer, std::int64_t head) {
-  const auto [at, fresh] = row_sums.try_emplace({layer, head});
-  if (fresh) {
-    at->second = Tensor(DType::kF32, {trace.num_queries()});
-    std::fill_n(at->second.as<float>(), at->second.elements(), 0.0f);
+Tensor KnownSums::of(std::int64_t layer, std::int64_t head, std::int64_t rows) {
+  Tensor sums(DType::kF32, {rows});
+  std::fill_n(sums.as<float>(), rows, 0.0f);
+  const base::Lock::Guard guard(lock_);
+  const auto found = sums_.find({layer, head});
+  if (found != sums_.end()) std::copy(found->second.begin(), found->second.end(), sums.as<float>());
+  return sums;
+}
+
+void KnownSums::add(std::int64_t layer, std::int64_t head, std::span<const float> sums) {
+  std::vector<float> fresh(sums.begin(), sums.end());
+  const base::Lock::Guard guard(lock_);
+  std::vector<float>& known = sums_.try_emplace({layer, head}, std::move(fresh)).first->second;
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    if (sums[i] != 0.0f) known[i] = sums[i];
   }
-  return at->second;
 }
 
-OpenTrace& Question::trace() const {
-  const auto found = state_.traces.find(require_int(json_, "trace"));
-  if (found == state_.traces.end()) refuse_json(json_, "trace", "the number of an open trace");
-  return found->second;
+template <class T>
+const T& Question::named(const Opened<T>& kind, const char* key, const char* what) const {
+  const std::shared_ptr<const T> found = state_.find(kind, require_int(json_, key));
+  if (found == nullptr) refuse_json(json_, key, what);
+  held_.push_back(found);
+  return *found;
 }
 
-const Model& Question::model() const {
-  const auto found = state_.models.find(require_int(json_, "model"));
-  if (found == state_.models.end()) refuse_json(json_, "model", "the number of an open model");
-  return found->second;
+const OpenTrace& Question::trace() const { return named(state_.traces, "trace", "the number of an open trace"); }
+const Model& Question::model() const { return named(state_.models, "model", "the number of an open model"); }
+const OpenScan& Question::scan() const { return named(state_.scans, "scan", "the number of an open scan"); }
+const StateDict& Question::tensors(const char* key) const {
+  return named(state_.tensors, key, "the number of open tensors");
 }
 
-std::int64_t Question::open(OpenTrace trace) const {
-  const std::int64_t id = state_.last_id + 1;
-  state_.traces.emplace(id, std::move(trace));
-  return state_.last_id = id;
-}
+std::int64_t Question::open(OpenTrace trace) const { return state_.open(state_.traces, std::move(trace)); }
 
 std::int64_t Question::layer(const lens::Trace& trace) const {
   if (trace.layers.empty()) refuse("the trace has no layers");

@@ -307,6 +307,33 @@ TEST(CliViewSmolLM2, TheNextTokensHaveTheReferencesLogits) {
   EXPECT_NE(ask(view, question).at("next"), next);
 }
 
+TEST_F(CliView, APatchPassesAMapThatTakesLong) {
+  // 60,000 tokens whose scores are all 0.
+  constexpr std::int64_t kTokens = 60'000;
+  Tensor q(DType::kF32, {1, kTokens, 4}), lse(DType::kF32, {1, kTokens});
+  std::fill_n(q.as<float>(), q.elements(), 0.0f);
+  std::fill_n(lse.as<float>(), kTokens, static_cast<float>(std::log(kTokens)));
+  save_safetensors(path("long.safetensors"), {{"layers.0.q", q}, {"layers.0.k", q}, {"layers.0.lse", lse}},
+                   {{"manyheads_trace", "1"}, {"scale", "1"}, {"causal", "false"},
+                    {"tokens", json(std::vector<std::string>(kTokens, "a")).dump()}});
+  Running view({path("long.safetensors"), "--no-browser"});
+  test::Client map(view.port());
+  const json question = {{"ask", "map"}, {"trace", 1}, {"layer", 0}, {"head", 0}};
+  ASSERT_TRUE(map.send(test::post(view.port(), view.path() + "ask?job=map", question.dump())));
+  const auto job = [&] { return answer_to(view.port(), test::get(view.port(), view.path() + "job/map")); };
+  while (job().body.find("\"waiting\":false") == std::string::npos) ::usleep(1000);
+  const json part = {{"ask", "patch"}, {"trace", 1}, {"layer", 0}, {"head", 0}, {"rows", {100, 110}}, {"keys", {7, 9}}};
+  const Reply patch = answer_to(view.port(), test::post(view.port(), view.path() + "ask", part.dump()));
+  EXPECT_EQ(job().status, 200) << "the map has ended";
+  EXPECT_EQ(patch.status, 200);
+  write(path("patch.safetensors"), patch.body);
+  EXPECT_NEAR(load_safetensors(path("patch.safetensors")).at("weights").as<float>()[0], 1.0 / kTokens, 1e-9);
+  const std::string ends = test::get(view.port(), view.path() + "job/map");
+  EXPECT_EQ(answer_to(view.port(), "DELETE" + ends.substr(3)).status, 204);
+  EXPECT_EQ(test::parse(map.read_all()).status, 409);
+  EXPECT_EQ(view.end(SIGINT), 0);
+}
+
 TEST_F(CliView, ATreebankIsReadAsRolesDoes) {
   std::string trees;
   for (int i = 0; i < 30; ++i) {
