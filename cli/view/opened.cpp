@@ -8,6 +8,7 @@
 #include <manyheads/version.hpp>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "base/base64.hpp"
@@ -56,7 +57,8 @@ view::NextTokens next_tokens(const std::shared_ptr<const model::TextModel>& mode
   return [model, threads, bits](const ConstTensorView& last, std::size_t count) {
     const Tensor logits = model->decoder()->logits(last, threads, bits);
     std::vector<view::NextToken> tokens;
-    for (const auto& [id, probability] : model::likeliest({logits.as<float>(), static_cast<std::size_t>(logits.elements())}, count)) {
+    const std::span<const float> row(logits.as<float>(), static_cast<std::size_t>(logits.elements()));
+    for (const auto& [id, probability] : model::likeliest(row, count)) {
       tokens.push_back({id, token_text(model->parts().configured.tokenizer, id), probability});
     }
     return tokens;
