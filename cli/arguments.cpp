@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <climits>
 #include <cmath>
 #include <set>
 #include <string_view>
@@ -11,6 +12,22 @@
 #include "cli.hpp"
 
 namespace manyheads::cli {
+
+void add_common(CLI::App& verb, Common& common) {
+  verb.add_flag("--json", common.json, "Print JSON for machines (docs/json.md)");
+  verb.add_option("--threads", common.threads, "Threads to use; default: every processor this process may run on")
+      ->transform(whole_number(1, INT_MAX))
+      ->type_name("N");
+}
+
+CLI::Option* add_bits(CLI::App& verb, Common& common) {
+  return verb
+      .add_option("--bits", common.bits,
+                  "The family of bits that the result must have, as f32-fma-1: the same on every machine that has it; "
+                  "default: the fastest's")
+      ->type_name("NAME");
+}
+
 namespace {
 
 using base::in_quotes;
