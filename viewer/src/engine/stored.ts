@@ -25,9 +25,4 @@ export class StoredFirst implements Engine {
     if (!stored) return this.behind.ask(question, options);
     return readAnswer(await storedBytes(stored), stored.type === "application/json");
   }
-
-  /** The stored questions of one kind: what the page can show without asking. */
-  questions(ask: string): Record<string, unknown>[] {
-    return [...this.stored.values()].map(({ question }) => question).filter((question) => question["ask"] === ask);
-  }
 }

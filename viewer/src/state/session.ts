@@ -45,6 +45,10 @@ export async function open(given: Start): Promise<void> {
 
 export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
+/** The questions of one kind whose answers the page carries. */
+export const storedQuestions = (ask: string): Record<string, unknown>[] =>
+  (start.value?.answers ?? []).map(({ question }) => question).filter((question) => question["ask"] === ask);
+
 /** Whether a sentence of the reader's own can be worked out here. */
 export const canEncode = computed(() => (who.value?.models.length ?? 0) > 0 || start.value?.model != null);
 

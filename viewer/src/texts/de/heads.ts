@@ -162,7 +162,9 @@ export const heads: Texts["heads"] = {
   scale: "Faktor",
   isOff: "aus",
   toItself: "Ähnlichkeit zum Text mit allen Köpfen (Kosinus)",
-  toOther: "Ähnlichkeit zum anderen Text, vorher → nachher",
+  toOther: (text) => `Ähnlichkeit zu „${text}“, vorher → nachher`,
+  offStored: (head) =>
+    `Kopf ${head} ist abgeschaltet. Diese Datei enthält für jeden einzelnen Kopf, was dann übrig bleibt. Um Köpfe zu skalieren, mehrere abzuschalten oder für einen anderen Text: manyheads view TEXT --model ORDNER`,
   offNote: "Alles wird bei jeder Änderung neu berechnet. Mehr Köpfe: unter „Mittel“ wählen.",
   rank: "Rang",
   nextBefore: "Nächstes Wort, alle Köpfe",

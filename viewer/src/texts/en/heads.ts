@@ -159,7 +159,9 @@ export const heads = {
   scale: "Scale",
   isOff: "off",
   toItself: "Likeness to the text with all heads (cosine)",
-  toOther: "Likeness to the other text, before → after",
+  toOther: (text: string) => `Likeness to “${text}”, before → after`,
+  offStored: (head: string) =>
+    `Head ${head} is switched off. This file carries what is then left, for each head alone. To scale heads, to switch off several, or to try another text, run: manyheads view TEXT --model DIR`,
   offNote: "All of it is computed anew with each change. More heads: choose them in “Mean”.",
   rank: "Rank",
   nextBefore: "Next word, all heads",

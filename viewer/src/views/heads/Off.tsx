@@ -2,8 +2,8 @@
 import { useEffect, useState } from "preact/hooks";
 import type { AskOptions, Engine } from "../../engine/engine";
 import { closeTrace, type HeadName } from "../../engine/heads";
-import type { Encoded, Trace } from "../../engine/questions";
-import { canEncode, encodeText, head } from "../../state/session";
+import { ablations, type Encoded, type Trace } from "../../engine/questions";
+import { canEncode, encodeText, head, storedQuestions } from "../../state/session";
 import { fixed, t } from "../../texts";
 import { Ready } from "../../ui/Ready";
 import { Slider } from "../../ui/Slider";
@@ -30,7 +30,7 @@ interface Change {
   /** Of an encoder: cosine of the text's vector to itself with all heads. */
   toItself: number | null;
   /** Cosine of the two texts' vectors with all heads, and with these scaled. */
-  toOther: { before: number; after: number } | null;
+  toOther: { before: number; after: number; text: string } | null;
   /** Of a decoder: the most probable next tokens. */
   next: { before: NextTokens; after: NextTokens } | null;
 }
@@ -52,28 +52,48 @@ async function change(engine: Engine, text: string, other: string, off: Scaled[]
   const [otherBefore, otherAfter] = [like(before, both[0]), like(after, both[1])];
   return {
     toItself: like(before, after),
-    toOther: otherBefore !== null && otherAfter !== null ? { before: otherBefore, after: otherAfter } : null,
+    toOther: otherBefore !== null && otherAfter !== null ? { before: otherBefore, after: otherAfter, text: other } : null,
     next: before.next && after.next ? { before: before.next, after: after.next } : null,
   };
 }
 
+/** The same of one head switched off, from the answer that the page carries. */
+async function storedChange(engine: Engine, text: string, [layer, index]: Scaled, options: AskOptions): Promise<Change> {
+  const { alone, other, similarity } = await ablations(engine, text, options);
+  const left = alone[layer]![index]!;
+  return { toItself: left.self, toOther: { before: similarity, after: left.other, text: other }, next: null };
+}
+
 export function Off({ trace }: { trace: Trace }) {
   const texts = t.value.heads;
-  const chosen = chosenHeads.value.filter(([l, h]) => l < trace.layers && h < trace.heads);
+  const isStored = storedQuestions("ablations").some(({ text }) => text === trace.text);
+  const fixedHere = isStored && !canEncode.value;
+  const chosen = fixedHere ? [] : chosenHeads.value.filter(([l, h]) => l < trace.layers && h < trace.heads);
   const off: HeadName[] = chosen.some((each) => name(each) === name(head.value)) ? chosen : [head.value, ...chosen];
-  const scale = scaleOff.value / 10;
+  const scale = fixedHere ? 0 : scaleOff.value / 10;
   const wanted = { off: off.map(([l, h]): Scaled => [l, h, scale]), other: otherText.value };
   const rested = useRested(wanted, JSON.stringify(wanted));
+  const fromStore = isStored && (fixedHere || (rested.off.length === 1 && rested.off[0]![2] === 0 && !rested.other));
   const asked = useAnswer(
-    canEncode.value ? (engine, options) => change(engine, trace.text, rested.other, rested.off, options) : null,
-    [trace.id, JSON.stringify(rested)],
+    fromStore
+      ? (engine, options) => storedChange(engine, trace.text, rested.off[0]!, options)
+      : canEncode.value
+        ? (engine, options) => change(engine, trace.text, rested.other, rested.off, options)
+        : null,
+    [trace.id, JSON.stringify(rested), fromStore],
   );
-  if (!canEncode.value) return <p>{t.value.frame.noModel}</p>;
+  if (!canEncode.value && !isStored) return <p>{t.value.frame.noModel}</p>;
   return (
     <>
-      <p>{texts.offLead(off.map(name).join(", "))}</p>
-      <Slider label={texts.scale} value={scaleOff.value} least={0} most={20} said={scale === 0 ? texts.isOff : `× ${fixed(scale, 1)}`} onValue={(value) => (scaleOff.value = value)} />
-      {!trace.causal && <OtherText />}
+      {fixedHere ? (
+        <p>{texts.offStored(name(head.value))}</p>
+      ) : (
+        <>
+          <p>{texts.offLead(off.map(name).join(", "))}</p>
+          <Slider label={texts.scale} value={scaleOff.value} least={0} most={20} said={scale === 0 ? texts.isOff : `× ${fixed(scale, 1)}`} onValue={(value) => (scaleOff.value = value)} />
+          {!trace.causal && <OtherText />}
+        </>
+      )}
       <Ready asked={asked}>
         {({ toItself, toOther, next }) => (
           <>
@@ -81,7 +101,7 @@ export function Off({ trace }: { trace: Trace }) {
               {toItself !== null && <div><dt>{texts.toItself}</dt><dd class="figure">{fixed(toItself, 4)}</dd></div>}
               {toOther && (
                 <div>
-                  <dt>{texts.toOther}</dt>
+                  <dt>{texts.toOther(toOther.text)}</dt>
                   <dd class="figure">{fixed(toOther.before, 4)} → {fixed(toOther.after, 4)}</dd>
                 </div>
               )}
@@ -91,7 +111,7 @@ export function Off({ trace }: { trace: Trace }) {
           </>
         )}
       </Ready>
-      <p class="quiet small">{texts.offNote}</p>
+      {!fixedHere && <p class="quiet small">{texts.offNote}</p>}
     </>
   );
 }
