@@ -19,6 +19,13 @@ foreach(part base/fail base/format base/tensor base/utf8 base/version base/works
   list(APPEND wasm_sources src/${part}.cpp)
 endforeach()
 
+# What reads and writes text, and runs once for each question, is made small: a page carries it.
+set(small ${wasm_sources})
+list(FILTER small INCLUDE REGEX
+     "src/(io|base)/|src/view/(dims|heads|layers|models|rows|scan|session|state)|(_config|_json|_weights|_tensors|_check|/check|_file)\\.cpp$")
+list(FILTER small EXCLUDE REGEX "trace_weights")  # which counts
+set_source_files_properties(${small} PROPERTIES COMPILE_OPTIONS -Os)
+
 # Headers alone, without the rest of /usr/include, which is another system's.
 foreach(library hwy fmt nlohmann)
   find_path(${library}_folder ${library} PATHS /usr/include REQUIRED NO_CMAKE_FIND_ROOT_PATH)

@@ -139,7 +139,7 @@ def test_the_grid_names_who_reads_a_link(opener, reference):
     assert rows.count() == 72
     assert rows.nth(1).locator("th, td").all_inner_texts() == [ranked[1][1], f"{ranked[1][2]['weight']:.3f}", f"{ranked[1][2]['offset_mean']:.3f}"]
     first, second = (name for _, name, _ in readers(all_links[0])[:2])
-    expect(tour(page).locator(".keep")).to_contain_text(f"black → cat is read by {first} and {second}")
+    expect(tour(page).locator(".keep")).to_contain_text(f"black → cat gets most from the heads {first} and {second}")
 
 
 def share(right, n, interval):

@@ -36,7 +36,7 @@ export const dimensions: Texts["dimensions"] = {
   wv: "macht Values",
   scores: "Scores",
   scoresNote: "einer je Tokenpaar, in jedem Kopf",
-  concat: "Verkettung",
+  concat: "Konkatenation",
   concatNote: "die Ausgaben der Köpfe nebeneinander",
   wo: "mischt die Köpfe",
   oneHead: "ein Kopf",
@@ -67,7 +67,7 @@ export const dimensions: Texts["dimensions"] = {
   machineFailed: (why) => `Die Grenzen ließen sich hier nicht messen: ${why}`,
   machine: (now, by, gflops, gbs, megabytes, ridge) =>
     `${now} (${by}): ${gflops} GFLOP/s Multiply-Adds und ${gbs} GB/s beim Lesen von ${megabytes} MB Speicher. Ein Schritt unter ${ridge} FLOP je Byte wartet auf den Speicher, wenn kein Cache seine Daten hält.`,
-  eachStep: "Jeder Schritt liest seine Eingaben und schreibt seine Ausgaben einmal. Nur Softmax und der Platz der Scores wachsen mit den Köpfen.",
+  eachStep: "FLOP zählt Multiplikationen und Additionen. Jeder Schritt liest seine Eingaben und schreibt seine Ausgaben einmal. Nur der Softmax und der Platz der Scores wachsen mit den Köpfen.",
   timeCaption: "Zeit gegen die Zahl der Köpfe",
   measure: "Jetzt messen",
   stop: "Anhalten",

@@ -20,7 +20,7 @@ export const frame: Texts["frame"] = {
   foldTour: "Rundgang einklappen",
   unfoldTour: "Rundgang öffnen",
   inspector: "Ausgewählt",
-  inspectorEmpty: "Zeigen Sie auf eine Zahl, um zu sehen, woher sie kommt. Ein Druck hält sie hier fest.",
+  inspectorEmpty: "Zeigen Sie auf eine Zahl, um zu sehen, woher sie kommt. Ein Klick hält sie hier fest.",
   release: "Loslassen",
   formula: "Formel",
   source: "Quelle",

@@ -2,7 +2,7 @@ import type { Texts } from "../en";
 
 export const pipeline: Texts["pipeline"] = {
   heading: (head) => `In Kopf ${head}`,
-  lead: (query, key) => `Wie „${query}“ fragt, wie „${key}“ antwortet, und was daraus wird. Ein Druck öffnet einen Teil.`,
+  lead: (query, key) => `Wie „${query}“ fragt, wie „${key}“ antwortet, und was daraus wird. Ein Klick öffnet einen Teil.`,
   choose: "Was verfolgt wird",
   query: "Query-Wort",
   key: "Key-Wort",
@@ -22,12 +22,12 @@ export const pipeline: Texts["pipeline"] = {
     text: (d) => `Jedes Token ist eine Zeile von ${d} Zahlen.`,
     first: "Dies ist die erste Schicht: x ist das Token selbst und sein Platz.",
     mixed: (layer) => `Schicht ${layer} ist nicht die erste: x enthält schon, was die Schichten davor aus anderen Tokens gelesen haben.`,
-    rms: "W_q, W_k und W_v multiplizieren x hinter seiner Norm: Das steht hier.",
+    rms: "Vor W_q, W_k und W_v wird jede Zeile von x auf eine Größe gebracht (ihre Norm): Hier steht das so skalierte x.",
     formula: "x [Tokens, d_model]",
   },
   qkv: {
     text: (d, dk) =>
-      `Jeder Kopf hat seinen eigenen Teil von W_q, W_k und W_v: ${dk} der ${d} Spalten. Der Teil des gewählten Kopfes ist umrandet und zeigt seine echten Gewichte. x mal einem Teil ergibt ${dk} Zahlen je Token.`,
+      `Jeder Kopf hat seinen eigenen Teil von W_q, W_k und W_v: ${dk} der ${d} Spalten. Der Teil des gewählten Kopfes ist umrandet und zeigt seine echten Gewichte. x mal einem Teil, plus eine Konstante je Spalte (b), ergibt ${dk} Zahlen je Token.`,
     rope: "Hinter W_q und W_k werden q und k um den Platz des Tokens gedreht (RoPE).",
     names: { q: "Query: was ich suche", k: "Key: was ich anbiete", v: "Value: was ich weitergebe" },
     slab: (head, name) => `Teil von Kopf ${head} in ${name}`,
@@ -46,7 +46,7 @@ export const pipeline: Texts["pipeline"] = {
     running_i: (i) => `Summe der ersten ${i}`,
   },
   softmax: {
-    text: (query) => `Die Scores von „${query}“ für jeden Key. Drei Schritte machen daraus Gewichte, die sich zu 1 addieren.`,
+    text: (query) => `Die Scores von „${query}“ für jeden Key. Drei Schritte machen daraus Gewichte, die sich zu 1 addieren: exp macht jede Zahl positiv, und große Scores zählen weit mehr als kleine.`,
     key: "Key",
     score: "Score",
     subtract: (most) => `1. minus den größten, ${most}`,

@@ -21,7 +21,7 @@ export const tour: Texts["tour"] = {
     token: { name: "Token", means: "ein Stück Text, das das Modell liest: meist ein Wort. [CLS] und [SEP] sind Marken, die es an die Enden setzt." },
     head: { name: "Kopf", means: "eine Art hinzusehen: Er hat eigene Gewichte von jedem Wort zu allen anderen." },
     layer: { name: "Schicht", means: "eine Runde des Hinsehens. Ein Modell hat mehrere, jede mit mehreren Köpfen. 2.8 ist Schicht 2, Kopf 8; beide sind ab 0 gezählt." },
-    value: { name: "Value", means: "kurz v: die Zahlen, die ein Wort an die weitergibt, die zu ihm hinsehen." },
+    value: { name: "Value", means: "kurz v: die Zahlen, die ein Wort an die Wörter weitergibt, die zu ihm hinsehen." },
     output: { name: "Ausgabe", means: "was ein Wort von einem Kopf bekommt: die Values der anderen, jeder mal sein Gewicht, zusammengezählt." },
     concatenation: { name: "Konkatenation", means: "Zahlen nebeneinander schreiben, sodass keine zu einer anderen addiert wird." },
     distance: { name: "Abstand", means: "wie viele Wörter weiter das zweite Wort einer Verbindung steht: +1 ist das nächste, −1 das davor." },
@@ -43,10 +43,10 @@ export const tour: Texts["tour"] = {
     three: {
       title: "Drei Dinge zugleich",
       text: (links, chapters) => chapters
-        ? ["Um „cat“ zu verstehen, braucht das Modell drei andere Wörter. Black sagt, welche Katze. Sat sagt, was sie tat. Mat sagt, wo.",
+        ? ["Um „cat“ zu verstehen, braucht das Modell drei andere Wörter. „Black“ sagt, welche Katze, „sat“ sagt, was sie tat, und „mat“ sagt, wo.",
            `Drei Verbindungen halten den Satz zusammen: ${listed(links)}.`]
         : [`Wir folgen ${links.length === 1 ? "einer Verbindung" : "diesen Verbindungen"} durch Ihren Satz: ${listed(links)}. Sie sind geraten: Unter dem Bild können Sie andere wählen.`],
-      act: "Drücken Sie jeden Bogen.",
+      act: "Tippen Sie jeden Bogen an.",
       keep: "Ein Wort braucht mehrere andere zugleich.",
     },
     row: {
@@ -73,18 +73,19 @@ export const tour: Texts["tour"] = {
         "Jedes Quadrat ist ein Kopf, jede Reihe eine Schicht. Je dunkler, desto mehr Gewicht gibt er der Verbindung.",
         "Manche Köpfe geben jedem Wort in diesem Abstand viel. Darum vergleichen wir das Gewicht eines Kopfes mit seinem eigenen Mittel im selben Abstand und umranden die drei, die am weitesten darüber liegen.",
       ],
-      act: "Drücken Sie eine Verbindung.",
+      act: "Tippen Sie eine Verbindung an.",
       found: (link, head, weight, offset, mean) =>
         `${link}: Kopf ${head} gibt ${weight}${offset === null ? "; kein anderes Paar hat diesen Abstand" : ` und anderen Wörtern in diesem Abstand ${offset}`}. Das Mittel aller Köpfe ist ${mean}.`,
       heaviest: (head, weight, offset) =>
         `Kopf ${head} gibt ihr am meisten, ${weight}. Aber er gibt auch anderen Wörtern in diesem Abstand ${offset}.`,
-      keep: (link, heads) => `In diesem Satz wird ${link} gelesen von ${listed(heads)}, nach Gewicht über dem eigenen Abstand.`,
+      keep: (link, heads) =>
+        `In diesem Satz bekommt ${link} am meisten von den Köpfen ${listed(heads)}, über das hinaus, was sie in diesem Abstand ohnehin geben.`,
     },
     grammar: {
       title: "Grammatik oder nur das nächste Wort?",
       text: (count) => [
         `Ein Satz beweist nichts. Hier sind ${count}, die Ähnliches anders sagen, mit den Verbindungen in verschiedenen Abständen; ein Dutzend sehen Sie.`,
-        "Ein Kopf hat recht, wo sein schwerstes Wort der Partner ist. Daneben steht der beste feste Abstand: etwa „immer das übernächste Wort“. Gewählt werden Köpfe auf der einen Hälfte der Sätze, gezählt wird auf der anderen.",
+        "Ein Kopf hat recht, wo er dem Partner, dem anderen Wort der Verbindung, das meiste Gewicht gibt. Daneben steht der beste feste Abstand: etwa „immer das übernächste Wort“. Gewählt werden Köpfe auf der einen Hälfte der Sätze, gezählt wird auf der anderen.",
       ],
       act: "Wählen Sie einen anderen Kopf, oder fügen Sie einen eigenen Satz hinzu.",
       reads: (link, heads, offset, percent) =>
@@ -104,7 +105,7 @@ export const tour: Texts["tour"] = {
       title: "In einem Kopf",
       text: (link, head, d) => [
         `So kommt Kopf ${head} zu seinem Gewicht für ${link}. Die Query des ersten Wortes trifft den Key des zweiten: ${d} Produkte, zusammengezählt und skaliert, sind der Score.`,
-        "Softmax macht aus den Scores Gewichte. Die Ausgabe ist die Mischung der Values.",
+        "Der Softmax macht aus den Scores Gewichte. Die Ausgabe ist die Mischung der Values.",
       ],
       act: (left) => (left.length === 0 ? "Öffnen Sie einen Teil noch einmal." : `Öffnen Sie in der Reihe der Teile: ${listed(left)}.`),
       keep: (d) => `${d} Produkte, ein Softmax, eine Mischung.`,
@@ -117,9 +118,9 @@ export const tour: Texts["tour"] = {
     },
     work: {
       title: "Dieselbe Arbeit",
-      text: ["Mehr Köpfe, jeder mit weniger Zahlen: Die Parameter und die Multiplikationen bleiben gleich. Nur Softmax wächst, denn jeder Kopf hat eigene Gewichte. Die Zeiten werden jetzt gemessen.", "Zwei Grenzen stehen daneben. Die Tabelle der Scores eines Kopfes hat höchstens den Rang d_k (Bhojanapalli et al. 2020): Mit wenigen Zahlen kann er nicht jedes Muster bilden. Und Michel et al. 2019 fanden, dass sich viele Köpfe abschalten lassen: Versuchen Sie es unten, Kopf für Kopf."],
+      text: ["Mehr Köpfe, jeder mit weniger Zahlen: Die Parameter und die Multiplikationen bleiben gleich. Nur der Softmax wächst, denn jeder Kopf hat eigene Gewichte. Die Zeiten werden jetzt gemessen.", "Zwei Grenzen stehen daneben. Die Tabelle der Scores eines Kopfes hat höchstens den Rang d_k (Bhojanapalli et al. 2020): Mit wenigen Zahlen kann er nicht jedes Muster bilden. Und Michel et al. 2019 fanden, dass sich viele Köpfe abschalten lassen: Versuchen Sie es unten, Kopf für Kopf."],
       act: "Ziehen Sie die Zahl der Köpfe auf 16.",
-      keep: (times) => `Parameter und Produkte bleiben, Softmax wächst${times === null ? "" : `; mit 16 Köpfen zeigte die Uhr das ${times}-Fache von einem`}.`,
+      keep: (times) => `Parameter und Produkte bleiben, der Softmax wächst${times === null ? "" : `; mit 16 Köpfen zeigte die Uhr das ${times}-Fache der Zeit mit einem`}.`,
     },
     quiz: {
       title: "Prüfen Sie sich",

@@ -40,7 +40,7 @@ export const corpus = {
   componentFormula: "variance along the component / variance in all dimensions",
   mostDistances: (shown: number, all: number) => `The ${shown} largest of ${all} distances.`,
   relations: "Which heads find a word's partner?",
-  relationsLead: "A head is right where its heaviest word is the partner in the tree. The dashed line is the best fixed distance: a head below it reads no grammar.",
+  relationsLead: "A head is right where it gives the partner in the tree most weight. The dashed line is the best fixed distance: a head below it reads no grammar.",
   measure: "Measure",
   noTreebank: "A relation table needs a model and a treebank, sentences with their trees: manyheads view --model DIR --treebank FILE.conllu",
   relationsCaption: (sentences: number, treebank: string) => `Heads and the best fixed distance over ${sentences} sentences of ${treebank}`,

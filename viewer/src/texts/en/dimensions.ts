@@ -65,7 +65,7 @@ export const dimensions = {
   machineFailed: (why: string) => `The limits could not be measured here: ${why}`,
   machine: (now: string, by: string, gflops: string, gbs: string, megabytes: string, ridge: string) =>
     `${now} (${by}): ${gflops} GFLOP/s of multiply-adds, and ${gbs} GB/s reading ${megabytes} MB of memory. A step below ${ridge} FLOP per byte waits for memory, unless a cache holds its data.`,
-  eachStep: "Each step reads its inputs and writes its outputs once. Only softmax, and what the scores take, grow with the heads.",
+  eachStep: "FLOP counts multiplications and additions. Each step reads its inputs and writes its outputs once. Only softmax, and what the scores take, grow with the heads.",
   timeCaption: "Time against the number of heads",
   measure: "Measure now",
   stop: "Stop",

@@ -20,12 +20,12 @@ export const pipeline = {
     text: (d: number) => `Each token is a row of ${d} numbers.`,
     first: "This is the first layer: x is the token itself and its place.",
     mixed: (layer: number) => `Layer ${layer} is not the first: x already mixes what the layers before it have read from other tokens.`,
-    rms: "What W_q, W_k and W_v multiply is x behind its norm: that is what stands here.",
+    rms: "Before W_q, W_k and W_v each row of x is scaled to one size (its norm): here stands the scaled x.",
     formula: "x [tokens, d_model]",
   },
   qkv: {
     text: (d: number, dk: number) =>
-      `Each head has its own slab of W_q, W_k and W_v: ${dk} of the ${d} columns. The chosen head's slab is outlined and holds its real weights. x times a slab gives ${dk} numbers a token.`,
+      `Each head has its own slab of W_q, W_k and W_v: ${dk} of the ${d} columns. The chosen head's slab is outlined and holds its real weights. x times a slab, plus a constant for each column (b), gives ${dk} numbers a token.`,
     rope: "Behind W_q and W_k, q and k are turned by the token's place (RoPE).",
     names: { q: "query: what I look for", k: "key: what I offer", v: "value: what I pass on" },
     slab: (head: number, name: string) => `slab of head ${head} in ${name}`,
@@ -44,7 +44,7 @@ export const pipeline = {
     running_i: (i: number) => `sum of the first ${i}`,
   },
   softmax: {
-    text: (query: string) => `The scores of “${query}” for every key. Three steps make weights of them, which sum to 1.`,
+    text: (query: string) => `The scores of “${query}” for every key. Three steps make weights of them, which sum to 1: exp makes every number positive, and large scores count far more than small ones.`,
     key: "key",
     score: "score",
     subtract: (most: string) => `1. minus the largest, ${most}`,

@@ -50,7 +50,7 @@ export const tour = {
     three: {
       title: "Three things at once",
       text: (links: string[], chapters: boolean) => chapters
-        ? ["To read “cat”, the model needs three other words. Black says which cat. Sat says what it did. Mat says where.",
+        ? ["To read “cat”, the model needs three other words. “Black” says which cat, “sat” says what it did, and “mat” says where.",
            `Three links hold the sentence together: ${listed(links)}.`]
         : [`We follow ${links.length === 1 ? "one link" : "these links"} through your sentence: ${listed(links)}. They are a guess: below the picture you can choose others.`],
       act: "Press each arc.",
@@ -85,13 +85,14 @@ export const tour = {
         `${link}: head ${head} gives ${weight}${offset === null ? ", and no other pair has that distance" : `, and ${offset} to other words at that distance`}. The mean of all heads is ${mean}.`,
       heaviest: (head: string, weight: string, offset: string) =>
         `Head ${head} gives it most, ${weight}. But it gives ${offset} to other words at that distance, too.`,
-      keep: (link: string, heads: string[]) => `In this sentence ${link} is read by ${listed(heads)}, by weight over their own distance.`,
+      keep: (link: string, heads: string[]) =>
+        `In this sentence ${link} gets most from the heads ${listed(heads)}, beyond what they give at that distance anyway.`,
     },
     grammar: {
       title: "Grammar, or only the next word?",
       text: (count: number) => [
         `One sentence proves nothing. Here are ${count} that say similar things in other words, with the links at several distances; you see a dozen.`,
-        "A head is right where its heaviest word is the partner. Beside it stands the best fixed distance: “always the word two further”, say. Heads are chosen on one half of the sentences and counted on the other.",
+        "A head is right where it gives the partner, the other word of the link, most weight. Beside it stands the best fixed distance: “always the word two further”, say. Heads are chosen on one half of the sentences and counted on the other.",
       ],
       act: "Choose another head, or add a sentence of your own.",
       reads: (link: string, heads: Share[], offset: string, percent: number) =>
