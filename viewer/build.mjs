@@ -11,7 +11,7 @@ const { wasm: wasmFile } = parseArgs({ options: { wasm: { type: "string" } } }).
 
 const common = { bundle: true, write: false, minify: true, target: "es2022", charset: "utf8", legalComments: "none", logLevel: "warning" };
 
-// The worker starts from a blob, so its source travels as text inside the page's script.
+// The worker starts from a blob, so its source travels as text inside the loader.
 const worker = await build({ ...common, entryPoints: ["src/engine/worker.ts"], format: "iife" });
 
 const page = await build({
@@ -21,7 +21,6 @@ const page = await build({
   outdir: "dist",
   jsx: "automatic",
   jsxImportSource: "preact",
-  define: { WORKER_SOURCE: JSON.stringify(worker.outputFiles[0].text) },
 });
 const output = (end) => page.outputFiles.find((file) => file.path.endsWith(end)).text.trim();
 
@@ -30,6 +29,7 @@ const loader = await build({
   entryPoints: ["src/loader.ts"],
   format: "iife",
   define: {
+    WORKER_SOURCE: JSON.stringify(worker.outputFiles[0].text.trim()).replaceAll("</script", "<\\/script").replaceAll("<!--", "<\\!--"),
     TOO_OLD: JSON.stringify(
       "This page needs a browser of 2023 or later, and all of its file. Diese Seite braucht einen Browser ab 2023 und ihre ganze Datei.",
     ),

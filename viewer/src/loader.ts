@@ -1,13 +1,24 @@
-// Unpacks the page's own script and runs it. The security policy names both by their hashes.
+// Unpacks the page's own script while the page's data is still being read, and runs it behind that. The security policy names both by
+// their hashes.
+import { bytesOfBase64 } from "./base64";
+import { early } from "./early";
 
 declare const TOO_OLD: string;
+declare const WORKER_SOURCE: string;
+
+function startWorker(): void {
+  const worker = new Worker(URL.createObjectURL(new Blob([WORKER_SOURCE], { type: "text/javascript" })));
+  worker.onerror = ({ message }) => (early.workerFailed = message || "the worker did not start");
+  early.engineWorker = worker;
+}
 
 async function load(): Promise<void> {
-  const text = atob(document.getElementById("code")?.textContent ?? "");
-  const bytes = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; ++i) bytes[i] = text.charCodeAt(i);
+  startWorker(); // the page's own script ends it where a server answers
+  const bytes = bytesOfBase64(document.getElementById("code")?.textContent ?? "");
+  const whole = new Promise((done) => document.addEventListener("DOMContentLoaded", done, { once: true }));
   const script = document.createElement("script");
   script.textContent = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  await whole;
   document.body.append(script);
 }
 

@@ -1,4 +1,5 @@
 // What whoever served or exported the page put into it (viewer/README.md, "Data in the page").
+import { bytesOfBase64 } from "./base64";
 import { t } from "./texts";
 
 export interface SiteModel {
@@ -84,11 +85,4 @@ async function unzipped(packed: ArrayBuffer): Promise<ArrayBuffer> {
   } catch {
     throw new Error(t.peek().frame.damaged);
   }
-}
-
-function bytesOfBase64(text: string): ArrayBuffer {
-  const binary = atob(text.trim());
-  const bytes = new Uint8Array(binary.length);
-  for (let i = 0; i < binary.length; ++i) bytes[i] = binary.charCodeAt(i);
-  return bytes.buffer;
 }

@@ -1,8 +1,7 @@
-// Questions to WebAssembly in a worker, which starts from a blob: the page asks nobody for it.
+// Questions to WebAssembly in a worker, which the loader has started from a blob: the page asks nobody for it.
+import { early } from "../early";
 import { aborted, readAnswer, type Answer, type AskOptions, type Engine, type Question } from "./engine";
 import type { FromWorker, ToWorker } from "./messages";
-
-declare const WORKER_SOURCE: string;
 
 interface Task {
   message: ToWorker;
@@ -19,7 +18,8 @@ export class WasmEngine implements Engine {
   private broken: Error | null = null;
 
   constructor(gzippedWasm: ArrayBuffer) {
-    this.worker = new Worker(URL.createObjectURL(new Blob([WORKER_SOURCE], { type: "text/javascript" })));
+    this.worker = early.engineWorker!;
+    this.broken = early.workerFailed === undefined ? null : new Error(early.workerFailed);
     this.worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.heard(data);
     this.worker.onerror = (event) => this.fail(new Error(event.message || "the worker did not start"));
     this.send({ do: "start", gzippedWasm }).catch((error: Error) => this.fail(error));

@@ -7,6 +7,7 @@ import { openSite, type OpenSite } from "../engine/site";
 import { StoredFirst } from "../engine/stored";
 import type { TextTokens } from "../engine/tokens";
 import { WasmEngine } from "../engine/wasm";
+import { early } from "../early";
 import { packedWasm, unpackedTrace, type Start } from "../start";
 import { t } from "../texts";
 import { chosenHead, chosenKey, chosenQuery, text } from "./app";
@@ -26,17 +27,18 @@ let site: Promise<OpenSite> | null = null;
 export async function open(given: Start): Promise<void> {
   start.value = given;
   try {
-    let ids: number[] = [];
     if (given.mode === "server") {
+      early.engineWorker?.terminate();
       engine.value = new ServerEngine("./");
     } else {
-      wasm = new WasmEngine(packedWasm());
-      for (const trace of given.traces) ids.push(await wasm.openTrace(await unpackedTrace(trace)));
-      engine.value = new StoredFirst(wasm, given.answers);
+      const own = (wasm = new WasmEngine(packedWasm()));
+      const traces = await Promise.all(given.traces.map(unpackedTrace)); // while the engine starts
+      await Promise.all(traces.map((bytes) => own.openTrace(bytes)));
+      engine.value = new StoredFirst(own, given.answers);
     }
     who.value = await about(engine.value);
-    if (ids.length === 0) ids = who.value.traces.map(({ id }) => id);
-    if (ids[0] !== undefined) opened.value = await trace(engine.value, ids[0]);
+    const [first] = who.value.traces;
+    if (first) opened.value = await trace(engine.value, first.id);
     if (text.peek() && text.peek() !== opened.peek()?.text) await takeText(text.peek());
   } catch (error) {
     trouble.value = messageOf(error);
