@@ -127,9 +127,15 @@ class Opener:
         page.on("console", complain)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
-        # The page unpacks its own script: a person's hand is slower.
         goto = page.goto
-        page.goto = lambda url, **options: (goto(url, **options), url == "about:blank" or page.wait_for_selector("#page > *", state="attached"))[0]
+
+        def drawn(url):
+            """The page unpacks its own script: a person's hand is slower."""
+            goto(url)
+            if url != "about:blank":
+                page.wait_for_selector("#page > *", state="attached")
+
+        page.goto = drawn
         return page
 
     def file(self, tmp_path, start, link="", **options):
