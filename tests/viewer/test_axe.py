@@ -12,6 +12,7 @@ VIEWS = [*(f"step={step}&v={view}" for step, view in enumerate(["story"] * 5 + [
          "v=dimensions", "v=dimensions&h=7&kv=1",
          *(f"v=heads&h.all={name}" for name in ("grid", "scatter", "clusters", "mean", "rollout")),
          *(f"v=heads&h.show=one&head=2.8&h.one={name}" for name in ("map", "links", "why", "distance", "compare", "off")),
+         "v=heads&h.show=one&head=2.8&h.one=compare&h.other=1.8",
          "v=corpus", "v=heads&tour=0", "v=pipeline&embed=1"]
 SCANNED = [f"v=corpus&head=1.8&c.part={part}" for part in ("heads", "distribution", "examples", "tokens", "components", "distances", "relations")]
 
@@ -50,6 +51,11 @@ def found(opener, address, views, dress):
         shown(page)
         wide = page.evaluate("document.documentElement.scrollWidth")
         here = serious(page) + ([f"{wide} pixels wide"] if wide > screen["width"] else [])
+        tables = page.locator("figcaption button:visible")
+        for i in range(tables.count()):
+            tables.nth(i).click()
+        if tables.count():
+            here += serious(page)
         if here:
             wrong[view] = here
     return wrong
