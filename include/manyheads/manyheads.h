@@ -220,6 +220,50 @@ typedef struct mh_explanation {
 MH_API int mh_explain(const mh_tensor* q, const mh_tensor* k, const mh_tensor* v, const mh_tensor* out,
                       const mh_attention_options* options, mh_explanation* explanation) MH_NOEXCEPT;
 
+/* The gradients of a call. Each may be NULL: those out are then not computed.
+ * They are F32, BF16 or F16, of any strides, and overlap no input and not each other. */
+typedef struct mh_attention_gradients {
+  size_t size;
+  const mh_tensor* dlse;          /* in: the gradient by lse, F32 of its shape, where the loss reads lse too */
+  const mh_tensor* dq;            /* out: as q */
+  const mh_tensor* dk;            /* as k */
+  const mh_tensor* dv;            /* as v */
+  const mh_tensor* dbias;         /* of the bias's own shape: what the bias broadcasts is summed */
+  const mh_tensor* dsinks;        /* [Hq] F32 */
+  const mh_tensor* dalibi_slopes; /* [Hq] F32 */
+  int32_t accumulate;             /* not 0: adds to what they hold; each sum is rounded once */
+  int32_t reserved;               /* 0 */
+} mh_attention_gradients;
+
+/* The backward of mh_attention: the gradients of a loss from dout, its gradient by out.
+ *
+ *   P = exp(score - lse),  dP = dout v^T,  dS = P (dP - delta),  delta = sum over Dv of dout out, less dlse
+ *   dv = P^T dout,  dq = scale dS k,  dk = scale dS^T q,  dbias = dS
+ *
+ * - q, k, v and options are those of mh_attention; out and lse what it gave. dout has out's shape, any float type and
+ *   any strides, 0 among them. options->lse and options->row_states are not used.
+ * - Grouped heads: dk and dv are summed over the query heads of each key/value head.
+ * - A row whose every key is forbidden has and gives gradients of 0.
+ * - Paged and I8 keys are errors: they have no gradient.
+ *
+ * Allocates a workspace unless given one: some MB for each thread, and two floats for each element of dq of the heads
+ * under way, as many as threads. */
+MH_API int mh_attention_backward(const mh_tensor* q, const mh_tensor* k, const mh_tensor* v, const mh_tensor* out,
+                                 const mh_tensor* dout, const mh_tensor* lse, const mh_attention_gradients* gradients,
+                                 const mh_attention_options* options) MH_NOEXCEPT;
+
+/* Bytes that mh_attention_backward takes from a workspace for these arguments. */
+MH_API int mh_attention_backward_workspace_size(const mh_tensor* q, const mh_tensor* k, const mh_tensor* v,
+                                                const mh_tensor* out, const mh_tensor* dout, const mh_tensor* lse,
+                                                const mh_attention_gradients* gradients,
+                                                const mh_attention_options* options, size_t* bytes) MH_NOEXCEPT;
+
+/* What mh_attention_backward would do for a call; flop counts 2 (3 D + 2 Dv). The texts live until this thread calls
+ * mh_explain_backward again. */
+MH_API int mh_explain_backward(const mh_tensor* q, const mh_tensor* k, const mh_tensor* v, const mh_tensor* out,
+                               const mh_tensor* dout, const mh_tensor* lse, const mh_attention_gradients* gradients,
+                               const mh_attention_options* options, mh_explanation* explanation) MH_NOEXCEPT;
+
 /* Combines attention over two sets of keys, say a shared prefix and the rest.
  *
  *   out = (exp(lse_a) out_a + exp(lse_b) out_b) / (exp(lse_a) + exp(lse_b)),  lse = the log of the denominator

@@ -1,4 +1,5 @@
 #include <manyheads/attention.hpp>
+#include <manyheads/attention_backward.hpp>
 
 #include <string>
 #include <vector>
@@ -29,9 +30,66 @@ struct Operands {
   CallersOptions options;
 };
 
-// The texts of this thread's last mh_explain.
-thread_local Explanation g_explanation;
-thread_local std::string g_text;
+// The tensors of its backward.
+struct BackwardOperands {
+  BackwardOperands(const char* f, const mh_tensor* of_q, const mh_tensor* of_k, const mh_tensor* of_v,
+                   const mh_tensor* of_out, const mh_tensor* of_dout, const mh_tensor* of_lse,
+                   const mh_attention_gradients* of_gradients, const mh_attention_options* given)
+      : q(input(f, "q", of_q)),
+        k(input(f, "k", of_k)),
+        v(input(f, "v", of_v)),
+        out(input(f, "out", of_out)),
+        dout(input(f, "dout", of_dout)),
+        lse(input(f, "lse", of_lse)),
+        options(f, given) {
+    const mh_attention_gradients all = c::read(f, "gradients", &required(f, "gradients", of_gradients));
+    if (all.reserved != 0) base::fail(f, base::format("gradients->reserved is {}, expected 0", all.reserved));
+    gradients.dlse = input(f, "dlse", all.dlse);
+    gradients.dq = output(f, "dq", all.dq);
+    gradients.dk = output(f, "dk", all.dk);
+    gradients.dv = output(f, "dv", all.dv);
+    gradients.dbias = output(f, "dbias", all.dbias);
+    gradients.dsinks = output(f, "dsinks", all.dsinks);
+    gradients.dalibi_slopes = output(f, "dalibi_slopes", all.dalibi_slopes);
+    gradients.accumulate = all.accumulate != 0;
+  }
+  ConstTensorView q, k, v, out, dout, lse;
+  AttentionGradients gradients;
+  CallersOptions options;
+};
+
+// The explanation whose texts a caller reads: that of this thread's last call.
+struct Explained {
+  Explanation kept;
+  std::string text;
+};
+thread_local Explained g_forward, g_backward;
+
+void give(Explanation e, Explained& explained, std::size_t size, mh_explanation* to) {
+  explained.text = e.to_string();
+  explained.kept = std::move(e);
+  const Explanation& kept = explained.kept;
+  mh_explanation all{};
+  all.text = explained.text.c_str();
+  all.isa = kept.isa.c_str();
+  all.bits = kept.bits.c_str();
+  all.path = kept.path.c_str();
+  all.tuning = kept.tuning.c_str();
+  all.threads = kept.threads;
+  all.query_block_rows = kept.query_block_rows;
+  all.run_keys = kept.run_keys;
+  all.chunk_keys = kept.chunk_keys;
+  all.tasks = kept.tasks;
+  all.query_blocks_together = kept.query_blocks_together;
+  all.keys_together = kept.keys_together;
+  all.kv_splits = kept.kv_splits;
+  all.runs = kept.runs;
+  all.skipped_runs = kept.skipped_runs;
+  all.flop = kept.flop;
+  all.bytes = kept.bytes;
+  all.workspace_bytes = kept.workspace_bytes;
+  c::write(all, size, to);
+}
 
 }  // namespace
 
@@ -64,30 +122,38 @@ int mh_explain(const mh_tensor* q, const mh_tensor* k, const mh_tensor* v, const
   return guarded("mh_explain", [&](const char* f) {
     const std::size_t size = c::read(f, "explanation", &required(f, "explanation", explanation)).size;
     const Operands call(f, q, k, v, out, options);
-    Explanation e = explain(call.q, call.k, call.v, call.out, *call.options);
-    g_text = e.to_string();
-    g_explanation = std::move(e);
-    const Explanation& kept = g_explanation;
-    mh_explanation all{};
-    all.text = g_text.c_str();
-    all.isa = kept.isa.c_str();
-    all.bits = kept.bits.c_str();
-    all.path = kept.path.c_str();
-    all.tuning = kept.tuning.c_str();
-    all.threads = kept.threads;
-    all.query_block_rows = kept.query_block_rows;
-    all.run_keys = kept.run_keys;
-    all.chunk_keys = kept.chunk_keys;
-    all.tasks = kept.tasks;
-    all.query_blocks_together = kept.query_blocks_together;
-    all.keys_together = kept.keys_together;
-    all.kv_splits = kept.kv_splits;
-    all.runs = kept.runs;
-    all.skipped_runs = kept.skipped_runs;
-    all.flop = kept.flop;
-    all.bytes = kept.bytes;
-    all.workspace_bytes = kept.workspace_bytes;
-    c::write(all, size, explanation);
+    give(explain(call.q, call.k, call.v, call.out, *call.options), g_forward, size, explanation);
+  });
+}
+
+int mh_attention_backward(const mh_tensor* q, const mh_tensor* k, const mh_tensor* v, const mh_tensor* out,
+                          const mh_tensor* dout, const mh_tensor* lse, const mh_attention_gradients* gradients,
+                          const mh_attention_options* options) noexcept {
+  return guarded("mh_attention_backward", [&](const char* f) {
+    const BackwardOperands call(f, q, k, v, out, dout, lse, gradients, options);
+    attention_backward(call.q, call.k, call.v, call.out, call.dout, call.lse, call.gradients, *call.options);
+  });
+}
+
+int mh_attention_backward_workspace_size(const mh_tensor* q, const mh_tensor* k, const mh_tensor* v,
+                                         const mh_tensor* out, const mh_tensor* dout, const mh_tensor* lse,
+                                         const mh_attention_gradients* gradients, const mh_attention_options* options,
+                                         size_t* bytes) noexcept {
+  return guarded("mh_attention_backward_workspace_size", [&](const char* f) {
+    const BackwardOperands call(f, q, k, v, out, dout, lse, gradients, options);
+    required(f, "bytes", bytes) = attention_backward_workspace_size(call.q, call.k, call.v, call.out, call.dout,
+                                                                    call.lse, call.gradients, *call.options);
+  });
+}
+
+int mh_explain_backward(const mh_tensor* q, const mh_tensor* k, const mh_tensor* v, const mh_tensor* out,
+                        const mh_tensor* dout, const mh_tensor* lse, const mh_attention_gradients* gradients,
+                        const mh_attention_options* options, mh_explanation* explanation) noexcept {
+  return guarded("mh_explain_backward", [&](const char* f) {
+    const std::size_t size = c::read(f, "explanation", &required(f, "explanation", explanation)).size;
+    const BackwardOperands call(f, q, k, v, out, dout, lse, gradients, options);
+    give(explain_backward(call.q, call.k, call.v, call.out, call.dout, call.lse, call.gradients, *call.options),
+         g_backward, size, explanation);
   });
 }
 

@@ -50,6 +50,12 @@ class Options(Sized):
     ] + [("bits", c.c_char_p)]
 
 
+class Gradients(Sized):
+    _fields_ = [("size", c.c_size_t)] + [(name, c.POINTER(Tensor)) for name in (
+        "dlse", "dq", "dk", "dv", "dbias", "dsinks", "dalibi_slopes")] + [
+        ("accumulate", c.c_int32), ("reserved", c.c_int32)]
+
+
 class CacheOptions(Sized):
     _fields_ = [("size", c.c_size_t)] + [(name, c.c_int64) for name in (
         "num_kv_heads", "head_dim", "value_dim", "page_size", "max_tokens")] + [
@@ -119,6 +125,22 @@ assert ran and bytes(out_data) == expected
 executor.run = Run(lambda *_: None)
 error(mh.mh_attention(ref(q), ref(k), ref(v), ref(out), ref(Options(executor=c.pointer(executor)))),
       "mh_attention: executor->run ran 0 of 3 tasks", FAILED)
+
+# Gradients of the loss that is the sum of out: every row of weights sums to 1, so all of dv together to the elements of
+# out, and as each value is its column, dS is 0 and with it dq and dk.
+ones, dq_data, dv_data = floats(1, lambda _: 1), floats(count), floats(count)
+dout = Tensor(c.addressof(ones), F32, 4, q.shape, (c.c_int64 * 4)())
+gradients = Gradients(dq=c.pointer(tensor(dq_data, *shape)), dv=c.pointer(tensor(dv_data, *shape)))
+options = Options(mask=c.pointer(mask))
+ok(mh.mh_attention_backward(ref(q), ref(k), ref(v), ref(out), ref(dout), ref(lse), ref(gradients), ref(options)))
+assert abs(sum(dv_data) - count) < 1e-2 and all(abs(x) < 1e-3 for x in dq_data)
+gradients.accumulate = 1
+once = dv_data[0]
+ok(mh.mh_attention_backward(ref(q), ref(k), ref(v), ref(out), ref(dout), ref(lse), ref(gradients), ref(options)))
+assert dv_data[0] == 2 * once
+gradients.reserved = 1
+error(mh.mh_attention_backward(ref(q), ref(k), ref(v), ref(out), ref(dout), ref(lse), ref(gradients), ref(options)),
+      "mh_attention_backward: gradients->reserved is 1, expected 0")
 
 # The tokens of a cache, and an earlier and a later caller's options.
 cache, sequence = c.c_void_p(), c.c_int64()

@@ -6,6 +6,7 @@
 #include <string>
 
 #include <manyheads/attention.hpp>
+#include <manyheads/attention_backward.hpp>
 #include <manyheads/manyheads.h>
 
 // C++ calls in the structs of C.
@@ -75,6 +76,19 @@ class Door {
     return &options_;
   }
 
+  const mh_attention_gradients* gradients(const AttentionGradients& of) {
+    gradients_ = MH_DEFAULT(mh_attention_gradients);
+    gradients_.dlse = tensor(of.dlse);
+    gradients_.dq = tensor(of.dq);
+    gradients_.dk = tensor(of.dk);
+    gradients_.dv = tensor(of.dv);
+    gradients_.dbias = tensor(of.dbias);
+    gradients_.dsinks = tensor(of.dsinks);
+    gradients_.dalibi_slopes = tensor(of.dalibi_slopes);
+    gradients_.accumulate = of.accumulate ? 1 : 0;
+    return &gradients_;
+  }
+
  private:
   std::deque<mh_tensor> tensors_;
   std::deque<std::array<std::int64_t, MH_MAX_RANK>> strides_;
@@ -83,6 +97,7 @@ class Door {
   double scale_ = 0;
   std::string bits_;
   mh_attention_options options_{};
+  mh_attention_gradients gradients_{};
 };
 
 }  // namespace manyheads::test

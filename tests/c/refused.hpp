@@ -32,6 +32,9 @@ struct Attempt {
     out = *door.tensor(call.out.mutable_view());
     lse = *door.tensor(call.lse.mutable_view());
     weights = *door.tensor(probs.mutable_view());
+    dout = *door.tensor(of_out.view());
+    dq = *door.tensor(of_q.mutable_view());
+    gradients.dq = &dq;
     ids = *door.tensor(numbers.view());
     options.mask = &mask;
     options.lse = &lse;
@@ -71,7 +74,7 @@ struct Attempt {
 
   // All that a call may write.
   std::vector<std::vector<unsigned char>> written() const {
-    std::vector<std::vector<unsigned char>> all{call.out.memory, call.lse.memory, probs.memory};
+    std::vector<std::vector<unsigned char>> all{call.out.memory, call.lse.memory, probs.memory, of_q.memory};
     const auto add = [&](const auto& value) {
       const auto* begin = reinterpret_cast<const unsigned char*>(&value);
       all.emplace_back(begin, begin + sizeof(value));
@@ -90,6 +93,7 @@ struct Attempt {
     return all;
   }
   int attend() { return mh_attention(&q, &k, &v, &out, &options); }
+  int backward() { return mh_attention_backward(&q, &k, &v, &out, &dout, &lse, &gradients, &options); }
   int over_cache(const std::int64_t* sequences, std::size_t count) {
     return mh_kv_cache_attention(&q, cache, sequences, count, &out, &options);
   }
@@ -99,10 +103,13 @@ struct Attempt {
   Door door;
   Call call;
   Strided probs = filled(DType::kF32, {2, 4, 3, 5}, [](const Index&) { return 777.0; });
+  Strided of_out = filled(DType::kF32, {2, 4, 3, 6}, [](const Index&) { return 0.5; });
+  Strided of_q = filled(DType::kF32, {2, 4, 3, 8}, [](const Index&) { return 777.0; });
   Strided numbers = integers({1, 2});
-  mh_tensor q, k, v, out, lse, weights, ids;
+  mh_tensor q, k, v, out, lse, weights, ids, dout, dq;
   mh_mask mask = MH_DEFAULT(mh_mask);
   mh_attention_options options = MH_DEFAULT(mh_attention_options);
+  mh_attention_gradients gradients = MH_DEFAULT(mh_attention_gradients);
   mh_executor executor = make_executor();
   mh_kv_cache_options cache_options = make_cache();
   mh_layer_config config = make_config();
