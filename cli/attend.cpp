@@ -3,6 +3,7 @@
 #include <array>
 #include <iterator>
 #include <manyheads/attention.hpp>
+#include <manyheads/attention_backward.hpp>
 #include <manyheads/error.hpp>
 #include <manyheads/safetensors.hpp>
 #include <memory>
@@ -25,8 +26,9 @@ using namespace std::string_view_literals;
 
 // Every tensor that a file may hold: these, and those of a mask.
 constexpr auto kNames = [] {
-  constexpr std::array kOthers = {
-      "q"sv, "k"sv, "v"sv, "sinks"sv, "k_scales"sv, "v_scales"sv, "cu_seqlens_q"sv, "cu_seqlens_k"sv, "page_table"sv};
+  constexpr std::array kOthers = {"q"sv,         "k"sv,    "v"sv,    "sinks"sv,        "k_scales"sv,
+                                  "v_scales"sv,  "dout"sv, "dlse"sv, "cu_seqlens_q"sv, "cu_seqlens_k"sv,
+                                  "page_table"sv};
   std::array<std::string_view, kOthers.size() + std::size(attention_detail::kMaskTensors)> names;
   std::ranges::transform(attention_detail::kMaskTensors, std::ranges::copy(kOthers, names.begin()).out,
                          [](const auto& tensor) { return std::string_view(tensor.name); });
@@ -49,6 +51,9 @@ struct Attend {
   bool cu_seqlens = false;
   bool explain = false;
   bool int8_products = false;
+  bool grad = false;
+
+  bool bthd() const { return layout == "bthd" && !cu_seqlens; }
 };
 
 // [B,T,H,D] seen as [B,H,T,D], and back.
@@ -60,7 +65,7 @@ View swap_heads(const View& v) {
 
 ConstTensorView load_heads(const Attend& request, const StateDict& tensors, const std::string& name) {
   const ConstTensorView view = need(request.in, tensors, name).cview();
-  const bool paged = name != "q" && tensors.contains("page_table");
+  const bool paged = (name == "k" || name == "v") && tensors.contains("page_table");
   const bool packed = request.cu_seqlens && !paged;
   const bool bthd = request.layout == "bthd" && !packed && !paged;
   if (view.rank() != (packed ? 3 : 4)) {
@@ -99,6 +104,61 @@ Mask make_mask(const Attend& request, const StateDict& tensors) {
   return mask;
 }
 
+// The backward of the call, where it is asked for.
+struct Backward {
+  ConstTensorView dout;
+  StateDict results;  // by the names of the inputs, with a "d" in front
+  AttentionGradients gradients;
+};
+
+Backward make_backward(const Attend& request, const StateDict& tensors) {
+  Backward backward;
+  if (!request.grad) {
+    for (const char* name : {"dout", "dlse"}) {
+      if (!tensors.contains(name)) continue;
+      throw Error(ErrorCode::kInvalidArgument, base::path_in_quotes(request.in) + " has " + name + ": say --grad");
+    }
+    return backward;
+  }
+  backward.dout = load_heads(request, tensors, "dout");
+  backward.gradients.dlse = view_of(tensors, "dlse");
+  const auto make = [&](const char* name, bool typed) {
+    const auto of = tensors.find(name);
+    if (of == tensors.end()) return TensorView{};
+    const DType type = typed && !request.out_dtype.empty() ? parse_dtype(request.out_dtype) : of->second.dtype();
+    return backward.results.emplace(std::string("d") + name, Tensor(type, of->second.shape())).first->second.view();
+  };
+  const auto heads = [&](const char* name) {
+    const TensorView view = make(name, true);
+    return request.bthd() ? swap_heads(view) : view;
+  };
+  backward.gradients.dq = heads("q");
+  backward.gradients.dk = heads("k");
+  backward.gradients.dv = heads("v");
+  backward.gradients.dbias = make("bias", true);
+  backward.gradients.dsinks = make("sinks", false);
+  backward.gradients.dalibi_slopes = make("alibi_slopes", false);
+  return backward;
+}
+
+nlohmann::ordered_json explained(const Explanation& e) {
+  return {{"bits", e.bits},
+          {"threads", e.threads},
+          {"query_block_rows", e.query_block_rows},
+          {"run_keys", e.run_keys},
+          {"chunk_keys", e.chunk_keys},
+          {"tasks", e.tasks},
+          {"query_blocks_together", e.query_blocks_together},
+          {"keys_together", e.keys_together},
+          {"kv_splits", e.kv_splits},
+          {"runs", e.runs},
+          {"skipped_runs", e.skipped_runs},
+          {"tuning", e.tuning},
+          {"flop", e.flop},
+          {"bytes", e.bytes},
+          {"workspace_bytes", e.workspace_bytes}};
+}
+
 void run(const Attend& request) {
   const OutFile file(request.out, request.common.json);
   const StateDict tensors = load_named(request.in, kNames);
@@ -127,7 +187,8 @@ void run(const Attend& request) {
   options.int8_products = request.int8_products;
   options.bits = request.common.bits;
 
-  const bool bthd = request.layout == "bthd" && !request.cu_seqlens;
+  Backward backward = make_backward(request, tensors);
+  const bool bthd = request.bthd();
   const DType out_type = request.out_dtype.empty() ? q.dtype() : parse_dtype(request.out_dtype);
   Tensor out, lse, weights;
   if (request.cu_seqlens) {
@@ -147,48 +208,50 @@ void run(const Attend& request) {
   const TensorView lse_view = lse.view();
   options.lse = lse_view;
 
-  std::optional<Explanation> explanation;
+  // What has no gradient is an error before anything is computed.
+  std::optional<Explanation> explanation, of_backward;
+  if (request.grad) {
+    of_backward = explain_backward(q, k, v, out_view, backward.dout, lse_view, backward.gradients, options);
+  }
   if (request.reference) {
     attention_reference(q, k, v, out_view, options, request.weights ? weights.view() : TensorView{});
+    if (request.grad) attention_backward_reference(q, k, v, backward.dout, backward.gradients, options);
+    of_backward.reset();
   } else {
     attention(q, k, v, out_view, options);
     explanation = explain(q, k, v, out_view, options);
     if (request.weights) attention_weights(q, k, lse_view, weights.view(), options);
+    if (request.grad) attention_backward(q, k, v, out_view, backward.dout, lse_view, backward.gradients, options);
   }
 
   StateDict results{{"out", out}, {"lse", lse}};
   if (request.weights) results.emplace("weights", weights);
+  results.merge(backward.results);
   file.save([&](const std::string& path) { save_safetensors(path, results); });
 
   const std::string path = explanation ? explanation->path : "reference, float64";
   if (request.common.json) {
     nlohmann::ordered_json summary{{"out", request.out}, {"path", path}, {"isa", nullptr}};
     if (explanation) {
-      const Explanation& e = *explanation;
-      summary["isa"] = e.isa;
-      summary["bits"] = e.bits;
-      summary["threads"] = e.threads;
-      summary["query_block_rows"] = e.query_block_rows;
-      summary["run_keys"] = e.run_keys;
-      summary["chunk_keys"] = e.chunk_keys;
-      summary["tasks"] = e.tasks;
-      summary["query_blocks_together"] = e.query_blocks_together;
-      summary["keys_together"] = e.keys_together;
-      summary["kv_splits"] = e.kv_splits;
-      summary["runs"] = e.runs;
-      summary["skipped_runs"] = e.skipped_runs;
-      summary["tuning"] = e.tuning;
-      summary["flop"] = e.flop;
-      summary["bytes"] = e.bytes;
-      summary["workspace_bytes"] = e.workspace_bytes;
+      summary["isa"] = explanation->isa;
+      summary.update(explained(*explanation));
+    }
+    if (of_backward) {
+      summary["backward"] = {{"path", of_backward->path}, {"isa", of_backward->isa}};
+      summary["backward"].update(explained(*of_backward));
     }
     for (const auto& [name, tensor] : results) summary["tensors"][name] = describe(tensor);
     print_json(summary);
     return;
   }
   std::string text = describe_text(results) + " in " + file.shown() + " (" + path;
+  if (of_backward) text += "; " + of_backward->path;
   if (explanation) text += ", " + explanation->isa;
-  file.report(text + ")\n", request.explain && explanation ? explanation->to_string() + "\n" : "");
+  std::string details;
+  for (const std::optional<Explanation>* e : {&explanation, &of_backward}) {
+    if (request.explain && *e) details += (*e)->to_string() + "\n";
+  }
+  file.report(text + ")\n", details);
 }
 
 }  // namespace
@@ -202,12 +265,14 @@ void add_attend(CLI::App& app) {
           "with k_scales and v_scales [B,Hkv,Tk]); and where present page_table [B,N] (k and v then are "
           "[pages,Hkv,page size,D]), allowed (BOOL, true = attend) or ignored (BOOL, true = ignore), bias, "
           "key_starts [B], key_lengths [B], offsets [B], q_documents [B,Tq] with k_documents [B,Tk], alibi_slopes "
-          "[Hq], sinks [Hq]")
+          "[Hq], sinks [Hq]; with --grad also dout, of out's axes, and where the loss reads lse dlse, of its")
       ->required();
-  verb->add_option("-o,--out", request->out,
-                   "safetensors to write, - for standard output: out, and lse [B,Hq,Tq] (F32)")
+  verb->add_option(
+          "-o,--out", request->out,
+          "safetensors to write, - for standard output: out, and lse [B,Hq,Tq] (F32); with --grad also dq, dk, dv, and "
+          "dbias, dsinks, dalibi_slopes where the input has a bias, sinks, slopes")
       ->required();
-  verb->add_option("--layout", request->layout, "Axes of q, k, v and out: bhtd (default) or bthd")
+  verb->add_option("--layout", request->layout, "Axes of q, k, v, out and their gradients: bhtd (default) or bthd")
       ->check(CLI::IsMember({"bhtd", "bthd"}))
       ->type_name("NAME");
   verb->add_flag("--cu-seqlens", request->cu_seqlens,
@@ -231,10 +296,15 @@ void add_attend(CLI::App& app) {
   verb->add_option("--scale", request->scale, "Factor of the scores; default 1/sqrt(D)")
       ->transform(finite_number())
       ->type_name("X");
-  verb->add_option("--out-dtype", request->out_dtype, "Type of out: f32, bf16 or f16; default: that of q")
+  verb->add_option("--out-dtype", request->out_dtype,
+                   "Type of out and the gradients: f32, bf16 or f16; default: that of q, and each input's")
       ->check(CLI::IsMember({"f32", "bf16", "f16"}))
       ->type_name("TYPE");
   verb->add_flag("--weights", request->weights, "Also write weights [B,Hq,Tq,Tk] (F32)");
+  verb->add_flag(
+      "--grad", request->grad,
+      "Also write the gradients of a loss, whose gradient by out is dout: dS = P (dout v^T - delta), dq, dk, "
+      "dv and more. Pages and I8 have none");
   CLI::Option* reference = verb->add_flag("--reference", request->reference, "Compute the float64 definition instead");
   verb->add_flag(
           "--int8-products", request->int8_products,
