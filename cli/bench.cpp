@@ -90,8 +90,8 @@ bool wanted(const BenchRequest& request, const bench::Row& row) {
 std::vector<bench::Case> wanted_cases(const BenchRequest& request, int threads) {
   const bench::Size size{.quick = request.quick, .threads = threads};
   std::vector<bench::Case> cases;
-  for (auto* make : {bench::attention_cases, bench::decode_cases, bench::layer_cases, bench::lens_cases,
-                     bench::scan_cases}) {
+  for (auto* make : {bench::attention_cases, bench::backward_cases, bench::decode_cases, bench::layer_cases,
+                     bench::lens_cases, bench::scan_cases}) {
     for (bench::Case& c : make(size)) {
       if (wanted(request, c.row)) cases.push_back(std::move(c));
     }
@@ -163,12 +163,12 @@ void run(const BenchRequest& request) {
 void add_bench(CLI::App& app) {
   auto request = std::make_shared<BenchRequest>();
   CLI::App* verb = app.add_subcommand(
-      "bench", "This machine's limits, then attention, the layer and maps of heads as fractions of them");
+      "bench", "This machine's limits, then attention, its backward, the layer and maps of heads as fractions of them");
   verb->add_flag("--quick", request->quick, "Fewer cases and rounds");
   verb->add_option("--case", request->filter,
                    "Only cases whose name contains TEXT: limit, attention, small, sharp, window, documents, key "
-                   "lengths, bool mask, float bias, layout, packed, decode, page, linear, layer, pyramid, patch, "
-                   "scan")
+                   "lengths, bool mask, float bias, layout, packed, backward, decode, page, linear, layer, pyramid, "
+                   "patch, scan")
       ->type_name("TEXT");
   verb->add_option("--dtype", request->dtype, "Only cases of this type")
       ->check(CLI::IsMember({"f32", "bf16", "f16", "i8"}));

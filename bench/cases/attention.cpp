@@ -1,94 +1,17 @@
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <manyheads/attention.hpp>
 #include <memory>
 #include <random>
 #include <utility>
 
 #include "base/format.hpp"
-#include "bench/cases/case.hpp"
+#include "bench/cases/prefill.hpp"
 #include "bench/cases/sampling.hpp"
 
 namespace manyheads::bench {
 
 namespace {
-
-// One call of attention() and its memory.
-struct Call {
-  ConstTensorView q, k, v;
-  TensorView out;
-  AttentionOptions options;
-  Workspace workspace;
-  std::vector<Tensor> held;  // what the views show
-
-  void run() { attention(q, k, v, out, options); }
-  Tensor hold(Tensor tensor) {
-    held.push_back(tensor);
-    return tensor;
-  }
-};
-
-// A mask twice: as attention() is told of it, and as `added`, against which the error is taken.
-struct Part {
-  double share = 1;                                              // of all pairs that are computed
-  std::function<void(Call&)> set{};                              // empty: no mask
-  std::function<float(std::int64_t i, std::int64_t j)> added{};  // to the score of query i and key j; -inf forbids
-  bool causal = false;
-};
-
-struct Prefill {
-  std::string name = "attention";
-  DType type = DType::kF32;
-  std::int64_t heads = 1, d = 64, tokens = 1024;
-  int threads = 1;
-  bool by_time = false;
-  float key_scale = 1;
-  bool tokens_first = false;  // memory is [B,T,H,D]
-  Part part{};
-};
-
-constexpr float kForbidden = -std::numeric_limits<float>::infinity();
-
-float forbid_unless(bool seen) { return seen ? 0.0f : kForbidden; }
-
-Part causal_part(std::int64_t tokens) {
-  const auto t = static_cast<double>(tokens);
-  return {.share = (t + 1) / (2 * t),
-          .set = [](Call& call) { call.options.mask = mask::causal(); },
-          .added = [](std::int64_t i, std::int64_t j) { return forbid_unless(j <= i); },
-          .causal = true};
-}
-
-Part window_part(std::int64_t tokens, double share) {
-  const auto t = static_cast<double>(tokens);
-  const auto left = static_cast<std::int64_t>(std::lround(t * (1 - std::sqrt(1 - 2 * share))));
-  double pairs = 0;
-  for (std::int64_t i = 0; i < tokens; ++i) pairs += static_cast<double>(std::min(i, left) + 1);
-  return {.share = pairs / (t * t),
-          .set = [left](Call& call) { call.options.mask = mask::window(left, 0); },
-          .added = [left](std::int64_t i, std::int64_t j) { return forbid_unless(j <= i && i - j <= left); }};
-}
-
-Part documents_part(std::int64_t tokens, double share) {
-  const std::int64_t count = std::lround(1 / share);
-  const auto document = [=](std::int64_t i) { return i * count / tokens; };
-  std::vector<double> sizes(static_cast<std::size_t>(count));
-  for (std::int64_t i = 0; i < tokens; ++i) ++sizes[static_cast<std::size_t>(document(i))];
-  double pairs = 0;
-  for (const double size : sizes) pairs += size * size;
-  const auto t = static_cast<double>(tokens);
-  return {.share = pairs / (t * t),
-          .set =
-              [=](Call& call) {
-                Tensor ids = call.hold(Tensor(DType::kI32, {1, tokens}));
-                for (std::int64_t i = 0; i < tokens; ++i) {
-                  ids.as<std::int32_t>()[i] = static_cast<std::int32_t>(document(i));
-                }
-                call.options.mask = mask::documents(ids.cview(), ids.cview());
-              },
-          .added = [=](std::int64_t i, std::int64_t j) { return forbid_unless(document(i) == document(j)); }};
-}
 
 Part lengths_part(std::int64_t tokens, double share) {
   const std::int64_t length = std::lround(share * static_cast<double>(tokens));
@@ -125,22 +48,6 @@ Part bias_part(std::int64_t tokens) {
                 call.options.mask = mask::bias(added->cview());
               },
           .added = [=](std::int64_t i, std::int64_t j) { return std::as_const(*added).as<float>()[i * tokens + j]; }};
-}
-
-std::shared_ptr<Call> make_call(const Prefill& p) {
-  auto call = std::make_shared<Call>();
-  const Dims shape{1, p.heads, p.tokens, p.d};
-  const Dims strides =
-      p.tokens_first ? Dims{p.tokens * p.heads * p.d, p.d, p.heads * p.d, 1} : contiguous_strides(shape);
-  const auto view = [&](const Tensor& tensor) { return ConstTensorView(tensor.bytes(), p.type, shape, strides); };
-  call->q = view(call->hold(normal(p.type, shape, 1)));
-  call->k = view(call->hold(normal(p.type, shape, 2, p.key_scale)));
-  call->v = view(call->hold(normal(p.type, shape, 3)));
-  call->out = TensorView(call->hold(Tensor(p.type, shape)).view().data(), p.type, shape, strides);
-  call->options.threads.num_threads = p.threads;
-  call->options.workspace = &call->workspace;
-  if (p.part.set) p.part.set(*call);
-  return call;
 }
 
 const std::byte* at(const ConstTensorView& view, std::int64_t head, std::int64_t token) {
@@ -288,13 +195,6 @@ Case packed_case(DType type, std::int64_t heads, std::int64_t d, int threads) {
 
 constexpr DType kFloats[] = {DType::kF32, DType::kBF16, DType::kF16};
 constexpr DType kTwoFloats[] = {DType::kF32, DType::kBF16};
-
-// The longer the tokens, the fewer heads: cases take comparable time.
-std::int64_t heads_at(std::int64_t tokens) { return std::clamp<std::int64_t>(8192 / tokens, 1, 8); }
-
-Prefill prefill(DType type, std::int64_t d, std::int64_t tokens) {
-  return {.type = type, .heads = heads_at(tokens), .d = d, .tokens = tokens};
-}
 
 void add_plain(std::vector<Case>& cases, const Size& size) {
   const auto add = [&](DType type, std::int64_t d, std::int64_t tokens, int threads) {

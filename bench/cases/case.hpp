@@ -64,6 +64,7 @@ struct Size {
 };
 
 std::vector<Case> attention_cases(const Size& size);
+std::vector<Case> backward_cases(const Size& size);
 std::vector<Case> decode_cases(const Size& size);
 std::vector<Case> layer_cases(const Size& size);
 std::vector<Case> lens_cases(const Size& size);

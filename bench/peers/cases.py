@@ -43,16 +43,51 @@ class Attention:
         shape = (self.batch, self.heads, self.tokens, self.head_size)
         return {n: random.standard_normal(shape, np.float32).astype(TYPES[self.dtype]) for n in ("q", "k", "v")}
 
+    def head(self, inputs, b, h):
+        """q, k, v and the weights of a head in float64."""
+        q, k, v = (inputs[n][b, h].astype(np.float64) for n in ("q", "k", "v"))
+        scores = q @ k.T / np.sqrt(self.head_size)
+        if self.causal:
+            scores[~self.allowed()] = -np.inf
+        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return q, k, v, weights / weights.sum(axis=1, keepdims=True)
+
     def expected(self, inputs):
         out = np.empty(inputs["q"].shape)
         for b, h in np.ndindex(self.batch, self.heads):
-            q, k, v = (inputs[n][b, h].astype(np.float64) for n in ("q", "k", "v"))
-            scores = q @ k.T / np.sqrt(self.head_size)
-            if self.causal:
-                scores[~self.allowed()] = -np.inf
-            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-            out[b, h] = (weights @ v) / weights.sum(axis=1, keepdims=True)
+            _, _, v, weights = self.head(inputs, b, h)
+            out[b, h] = weights @ v
         return out
+
+
+@dataclasses.dataclass
+class Training(Attention):
+    """A step of training: attention, then its gradients from dout. The result is dq, dk and dv."""
+
+    @property
+    def name(self):
+        return super().name.replace("attention", "forward + backward")
+
+    @property
+    def flop(self):
+        """The backward has five products where the forward has two."""
+        return 3.5 * super().flop
+
+    def inputs(self):
+        inputs = super().inputs()
+        dout = np.random.default_rng(6).standard_normal(inputs["q"].shape, np.float32)
+        return inputs | {"dout": dout.astype(TYPES[self.dtype])}
+
+    def expected(self, inputs):
+        gradients = np.empty((3, *inputs["q"].shape))
+        scale = 1 / np.sqrt(self.head_size)
+        for b, h in np.ndindex(self.batch, self.heads):
+            q, k, v, weights = self.head(inputs, b, h)
+            dout = inputs["dout"][b, h].astype(np.float64)
+            of_weights = dout @ v.T
+            of_scores = weights * (of_weights - (weights * of_weights).sum(axis=1, keepdims=True))
+            gradients[:, b, h] = scale * of_scores @ k, scale * of_scores.T @ q, weights.T @ dout
+        return gradients
 
 
 @dataclasses.dataclass
@@ -250,6 +285,9 @@ def all_cases(model):
             cases += [Attention(dtype, d, 1024, causal, heads=8) for d in (32, 64, 128)]
             cases.append(Attention(dtype, 64, 4096, causal, heads=2))
         cases.append(Attention(dtype, 64, 4096, True, heads=2, window=256))
+    for dtype in ("f32", "bf16"):
+        for causal in (False, True):
+            cases += [Training(dtype, d, t, causal, heads) for d in (64, 128) for t, heads in ((1024, 8), (4096, 2))]
     for kv_heads, dtypes in ((4, ("f32", "bf16", "f16")), (32, ("f32", "bf16"))):
         cases += [Decode(dtype, d, kv_heads) for dtype in dtypes for d in (64, 128)]
     cases += [Layer(1, 7), Layer(1, 128), Layer(8, 512)]

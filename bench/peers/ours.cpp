@@ -1,6 +1,7 @@
 // manyheads for bench/peers/peers.py: reads a request a line and answers a line, "ok ..." or "error ...".
 //
 //   prepare attention FOLDER f32|bf16|f16 B H T D full|causal W inputs q, k, v; W keys that a query sees, 0: all
+//   prepare training FOLDER f32|bf16|f16 B H T D full|causal W  the same, and dout; out is dq, dk and dv
 //   prepare decode FOLDER f32|bf16|f16 HQ HKV KEYS D COPIES     the same; every run takes the next copy of k and v
 //   prepare linear FOLDER f32|bf16 IN OUT ROWS                inputs x, bias of F32 and weight, which keeps its type
 //   prepare layer FOLDER B T D_MODEL HEADS                    inputs x and the state_dict's tensors
@@ -25,6 +26,7 @@
 #include <functional>
 #include <iostream>
 #include <manyheads/attention.hpp>
+#include <manyheads/attention_backward.hpp>
 #include <manyheads/cpu.hpp>
 #include <manyheads/error.hpp>
 #include <manyheads/lens/trace.hpp>
@@ -90,25 +92,56 @@ DType next_type(std::istream& words) {
   return DType::kF16;
 }
 
-Run prepare_attention(std::istream& words, const std::string& folder, int threads) {
-  const DType type = next_type(words);
+// A call on q, k and v of one shape.
+struct AttentionWork {
+  DType type;
   Dims shape{0, 0, 0, 0};
-  for (int i = 0; i < 4; ++i) shape[i] = next<std::int64_t>(words);
-  const auto mode = next<std::string>(words);
-  if (mode != "full" && mode != "causal") refuse("unknown mode " + mode);
-  const auto window = next<std::int64_t>(words);
-  const Tensor q = read(folder + "/q", type, shape), k = read(folder + "/k", type, shape),
-               v = read(folder + "/v", type, shape);
-  const auto workspace = std::make_shared<manyheads::Workspace>();
-  Tensor out(type, shape);
-  return [=, causal = mode == "causal"]() mutable {
-    manyheads::AttentionOptions options;
-    if (causal) options.mask = manyheads::mask::causal();
+  Tensor q, k, v, out;
+  std::shared_ptr<manyheads::Workspace> workspace = std::make_shared<manyheads::Workspace>();
+  manyheads::AttentionOptions options;
+
+  AttentionWork(std::istream& words, const std::string& folder, int threads) : type(next_type(words)) {
+    for (int i = 0; i < 4; ++i) shape[i] = next<std::int64_t>(words);
+    const auto mode = next<std::string>(words);
+    if (mode != "full" && mode != "causal") refuse("unknown mode " + mode);
+    const auto window = next<std::int64_t>(words);
+    q = read(folder + "/q", type, shape);
+    k = read(folder + "/k", type, shape);
+    v = read(folder + "/v", type, shape);
+    out = Tensor(type, shape);
+    if (mode == "causal") options.mask = manyheads::mask::causal();
     if (window > 0) options.mask = options.mask | manyheads::mask::window(window - 1, 0);
     options.threads.num_threads = threads;
     options.workspace = workspace.get();
-    manyheads::attention(q.view(), k.view(), v.view(), out.view(), options);
-    return out;
+  }
+  void attend() { manyheads::attention(q.view(), k.view(), v.view(), out.view(), options); }
+};
+
+Run prepare_attention(std::istream& words, const std::string& folder, int threads) {
+  return [work = AttentionWork(words, folder, threads)]() mutable {
+    work.attend();
+    return work.out;
+  };
+}
+
+Run prepare_training(std::istream& words, const std::string& folder, int threads) {
+  AttentionWork work(words, folder, threads);
+  const Dims shape = work.shape;
+  const Tensor dout = read(folder + "/dout", work.type, shape);
+  Tensor lse(DType::kF32, {shape[0], shape[1], shape[2]}),
+      results(work.type, {3, shape[0], shape[1], shape[2], shape[3]});
+  const manyheads::TensorView of_lse = lse.view();
+  work.options.lse = of_lse;
+  manyheads::AttentionGradients gradients;
+  manyheads::TensorView* const all[] = {&gradients.dq, &gradients.dk, &gradients.dv};
+  for (std::size_t i = 0; i < 3; ++i) {
+    *all[i] = {static_cast<char*>(results.view().data()) + i * bytes_of(dout), work.type, shape};
+  }
+  return [=]() mutable {
+    work.attend();
+    manyheads::attention_backward(work.q.view(), work.k.view(), work.v.view(), work.out.view(), dout.view(),
+                                  lse.cview(), gradients, work.options);
+    return results;
   };
 }
 
@@ -295,6 +328,8 @@ Run prepare(std::istream& words, int threads) {
   Run run;
   if (kind == "attention") {
     run = prepare_attention(words, folder, threads);
+  } else if (kind == "training") {
+    run = prepare_training(words, folder, threads);
   } else if (kind == "decode") {
     run = prepare_decode(words, folder, threads);
   } else if (kind == "layer") {

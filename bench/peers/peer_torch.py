@@ -33,6 +33,17 @@ def attention(case, inputs):
     return run, lambda: run().double().numpy()
 
 
+def training(case, inputs):
+    q, k, v, dout = (to_torch(inputs[n]) for n in ("q", "k", "v", "dout"))
+    of = [tensor.requires_grad_() for tensor in (q, k, v)]
+
+    def run():
+        out = torch.nn.functional.scaled_dot_product_attention(*of, is_causal=case.causal)
+        return torch.autograd.grad(out, of, dout)
+
+    return run, lambda: torch.stack(run()).double().numpy()
+
+
 def decode(case, inputs):
     q = to_torch(inputs["q"])
 
