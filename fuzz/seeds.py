@@ -164,6 +164,7 @@ def main():
     write(folder, "text", texts())
     write(folder, "attention", (numbers.randbytes(9) for _ in range(64)))
     write(folder, "kv_cache", (numbers.randbytes(numbers.randrange(40, 300)) for _ in range(32)))
+    write(folder, "backward", (numbers.randbytes(9 + 2 * (i % 5)) for i in range(80)))
 
 
 main()
