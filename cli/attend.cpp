@@ -265,7 +265,8 @@ void add_attend(CLI::App& app) {
           "with k_scales and v_scales [B,Hkv,Tk]); and where present page_table [B,N] (k and v then are "
           "[pages,Hkv,page size,D]), allowed (BOOL, true = attend) or ignored (BOOL, true = ignore), bias, "
           "key_starts [B], key_lengths [B], offsets [B], q_documents [B,Tq] with k_documents [B,Tk], alibi_slopes "
-          "[Hq], sinks [Hq]; with --grad also dout, of out's axes, and where the loss reads lse dlse, of its")
+          "[Hq], sinks [Hq]; with --grad also dout (the axes of out) and, where the loss reads lse, dlse "
+          "(those of lse)")
       ->required();
   verb->add_option(
           "-o,--out", request->out,
@@ -303,14 +304,14 @@ void add_attend(CLI::App& app) {
   verb->add_flag("--weights", request->weights, "Also write weights [B,Hq,Tq,Tk] (F32)");
   verb->add_flag(
       "--grad", request->grad,
-      "Also write the gradients of a loss, whose gradient by out is dout: dS = P (dout v^T - delta), dq, dk, "
-      "dv and more. Pages and I8 have none");
+      "Also write the gradients of a loss from dout, its gradient by out. Keys in pages and of I8 have none");
   CLI::Option* reference = verb->add_flag("--reference", request->reference, "Compute the float64 definition instead");
   verb->add_flag(
           "--int8-products", request->int8_products,
           "With I8 keys and values, round queries and weights to bytes too and multiply integers: faster, coarser")
       ->excludes(reference);
-  verb->add_flag("--explain", request->explain, "Also print how the call ran: its path, query blocks and KV splits");
+  verb->add_flag("--explain", request->explain,
+                 "Also print how the call and its backward ran: path, query blocks and KV splits");
   add_bits(*verb, request->common)->excludes(reference);
   add_common(*verb, request->common);
   verb->footer("Example: manyheads attend qkv.safetensors -o out.safetensors --causal top-left --weights");
