@@ -2,7 +2,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <manyheads/attention.hpp>
+#include <manyheads/attention_backward.hpp>
 #include <manyheads/error.hpp>
 
 #include "arguments.hpp"
@@ -10,7 +10,7 @@
 namespace manyheads::python {
 namespace {
 
-// What attention, attention_weights and explain take beside q, k and v. The arrays live as long as the options.
+// What the functions here take beside q, k and v. The arrays live as long as the options.
 struct Options {
   AttentionOptions call;
   PythonMask mask;
@@ -138,6 +138,77 @@ nb::object weights_of(nb::object q, nb::object k, nb::object lse, nb::object mas
   return out.is_none() ? maker.finish(std::move(result)) : out;
 }
 
+// A gradient of a call: False leaves it out, True makes it, else an array takes it.
+class GradientArgument {
+ public:
+  // input: what it is the gradient of. missing: why there is none.
+  GradientArgument(nb::object asked, const char* name, const ConstTensorView& input, const char* missing,
+                   const Maker& maker, bool accumulate) {
+    const auto refuse = [](const std::string& text) {
+      throw nb::value_error(("attention_backward: " + text).c_str());
+    };
+    const bool is_bool = nb::isinstance<nb::bool_>(asked);
+    if (is_bool && !nb::cast<bool>(asked)) return;
+    if (is_bool && accumulate) refuse(std::string("accumulate adds to an array, ") + name + " is True");
+    if (is_bool && !input.defined()) refuse(std::string(name) + " is True and " + missing);
+    if (is_bool) {
+      result_ = maker.make(input.dtype(), input.shape());
+    } else {
+      result_ = {asked, Array(asked, "attention_backward", name, true)};
+    }
+    view_ = result_.array.mutable_view();
+    made_ = is_bool;
+  }
+  const TensorView& view() const { return view_; }
+  void finish(const Maker& maker, nb::list& results) {
+    if (view_.defined()) results.append(made_ ? maker.finish(std::move(result_)) : result_.object);
+  }
+
+ private:
+  Maker::Result result_;
+  TensorView view_;
+  bool made_ = false;
+};
+
+nb::object backward_of(nb::object q, nb::object k, nb::object v, nb::object out, nb::object dout, nb::object lse,
+                       nb::object mask, std::optional<double> scale, double softcap, nb::object sinks, nb::object dlse,
+                       nb::object dq, nb::object dk, nb::object dv, nb::object dbias, nb::object dsinks,
+                       nb::object dalibi_slopes, bool accumulate, nb::object cu_seqlens_q, nb::object cu_seqlens_k,
+                       int num_threads, std::string bits) {
+  constexpr const char* kName = "attention_backward";
+  const Array query(q, kName, "q"), key(k, kName, "k"), value(v, kName, "v"), result(out, kName, "out"),
+      by_result(dout, kName, "dout"), logs(lse, kName, "lse"), by_logs = optional_array(dlse, kName, "dlse");
+  Options options;
+  read({std::move(mask), scale, softcap, std::move(sinks), std::move(cu_seqlens_q), std::move(cu_seqlens_k), nb::none(),
+        nb::none(), nb::none(), false, num_threads, std::move(bits)},
+       kName, options);
+  const Maker maker(q, query);
+  const auto one = [&](nb::object& asked, const char* name, const ConstTensorView& input, const char* missing = "") {
+    return GradientArgument(std::move(asked), name, input, missing, maker, accumulate);
+  };
+  GradientArgument asked[] = {one(dq, "dq", query.view()),
+                              one(dk, "dk", key.view()),
+                              one(dv, "dv", value.view()),
+                              one(dbias, "dbias", options.call.mask.bias, "mask has no float mask"),
+                              one(dsinks, "dsinks", options.call.sinks, "there are no sinks"),
+                              one(dalibi_slopes, "dalibi_slopes", options.call.mask.alibi_slopes, "mask has no ALiBi")};
+  AttentionGradients gradients{.dlse = by_logs.view(),
+                               .dq = asked[0].view(),
+                               .dk = asked[1].view(),
+                               .dv = asked[2].view(),
+                               .dbias = asked[3].view(),
+                               .dsinks = asked[4].view(),
+                               .dalibi_slopes = asked[5].view(),
+                               .accumulate = accumulate};
+  without_gil([&] {
+    attention_backward(query.view(), key.view(), value.view(), result.view(), by_result.view(), logs.view(), gradients,
+                       options.call);
+  });
+  nb::list results;
+  for (GradientArgument& gradient : asked) gradient.finish(maker, results);
+  return nb::tuple(results);
+}
+
 nb::object merge(nb::object out_a, nb::object lse_a, nb::object out_b, nb::object lse_b, int num_threads) {
   constexpr const char* kName = "merge_attention";
   check_threads(num_threads, kName);
@@ -191,6 +262,23 @@ Nothing is copied or converted. Raises ValueError or TypeError that names the ar
 >>> weights[0, 0, 1, :3].tolist()
 [0.5, 0.5, 0.0])";
 
+constexpr const char* kBackwardDoc =
+    R"(The gradients of attention from dout, the gradient of a loss by out: a tuple of those asked for, in order.
+
+q, k, v and the options are those of attention; out and lse are what it gave. dout has out's shape and any float type.
+dlse: the gradient by lse, where the loss reads lse too.
+dq, dk, dv, dbias, dsinks, dalibi_slopes: True makes it, of the type and shape of what it is the gradient of; False leaves
+it out; an array of any float type and strides is written to. dbias is that of a float mask, and sums what that broadcasts.
+accumulate=True adds to the arrays that are given.
+
+P is recomputed: nothing of size Tq x Tk is kept. Nothing else is copied or converted.
+
+>>> q = np.random.default_rng(0).standard_normal((1, 8, 7, 64), dtype=np.float32)
+>>> out, lse = attention(q, q, q, mask=mask.causal(), lse=True)
+>>> dq, dk, dv = attention_backward(q, q, q, out, np.ones_like(out), lse, mask=mask.causal())
+>>> bool(abs(dv.sum() - out.size) < 1e-2)
+True)";
+
 }  // namespace
 
 Workspace& own_workspace() {
@@ -205,6 +293,11 @@ void bind_attention(nb::module_& module) {
              "out"_a = nb::none(), "cu_seqlens_q"_a = nb::none(), "cu_seqlens_k"_a = nb::none(),
              "page_table"_a = nb::none(), "k_scales"_a = nb::none(), "v_scales"_a = nb::none(),
              "int8_products"_a = false, "num_threads"_a = 0, "bits"_a = "", kAttentionDoc);
+  module.def("attention_backward", backward_of, "q"_a, "k"_a, "v"_a, "out"_a, "dout"_a, "lse"_a, nb::kw_only(),
+             "mask"_a = nb::none(), "scale"_a = nb::none(), "softcap"_a = 0.0, "sinks"_a = nb::none(),
+             "dlse"_a = nb::none(), "dq"_a = true, "dk"_a = true, "dv"_a = true, "dbias"_a = false,
+             "dsinks"_a = false, "dalibi_slopes"_a = false, "accumulate"_a = false, "cu_seqlens_q"_a = nb::none(),
+             "cu_seqlens_k"_a = nb::none(), "num_threads"_a = 0, "bits"_a = "", kBackwardDoc);
   module.def("attention_weights", weights_of, "q"_a, "k"_a, "lse"_a, nb::kw_only(), "mask"_a = nb::none(),
              "scale"_a = nb::none(), "softcap"_a = 0.0, "sinks"_a = nb::none(), "out"_a = nb::none(),
              "num_threads"_a = 0, "bits"_a = "",

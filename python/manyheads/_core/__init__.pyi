@@ -45,6 +45,25 @@ def attention(q: object, k: object, v: object, *, mask: object | None = None, sc
     [0.5, 0.5, 0.0]
     """
 
+def attention_backward(q: object, k: object, v: object, out: object, dout: object, lse: object, *, mask: object | None = None, scale: float | None = None, softcap: float = 0.0, sinks: object | None = None, dlse: object | None = None, dq: object = True, dk: object = True, dv: object = True, dbias: object = False, dsinks: object = False, dalibi_slopes: object = False, accumulate: bool = False, cu_seqlens_q: object | None = None, cu_seqlens_k: object | None = None, num_threads: int = 0, bits: str = '') -> object:
+    """
+    The gradients of attention from dout, the gradient of a loss by out: a tuple of those asked for, in order.
+
+    q, k, v and the options are those of attention; out and lse are what it gave. dout has out's shape and any float type.
+    dlse: the gradient by lse, where the loss reads lse too.
+    dq, dk, dv, dbias, dsinks, dalibi_slopes: True makes it, of the type and shape of what it is the gradient of; False leaves
+    it out; an array of any float type and strides is written to. dbias is that of a float mask, and sums what that broadcasts.
+    accumulate=True adds to the arrays that are given.
+
+    P is recomputed: nothing of size Tq x Tk is kept. Nothing else is copied or converted.
+
+    >>> q = np.random.default_rng(0).standard_normal((1, 8, 7, 64), dtype=np.float32)
+    >>> out, lse = attention(q, q, q, mask=mask.causal(), lse=True)
+    >>> dq, dk, dv = attention_backward(q, q, q, out, np.ones_like(out), lse, mask=mask.causal())
+    >>> bool(abs(dv.sum() - out.size) < 1e-2)
+    True
+    """
+
 def attention_weights(q: object, k: object, lse: object, *, mask: object | None = None, scale: float | None = None, softcap: float = 0.0, sinks: object | None = None, out: object | None = None, num_threads: int = 0, bits: str = '') -> object:
     """
     The weights of each head, float32 [B,Hq,Tq,Tk], from q, k and the lse that attention gave.
