@@ -58,6 +58,7 @@ void load(const char* library) {
   FIND(implement, "torch_library_impl");
   FIND(delete_library, "aoti_torch_delete_library_object");
   FIND(abi_version, "aoti_torch_abi_version");
+  FIND(is_defined, "aoti_torch_is_defined");
   FIND(dim, "aoti_torch_get_dim");
   FIND(sizes, "aoti_torch_get_sizes");
   FIND(strides, "aoti_torch_get_strides");
@@ -172,6 +173,8 @@ Arguments::Arguments(const IValue* stack, const char* schema) {
       case 't':
         value.tensor = Owned(reinterpret_cast<Handle>(at));
         value.has = true;
+        if (schema[i] == 't') check(loaded.is_defined(value.tensor.get(), &value.has));
+        if (!value.has) value.tensor = Owned();
         break;
       case 'd':
       case 'D':

@@ -25,6 +25,7 @@ struct Api {
   Status (*implement)(void*, const char*, Kernel, std::uint64_t);
   Status (*delete_library)(void*);
   std::uint64_t (*abi_version)();
+  Status (*is_defined)(Handle, bool*);
   Status (*dim)(Handle, std::int64_t*);
   Status (*sizes)(Handle, std::int64_t**);
   Status (*strides)(Handle, std::int64_t**);
@@ -88,7 +89,7 @@ Owned empty(DType type, const Dims& shape, const Dims& strides);
 Owned undefined();  // None in Python
 
 // The arguments of a boxed kernel, taken off the stack: they are the kernel's to delete.
-//   T a tensor, t an optional one, d a float, D an optional one, i an int, I an optional one, b a bool
+//   T a tensor, t an optional one (an undefined one is none), d a float, D an optional one, i an int, I an optional one, b a bool
 class Arguments {
  public:
   Arguments(const IValue* stack, const char* schema);

@@ -10,6 +10,7 @@
 
 #include "arguments.hpp"
 #include "torch_api.hpp"
+#include "torch_backward.hpp"
 #include "torch_multihead.hpp"
 #include "torch_ops.hpp"
 #include "torch_sdpa.hpp"
@@ -29,6 +30,7 @@ constexpr const char* kOutcomeTexts[kOutcomes] = {
     "taken: weights",
     "taken: varlen_attn",
     "taken: nn.MultiheadAttention",
+    "taken: backward",
     "PyTorch's own: dropout",
     "PyTorch's own: a type other than float32, bfloat16 and float16, or several",
     "PyTorch's own: a shape that only PyTorch's math path takes, or refuses",
@@ -111,6 +113,15 @@ ConstTensorView expanded(const ConstTensorView& view, std::int64_t batch, std::i
   return ConstTensorView(view.data(), view.dtype(), shape, strides);
 }
 
+void expand_alike(ConstTensorView& q, ConstTensorView& k, ConstTensorView& v) {
+  const std::int64_t batch = std::max({q.size(0), k.size(0), v.size(0)});
+  const std::int64_t heads = std::max({q.size(1), k.size(1), v.size(1)});
+  const std::int64_t kv_heads = k.size(1) == v.size(1) ? 0 : heads;
+  q = expanded(q, batch, heads);
+  k = expanded(k, batch, kv_heads);
+  v = expanded(v, batch, kv_heads);
+}
+
 namespace {
 
 template <void (*kernel)(IValue*, std::uint64_t)>
@@ -123,25 +134,26 @@ Alignment alignment_of(std::int64_t number) {
   return number == 1 ? Alignment::kTopLeft : number == 2 ? Alignment::kBottomRight : Alignment::kUnspecified;
 }
 
-// What the ops of manyheads:: share, from argument `at` on: attn_mask?, sinks?, key_lengths?, key_starts?,
-// alibi_slopes?, [cu_seqlens_q?, cu_seqlens_k?, page_table?,] causal, alignment, window_left, window_right, scale?,
-// softcap.
-AttentionOptions options_of(const Arguments& given, int at, bool sequences) {
+}  // namespace
+
+AttentionOptions options_of(const Arguments& given, const OptionPlaces& places) {
   AttentionOptions options;
   const auto view = [&](int i, const char* name) {
     return given.tensor(i) ? torch::view_of(given.tensor(i).get(), name) : ConstTensorView();
   };
+  const int at = places.masks, rest = places.numbers;
   options.mask = mask_of(given.tensor(at), false);
   options.sinks = view(at + 1, "sinks");
   options.mask.key_lengths = view(at + 2, "key_lengths");
   options.mask.key_starts = view(at + 3, "key_starts");
   options.mask.alibi_slopes = view(at + 4, "alibi_slopes");
-  if (sequences) {
-    options.cu_seqlens_q = view(at + 5, "cu_seqlens_q");
-    options.cu_seqlens_k = view(at + 6, "cu_seqlens_k");
-    options.page_table = view(at + 7, "page_table");
+  options.mask.q_documents = view(places.documents, "q_documents");
+  options.mask.k_documents = view(places.documents + 1, "k_documents");
+  if (places.sequences > 0) {
+    options.cu_seqlens_q = view(places.sequences, "cu_seqlens_q");
+    options.cu_seqlens_k = view(places.sequences + 1, "cu_seqlens_k");
   }
-  const int rest = at + (sequences ? 8 : 5);
+  if (places.pages > 0) options.page_table = view(places.pages, "page_table");
   options.mask.causal = given.flag(rest);
   options.mask.alignment = alignment_of(given.integer(rest + 1));
   options.mask.window_left = given.integer(rest + 2);
@@ -152,26 +164,21 @@ AttentionOptions options_of(const Arguments& given, int at, bool sequences) {
   return options;
 }
 
+namespace {
+
 constexpr const char* kAttentionSchema =
     "attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, Tensor? sinks=None, Tensor? "
     "key_lengths=None, Tensor? key_starts=None, Tensor? alibi_slopes=None, Tensor? cu_seqlens_q=None, Tensor? "
     "cu_seqlens_k=None, Tensor? page_table=None, bool causal=False, int alignment=0, int window_left=-1, int "
-    "window_right=-1, float? scale=None, float softcap=0.) -> (Tensor, Tensor)";
+    "window_right=-1, float? scale=None, float softcap=0., Tensor? q_documents=None, Tensor? k_documents=None, bool "
+    "pytorch_backward=False) -> (Tensor, Tensor)";
 
 void attention_op(IValue* stack, std::uint64_t, std::uint64_t) {
-  const Arguments given(stack, "TTTttttttttbiiiDd");
+  const Arguments given(stack, "TTTttttttttbiiiDdttb");
   ConstTensorView q = torch::view_of(given.tensor(0).get(), "query"), k = torch::view_of(given.tensor(1).get(), "key"),
                   v = torch::view_of(given.tensor(2).get(), "value");
-  AttentionOptions options = options_of(given, 3, true);
-  // A batch of 1 is all queries' or all keys'; a head of 1 is too, where it shares no keys.
-  if (q.rank() == 4 && k.rank() == 4 && v.rank() == 4 && !options.page_table.defined()) {
-    const std::int64_t batch = std::max({q.size(0), k.size(0), v.size(0)});
-    const std::int64_t heads = std::max({q.size(1), k.size(1), v.size(1)});
-    const std::int64_t kv_heads = k.size(1) == v.size(1) ? 0 : heads;
-    q = expanded(q, batch, heads);
-    k = expanded(k, batch, kv_heads);
-    v = expanded(v, batch, kv_heads);
-  }
+  AttentionOptions options = options_of(given, {3, 8, 10, 11, 17});
+  if (q.rank() == 4 && k.rank() == 4 && v.rank() == 4 && !options.page_table.defined()) expand_alike(q, k, v);
   Dims shape = q.shape();
   if (shape.rank() > 0 && v.rank() > 0) shape[shape.rank() - 1] = v.size(v.rank() - 1);
   Owned out = torch::empty(q.dtype(), shape, like_strides(q, shape));
@@ -189,7 +196,8 @@ void attention_op(IValue* stack, std::uint64_t, std::uint64_t) {
 constexpr const char* kWeightsSchema =
     "attention_weights(Tensor query, Tensor key, Tensor lse, Tensor? attn_mask=None, Tensor? sinks=None, Tensor? "
     "key_lengths=None, Tensor? key_starts=None, Tensor? alibi_slopes=None, bool causal=False, int alignment=0, int "
-    "window_left=-1, int window_right=-1, float? scale=None, float softcap=0., bool average=False) -> Tensor";
+    "window_left=-1, int window_right=-1, float? scale=None, float softcap=0., bool average=False, Tensor? "
+    "q_documents=None, Tensor? k_documents=None) -> Tensor";
 
 // `count` of a view along an axis, from `begin` on; an axis of one is read by all.
 ConstTensorView part_of(const ConstTensorView& view, int axis, std::int64_t begin, std::int64_t count) {
@@ -207,7 +215,11 @@ bool has_entries(const ConstTensorView& k, const Mask& mask, std::int64_t batch)
   const auto fits = [batch](const ConstTensorView& view) {
     return view.rank() < 4 || view.size(0) == 1 || view.size(0) == batch;
   };
-  return k.size(0) == batch && all(mask.key_lengths) && all(mask.key_starts) && fits(mask.allowed) && fits(mask.bias);
+  const auto all_rows = [batch](const ConstTensorView& view) {
+    return !view.defined() || (view.rank() == 2 && view.size(0) == batch);
+  };
+  return k.size(0) == batch && all(mask.key_lengths) && all(mask.key_starts) && all_rows(mask.q_documents) &&
+         all_rows(mask.k_documents) && fits(mask.allowed) && fits(mask.bias);
 }
 
 Mask mask_of_head(const Mask& mask, std::int64_t head) {
@@ -222,6 +234,8 @@ Mask mask_of_entries(const Mask& mask, std::int64_t begin, std::int64_t count) {
   Mask part = mask;
   part.key_lengths = part_of(mask.key_lengths, 0, begin, count);
   part.key_starts = part_of(mask.key_starts, 0, begin, count);
+  part.q_documents = part_of(mask.q_documents, 0, begin, count);
+  part.k_documents = part_of(mask.k_documents, 0, begin, count);
   part.allowed = part_of(mask.allowed, mask.allowed.rank() - 4, begin, count);
   part.bias = part_of(mask.bias, mask.bias.rank() - 4, begin, count);
   return part;
@@ -277,11 +291,11 @@ void mean_weights(const ConstTensorView& q, const ConstTensorView& k, const Cons
 namespace {
 
 void weights_op(IValue* stack, std::uint64_t, std::uint64_t) {
-  const Arguments given(stack, "TTTtttttbiiiDdb");
+  const Arguments given(stack, "TTTtttttbiiiDdbtt");
   const ConstTensorView q = torch::view_of(given.tensor(0).get(), "query"),
                         k = torch::view_of(given.tensor(1).get(), "key"),
                         lse = torch::view_of(given.tensor(2).get(), "lse");
-  AttentionOptions options = options_of(given, 3, false);
+  AttentionOptions options = options_of(given, {3, 0, 0, 8, 15});
   if (q.rank() != 4 || k.rank() != 4) {
     throw Error(ErrorCode::kInvalidArgument, "attention_weights: expected query and key of 4 axes, query " +
                                                  q.shape().to_string() + ", key " + k.shape().to_string());
@@ -318,9 +332,14 @@ void weights_op(IValue* stack, std::uint64_t, std::uint64_t) {
 // Registrations that an undo takes back.
 class Uses {
  public:
-  void begin() {
+  void begin(bool pytorch_backward) {
     const std::lock_guard lock(mutex_);
+    if (depth_ > 0 && pytorch_backward != pytorch_backward_) {
+      throw nb::value_error(pytorch_backward_ ? "start: backward='pytorch' is in use; stop() it first"
+                                              : "start: backward='manyheads' is in use; stop() it first");
+    }
     if (depth_++ > 0) return;
+    pytorch_backward_ = pytorch_backward;
     try {
       implement("CPU", "_scaled_dot_product_flash_attention_for_cpu", flash_attention_for_cpu);
       implement("CPU", "scaled_dot_product_attention", sdpa);
@@ -329,6 +348,10 @@ class Uses {
       implement("CPU", "_transformer_encoder_layer_fwd", transformer_encoder_layer);
       implement("CPU", "_flash_attention_forward", varlen<flash_attention_forward>);
       implement("CPU", "_flash_attention_forward_no_dropout_inplace", varlen<flash_attention_forward_inplace>);
+      if (!pytorch_backward) {
+        implement("CPU", "_scaled_dot_product_flash_attention_for_cpu_backward", flash_attention_for_cpu_backward);
+        implement("CPU", "_flash_attention_backward", flash_attention_backward);
+      }
     } catch (...) {
       depth_ = 0;
       drop();
@@ -343,6 +366,7 @@ class Uses {
     const std::lock_guard lock(mutex_);
     return depth_ > 0;
   }
+  bool pytorch_backward() const { return pytorch_backward_.load(std::memory_order_relaxed); }
 
  private:
   void implement(const char* key, const char* op, torch::Kernel kernel) {
@@ -359,6 +383,7 @@ class Uses {
 
   std::mutex mutex_;
   int depth_ = 0;
+  std::atomic<bool> pytorch_backward_{false};
   std::vector<void*> libraries_;
 };
 
@@ -375,21 +400,27 @@ void start(const std::string& library) {
   torch::check(torch::api().library_def("manyheads", "manyheads", 1, &made));
   torch::check(torch::api().define(made, kAttentionSchema));
   torch::check(torch::api().define(made, kWeightsSchema));
+  torch::check(torch::api().define(made, kBackwardSchema));
   void* cpu = nullptr;
   torch::check(torch::api().library_impl_of("manyheads", "CPU", "manyheads", 2, &cpu));
   torch::check(torch::api().implement(cpu, "attention", attention_op, torch::api().abi_version()));
   torch::check(torch::api().implement(cpu, "attention_weights", weights_op, torch::api().abi_version()));
+  torch::check(
+      torch::api().implement(cpu, "attention_backward", attention_backward_op, torch::api().abi_version()));
   started = true;
 }
 
 }  // namespace
 
+bool pytorch_backward() { return uses().pytorch_backward(); }
+
 void bind_torch(nb::module_& module) {
   using nb::literals::operator""_a;
   module.def("_torch_start", start, "library"_a);
-  module.def("_torch_begin", [] { uses().begin(); });
+  module.def("_torch_begin", [](bool pytorch_backward) { uses().begin(pytorch_backward); }, "pytorch_backward"_a);
   module.def("_torch_end", [] { uses().end(); });
   module.def("_torch_active", [] { return uses().active(); });
+  module.def("_torch_pytorch_backward", pytorch_backward);
   module.def("_torch_forward_levels", set_forward_levels, "levels"_a);
   module.def(
       "_torch_count",

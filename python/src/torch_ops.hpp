@@ -13,6 +13,7 @@ enum Outcome {
   kTakenWeights,
   kTakenVarlen,
   kTakenMultihead,
+  kTakenBackward,
   kDropout,
   kType,
   kShape,
@@ -30,6 +31,9 @@ void count(Outcome outcome);
 
 bool computes(DType type);
 
+// Whether what is taken has PyTorch's own backward.
+bool pytorch_backward();
+
 // PyTorch's threads, and the thread's own workspace.
 void use_pool(AttentionOptions& options);
 
@@ -38,6 +42,20 @@ Mask mask_of(const torch::Owned& mask, bool is_causal);
 
 // [B,H,T,D] with sizes of 1 repeated to `batch` and `heads` (0: as they are).
 ConstTensorView expanded(const ConstTensorView& view, std::int64_t batch, std::int64_t heads);
+
+// q, k and v as the ops of manyheads:: read them: a batch of 1 is all queries' or all keys'; a head of 1 is too, where it
+// shares no keys.
+void expand_alike(ConstTensorView& q, ConstTensorView& k, ConstTensorView& v);
+
+// Where the options of an op of manyheads:: lie among its arguments.
+struct OptionPlaces {
+  int masks;      // attn_mask?, sinks?, key_lengths?, key_starts?, alibi_slopes?
+  int sequences;  // cu_seqlens_q?, cu_seqlens_k?; 0: the op has none
+  int pages;      // page_table?; 0: none
+  int numbers;    // causal, alignment, window_left, window_right, scale?, softcap
+  int documents;  // q_documents?, k_documents?
+};
+AttentionOptions options_of(const torch::Arguments& given, const OptionPlaces& places);
 
 // Strides of empty_like for a tensor of `shape` and the view's strides: dense ones as they are, others dense in the order
 // of their axes. Fake kernels announce the same.

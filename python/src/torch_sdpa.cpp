@@ -377,6 +377,7 @@ void by_ops(const Sdpa& call, IValue* stack, bool is_traced) {
     for (int i = 0; i < 7; ++i) own.optional(Owned());
     own.flag(call.causal()).integer(call.causal() ? 1 : 0).integer(-1).integer(-1);
     own.optional_number(given.has(6), given.number(6)).number(0);
+    own.optional(Owned()).optional(Owned()).flag(pytorch_backward());
   }
   const std::vector<IValue> results =
       own.run(flash ? "aten::_scaled_dot_product_flash_attention_for_cpu" : "manyheads::attention", "", 2);

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: E402
 import manyheads.torch as mt  # noqa: E402
 
 sdpa = F.scaled_dot_product_attention  # bound before use()
-own = {"taken: attention", "taken: weights"}
+own = {"taken: attention", "taken: backward", "taken: weights"}
 
 
 @pytest.fixture(autouse=True)

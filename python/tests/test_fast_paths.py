@@ -133,7 +133,7 @@ def test_encoders_train():
     assert (y - want).abs().max() < 1e-5
     for ours, theirs in zip(encoder.parameters(), reference.parameters()):
         assert (ours.grad - theirs.grad).abs().max() <= 1e-4 * max(1, theirs.grad.abs().max().item())
-    assert mt.report() == {"taken: attention": 2}
+    assert mt.report() == {"taken: attention": 2, "taken: backward": 2}
 
 
 def test_float64_with_bool_masks_on_the_fast_path():

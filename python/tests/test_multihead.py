@@ -128,7 +128,7 @@ def test_gradients_of_inputs_and_of_a_learned_mask():
             results.append(torch.autograd.grad(loss, x))
         for ours, theirs in zip(*results):
             assert (ours - theirs).abs().max() <= 1e-5 * max(1, theirs.abs().max().item())
-    assert set(mt.report()) == {"taken: attention", "taken: weights"}
+    assert set(mt.report()) == {"taken: attention", "taken: backward", "taken: weights"}
 
 
 def test_opcheck_of_weights_with_gradients():

@@ -36,15 +36,21 @@ _lock = _threading.Lock()
 _TAG = f"manyheads {_core.__version__}"
 
 
-def start():
+def start(backward="manyheads"):
     """Takes PyTorch's attention until stop(); each start() needs one.
+
+    backward="pytorch" leaves gradients to PyTorch's own backward, for comparison; what it does not know is a
+    NotImplementedError then. Both at once are a ValueError.
 
     What torch.compile compiles from here on is kept apart in its caches. A function that was compiled before keeps what
     it was compiled to.
     """
+    if backward not in ("manyheads", "pytorch"):
+        raise ValueError(f"start: backward is {backward!r}, expected 'manyheads' or 'pytorch'")
+    by_pytorch = backward == "pytorch"
     with _lock:
-        _core._torch_begin()
-        _multihead.begin()
+        _core._torch_begin(by_pytorch)
+        _multihead.begin(by_pytorch)
         tag = _torch.compiler.config.cache_key_tag
         if _TAG not in tag:
             _torch.compiler.config.cache_key_tag = tag + _TAG
@@ -61,8 +67,8 @@ def stop():
 
 
 @_contextlib.contextmanager
-def use():
-    """Takes PyTorch's attention inside a with block, in every thread. Blocks may nest.
+def use(backward="manyheads"):
+    """Takes PyTorch's attention inside a with block, in every thread. Blocks of one backward may nest; see start().
 
     >>> import torch
     >>> x = torch.ones(1, 8, 7, 64)
@@ -70,7 +76,7 @@ def use():
     ...     torch.nn.functional.scaled_dot_product_attention(x, x, x).shape
     torch.Size([1, 8, 7, 64])
     """
-    start()
+    start(backward)
     try:
         yield
     finally:

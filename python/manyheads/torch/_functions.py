@@ -15,10 +15,13 @@ def scaled_dot_product_attention(
     *,
     return_lse=False,
     return_weights=False,
+    backward="manyheads",
 ):
     """torch.nn.functional.scaled_dot_product_attention by manyheads, with its signature and meaning.
 
     return_lse=True also returns lse float32 [B,H,T], return_weights=True the weights float32 [B,H,T,S].
+    backward="pytorch": gradients by PyTorch's own backward, for comparison; what it does not know is a
+    NotImplementedError.
     A call that manyheads does not take is an error here: it never falls to PyTorch's own.
 
     >>> import torch
@@ -42,9 +45,12 @@ def scaled_dot_product_attention(
         )
     if query.device.type != "cpu":
         raise ValueError(f"{name}: query is on {query.device}, expected the CPU")
+    if backward not in ("manyheads", "pytorch"):
+        raise ValueError(f"{name}: backward is {backward!r}, expected 'manyheads' or 'pytorch'")
     out, lse = torch.ops.manyheads.attention(
-        query, key, value, attn_mask, causal=is_causal, alignment=1 if is_causal else 0, scale=scale
-    )
+        query, key, value, attn_mask, causal=is_causal, alignment=1 if is_causal else 0, scale=scale,
+        pytorch_backward=backward == "pytorch",
+    )  # fmt: skip
     results = [out]
     if return_lse:
         results.append(lse)

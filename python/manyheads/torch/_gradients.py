@@ -64,7 +64,7 @@ class Call:
 
     def __init__(
         self, query, key, attn_mask, sinks, key_lengths, key_starts, alibi_slopes, causal, alignment, window_left, window_right,
-        scale, softcap,
+        scale, softcap, q_documents=None, k_documents=None,
     ):  # fmt: skip
         self.query, self.key = query, key
         self.attn_mask, self.sinks, self.slopes = attn_mask, sinks, alibi_slopes
@@ -72,6 +72,7 @@ class Call:
         self.causal, self.alignment, self.left, self.right = causal, alignment, window_left, window_right
         self.scale = query.shape[-1] ** -0.5 if scale is None else scale
         self.softcap = softcap
+        self.documents = q_documents, k_documents
 
     def distance(self):
         """[B or 1,1,Tq,Tk]: how far a key lies behind its query's own."""
@@ -94,6 +95,8 @@ class Call:
             yield self.distance() < -self.left
         if self.right >= 0:
             yield self.distance() > self.right
+        if self.documents[0] is not None:
+            yield self.documents[0][:, None, :, None] != self.documents[1][:, None, None, :]
 
     def added(self):
         """What is added to the scores, float32; None where nothing is."""
@@ -115,7 +118,7 @@ class Call:
     def weights(self, lse):
         return torch.ops.manyheads.attention_weights(
             self.query, self.key, lse, self.attn_mask, self.sinks, self.lengths, self.starts, self.slopes, self.causal,
-            self.alignment, self.left, self.right, self.scale, self.softcap,
+            self.alignment, self.left, self.right, self.scale, self.softcap, False, *self.documents,
         )  # fmt: skip
 
     def of_weighed(self, grad, rows, lse, needs):
@@ -136,161 +139,111 @@ class Call:
         return grad_query, grad_key, grad_mask, grad_sinks, grad_slopes
 
 
-def _dense(call, value, out, lse, grad_out, grad_lse, needs):
-    """What PyTorch's backward has not: the weights once more, as a Tq x Tk matrix."""
-    lse = lse.detach()
-    weights = call.weights(lse)
-    grad = grad_out.float()
-    rows = (grad * out.float()).sum(-1, keepdim=True)
-    if grad_lse is not None:
-        rows = rows - grad_lse.unsqueeze(-1)
-    grad_scores = weights * (grad @ _wide(value, call.query.shape[1]).float().mT - rows)
-    grad_query, grad_key, *rest = call.of_weighed(grad_scores, rows, lse, needs)
-    return grad_query, grad_key, _narrow((weights.mT @ grad).to(value.dtype), value), *rest
+_flash_backward = torch.library.get_kernel("aten::_scaled_dot_product_flash_attention_for_cpu_backward", "CPU")
+_CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 
 
-def _by_pytorch(call, value, out, lse, grad_out):
-    """PyTorch's own backward fits: its forward's lse is the natural log too."""
-    query, key = call.query, call.key
-    batch, heads, tq = query.shape[:3]
-    plain = call.causal and call.alignment != 2 and all(
-        x is None for x in (call.attn_mask, call.lengths, call.starts, call.slopes)
-    )  # fmt: skip
-    mask = None if plain else call.added()
+def _lies_as_pytorch_says(grad):
+    """[B,H,T,D] that lies as [B,T,H,D]."""
+    return grad.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+@torch.library.custom_op("manyheads::pytorch_backward", mutates_args=())
+def pytorch_backward(
+    grad_out: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, out: torch.Tensor, lse: torch.Tensor,
+    attn_mask: torch.Tensor | None, causal: bool, scale: float | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Gradients of query, key and value by PyTorch's own flash attention, which has no gradient of a mask. An op, since
+    use() stands before PyTorch's."""
+    wide_query, wide_key, wide_value = _broadcast(query, key, value)
+    batch, heads, tq = wide_query.shape[:3]
+    mask = attn_mask
     if mask is not None:
+        if mask.dtype == torch.bool:
+            mask = torch.zeros(mask.shape, dtype=query.dtype).masked_fill(~mask, -torch.inf)
         mask = mask.to(query.dtype).expand(batch, heads, tq, key.shape[2])
     lse = lse.masked_fill(lse == -torch.inf, torch.inf)  # a row without keys: weights exp(score - lse) of 0
-    wide = [_wide(x, heads) for x in (key, value)]
-    grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        grad_out, query, *wide, out, lse, 0.0, plain, attn_mask=mask, scale=call.scale
-    )
-    return grads[0], _narrow(grads[1], key), _narrow(grads[2], value), None, None, None
-
-
-def _backward_of(call, value, out, lse, grad_out, grad_lse, needs):
-    """Gradients of query, key, value, attn_mask, sinks and alibi_slopes."""
-    if grad_out is None:
-        grad_out = torch.zeros_like(out)
-    dense = (
-        grad_lse is not None or value.shape[-1] != call.query.shape[-1] or call.sinks is not None or call.softcap
-        or call.left >= 0 or call.right >= 0 or any(needs)
+    grads = _flash_backward.call_boxed(
+        _CPU, grad_out, wide_query, _wide(wide_key, heads), _wide(wide_value, heads), out, lse, 0.0, causal, attn_mask=mask,
+        scale=scale,
     )  # fmt: skip
-    if dense:
-        return _dense(call, value, out, lse, grad_out, grad_lse, needs)
-    return _by_pytorch(call, value, out, lse, grad_out)
+    grads = (grads[0], _narrow(grads[1], wide_key), _narrow(grads[2], wide_value))
+    return tuple(_lies_as_pytorch_says(_sum_to(grad, x.shape)) for grad, x in zip(grads, (query, key, value)))
+
+
+@pytorch_backward.register_fake
+def _(grad_out, query, key, value, out, lse, attn_mask, causal, scale):
+    return tuple(torch.empty_permuted(x.shape, (0, 2, 1, 3), dtype=x.dtype) for x in (query, key, value))
+
+
+def _refuse_to_pytorch(inputs, needs):
+    """Refuses what PyTorch's own backward does not know."""
+    query, key, value, attn_mask, sinks, lengths, starts, slopes, cu_q, cu_k = inputs[:10]
+    causal, alignment, left, right, _, softcap, q_documents, k_documents = inputs[11:19]
+    unknown = {
+        "packed sequences": cu_q is not None or cu_k is not None, "sinks": sinks is not None, "softcap": softcap > 0,
+        "a window": left >= 0 or right >= 0, "key_lengths": lengths is not None, "key_starts": starts is not None,
+        "alibi_slopes": slopes is not None, "documents": q_documents is not None or k_documents is not None,
+        "values of another width": value.shape[-1] != query.shape[-1], "attn_mask beside causal": causal and attn_mask is not None,
+        "a gradient of attn_mask": any(needs[3:4]),
+        "causal from the bottom right": causal and alignment == 2 and query.shape[-2] != key.shape[-2],
+    }  # fmt: skip
+    for what, given in unknown.items():
+        if given:
+            raise NotImplementedError(f"manyheads::attention: PyTorch's own backward knows no {what}; ours does")
 
 
 def _setup(ctx, inputs, output):
-    query, key, value, attn_mask, sinks, lengths, starts, slopes, cu_q, cu_k, pages = inputs[:11]
-    if pages is not None:
+    if inputs[10] is not None:
         _core._torch_count("refused: a gradient of pages")
         raise NotImplementedError(_NO_PAGES)
+    ctx.by_pytorch = inputs[19]
+    if ctx.by_pytorch:
+        _refuse_to_pytorch(inputs, ctx.needs_input_grad)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(query, key, value, *output, attn_mask, sinks, lengths, starts, slopes, cu_q, cu_k)
-    ctx.rest = inputs[11:]
+    ctx.save_for_backward(*inputs[:3], *output, *inputs[3:10], *inputs[17:19])
+    ctx.rest = inputs[11:17]
+
+
+# Places of what has gradients: query, key, value, attn_mask, sinks, alibi_slopes.
+_LEARNED = (0, 1, 2, 3, 4, 7)
 
 
 @_once
 def _backward(ctx, grad_out, grad_lse):
-    query, key, value, out, lse, attn_mask, sinks, lengths, starts, slopes, cu_q, cu_k = ctx.saved_tensors
+    found = [None] * 20
     if grad_out is None and grad_lse is None:
-        return (None,) * 17
-    needs = [x is not None and ctx.needs_input_grad[i] for i, x in ((3, attn_mask), (4, sinks), (7, slopes))]
-    if cu_q is None:
-        wide = _broadcast(query, key, value)
-        call = Call(*wide[:2], attn_mask, sinks, lengths, starts, slopes, *ctx.rest)
-        grads = _backward_of(call, wide[2], out, lse, grad_out, grad_lse, needs)
-        grads = *(_sum_to(grad, x.shape) for grad, x in zip(grads, (query, key, value))), *grads[3:]
-    else:
-        grad_out = torch.zeros_like(out) if grad_out is None else grad_out
-        *grads, grad_sinks, grad_slopes = torch.ops.manyheads.packed_backward(
-            grad_out, grad_lse, query, key, value, out, lse, cu_q, cu_k, sinks, slopes, *ctx.rest, *needs[1:]
-        )  # fmt: skip
-        grads += [None, grad_sinks if needs[1] else None, grad_slopes if needs[2] else None]
-    grad_query, grad_key, grad_value, grad_mask, grad_sinks, grad_slopes = grads
-    return grad_query, grad_key, grad_value, grad_mask, grad_sinks, None, None, grad_slopes, *[None] * 9
-
-
-def _packed(tensors, gradients, cu_q, cu_k, rest, needs):
-    """The same of packed sequences, one by one: [T,H,D] and lse [H,T]."""
-    query, key, value, out, lse = tensors
-    grad_out, grad_lse = gradients
-    starts_q, starts_k = cu_q.tolist(), cu_k.tolist()
-    results = [torch.zeros_like(x) for x in (query, key, value)]
-    shared = [None, None, None]
-    for b in range(len(starts_q) - 1):
-        rows, keys = slice(starts_q[b], starts_q[b + 1]), slice(starts_k[b], starts_k[b + 1])
-        if rows.start == rows.stop:
-            continue
-
-        def one(x, part):
-            return None if x is None else x[part].transpose(0, 1).unsqueeze(0)
-
-        call = Call(one(query, rows), one(key, keys), *rest)
-        grads = _backward_of(
-            call, one(value, keys), one(out, rows), lse[None, :, rows], one(grad_out, rows),
-            None if grad_lse is None else grad_lse[None, :, rows], needs,
-        )  # fmt: skip
-        for result, grad, part in zip(results, grads, (rows, keys, keys)):
-            result[part] = grad[0].transpose(0, 1)
-        shared = [g if s is None else s if g is None else s + g for s, g in zip(shared, grads[3:])]
-    return *results, *shared
-
-
-@torch.library.custom_op("manyheads::packed_backward", mutates_args=())
-def packed_backward(
-    grad_out: torch.Tensor, grad_lse: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-    out: torch.Tensor, lse: torch.Tensor, cu_seqlens_q: torch.Tensor, cu_seqlens_k: torch.Tensor, sinks: torch.Tensor | None,
-    alibi_slopes: torch.Tensor | None, causal: bool, alignment: int, window_left: int, window_right: int,
-    scale: float | None, softcap: float, needs_sinks: bool, needs_slopes: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Gradients of query, key, value, sinks and alibi_slopes; of no elements where they are not needed. An op, since it
-    reads where sequences begin."""
-    rest = (None, sinks, None, None, alibi_slopes, causal, alignment, window_left, window_right, scale, softcap)
-    grads = _packed(
-        (query, key, value, out, lse), (grad_out, grad_lse), cu_seqlens_q, cu_seqlens_k, rest,
-        (False, needs_sinks, needs_slopes),
-    )  # fmt: skip
-    return *grads[:3], *(query.new_zeros(0, dtype=torch.float32) if x is None else x for x in grads[4:])
-
-
-@packed_backward.register_fake
-def _(
-    grad_out, grad_lse, query, key, value, out, lse, cu_seqlens_q, cu_seqlens_k, sinks, alibi_slopes, causal, alignment,
-    window_left, window_right, scale, softcap, needs_sinks, needs_slopes,
-):  # fmt: skip
-    none = query.new_empty(0, dtype=torch.float32)
-    return (
-        *(torch.empty_like(x) for x in (query, key, value)),
-        torch.empty_like(sinks) if needs_sinks else none,
-        torch.empty_like(alibi_slopes) if needs_slopes else torch.empty_like(none),
+        return tuple(found)
+    query, key, value, out, lse, attn_mask, *options = ctx.saved_tensors
+    if grad_out is None:
+        grad_out = out.new_zeros(()).expand(out.shape)
+    if ctx.by_pytorch:
+        if grad_lse is not None:
+            raise NotImplementedError("manyheads::attention: PyTorch's own backward knows no gradient of lse; ours does")
+        causal, scale = ctx.rest[0], ctx.rest[4]
+        found[:3] = torch.ops.manyheads.pytorch_backward(grad_out, query, key, value, out, lse, attn_mask, causal, scale)
+        return tuple(found)
+    wanted = ctx.needs_input_grad  # of the arguments that were passed
+    needs = sum(1 << i for i, place in enumerate(_LEARNED) if place < len(wanted) and wanted[place])
+    grads = torch.ops.manyheads.attention_backward(
+        grad_out, grad_lse, query, key, value, out, lse, attn_mask, *options[:6], *ctx.rest, *options[6:], needs
     )
-
-
-def varlen_backward(
-    grad_out, query, key, value, out, logsumexp, cum_seq_q, cum_seq_k, max_q, max_k, dropout_p, is_causal, rng_state, unused,
-    *, scale=None, window_size_left=None, window_size_right=None,
-):  # fmt: skip
-    """aten::_flash_attention_backward, which PyTorch's varlen_attn calls: gradients of query, key and value."""
-    if dropout_p or cum_seq_q is None or cum_seq_k is None:
-        raise NotImplementedError("_flash_attention_backward: only of packed sequences, without dropout")
-    sides = [-1 if side is None else max(side, -1) for side in (window_size_left, window_size_right)]
-    rest = (None, None, None, None, None, is_causal, 2, *sides, scale, 0.0)
-    return _packed(
-        (query, key, value, out, logsumexp), (grad_out, None), cum_seq_q, cum_seq_k, rest, (False,) * 3
-    )[:3]  # fmt: skip
+    for i, place in enumerate(_LEARNED):
+        if needs >> i & 1:
+            found[place] = grads[i]
+    return tuple(found)
 
 
 def _setup_weights(ctx, inputs, output):
-    ctx.save_for_backward(*inputs[:8])
+    ctx.save_for_backward(*inputs[:8], *inputs[15:17])
     ctx.rest, ctx.average = inputs[8:14], inputs[14]
 
 
 @_once
 def _backward_weights(ctx, grad):
     """An lse without a gradient of its own is that of the same scores: the gradient by way of it is in here."""
-    query, key, lse, attn_mask, sinks, lengths, starts, slopes = ctx.saved_tensors
-    call = Call(query, key, attn_mask, sinks, lengths, starts, slopes, *ctx.rest)
+    query, key, lse, attn_mask, sinks, lengths, starts, slopes, *documents = ctx.saved_tensors
+    call = Call(query, key, attn_mask, sinks, lengths, starts, slopes, *ctx.rest, *documents)
     weights = call.weights(lse.detach())
     grad = grad.float()
     if ctx.average:
@@ -304,7 +257,7 @@ def _backward_weights(ctx, grad):
         grad_scores = weights * (grad - rows)
     needs = [x is not None and ctx.needs_input_grad[i] for i, x in ((3, attn_mask), (4, sinks), (7, slopes))]
     grad_query, grad_key, *rest = call.of_weighed(grad_scores, rows, lse, needs)
-    return grad_query, grad_key, grad_lse, *rest[:2], None, None, rest[2], *[None] * 7
+    return grad_query, grad_key, grad_lse, *rest[:2], None, None, rest[2], *[None] * 9
 
 
 def _weighed(call, lse=None):
@@ -327,8 +280,12 @@ def _weighed(call, lse=None):
 def attention_by_math(
     query, key, value, attn_mask=None, sinks=None, key_lengths=None, key_starts=None, alibi_slopes=None, cu_seqlens_q=None,
     cu_seqlens_k=None, page_table=None, causal=False, alignment=0, window_left=-1, window_right=-1, scale=None, softcap=0.0,
+    q_documents=None, k_documents=None, pytorch_backward=False,
 ):  # fmt: skip
-    rest = (attn_mask, sinks, key_lengths, key_starts, alibi_slopes, causal, alignment, window_left, window_right, scale, softcap)
+    rest = (
+        attn_mask, sinks, key_lengths, key_starts, alibi_slopes, causal, alignment, window_left, window_right, scale, softcap,
+        q_documents, k_documents,
+    )  # fmt: skip
     if page_table is not None:
         _core._torch_count("refused: a gradient of pages")
         raise NotImplementedError(_NO_PAGES)
@@ -351,11 +308,11 @@ def attention_by_math(
 
 def attention_weights_by_math(
     query, key, lse, attn_mask=None, sinks=None, key_lengths=None, key_starts=None, alibi_slopes=None, causal=False,
-    alignment=0, window_left=-1, window_right=-1, scale=None, softcap=0.0, average=False,
+    alignment=0, window_left=-1, window_right=-1, scale=None, softcap=0.0, average=False, q_documents=None, k_documents=None,
 ):  # fmt: skip
     call = Call(
         query, key, attn_mask, sinks, key_lengths, key_starts, alibi_slopes, causal, alignment, window_left, window_right,
-        scale, softcap,
+        scale, softcap, q_documents, k_documents,
     )  # fmt: skip
     weights = _weighed(call, lse)[0]
     return weights.mean(1) if average else weights

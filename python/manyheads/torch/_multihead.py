@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from torch.overrides import has_torch_function
 
 from .. import _core
-from ._gradients import varlen_backward
 
 _original = F.multi_head_attention_forward
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _active = False
+_by_pytorch = False  # whether gradients are by PyTorch's own backward
 _library = None
 
 
@@ -157,7 +157,10 @@ def attend(
     causal = is_causal and key_padding_mask is None and not need_weights
     mask = None if causal else _merged(attn_mask, key_padding_mask, batch, num_heads, added, q.dtype)
     q, k, v = (x.unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3) for x in (q, k, v))
-    out, lse = torch.ops.manyheads.attention(q, k, v, mask, causal=causal, alignment=1 if causal else 0)
+    out, lse = torch.ops.manyheads.attention(
+        q, k, v, mask, causal=causal, alignment=1 if causal else 0, pytorch_backward=_by_pytorch
+    )
+    lse = lse.detach() if _by_pytorch else lse  # PyTorch's own takes no gradient of lse
     out = F.linear(out.permute(2, 0, 1, 3).reshape(tgt_len, batch, embed_dim), out_proj_weight, out_proj_bias)
     probabilities = None
     if need_weights:
@@ -202,11 +205,11 @@ def _counted(kernel):
     return run
 
 
-def begin():
-    global _active, _library
+def begin(by_pytorch):
+    global _active, _by_pytorch, _library
     if _active:
         return
-    _active = True
+    _active, _by_pytorch = True, by_pytorch
     _forward_ad.enter_dual_level, _forward_ad.exit_dual_level = _enter_watched, _exit_watched
     _levels()
     F.multi_head_attention_forward = multi_head_attention_forward
@@ -216,12 +219,11 @@ def begin():
     _library.impl(
         "_native_multi_head_attention", _counted(kernel), "NestedTensorCPU", with_keyset=True, allow_override=True
     )
-    _library.impl("_flash_attention_backward", varlen_backward, "CPU", allow_override=True)
 
 
 def end():
-    global _active, _library
-    _active = False
+    global _active, _by_pytorch, _library
+    _active = _by_pytorch = False
     _forward_ad.enter_dual_level, _forward_ad.exit_dual_level = _enter_dual_level, _exit_dual_level
     if _library is not None:
         _library._destroy()

@@ -24,6 +24,9 @@ def _(
     window_right=-1,
     scale=None,
     softcap=0.0,
+    q_documents=None,
+    k_documents=None,
+    pytorch_backward=False,
 ):
     if query.dim() == 4 and page_table is None:  # broadcast as the call does
         (batch,) = torch.broadcast_shapes(query.shape[:1], key.shape[:1], value.shape[:1])
@@ -56,10 +59,44 @@ def _(
     scale=None,
     softcap=0.0,
     average=False,
+    q_documents=None,
+    k_documents=None,
 ):
     b, h, t, _ = query.shape
     heads = () if average else (h,)
     return query.new_empty((b, *heads, t, key.shape[2]), dtype=torch.float32)
+
+
+@torch.library.register_fake("manyheads::attention_backward")
+def _(
+    grad_out,
+    grad_lse,
+    query,
+    key,
+    value,
+    out,
+    lse,
+    attn_mask=None,
+    sinks=None,
+    key_lengths=None,
+    key_starts=None,
+    alibi_slopes=None,
+    cu_seqlens_q=None,
+    cu_seqlens_k=None,
+    causal=False,
+    alignment=0,
+    window_left=-1,
+    window_right=-1,
+    scale=None,
+    softcap=0.0,
+    q_documents=None,
+    k_documents=None,
+    needs=7,
+):
+    inputs = (query, key, value, attn_mask, sinks, alibi_slopes)
+    return tuple(
+        torch.empty_like(x) if needs >> i & 1 else query.new_empty(0, dtype=torch.float32) for i, x in enumerate(inputs)
+    )
 
 
 # Places of numbers of each entry, key_lengths and key_starts, and of each head, sinks and alibi_slopes.
@@ -100,30 +137,34 @@ def _fold(ranks, copies, in_dims, args):
     return folded
 
 
-def _rule(op, ranks, tensors):
+def _loop(op, copies, in_dims, args):
+    """As many calls, stacked."""
+    calls = [op(*(x if at is None else x.select(at, i) for x, at in zip(args, in_dims))) for i in range(copies)]
+    if isinstance(calls[0], torch.Tensor):
+        return torch.stack(calls), 0
+    return tuple(torch.stack(parts) for parts in zip(*calls)), (0,) * len(calls[0])
+
+
+def _rule(op, ranks, tensors, unfolded):
     """The batching rule of an op: the mapped axis becomes part of the batch, else there are as many calls.
 
-    ranks: axes of query, key, value or lse, and of the mask. tensors: so many arguments may be tensors; those from the
-    ninth on make a call packed or paged.
+    ranks: axes of query, key, value or lse, and of the mask. tensors: so many of the first arguments may be tensors.
+    unfolded: places of those that no batch folds, of packed and paged calls and of documents.
     """
 
     def rule(info, in_dims, *args):
         copies = info.batch_size
         absent = (None,) * (tensors - len(args))  # what the dispatcher leaves out
         args, in_dims = args + absent, in_dims + absent
-        folded = None if any(x is not None for x in args[8:tensors]) else _fold(ranks, copies, in_dims, args)
-        if folded is not None:
-            results = op(*folded)
+        given = any(i < len(args) and args[i] is not None for i in unfolded)
+        folded = None if given else _fold(ranks, copies, in_dims, args)
+        if folded is None:
+            return _loop(op, copies, in_dims, args)
+        results = op(*folded)
 
-            def parted(x):
-                return x.unflatten(0, (copies, x.shape[0] // copies if copies else 0))
+        def parted(x):
+            return x.unflatten(0, (copies, x.shape[0] // copies if copies else 0))
 
-        else:
-            calls = [
-                op(*(x if at is None else x.select(at, i) for x, at in zip(args, in_dims))) for i in range(copies)
-            ]
-            results = calls if isinstance(calls[0], torch.Tensor) else tuple(zip(*calls))
-            parted = torch.stack
         if isinstance(results, tuple):
             return tuple(parted(x) for x in results), (0,) * len(results)
         return parted(results), 0
@@ -131,5 +172,11 @@ def _rule(op, ranks, tensors):
     return rule
 
 
-torch.library.register_vmap("manyheads::attention", _rule(torch.ops.manyheads.attention, (4, 4, 4, 4), 11))
-torch.library.register_vmap("manyheads::attention_weights", _rule(torch.ops.manyheads.attention_weights, (4, 4, 3, 4), 8))
+torch.library.register_vmap("manyheads::attention", _rule(torch.ops.manyheads.attention, (4, 4, 4, 4), 11, (8, 9, 10, 17, 18)))
+torch.library.register_vmap(
+    "manyheads::attention_weights", _rule(torch.ops.manyheads.attention_weights, (4, 4, 3, 4), 8, (15, 16))
+)
+torch.library.register_vmap(
+    "manyheads::attention_backward",
+    lambda info, in_dims, *args: _loop(torch.ops.manyheads.attention_backward, info.batch_size, in_dims, args),
+)
