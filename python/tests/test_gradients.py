@@ -26,7 +26,7 @@ def fresh():
 
 def defined(
     q, k, v, attn_mask=None, sinks=None, key_lengths=None, key_starts=None, alibi_slopes=None, causal=False, alignment=0,
-    window_left=-1, window_right=-1, scale=None, softcap=0.0,
+    window_left=-1, window_right=-1, scale=None, softcap=0.0, q_documents=None, k_documents=None,
 ):  # fmt: skip
     """out, lse and weights in float64."""
     b, h, tq, d = q.shape
@@ -46,6 +46,8 @@ def defined(
         seen = seen & (j <= i)
     if key_starts is not None:
         seen = seen & (j >= key_starts.reshape(-1, 1, 1, 1))
+    if q_documents is not None:
+        seen = seen & (q_documents[:, None, :, None] == k_documents[:, None, None, :])
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:
             seen = seen & attn_mask
@@ -93,6 +95,9 @@ def draw(generator):
         rest["key_lengths"] = torch.tensor(generator.integers(1, tk + 1, b))
     if keys == b and maybe():
         rest["key_starts"] = torch.tensor([int(generator.integers(0, n + 1)) for n in rest.get("key_lengths", [tk] * b)])
+    if keys == b and maybe():
+        for name, n in (("q_documents", tq), ("k_documents", tk)):
+            rest[name] = torch.tensor(generator.integers(0, 3, (b, n)))
     shape = [n if generator.integers(2) else 1 for n in (b, h, tq)] + [tk]
     kind = generator.integers(3)
     if kind == 1:
@@ -149,11 +154,14 @@ def test_random_calls_have_the_gradients_of_float64():
     assert dense > 60 and set(mt.report()) == {"taken: attention", "taken: weights", "taken: backward"}
 
 
+PADDED = ("key_lengths", "key_starts", "q_documents", "k_documents", "attn_mask")
+
+
 def test_packed_calls_have_the_gradients_of_each_sequence():
     generator = np.random.default_rng(19)
     for _ in range(60):
         tensors, rest = draw(generator)
-        rest = {n: x for n, x in rest.items() if n not in ("key_lengths", "key_starts", "attn_mask")}
+        rest = {n: x for n, x in rest.items() if n not in PADDED}
         tensors.pop("attn_mask", None)
         h, kv = tensors["q"].shape[1], tensors["k"].shape[1]
         lengths = [[int(n) for n in generator.integers(low, 8, 3)] for low in (0, 0)]

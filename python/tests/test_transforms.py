@@ -216,7 +216,8 @@ def test_transforms_of_the_ops_are_those_of_float64():
     q, k, v, sinks = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 7, 8), torch.randn(2, 2, 7, 3), torch.randn(4)
     options = {
         "causal": True, "alignment": 2, "window_left": 3, "softcap": 2.0, "key_lengths": torch.tensor([7, 6]),
-        "alibi_slopes": torch.rand(4),
+        "alibi_slopes": torch.rand(4), "q_documents": torch.tensor([[0, 0, 1, 1, 1]] * 2),
+        "k_documents": torch.tensor([[0, 0, 0, 1, 1, 1, 0]] * 2),
     }  # fmt: skip
 
     def total(call, *x):

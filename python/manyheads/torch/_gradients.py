@@ -4,7 +4,13 @@ import torch
 
 from .. import _core
 
+_NOT_TWICE = "manyheads::attention: no second derivatives; sdpa_kernel(SDPBackend.MATH) has them"
 _NO_PAGES = "manyheads::attention: no gradient with page_table; detach the inputs"
+
+
+def _refuse_twice(ctx, *grads):
+    _core._torch_count("refused: a second derivative")
+    raise NotImplementedError(_NOT_TWICE)
 
 
 class _Last(torch.autograd.Function):
@@ -16,8 +22,7 @@ class _Last(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        _core._torch_count("refused: a second derivative")
-        raise NotImplementedError("manyheads::attention: no second derivatives; sdpa_kernel(SDPBackend.MATH) has them")
+        _refuse_twice(ctx)
 
 
 def _once(backward):
@@ -337,3 +342,4 @@ class _Gradients(torch.library.Library):
 _library = _Gradients("manyheads", "FRAGMENT")
 torch.library.register_autograd("manyheads::attention", _backward, setup_context=_setup, lib=_library)
 torch.library.register_autograd("manyheads::attention_weights", _backward_weights, setup_context=_setup_weights, lib=_library)
+torch.library.register_autograd("manyheads::attention_backward", _refuse_twice)
