@@ -267,8 +267,9 @@ constexpr const char* kBackwardDoc =
 
 q, k, v and the options are those of attention; out and lse are what it gave. dout has out's shape and any float type.
 dlse: the gradient by lse, where the loss reads lse too.
-dq, dk, dv, dbias, dsinks, dalibi_slopes: True makes it, of the type and shape of what it is the gradient of; False leaves
-it out; an array of any float type and strides is written to. dbias is that of a float mask, and sums what that broadcasts.
+dq, dk, dv, dbias, dsinks, dalibi_slopes: True makes it, of the type and shape of what it is the gradient of; False
+leaves it out; an array of any float type and strides is written to. dbias is that of a float mask, and sums what that
+broadcasts.
 accumulate=True adds to the arrays that are given.
 
 P is recomputed: nothing of size Tq x Tk is kept. Nothing else is copied or converted.

@@ -89,7 +89,8 @@ Owned empty(DType type, const Dims& shape, const Dims& strides);
 Owned undefined();  // None in Python
 
 // The arguments of a boxed kernel, taken off the stack: they are the kernel's to delete.
-//   T a tensor, t an optional one (an undefined one is none), d a float, D an optional one, i an int, I an optional one, b a bool
+//   T a tensor, t an optional one (an undefined one is none), d a float, D an optional one, i an int, I an optional
+//   one, b a bool
 class Arguments {
  public:
   Arguments(const IValue* stack, const char* schema);

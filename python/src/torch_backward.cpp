@@ -37,7 +37,8 @@ class GradientOf {
   const TensorView& view() const { return view_; }
   IValue finish() {
     for (int axis = 0; wide_ && axis < 2; ++axis) {
-      if (summed_[axis]) wide_ = Call().tensor(wide_).optional_integers({axis}).flag(true).none().run("aten::sum", "dim_IntList");
+      if (!summed_[axis]) continue;
+      wide_ = Call().tensor(wide_).optional_integers({axis}).flag(true).none().run("aten::sum", "dim_IntList");
     }
     if (wide_) result_ = Call().tensor(result_).tensor(wide_).flag(false).run("aten::copy_");
     return reinterpret_cast<IValue>(result_.release());

@@ -43,8 +43,8 @@ Mask mask_of(const torch::Owned& mask, bool is_causal);
 // [B,H,T,D] with sizes of 1 repeated to `batch` and `heads` (0: as they are).
 ConstTensorView expanded(const ConstTensorView& view, std::int64_t batch, std::int64_t heads);
 
-// q, k and v as the ops of manyheads:: read them: a batch of 1 is all queries' or all keys'; a head of 1 is too, where it
-// shares no keys.
+// q, k and v as the ops of manyheads:: read them: a batch of 1 is all queries' or all keys'; a head of 1 is too, where
+// it shares no keys.
 void expand_alike(ConstTensorView& q, ConstTensorView& k, ConstTensorView& v);
 
 // Where the options of an op of manyheads:: lie among its arguments.

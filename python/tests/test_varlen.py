@@ -88,6 +88,7 @@ def test_varlen_attn_has_gradients(window):
         out = varlen.varlen_attn(*ours, cu_q, cu_k, 7, 33, window_size=window, enable_gqa=True, scale=0.3)
         weight = torch.randn_like(out)
         (out * weight).sum().backward()
+        assert mt.report() == {"taken: varlen_attn": 1, "taken: backward": 1}
     parts = zip(theirs[0].split(lengths_q), theirs[1].split(lengths_k), theirs[2].split(lengths_k))
     want = torch.cat([one(*x, scale=0.3, window=window)[0] for x in parts])
     (want * weight).sum().backward()
