@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <manyheads/attention_backward.hpp>
 #include <manyheads/error.hpp>
+#include <string>
+#include <vector>
 
 #include "torch_ops.hpp"
 
