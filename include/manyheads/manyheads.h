@@ -247,7 +247,7 @@ typedef struct mh_attention_gradients {
  * - Paged and I8 keys are errors: they have no gradient.
  *
  * Allocates a workspace unless given one: some MB for each thread, and two floats for each element of dq of the heads
- * under way, as many as threads. Beside it, some bytes for each thread. */
+ * under way, as many as threads. */
 MH_API int mh_attention_backward(const mh_tensor* q, const mh_tensor* k, const mh_tensor* v, const mh_tensor* out,
                                  const mh_tensor* dout, const mh_tensor* lse, const mh_attention_gradients* gradients,
                                  const mh_attention_options* options) MH_NOEXCEPT;

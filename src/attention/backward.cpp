@@ -39,13 +39,19 @@ BackwardPlan plan_backward(const char* function, const BackwardParams& params, c
                            const Threads& threads) {
   BackwardPlan plan;
   const std::int64_t q_blocks = blocks_of(params.tq);
+  double flop = 0;
   for (std::int64_t b = 0; b < params.batch; ++b) {
     const std::int64_t chunks = KeyTasks::chunks(params, b);
+    flop += 2.0 * static_cast<double>(3 * params.d + 2 * params.dv) * static_cast<double>(params.q_heads) *
+            static_cast<double>(params.queries(b)) * static_cast<double>(params.key_length(b));
     plan.tasks += params.kv_heads * chunks;
     plan.most_chunks = std::max(plan.most_chunks, chunks);
   }
   plan.blocks = params.kv_heads == 0 ? 0 : params.group() * q_blocks;
-  plan.workers = base::worker_count(plan.tasks, threads);
+  // A small call wakes no thread.
+  const double useful =
+      std::min(flop / static_cast<double>(kernels::tuning().flop_per_worker), static_cast<double>(plan.tasks));
+  plan.workers = base::worker_count(std::max<std::int64_t>(1, static_cast<std::int64_t>(useful)), threads);
   plan.slots = plan.workers;
   const std::int64_t chunk_keys = std::min(kChunkKeys, params.tk);
   const std::int64_t q_chunks = (params.tq + kChunkKeys - 1) / kChunkKeys;
@@ -67,6 +73,8 @@ BackwardPlan plan_backward(const char* function, const BackwardParams& params, c
   plan.delta = layout.take({params.q_heads, rows}, sizeof(float));
   plan.alibi =
       layout.take({params.dalibi.defined() ? params.batch : 0, params.q_heads, plan.most_chunks}, sizeof(double));
+
+  plan.tasks_at = layout.take({plan.slots, 2}, sizeof(std::int64_t));
 
   base::WorkspaceLayout worker(function);
   worker.take({size(plan.task_floats)}, sizeof(float));
@@ -106,7 +114,7 @@ class BackwardRun {
       if (params_.dalibi.defined()) {
         std::fill_n(at<double>(plan_.alibi), params_.batch * params_.q_heads * plan_.most_chunks, 0.0);
       }
-      KeyTasks tasks(params_, plan_.slots);
+      KeyTasks tasks(params_, plan_.slots, at<std::int64_t>(plan_.tasks_at));
       base::parallel_for(plan_.workers, plan_.workers, threads_.executor, [&](std::int64_t, int worker) {
         HeadWork head;
         std::int64_t chunk = 0;

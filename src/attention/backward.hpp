@@ -19,7 +19,7 @@ struct BackwardPlan {
   std::int64_t most_chunks = 0;  // of keys, of a head
   std::int64_t tree_arrays = 0;
   std::size_t task_floats = 0, key_floats = 0, chunk_floats = 0, query_floats = 0;
-  std::size_t shift = 0, factor = 0, delta = 0, alibi = 0;
+  std::size_t shift = 0, factor = 0, delta = 0, alibi = 0, tasks_at = 0;
   std::size_t worker = 0, worker_bytes = 0, tree = 0, ring = 0, bias = 0;  // the last three within a worker's part
   std::size_t slot = 0, slot_bytes = 0, low = 0, bits = 0, begun = 0;      // the last three within a slot
   std::size_t bytes = 0;

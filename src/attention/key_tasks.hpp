@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cstdint>
 #include <mutex>
-#include <vector>
 
 #include "kernels/canonical_order.hpp"
 #include "kernels/params.hpp"
@@ -23,9 +22,10 @@ struct HeadWork {
 // head, which are under way or done: no order of threads can block.
 class KeyTasks {
  public:
-  // slots: as many as threads.
-  KeyTasks(const kernels::QkvMask& params, int slots) : params_(params), left_(static_cast<std::size_t>(slots)) {
-    for (int s = slots - 1; s >= 0; --s) free_.push_back(s);
+  // `memory` holds 2 numbers for each slot; slots: as many as threads.
+  KeyTasks(const kernels::QkvMask& params, int slots, std::int64_t* memory)
+      : params_(params), left_(memory), free_(memory + slots), free_count_(slots) {
+    for (int s = 0; s < slots; ++s) free_[s] = slots - 1 - s;
   }
   // A head without keys has a chunk too: its dq is written.
   static std::int64_t chunks(const kernels::QkvMask& params, std::int64_t b) {
@@ -38,9 +38,8 @@ class KeyTasks {
     if (head_.batch == params_.batch || params_.kv_heads == 0) return false;
     if (chunk_ == 0) {
       head_.chunks = chunks(params_, head_.batch);
-      head_.slot = free_.back();
-      free_.pop_back();
-      left_[static_cast<std::size_t>(head_.slot)] = head_.chunks;
+      head_.slot = static_cast<int>(free_[--free_count_]);
+      left_[head_.slot] = head_.chunks;
       begin(head_.slot);
     }
     head = head_;
@@ -57,11 +56,11 @@ class KeyTasks {
   // A chunk is done. Returns whether it was the head's last; release() then gives the slot back.
   bool done(const HeadWork& head) {
     const std::lock_guard lock(mutex_);
-    return --left_[static_cast<std::size_t>(head.slot)] == 0;
+    return --left_[head.slot] == 0;
   }
   void release(const HeadWork& head) {
     const std::lock_guard lock(mutex_);
-    free_.push_back(head.slot);
+    free_[free_count_++] = head.slot;
   }
 
  private:
@@ -69,8 +68,9 @@ class KeyTasks {
   std::mutex mutex_;
   HeadWork head_;
   std::int64_t chunk_ = 0;
-  std::vector<std::int64_t> left_;
-  std::vector<int> free_;
+  std::int64_t* left_;  // chunks of the head of each slot that are not done
+  std::int64_t* free_;  // slots of no head, a stack
+  int free_count_;
 };
 
 // Which chunks of keys have given a block of queries what they have, one bit each.
