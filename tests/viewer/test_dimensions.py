@@ -86,6 +86,16 @@ def test_figures_of_the_work_are_the_engine_s(dimensions, reference, name, d_mod
         assert float(intensity) == pytest.approx(step["intensity"], abs=0.05)
 
 
+@pytest.mark.parametrize("link, table", [("#v=dimensions", ".work"), ("#v=pipeline&part=softmax", ".softmax")])
+def test_cells_stand_under_their_headings(opener, reference, link, table):
+    page = opener.served(reference.answer, link=f"{link}&tour=0")
+    page.locator(f"{table} tbody tr").first.wait_for()
+    # At one moment: columns move when the limits come.
+    headings, cells = page.locator(table).first.evaluate(
+        "table => [table.tHead, table.tBodies[0]].map(part => [...part.rows[0].cells].map(cell => cell.getBoundingClientRect().left))")
+    assert cells == pytest.approx(headings, abs=1)
+
+
 def test_matrices_are_drawn_to_scale(dimensions, reference):
     scale = None
     for name, rows, columns in (("X", 128, 512), ("W_q", 512, 512), ("W_k", 512, 512), ("W_v", 512, 512), ("concat", 128, 512), ("W_o", 512, 512)):
