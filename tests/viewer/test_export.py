@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 import tour_reference
-from conftest import export, model, program, root
+from conftest import exported as exported_to, model, program, root
 from test_file import number, pytestmark  # noqa: F401
 
 
@@ -22,7 +22,7 @@ def treebank(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, treebank):
-    return export(tmp_path_factory.mktemp("export") / "page.html", "--treebank", str(treebank))
+    return exported_to(tmp_path_factory.mktemp("export") / "page.html", "--treebank", str(treebank))
 
 
 @pytest.fixture

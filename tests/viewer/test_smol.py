@@ -2,14 +2,13 @@
 (scripts/fetch-model smollm2), a minute, and 0.8 GB of the run's temporary folder."""
 import json
 import re
-import signal
 import subprocess
 
 import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from conftest import program, root
+from conftest import program, root, viewing
 from test_long import reads
 
 smol = root / "models/SmolLM2-135M-Instruct"
@@ -53,9 +52,8 @@ def trace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def link(trace):
-    with subprocess.Popen([program, "view", trace.path, "--no-browser", "--json"], stdout=subprocess.PIPE, text=True) as view:
-        yield json.loads(view.stdout.readline())["link"]
-        view.send_signal(signal.SIGINT)
+    with viewing(trace.path) as link:
+        yield link
 
 
 def test_every_weight_of_8192_tokens_is_there(opener, trace, link):
