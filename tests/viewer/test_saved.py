@@ -1,5 +1,6 @@
 """A figure saved from the page, as SVG and as PNG: it holds what is seen, and stands alone."""
 import base64
+import json
 import re
 import struct
 import xml.etree.ElementTree as xml
@@ -70,12 +71,33 @@ def test_a_drawing_keeps_its_lines_and_words(at):
     assert {"black", "cat", "sat", "mat"} <= set(texts(root)) and caption in texts(root)
     # Its lines are the page's, with their own colours and widths, and nothing of the page's style sheet or script.
     shown = figure.locator("svg path").evaluate_all(
-        "paths => paths.map(path => [path.getAttribute('d'), getComputedStyle(path).stroke, getComputedStyle(path).strokeWidth])")
-    assert [(path.get("d"), path.get("stroke"), path.get("stroke-width")) for path in root.iter(f"{SVG}path")] == [tuple(path) for path in shown]
+        "paths => paths.map(path => [path.getAttribute('d'), getComputedStyle(path).stroke, getComputedStyle(path).strokeWidth, getComputedStyle(path).fill])")
+    assert [(path.get("d"), *(path.get(name) for name in ("stroke", "stroke-width", "fill"))) for path in root.iter(f"{SVG}path")] == [tuple(path) for path in shown]
     assert not [element for element in root.iter() if element.tag.rpartition("}")[2] in ("script", "style", "foreignObject", "button")]
     assert not [name for element in root.iter() for name in element.keys() if name.startswith("on") or name == "class"]
     # What is there to be pressed is no part of it.
     assert not {"As a table", "SVG", "PNG"} & set(texts(root))
+
+
+def test_any_word_is_a_word_in_the_file(opener, reference):
+    """Markup stays text; what no XML holds (a control character, half of a pair) stands as U+FFFD."""
+    evil = "<script>alert(1)</script>&\x01\ud800]]>"
+
+    def answer(question):
+        kind, body = reference.answer(question)
+        if question["ask"] == "trace":
+            trace = json.loads(body)
+            trace["words"][2]["text"] = evil
+            body = json.dumps(trace).encode()
+        return kind, body
+
+    page = opener.served(answer, link="#v=story&tour=0", accept_downloads=True)
+    figure = page.locator("figure.picture").first
+    expect(figure.locator("svg path").first).to_be_visible()
+    root = xml.fromstring(saved(page, figure, "SVG")[1])
+    assert evil.replace("\x01", "\ufffd").replace("\ud800", "\ufffd") in texts(root)
+    assert not list(root.iter(f"{SVG}script"))
+    assert decoded_size(saved(page, figure, "PNG")[1])[0] > 0
 
 
 def test_figures_written_beside_bars_are_the_page_s(at, reference):

@@ -4,6 +4,9 @@ const svgNames = "http://www.w3.org/2000/svg";
 
 const margin = 12;
 
+/** What no XML file may hold, escaped or not. */
+const unwritable = /[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu;
+
 /** What is there to be pressed, and no part of the picture. */
 const controls = "button.plain, select, input, textarea, label:has(input, select), .buttons, .map-bar, .hidden";
 
@@ -31,7 +34,7 @@ export class Drawing {
     const height = Math.ceil(this.bottom) + 2 * margin;
     const whole = made("svg", { width, height, viewBox: `${-margin} ${-margin} ${width} ${height}` });
     whole.append(made("title", {}, title), made("rect", { x: -margin, y: -margin, width, height, fill: getComputedStyle(document.documentElement).getPropertyValue("--paper") }), this.body);
-    return new XMLSerializer().serializeToString(whole);
+    return new XMLSerializer().serializeToString(whole).replace(unwritable, "\ufffd");
   }
 
   /** The same as pixels, `scale` of them to one of the page's. */
