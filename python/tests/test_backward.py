@@ -1,6 +1,7 @@
 """Our backward behind PyTorch's autograd: its bits, its memory, its layouts, compiled; and PyTorch's own beside it."""
 
 import itertools
+import threading
 import warnings
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 # First: it skips where PyTorch is missing.
 from sdpa import fresh, qkv, sdpa  # noqa: F401
 import torch  # noqa: E402
+import torch.utils.checkpoint  # noqa: E402
 from test_gradients import defined  # noqa: E402
 from torch.autograd.gradcheck import GradcheckError  # noqa: E402
 
@@ -359,3 +361,54 @@ def test_bad_calls_of_the_backward_are_errors():
     ):
         with pytest.raises(RuntimeError, match=r"attention_backward: .*" + text):
             attention_backward(*arguments, **rest)
+
+
+def test_calls_that_meet_use_halfway_have_their_gradients():
+    x = qkv(2, 4, 33, 16, grad=True)
+    dout = torch.randn(2, 4, 33, 16)
+    want = torch.autograd.grad(sdpa(*x, is_causal=True), x, dout)
+    with mt.use():
+        begun = sdpa(*x, is_causal=True)
+    found = torch.autograd.grad(begun, x, dout)  # our forward, PyTorch's backward
+    assert "taken: backward" not in mt.report(reset=True)
+    begun = sdpa(*x, is_causal=True)
+    with mt.use():
+        other = torch.autograd.grad(begun, x, dout)  # the other way round
+    assert mt.report() == {"taken: backward": 1}
+    for a, b, c in zip(want, found, other):
+        assert (a - b).abs().max() < 1e-5 and (a - c).abs().max() < 1e-5
+    # A row that its mask leaves without keys: PyTorch's lse of it is 0, ours -inf.
+    mask = torch.zeros(33, 33)
+    mask[5] = -torch.inf
+    out = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*x, attn_mask=mask)[0]
+    with mt.use():
+        grads = torch.autograd.grad(out, x, dout)
+    assert (grads[0][:, :, 5] == 0).all() and all(g.isfinite().all() for g in grads)
+
+
+def test_gradients_of_many_threads_at_once_and_of_what_is_computed_again():
+    x = qkv(1, 4, 200, 16)
+    weight = torch.randn(1, 4, 200, 16)
+
+    def run(attend):
+        own = [t.clone().requires_grad_() for t in x]
+        (attend(*own) * weight).sum().backward()
+        return [t.grad for t in own]
+
+    found = [None] * 6
+    with mt.use():
+        want = run(sdpa)
+        mask = torch.rand(200, 200) > 0.3
+        for call in (sdpa, lambda *t: sdpa(*t, attn_mask=mask), lambda *t: attention(*t, window_left=9)[0]):
+            again = run(lambda *t: torch.utils.checkpoint.checkpoint(call, *t, use_reentrant=False))  # noqa: B023
+            assert all(torch.equal(a, b) for a, b in zip(again, run(call)))
+
+        def work(at):
+            found[at] = run(sdpa)
+
+        threads = [threading.Thread(target=work, args=(at,)) for at in range(6)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+    assert all(torch.equal(a, b) for one in found for a, b in zip(one, want))
+    assert torch.utils.checkpoint._enable_checkpoint_early_stop is None
+    run(lambda *t: torch.utils.checkpoint.checkpoint(lambda *s: attention(*s)[0], *t, use_reentrant=False))

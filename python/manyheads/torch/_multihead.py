@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch.overrides import has_torch_function
+from torch.utils.checkpoint import set_checkpoint_early_stop
 
 from .. import _core
 
@@ -11,6 +12,7 @@ _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _active = False
 _by_pytorch = False  # whether gradients are by PyTorch's own backward
 _library = None
+_recompute_whole = None
 
 
 def count(reason):
@@ -206,10 +208,13 @@ def _counted(kernel):
 
 
 def begin(by_pytorch):
-    global _active, _by_pytorch, _library
+    global _active, _by_pytorch, _library, _recompute_whole
     if _active:
         return
     _active, _by_pytorch = True, by_pytorch
+    # Checkpoints end recomputation by a Python exception, which does not pass PyTorch's C ABI.
+    _recompute_whole = set_checkpoint_early_stop(False)
+    _recompute_whole.__enter__()
     _forward_ad.enter_dual_level, _forward_ad.exit_dual_level = _enter_watched, _exit_watched
     _levels()
     F.multi_head_attention_forward = multi_head_attention_forward
@@ -222,8 +227,11 @@ def begin(by_pytorch):
 
 
 def end():
-    global _active, _by_pytorch, _library
+    global _active, _by_pytorch, _library, _recompute_whole
     _active = _by_pytorch = False
+    if _recompute_whole is not None:
+        _recompute_whole.__exit__(None, None, None)
+        _recompute_whole = None
     _forward_ad.enter_dual_level, _forward_ad.exit_dual_level = _enter_dual_level, _exit_dual_level
     if _library is not None:
         _library._destroy()
