@@ -1,52 +1,32 @@
 #include <gtest/gtest.h>
 
-#include <iostream>
-#include <map>
 #include <string>
 
-#include <manyheads/cpu.hpp>
-
 #include "attention/gradient_case.hpp"
-#include "support.hpp"
+#include "attention/sweep.hpp"
 
 namespace manyheads::test {
 namespace {
 
-// MANYHEADS_SWEEP_CASES and MANYHEADS_SWEEP_SEED as in sweep_test.cpp; each call is run at one instruction set, in
-// turn, or with MANYHEADS_SWEEP_SPLIT=0 at all of them.
-void sweep(std::int64_t quarter) {
-  const std::int64_t all = from_environment("MANYHEADS_SWEEP_CASES", 20000);
-  const std::int64_t first = from_environment("MANYHEADS_SWEEP_SEED", 1) + all * quarter / 4;
-  const std::int64_t cases = all * (quarter + 1) / 4 - all * quarter / 4;
-  const bool split = from_environment("MANYHEADS_SWEEP_SPLIT", 1) != 0;
-  const std::vector<std::string> isas = available_isas();
-  std::int64_t calls = 0;
-  std::map<std::string, double> largest;
-  for (std::int64_t seed = first; seed < first + cases; ++seed) {
-    GradientCase c(static_cast<std::uint64_t>(seed));
-    const ExpectedGradients expected = c.expected();
-    for (std::size_t i = 0; i < isas.size(); ++i) {
-      if (split && i != static_cast<std::size_t>(seed) % isas.size()) continue;
-      set_isa(isas[i]);
-      c.call.run();
-      c.fill(777.0);
-      c.run_backward();
-      EXPECT_EQ(c.compare(expected, &largest[isas[i]]), "") << isas[i] << ", " << c.call.describe();
-      ++calls;
-    }
+struct SweptGradients {
+  explicit SweptGradients(std::uint64_t seed) : of(seed), expected(of.expected()) {}
+  std::string run(double* largest) {
+    of.call.run();
+    of.fill(777.0);
+    of.run_backward();
+    return of.compare(expected, largest);
   }
-  set_isa("");
-  std::cout << "sweep: " << cases << " cases, " << calls << " calls, from seed " << first << " on\n";
-  for (const auto& [isa, fraction] : largest) {
-    std::cout << "sweep: largest error on " << isa << " as a fraction of its bound: " << fraction << "\n";
-  }
-}
+  std::string describe() const { return of.call.describe(); }
 
-// In quarters, which lie in different shards where the tests are sharded.
-TEST(BackwardSweep, RandomCases1) { sweep(0); }
-TEST(BackwardSweep, RandomCases2) { sweep(1); }
-TEST(BackwardSweep, RandomCases3) { sweep(2); }
-TEST(BackwardSweep, RandomCases4) { sweep(3); }
+  GradientCase of;
+  ExpectedGradients expected;
+};
+
+// Each at one instruction set.
+TEST(BackwardSweep, RandomCases1) { sweep<SweptGradients>(0, true); }
+TEST(BackwardSweep, RandomCases2) { sweep<SweptGradients>(1, true); }
+TEST(BackwardSweep, RandomCases3) { sweep<SweptGradients>(2, true); }
+TEST(BackwardSweep, RandomCases4) { sweep<SweptGradients>(3, true); }
 
 }  // namespace
 }  // namespace manyheads::test
