@@ -166,12 +166,17 @@ inline void PrepareRows(const BackwardParams& params, std::int64_t b, std::int64
 }
 
 // The rows of a block of queries, and the tiles of the run under way: [key][64 rows].
+// - `rows` and `vectors` are those of the block; of the run under way, lanes [lane, lane_end) alone may see a key:
+// whole
+//   chains of rows, and at the end whole vectors.
 struct GradBlock {
   HWY_ALIGN float shift[kGradLanes] = {};
   HWY_ALIGN float factor[kGradLanes] = {};
   HWY_ALIGN float delta[kGradLanes] = {};
   StridedRows q_rows, dout_rows;
   std::size_t rows, vectors;
+  std::size_t lane, lane_end;
+  std::size_t rows_end() const { return std::min(rows, lane_end); }
   const float* packed_dout;
   float* probs;
   float* grads;
@@ -247,47 +252,47 @@ HWY_NOINLINE void CapGrads(const GradBlock& block, const BlockInfo& info, const 
   }
 }
 
-// sums[key][i] = sums[key][i] + sum over the block's rows, ascending, of tile[key][row] rows[row][i].
+// sums[key][i] = sums[key][i] + sum over the run's rows, ascending, of tile[key][row] rows[row][i].
 template <class Mma>
-HWY_NOINLINE void AddOverRows(const float* HWY_RESTRICT tile, std::size_t keys, const StridedRows& rows,
-                              std::size_t count, std::size_t width, std::size_t step, float* HWY_RESTRICT sums) {
+HWY_NOINLINE void AddOverRows(const GradBlock& block, const float* HWY_RESTRICT tile, std::size_t keys,
+                              const StridedRows& rows, std::size_t width, std::size_t step, float* HWY_RESTRICT sums) {
+  if (block.lane >= block.rows_end()) return;
+  const std::size_t count = block.rows_end() - block.lane;
+  const float* const from = tile + block.lane;
+  const float* const first = rows.data + block.lane * rows.stride;
   EachColumns<kBlockVectors, 1>(
       width, [&]<int kVectors>(std::integral_constant<int, kVectors>, std::size_t i) HWY_ATTR {
         constexpr int kRows = MmaRowsBeside<kVectors>();
         std::size_t key = 0;
         for (; key + kRows <= keys; key += kRows) {
-          PvProduct<Mma, kVectors, kRows>(tile + key * kGradLanes, kGradLanes, 1, rows.data + i, rows.stride, 0, count,
+          PvProduct<Mma, kVectors, kRows>(from + key * kGradLanes, kGradLanes, 1, first + i, rows.stride, 0, count,
                                           false, step, sums + key * step + i);
         }
         for (; key < keys; ++key) {
-          PvProduct<Mma, kVectors, 1>(tile + key * kGradLanes, kGradLanes, 1, rows.data + i, rows.stride, 0, count,
-                                      false, step, sums + key * step + i);
+          PvProduct<Mma, kVectors, 1>(from + key * kGradLanes, kGradLanes, 1, first + i, rows.stride, 0, count, false,
+                                      step, sums + key * step + i);
         }
       });
 }
 
-// sums[i][row] (+)= sum over keys, ascending, of keys[key][i] tile[key][row].
-template <class Mma>
-HWY_NOINLINE void AddOverKeys(const float* HWY_RESTRICT tile, const StridedRows& keys, std::size_t run_offset,
-                              std::size_t count, bool first, std::size_t width, std::size_t vectors,
-                              float* HWY_RESTRICT sums) {
+// Calls f(vectors, lane) for the vectors of a run, kBlockVectors at a time and the rest one by one.
+template <class F>
+HWY_INLINE void EachVectors(const GradBlock& block, F&& f) {
   const std::size_t n = LaneCount();
-  std::size_t v = 0;
-  for (; v + kBlockVectors <= vectors; v += kBlockVectors) {
-    PvProducts<Mma, kBlockVectors>(keys, tile + v * n, run_offset, count, first, width, kGradLanes, sums + v * n);
+  std::size_t lane = block.lane;
+  for (; lane + kBlockVectors * n <= block.lane_end; lane += kBlockVectors * n) {
+    f(std::integral_constant<int, kBlockVectors>(), lane);
   }
-  for (; v < vectors; ++v) {
-    PvProducts<Mma, 1>(keys, tile + v * n, run_offset, count, first, width, kGradLanes, sums + v * n);
-  }
+  for (; lane < block.lane_end; lane += n) f(std::integral_constant<int, 1>(), lane);
 }
 
-// Calls f(vectors, lane) for the vectors of a block, kBlockVectors at a time and the rest one by one.
-template <class F>
-HWY_INLINE void EachVectors(std::size_t vectors, F&& f) {
-  const std::size_t n = LaneCount();
-  std::size_t v = 0;
-  for (; v + kBlockVectors <= vectors; v += kBlockVectors) f(std::integral_constant<int, kBlockVectors>(), v * n);
-  for (; v < vectors; ++v) f(std::integral_constant<int, 1>(), v * n);
+// sums[i][row] = sums[i][row] + sum over keys, ascending, of keys[key][i] tile[key][row], for the run's lanes.
+template <class Mma>
+HWY_NOINLINE void AddOverKeys(const GradBlock& block, const StridedRows& keys, std::size_t run_offset,
+                              std::size_t count, std::size_t width, float* HWY_RESTRICT sums) {
+  EachVectors(block, [&]<int NV>(std::integral_constant<int, NV>, std::size_t lane) HWY_ATTR {
+    PvProducts<Mma, NV>(keys, block.grads + lane, run_offset, count, false, width, kGradLanes, sums + lane);
+  });
 }
 
 // Where a run of a chunk lies.
@@ -330,6 +335,27 @@ HWY_INLINE void BeginGradBlock(const BackwardParams& params, const KeyChunk& chu
                  AllFinite<MmaF32>(block.dout_rows, block.rows, static_cast<std::size_t>(params.dv));
 }
 
+// The lanes of a block that may see any of keys [begin, end): from the first to the last such chain of rows. Rows
+// beside them would add 0.
+HWY_INLINE void LanesOfRun(const QkvMask& params, const QueryBlock& q_block, const BlockInfo& info, std::int64_t begin,
+                           std::int64_t end, bool partly_masked, GradBlock& block) {
+  constexpr std::size_t kChain = static_cast<std::size_t>(kChainKeys);
+  const std::size_t n = LaneCount();
+  block.lane = 0;
+  block.lane_end = block.vectors * n;
+  if (!partly_masked) return;
+  const IdRange there = params.documents() ? key_ids(params, q_block.batch, begin, end) : IdRange{};
+  const auto sees = [&](std::size_t lane) {
+    const KeyRange& keys = info.vector_keys[lane / n];
+    return std::max(keys.begin, begin) < std::min(keys.end, end) &&
+           (!params.documents() || info.vector_ids[lane / n].meets(there));
+  };
+  while (block.lane < block.lane_end && !sees(block.lane)) block.lane += n;
+  while (block.lane < block.lane_end && !sees(block.lane_end - n)) block.lane_end -= n;
+  block.lane = block.lane / kChain * kChain;
+  block.lane_end = std::min(RoundUp(block.lane_end, kChain), block.vectors * n);
+}
+
 // Visits the runs of a chunk that a block of queries reads, with P and dS before softcap in the block's tiles:
 // visit(run, info, block). Returns their number.
 template <class Visit>
@@ -357,7 +383,8 @@ HWY_INLINE std::int64_t EachGradRun(const BackwardParams& params, const KeyChunk
                           {values.data + skipped * values.stride, values.stride},
                           masked && !(block.finite && chunk.workspace[at.flags] != 0.0f)};
         const VF none = run.guarded ? hn::Neg(hn::Zero(DF())) : hn::Zero(DF());
-        EachVectors(block.vectors, [&]<int NV>(std::integral_constant<int, NV>, std::size_t lane) HWY_ATTR {
+        LanesOfRun(params, q_block, info, begin, end, partly_masked, block);
+        EachVectors(block, [&]<int NV>(std::integral_constant<int, NV>, std::size_t lane) HWY_ATTR {
           VF top[NV];
           PrefillScores<MmaF32, NV>(params, q_block, info, kGradLanes, lane, run.keys, begin, end, partly_masked,
                                     block.probs + lane, top, [](std::size_t, std::size_t) {});
@@ -378,7 +405,7 @@ HWY_NOINLINE void AddSlopeGrad(const BackwardParams& params, const GradRun& run,
   for (std::size_t key = 0; key < run.count; ++key) {
     const std::int64_t j = run.begin + static_cast<std::int64_t>(key) - diagonal;
     double of_key = 0;
-    for (std::size_t r = 0; r < block.rows; ++r) {
+    for (std::size_t r = block.lane; r < block.rows_end(); ++r) {
       of_key +=
           static_cast<double>(block.grads[key * kGradLanes + r]) * static_cast<double>(std::abs(j - info.query[r]));
     }
@@ -396,30 +423,29 @@ inline std::int64_t BackwardBlock(const BackwardParams& params, const KeyChunk& 
       params, chunk, q_block, [&](const GradRun& run, const BlockInfo& info, const GradBlock& block) HWY_ATTR {
         if (to.alibi != nullptr) AddSlopeGrad(params, run, info, block, q_block.batch, to.alibi);
         if (info.cap > 0) {
-          EachVectors(block.vectors, [&]<int NV>(std::integral_constant<int, NV>, std::size_t lane)
-                                         HWY_ATTR { CapGrads<NV>(block, info, run.keys, run.count, width, lane); });
+          EachVectors(block, [&]<int NV>(std::integral_constant<int, NV>, std::size_t lane)
+                                 HWY_ATTR { CapGrads<NV>(block, info, run.keys, run.count, width, lane); });
         }
         float* const of_keys = to.keys + static_cast<std::size_t>(run.begin - chunk.begin) * step;
         const std::size_t offset = static_cast<std::size_t>(run.begin % kRunKeys);
-        if (run.guarded) {
-          if (params.dvalue.defined())
-            AddOverRows<ProbsFirst<MmaF32>>(block.probs, run.count, block.dout_rows, block.rows, dv_floats, step,
-                                            of_keys + d_floats);
-          if (params.dk.defined())
-            AddOverRows<ProbsFirst<MmaF32>>(block.grads, run.count, block.q_rows, block.rows, d_floats, step, of_keys);
-          if (params.dq.defined())
-            AddOverKeys<ProbsSecond<MmaF32>>(block.grads, run.keys, offset, run.count, first, width, block.vectors,
-                                             to.queries);
-        } else {
-          if (params.dvalue.defined())
-            AddOverRows<MmaF32>(block.probs, run.count, block.dout_rows, block.rows, dv_floats, step,
-                                of_keys + d_floats);
-          if (params.dk.defined())
-            AddOverRows<MmaF32>(block.grads, run.count, block.q_rows, block.rows, d_floats, step, of_keys);
-          if (params.dq.defined())
-            AddOverKeys<MmaF32>(block.grads, run.keys, offset, run.count, first, width, block.vectors, to.queries);
-        }
+        if (first && params.dq.defined()) std::fill_n(to.queries, width * kGradLanes, 0.0f);
         first = false;
+        const auto add = [&]<class OverRows, class OverKeys>(OverRows, OverKeys) HWY_ATTR {
+          if (params.dvalue.defined()) {
+            AddOverRows<OverRows>(block, block.probs, run.count, block.dout_rows, dv_floats, step, of_keys + d_floats);
+          }
+          if (params.dk.defined()) {
+            AddOverRows<OverRows>(block, block.grads, run.count, block.q_rows, d_floats, step, of_keys);
+          }
+          if (params.dq.defined()) {
+            AddOverKeys<OverKeys>(block, run.keys, offset, run.count, width, to.queries);
+          }
+        };
+        if (run.guarded) {
+          add(ProbsFirst<MmaF32>(), ProbsSecond<MmaF32>());
+        } else {
+          add(MmaF32(), MmaF32());
+        }
       });
 }
 
@@ -429,7 +455,7 @@ inline void BiasGradient(const BackwardParams& params, const KeyChunk& chunk, co
                 double* to = sums + static_cast<std::size_t>(run.begin - chunk.begin) * kGradLanes;
                 const float* from = block.grads;
                 for (std::size_t key = 0; key < run.count; ++key, to += kGradLanes, from += kGradLanes) {
-                  for (std::size_t r = 0; r < block.rows; ++r) to[r] += static_cast<double>(from[r]);
+                  for (std::size_t r = block.lane; r < block.rows_end(); ++r) to[r] += static_cast<double>(from[r]);
                 }
               });
 }
