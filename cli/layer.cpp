@@ -1,5 +1,6 @@
 #include <CLI/CLI.hpp>
 #include <manyheads/cpu.hpp>
+#include <manyheads/error.hpp>
 #include <manyheads/safetensors.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -25,12 +26,17 @@ struct Layer {
   bool causal = false;
   bool add_zero_attn = false;
   bool weights = false;
+  bool grad = false;
 };
 
 void run(const Layer& request) {
   const OutFile file(request.out, request.common.json);
-  const view::LayerResult result = view::run_layer(load_named(request.weights_file, view::kLayerStateNames),
-                                                   load_named(request.in, view::kLayerInputNames),
+  const StateDict state = load_named(request.weights_file, view::kLayerStateNames);
+  const StateDict inputs = load_named(request.in, view::kLayerInputNames);
+  if (!request.grad && inputs.contains("dy")) {
+    throw Error(ErrorCode::kInvalidArgument, base::path_in_quotes(request.in) + " has dy: say --grad");
+  }
+  const view::LayerResult result = view::run_layer(state, inputs,
                                                    {.state_place = base::path_in_quotes(request.weights_file),
                                                     .input_place = base::path_in_quotes(request.in),
                                                     .heads = request.heads,
@@ -38,6 +44,7 @@ void run(const Layer& request) {
                                                     .causal = request.causal,
                                                     .add_zero_attn = request.add_zero_attn,
                                                     .weights = request.weights,
+                                                    .gradients = request.grad ? view::layer_gradients : nullptr,
                                                     .bits = request.common.bits,
                                                     .threads = {.num_threads = request.common.threads}});
   const StateDict& results = result.tensors;
@@ -79,10 +86,12 @@ void add_layer(CLI::App& app) {
   verb->add_option("IN", request->in,
                    "safetensors with query [B,T,E], and where present key [B,S,kdim] (else query), value [B,S,vdim] "
                    "(else key), key_padding_mask [B,S] and attn_mask [T,S] or [B*H,T,S] (BOOL true = ignore, a float "
-                   "is added)")
+                   "is added), head_scale [H] (F32, 0 switches a head off); with --grad also dy, as query")
       ->required();
   verb->add_option("-o,--out", request->out,
-                   "safetensors to write, - for standard output: output [B,T,E], in the type of query")
+                   "safetensors to write, - for standard output: output [B,T,E], in the type of query; with --grad in "
+                   "F32 dquery, dkey, dvalue and dhead_scale, each where the input has its tensor, and of each weight "
+                   "grad.NAME")
       ->required();
   verb->add_option("--heads", request->heads, "Number of heads; it divides d_model")
       ->required()
@@ -94,6 +103,9 @@ void add_layer(CLI::App& app) {
   verb->add_flag("--causal", request->causal, "A query sees the keys up to its own place");
   verb->add_flag("--add-zero-attn", request->add_zero_attn, "One more key and value of zeros");
   verb->add_flag("--weights", request->weights, "Also write weights [B,H,T,S] (F32)");
+  verb->add_flag("--grad", request->grad,
+                 "Also write the gradients of a loss from dy, its gradient by output. A query without key, and a key "
+                 "without value, have the sum of what they stand for. Float masks get none");
   add_bits(*verb, request->common);
   add_common(*verb, request->common);
   verb->footer("Example: manyheads layer mha.safetensors in.safetensors -o out.safetensors --heads 8 --weights");

@@ -197,15 +197,11 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
     }
   }
   const layer::MergedMask merged(options, {batch, config.num_heads, queries, keys, added});
-  if (batch == 0 || queries == 0) return;
-
-  // Lay out the workspace.
   const std::int64_t e = sizes.d_model, kv = sizes.kv_width;
   const bool self = sizes.same_widths && same_view(query, key) && same_view(query, value);
   const std::int64_t q_width = self ? e + 2 * kv : e;
   const std::int64_t kv_width = self ? q_width : kv;
   const std::int64_t q_rows = self ? all_keys : queries;
-  base::WorkspaceLayout layout(kForward);
   MultiHeadAttentionActivations* const kept = options.activations;
   if (kept != nullptr) {
     layer::make(kept->q, {batch, q_rows, q_width});
@@ -214,6 +210,10 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
     layer::make(kept->heads, {batch, queries, e});
     layer::make(kept->lse, {batch, config.num_heads, queries});
   }
+  if (batch == 0 || queries == 0) return;
+
+  // Lay out the workspace.
+  base::WorkspaceLayout layout(kForward);
   const bool with_lse = with_weights || kept != nullptr;
   const std::int64_t in_workspace = kept == nullptr ? batch : 0;
   const std::size_t q_at = layout.take({in_workspace, q_rows, q_width}, sizeof(float));

@@ -68,11 +68,19 @@ LayerResult run_layer(const StateDict& state, const StateDict& inputs, const Lay
   if (inputs.count("value") != 0 && !has_key) refuse(place + " has a value and no key");
   const ConstTensorView key = has_key ? sequence(inputs, place, "key") : query;
   const ConstTensorView value = inputs.count("value") != 0 ? sequence(inputs, place, "value") : key;
+  if (call.gradients != nullptr) {
+    const ConstTensorView dy = sequence(inputs, place, "dy");
+    if (!(dy.shape() == query.shape())) {
+      refuse("dy in " + place + " has the shape " + dy.shape().to_string() + ", expected that of query, " +
+             query.shape().to_string());
+    }
+  }
 
   MultiHeadAttentionOptions options;
   options.key_padding_mask = view_of(inputs, "key_padding_mask");
   options.attn_mask = view_of(inputs, "attn_mask");
   if (call.causal) options.mask = mask::causal(Alignment::kTopLeft);
+  options.head_scale = view_of(inputs, "head_scale");
   options.threads = call.threads;
   options.bits = call.bits;
 
@@ -85,7 +93,10 @@ LayerResult run_layer(const StateDict& state, const StateDict& inputs, const Lay
     options.weights = weights.view();
     result.tensors.emplace("weights", weights);
   }
+  MultiHeadAttentionActivations kept;
+  if (call.gradients != nullptr) options.activations = &kept;
   layer.forward(query, key, value, output.view(), options);
+  if (call.gradients != nullptr) result.tensors.merge(call.gradients({layer, inputs, query, key, value, options}));
   result.config = layer.config();
   result.d_k = layer.d_k();
   result.parameters = layer.parameter_count();

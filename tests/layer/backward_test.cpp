@@ -278,6 +278,21 @@ TEST(LayerBackward, ErrorsNameTheArgument) {
             "MultiHeadAttention::backward: dhead_scale without head_scale");
 }
 
+TEST(LayerBackward, NoTokensGiveZeros) {
+  for (const bool self : {true, false}) {
+    for (const auto& [batch, queries] : {std::pair{2, 0}, std::pair{0, 5}}) {
+      Training t(MultiHeadAttentionConfig{.d_model = 12, .num_heads = 3, .add_bias_kv = true});
+      t.self = self;
+      t.batch = batch;
+      t.queries = queries;
+      t.run();
+      for (const auto& [name, tensor] : t.gradients) {
+        for (std::int64_t i = 0; i < tensor.elements(); ++i) ASSERT_EQ(tensor.as<float>()[i], 0) << name;
+      }
+    }
+  }
+}
+
 // The forward that keeps gives the bits of the one that does not.
 TEST(LayerBackward, KeepingChangesNothing) {
   Training t(MultiHeadAttentionConfig{.d_model = 12, .num_heads = 3});
