@@ -361,6 +361,12 @@ MH_API int mh_layer_tensor(const mh_layer* layer, const char* name, mh_tensor* t
 MH_API int mh_layer_get_config(const mh_layer* layer, mh_layer_config* config) MH_NOEXCEPT; /* with widths for zeros */
 MH_API int mh_layer_parameter_count(const mh_layer* layer, int64_t* count) MH_NOEXCEPT;
 
+/* What a forward in training keeps for mh_layer_backward: 4 (2 d_model + 2 num_kv_heads d_k + num_heads) bytes a token.
+ * A forward of other sizes makes its memory anew. Not for two calls at once. */
+typedef struct mh_layer_activations mh_layer_activations;
+MH_API int mh_layer_activations_create(mh_layer_activations** activations) MH_NOEXCEPT;
+MH_API void mh_layer_activations_destroy(mh_layer_activations* activations) MH_NOEXCEPT;
+
 typedef struct mh_layer_options {
   size_t size;
   const mh_tensor* key_padding_mask; /* [B,S], BOOL (1 = ignore) or float (added to the scores) */
@@ -373,12 +379,37 @@ typedef struct mh_layer_options {
   const mh_executor* executor;
   mh_workspace* workspace;
   const char* bits;
+  mh_layer_activations* activations; /* of mh_layer_forward, out: for mh_layer_backward. NULL: nothing is kept */
 } mh_layer_options;
 
 /* query [B,T,d_model], key [B,S,kdim], value [B,S,vdim], of one of F32, BF16 and F16 -> y [B,T,d_model], of any of
  * them. Self-attention: key and value are NULL. y may lie on an input; weights overlaps nothing else. */
 MH_API int mh_layer_forward(const mh_layer* layer, const mh_tensor* query, const mh_tensor* key, const mh_tensor* value,
                             const mh_tensor* y, const mh_layer_options* options) MH_NOEXCEPT;
+
+/* The gradients of a call, F32, out. Each may be NULL or left out: it is then not computed. They overlap no input and
+ * not each other. */
+typedef struct mh_layer_gradients {
+  size_t size;
+  const mh_tensor* dquery;      /* as query; of self-attention all of dx */
+  const mh_tensor* dkey;        /* as key; not of self-attention */
+  const mh_tensor* dvalue;      /* as value; not of self-attention */
+  const mh_tensor* dhead_scale; /* [num_heads], with head_scale */
+  const char* const* names;     /* of `count` tensors of the layer, as mh_layer_tensor_name gives them */
+  const mh_tensor* parameters;  /* the gradients of those, each of its tensor's shape */
+  size_t count;
+  int32_t accumulate; /* not 0: adds to what they hold */
+  int32_t reserved;   /* 0 */
+} mh_layer_gradients;
+
+/* The backward of an mh_layer_forward that kept `activations`: the gradients of a loss from dy, its gradient by y.
+ * - Inputs and options are those of the forward; weights, activations and bits of other products than F32 are not used.
+ * - dy [B,T,d_model] is F32, BF16 or F16, of any strides. Sums are F32, in an order that threads do not change.
+ * - Float masks have no gradient here; mh_attention_backward gives that of a bias.
+ * Allocates the transposed weights, and a workspace unless given one. */
+MH_API int mh_layer_backward(const mh_layer* layer, const mh_tensor* query, const mh_tensor* key,
+                             const mh_tensor* value, const mh_layer_activations* activations, const mh_tensor* dy,
+                             const mh_layer_gradients* gradients, const mh_layer_options* options) MH_NOEXCEPT;
 
 /* Why num_heads does not divide d_model, and which counts would; "" where it does. */
 MH_API int mh_head_count_problem(int64_t d_model, int64_t num_heads, const char** problem) MH_NOEXCEPT;

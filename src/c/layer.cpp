@@ -15,6 +15,10 @@ struct mh_layer {
   MultiHeadAttention layer;
 };
 
+struct mh_layer_activations {
+  MultiHeadAttentionActivations kept;
+};
+
 namespace {
 
 MultiHeadAttentionConfig config_of(const char* f, const mh_layer_config* config) {
@@ -46,6 +50,51 @@ StateDict state_dict_of(const char* f, const char* const* names, const mh_tensor
     }
     const std::shared_ptr<const void> not_owned(view.data(), [](const void*) {});
     if (!all.emplace(name, Tensor(not_owned, view.data(), view.dtype(), view.shape())).second) {
+      base::fail(f, base::format("{} is given twice", name));
+    }
+  }
+  return all;
+}
+
+// The options of a call of the layer as C++ takes them. They point to the threads that they hold.
+class LayerOptions {
+ public:
+  LayerOptions(const char* f, const mh_layer_options* options)
+      : given_(options == nullptr ? mh_layer_options{} : c::read(f, "options", options)),
+        threads_(f, given_.num_threads, given_.executor) {
+    if (given_.reserved != 0) base::fail(f, base::format("reserved is {}, expected 0", given_.reserved));
+    options_.key_padding_mask = input(f, "key_padding_mask", given_.key_padding_mask);
+    options_.attn_mask = input(f, "attn_mask", given_.attn_mask);
+    options_.mask = c::mask_of(f, given_.mask);
+    options_.weights = output(f, "weights", given_.weights);
+    options_.head_scale = input(f, "head_scale", given_.head_scale);
+    options_.threads = *threads_;
+    if (given_.workspace != nullptr) options_.workspace = &given_.workspace->memory;
+    if (given_.bits != nullptr) options_.bits = given_.bits;
+    if (given_.activations != nullptr) options_.activations = &given_.activations->kept;
+  }
+  const MultiHeadAttentionOptions& operator*() const noexcept { return options_; }
+
+ private:
+  mh_layer_options given_;
+  c::CallersThreads threads_;
+  MultiHeadAttentionOptions options_;
+};
+
+MultiHeadAttentionGradients gradients_of(const char* f, const mh_layer_gradients* gradients) {
+  const mh_layer_gradients given = c::read(f, "gradients", &required(f, "gradients", gradients));
+  if (given.reserved != 0) base::fail(f, base::format("gradients->reserved is {}, expected 0", given.reserved));
+  c::check_count(f, "gradients->names", given.names, given.count);
+  c::check_count(f, "gradients->parameters", given.parameters, given.count);
+  MultiHeadAttentionGradients all;
+  all.dquery = output(f, "dquery", given.dquery);
+  all.dkey = output(f, "dkey", given.dkey);
+  all.dvalue = output(f, "dvalue", given.dvalue);
+  all.dhead_scale = output(f, "dhead_scale", given.dhead_scale);
+  all.accumulate = given.accumulate != 0;
+  for (std::size_t i = 0; i < given.count; ++i) {
+    const char* name = &required(f, base::format("gradients->names[{}]", i).c_str(), given.names[i]);
+    if (!all.parameters.emplace(name, output(f, name, &given.parameters[i])).second) {
       base::fail(f, base::format("{} is given twice", name));
     }
   }
@@ -135,23 +184,38 @@ int mh_layer_forward(const mh_layer* layer, const mh_tensor* query, const mh_ten
                      const mh_tensor* y, const mh_layer_options* options) noexcept {
   return guarded("mh_layer_forward", [&](const char* f) {
     const MultiHeadAttention& of = required(f, "layer", layer).layer;
-    const mh_layer_options given = options == nullptr ? mh_layer_options{} : c::read(f, "options", options);
-    if (given.reserved != 0) base::fail(f, base::format("reserved is {}, expected 0", given.reserved));
-    const c::CallersThreads threads(f, given.num_threads, given.executor);
-    MultiHeadAttentionOptions all;
-    all.key_padding_mask = input(f, "key_padding_mask", given.key_padding_mask);
-    all.attn_mask = input(f, "attn_mask", given.attn_mask);
-    all.mask = c::mask_of(f, given.mask);
-    all.weights = output(f, "weights", given.weights);
-    all.head_scale = input(f, "head_scale", given.head_scale);
-    all.threads = *threads;
-    if (given.workspace != nullptr) all.workspace = &given.workspace->memory;
-    if (given.bits != nullptr) all.bits = given.bits;
+    const LayerOptions all(f, options);
     const ConstTensorView x = input(f, "query", query);
     if (key == nullptr && value == nullptr) {
-      of.forward(x, output(f, "y", y), all);
+      of.forward(x, output(f, "y", y), *all);
     } else {
-      of.forward(x, input(f, "key", key), input(f, "value", value), output(f, "y", y), all);
+      of.forward(x, input(f, "key", key), input(f, "value", value), output(f, "y", y), *all);
+    }
+  });
+}
+
+int mh_layer_activations_create(mh_layer_activations** activations) noexcept {
+  return guarded("mh_layer_activations_create", [&](const char* f) {
+    mh_layer_activations*& made = required(f, "activations", activations);
+    made = new mh_layer_activations{};
+  });
+}
+
+void mh_layer_activations_destroy(mh_layer_activations* activations) noexcept { delete activations; }
+
+int mh_layer_backward(const mh_layer* layer, const mh_tensor* query, const mh_tensor* key, const mh_tensor* value,
+                      const mh_layer_activations* activations, const mh_tensor* dy,
+                      const mh_layer_gradients* gradients, const mh_layer_options* options) noexcept {
+  return guarded("mh_layer_backward", [&](const char* f) {
+    const MultiHeadAttention& of = required(f, "layer", layer).layer;
+    const MultiHeadAttentionActivations& kept = required(f, "activations", activations).kept;
+    const LayerOptions all(f, options);
+    const MultiHeadAttentionGradients to = gradients_of(f, gradients);
+    const ConstTensorView x = input(f, "query", query), of_y = input(f, "dy", dy);
+    if (key == nullptr && value == nullptr) {
+      of.backward(x, kept, of_y, to, *all);
+    } else {
+      of.backward(x, input(f, "key", key), input(f, "value", value), kept, of_y, to, *all);
     }
   });
 }

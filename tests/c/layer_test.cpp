@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstddef>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -14,6 +17,10 @@ namespace manyheads::test {
 namespace {
 
 #define EXPECT_OK(call) EXPECT_EQ(call, MH_OK) << mh_last_error()
+
+// No gap that a later field could fill: it would hold an older caller's garbage.
+static_assert(offsetof(mh_layer_options, activations) + sizeof(void*) == sizeof(mh_layer_options));
+static_assert(sizeof(mh_layer_gradients) == 2 * sizeof(std::size_t) + 6 * sizeof(void*) + 2 * sizeof(std::int32_t));
 
 using layer_test::random_tensor;
 
@@ -120,6 +127,11 @@ TEST(CDoorLayer, HasTheBitsOfCpp) {
       options.weights = to;
       c_options.weights = door.tensor(to_c);
     }
+    MultiHeadAttentionActivations kept_cpp;
+    options.activations = &kept_cpp;
+    mh_layer_activations* activations = nullptr;
+    EXPECT_OK(mh_layer_activations_create(&activations));
+    c_options.activations = activations;
     mh_workspace* workspace = nullptr;
     EXPECT_OK(mh_workspace_create(&workspace));
     c_options.workspace = workspace;
@@ -134,6 +146,55 @@ TEST(CDoorLayer, HasTheBitsOfCpp) {
     }
     EXPECT_EQ(bytes_of(y.cview()), bytes_of(y_c.cview())) << "seed " << seed;
     EXPECT_EQ(bytes_of(weights.cview()), bytes_of(weights_c.cview())) << "seed " << seed;
+
+    // The gradients of the loss sum(y y) / 2, of all but the first tensor.
+    StateDict gradients, gradients_c;
+    const auto make = [&](const std::string& name, const Dims& shape) {
+      for (StateDict* all : {&gradients, &gradients_c}) {
+        Tensor& to = all->emplace(name, Tensor(DType::kF32, shape)).first->second;
+        std::fill_n(to.as<float>(), to.elements(), 0.25f);
+      }
+      return gradients[name].view();
+    };
+    MultiHeadAttentionGradients to;
+    mh_layer_gradients to_c = MH_DEFAULT(mh_layer_gradients);
+    to.accumulate = draw.chance(0.5);
+    to_c.accumulate = to.accumulate ? 1 : 0;
+    to.dquery = make("dquery", x.shape());
+    to_c.dquery = door.tensor(gradients_c["dquery"].view());
+    if (cross) {
+      to.dkey = make("dkey", key.shape());
+      to_c.dkey = door.tensor(gradients_c["dkey"].view());
+      to.dvalue = make("dvalue", value.shape());
+      to_c.dvalue = door.tensor(gradients_c["dvalue"].view());
+    }
+    if (options.head_scale.defined()) {
+      to.dhead_scale = make("dhead_scale", scale.shape());
+      to_c.dhead_scale = door.tensor(gradients_c["dhead_scale"].view());
+    }
+    std::vector<const char*> names;
+    std::vector<mh_tensor> of_weights;
+    for (auto at = std::next(kept.begin()); at != kept.end(); ++at) {
+      to.parameters[at->first] = make(at->first, at->second.shape());
+      names.push_back(at->first.c_str());
+      of_weights.push_back(*door.tensor(gradients_c[at->first].view()));
+    }
+    to_c.names = names.data();
+    to_c.parameters = of_weights.data();
+    to_c.count = names.size();
+    if (cross) {
+      cpp.backward(x.cview(), key.cview(), value.cview(), kept_cpp, y.cview(), to, options);
+      EXPECT_OK(mh_layer_backward(c, door.tensor(x.cview()), door.tensor(key.cview()), door.tensor(value.cview()),
+                                  activations, door.tensor(y.cview()), &to_c, &c_options));
+    } else {
+      cpp.backward(x.cview(), kept_cpp, y.cview(), to, options);
+      EXPECT_OK(mh_layer_backward(c, door.tensor(x.cview()), nullptr, nullptr, activations, door.tensor(y.cview()),
+                                  &to_c, &c_options));
+    }
+    for (const auto& [name, tensor] : gradients) {
+      EXPECT_EQ(bytes_of(tensor.cview()), bytes_of(gradients_c.at(name).cview())) << name << ", seed " << seed;
+    }
+    mh_layer_activations_destroy(activations);
     mh_workspace_destroy(workspace);
     mh_layer_destroy(c);
   }

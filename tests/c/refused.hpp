@@ -34,6 +34,7 @@ struct Attempt {
     weights = *door.tensor(probs.mutable_view());
     dout = *door.tensor(of_out.view());
     dq = *door.tensor(of_q.mutable_view());
+    x = *door.tensor(ConstTensorView(call.q.view().data(), DType::kF32, {2, 3, 8}));
     gradients.dq = &dq;
     ids = *door.tensor(numbers.view());
     options.mask = &mask;
@@ -43,6 +44,7 @@ struct Attempt {
     EXPECT_EQ(mh_layer_create(&config, &layer), MH_OK);
     EXPECT_EQ(mh_row_states_create(0, 5, 2, 4, 3, 6, &states), MH_OK);
     EXPECT_EQ(mh_workspace_create(&workspace), MH_OK);
+    EXPECT_EQ(mh_layer_activations_create(&activations), MH_OK);
     before = written();
   }
   ~Attempt() {
@@ -50,6 +52,7 @@ struct Attempt {
     mh_layer_destroy(layer);
     mh_row_states_destroy(states);
     mh_workspace_destroy(workspace);
+    mh_layer_activations_destroy(activations);
   }
   static mh_kv_cache_options make_cache() {
     mh_kv_cache_options how = MH_DEFAULT(mh_kv_cache_options);
@@ -98,6 +101,9 @@ struct Attempt {
     return mh_kv_cache_attention(&q, cache, sequences, count, &out, &options);
   }
   int append() { return mh_kv_cache_append(cache, sequence, &k, &v, num_threads, nullptr); }
+  int layer_backward() {
+    return mh_layer_backward(layer, &x, nullptr, nullptr, activations, &x, &layer_gradients, &layer_options);
+  }
   int forward() { return mh_layer_forward(layer, &q, &k, &v, &out, &layer_options); }
 
   Door door;
@@ -106,7 +112,7 @@ struct Attempt {
   Strided of_out = filled(DType::kF32, {2, 4, 3, 6}, [](const Index&) { return 0.5; });
   Strided of_q = filled(DType::kF32, {2, 4, 3, 8}, [](const Index&) { return 777.0; });
   Strided numbers = integers({1, 2});
-  mh_tensor q, k, v, out, lse, weights, ids, dout, dq;
+  mh_tensor q, k, v, out, lse, weights, ids, dout, dq, x;
   mh_mask mask = MH_DEFAULT(mh_mask);
   mh_attention_options options = MH_DEFAULT(mh_attention_options);
   mh_attention_gradients gradients = MH_DEFAULT(mh_attention_gradients);
@@ -114,6 +120,7 @@ struct Attempt {
   mh_kv_cache_options cache_options = make_cache();
   mh_layer_config config = make_config();
   mh_layer_options layer_options = MH_DEFAULT(mh_layer_options);
+  mh_layer_gradients layer_gradients = MH_DEFAULT(mh_layer_gradients);
   mh_explanation explanation = MH_DEFAULT(mh_explanation);
   mh_machine_limits limits = MH_DEFAULT(mh_machine_limits);
   double scale = 1;
@@ -124,6 +131,7 @@ struct Attempt {
   mh_layer* layer = nullptr;
   mh_row_states* states = nullptr;
   mh_workspace* workspace = nullptr;
+  mh_layer_activations* activations = nullptr;
   std::int64_t sequence = -1;
   // Outputs.
   std::size_t bytes = 77;

@@ -194,6 +194,37 @@ TEST(CDoorRefused, Layers) {
        [](Attempt& a) { return a.layer_options.reserved = 1, a.forward(); }},
       {"mh_layer_forward: layer is NULL", "",
        [](Attempt& a) { return mh_layer_forward(nullptr, &a.q, nullptr, nullptr, &a.out, nullptr); }},
+      {"mh_layer_activations_create: activations is NULL", "",
+       [](Attempt&) { return mh_layer_activations_create(nullptr); }},
+      {"mh_layer_backward: activations.q is ", "they are those of a forward() of these inputs",
+       [](Attempt& a) { return a.layer_backward(); }},
+      {"mh_layer_backward: activations is NULL", "",
+       [](Attempt& a) {
+         return mh_layer_backward(a.layer, &a.x, nullptr, nullptr, nullptr, &a.x, &a.layer_gradients, nullptr);
+       }},
+      {"mh_layer_backward: gradients is NULL", "",
+       [](Attempt& a) {
+         return mh_layer_backward(a.layer, &a.x, nullptr, nullptr, a.activations, &a.x, nullptr, nullptr);
+       }},
+      {"mh_layer_backward: gradients->size is 0", "",
+       [](Attempt& a) { return a.layer_gradients.size = 0, a.layer_backward(); }},
+      {"mh_layer_backward: gradients->reserved is 1, expected 0", "",
+       [](Attempt& a) { return a.layer_gradients.reserved = 1, a.layer_backward(); }},
+      {"mh_layer_backward: gradients->names is NULL", "",
+       [](Attempt& a) { return a.layer_gradients.count = 1, a.layer_backward(); }},
+      {"mh_layer_backward: in_proj_bias is given twice", "",
+       [](Attempt& a) {
+         const char* names[] = {"in_proj_bias", "in_proj_bias"};
+         const mh_tensor both[] = {a.dq, a.dq};
+         a.layer_gradients.names = names;
+         a.layer_gradients.parameters = both;
+         a.layer_gradients.count = 2;
+         return a.layer_backward();
+       }},
+      {"mh_layer_backward: dy is undefined, expected F32, BF16 or F16 [2,3,8]", "",
+       [](Attempt& a) {
+         return mh_layer_backward(a.layer, &a.x, nullptr, nullptr, a.activations, nullptr, &a.layer_gradients, nullptr);
+       }},
       {"mh_head_count_problem: problem is NULL", "", [](Attempt&) { return mh_head_count_problem(8, 3, nullptr); }},
   });
 }
