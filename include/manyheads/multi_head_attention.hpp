@@ -30,8 +30,6 @@ struct MultiHeadAttentionConfig {
   DType dtype = DType::kF32;
 };
 
-// The masks follow torch.nn.MultiheadAttention: BOOL true means ignore, a float is added to the scores. Float masks
-// that add up beyond F32 (two of the lowest) count as in float64: a key of one lowest float beats a key of two.
 // What a forward in training keeps for its backward: 4 (2 d_model + 2 num_kv_heads d_k + num_heads) bytes a token,
 // 8,224 for d_model 512 and 8 heads. Scores, probabilities and masks are computed again. forward() makes the tensors,
 // and keeps those that fit from one call to the next.
@@ -42,6 +40,8 @@ struct MANYHEADS_API MultiHeadAttentionActivations {
   Tensor lse;    // [B,num_heads,T] F32
 };
 
+// The masks follow torch.nn.MultiheadAttention: BOOL true means ignore, a float is added to the scores. Float masks
+// that add up beyond F32 (two of the lowest) count as in float64: a key of one lowest float beats a key of two.
 struct MultiHeadAttentionOptions {
   ConstTensorView key_padding_mask{};  // [B,S] BOOL or float
   ConstTensorView attn_mask{};         // [T,S] or [B*num_heads,T,S], BOOL or float
