@@ -48,11 +48,17 @@ def export(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def static(folder):
-    """The address of a folder behind a plain static server."""
+def static(folder, sent=None):
+    """The address of a folder behind a plain static server, which adds the bytes of each file to `sent`."""
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
             pass
+
+        def copyfile(self, source, out):
+            data = source.read()
+            if sent is not None:
+                sent.append(len(data))
+            out.write(data)
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
