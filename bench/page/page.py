@@ -1,5 +1,6 @@
 """Prints what the page takes, a row each beside its goal. bench/page/run calls it."""
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -103,6 +104,10 @@ def thumbnails_rows(browser, folder):
         page.close()
 
 
+def answer(file, route):
+    route.fulfill(path=file)
+
+
 def bertviz_rows(browser, folder):
     python, scripts = root / ".venv-bertviz/bin/python", root / "build/bertviz/node_modules"
     if subprocess.run([python, "-c", "import bertviz"], capture_output=True).returncode if python.exists() else True:
@@ -121,12 +126,12 @@ def bertviz_rows(browser, folder):
     mine = opening.median(browser, f"{ours.as_uri()}#v=heads&tour=0", ALL_THUMBS.format(72), times=3)
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     for name, file in (("require", "requirejs/require.js"), ("d3", "d3/dist/d3.min.js"), ("jquery", "jquery/dist/jquery.min.js")):
-        context.route(re.compile(f"^https://cdnjs.cloudflare.com/.*/{name}[.]"), lambda route, file=file: route.fulfill(path=scripts / file))
+        context.route(re.compile(f"^https://cdnjs.cloudflare.com/.*/{name}[.]"), functools.partial(answer, scripts / file))
     page = context.new_page()
     try:
-        page.goto(theirs.as_uri(), wait_until="commit", timeout=600_000)
+        page.goto(theirs.as_uri(), wait_until="commit", timeout=300_000)
         its = page.wait_for_function("""() => document.querySelectorAll('#attention line').length > 0 &&
-            new Promise((done) => requestAnimationFrame(() => setTimeout(() => done(performance.now()))))""", timeout=600_000).json_value()
+            new Promise((done) => requestAnimationFrame(() => setTimeout(() => done(performance.now()))))""", timeout=300_000).json_value()
     except Exception as error:
         its = None
         print(f"  BertViz did not open: {str(error).splitlines()[0]}")
