@@ -31,7 +31,9 @@ struct AttentionGradients {
 //   and [Hq,Tq]) what it gave. dout has out's shape, any float type and any strides, 0 among them.
 // - softcap multiplies dS by 1 - tanh^2 of the score over the cap, behind dbias and dalibi_slopes.
 // - Grouped heads: dk and dv are summed over the query heads of each key/value head.
-// - P is recomputed: nothing of size Tq x Tk is kept. Runs of keys that the mask rules out are not read.
+// - P is recomputed: nothing of size Tq x Tk is kept. Of rows whose lse lies beyond 710 it is too coarse: their maxima
+//   and sums are computed again first, as the forward has them.
+//   Runs of keys that the mask rules out are not read.
 // - A row whose keys are all forbidden has and gives gradients of 0. What is forbidden is not read into a gradient,
 //   whatever it holds.
 // - F32 arithmetic for every type. Rows of which a score leaves F32's range give NaN.

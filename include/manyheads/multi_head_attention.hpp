@@ -114,8 +114,9 @@ class MANYHEADS_API MultiHeadAttention {
   // - dy [B,T,d_model] is F32, BF16 or F16, of any strides, and overlaps no gradient.
   // - Sums are F32. Those over tokens run in chunks of 512, added up in two floats: the bits do not depend on threads.
   // - Float masks have no gradient here; attention_backward() gives that of a bias.
-  // Thread-safe for disjoint gradients and workspaces. Allocates the packed transposed weights, and a workspace unless
-  // given one. Throws Error before anything is written.
+  // Thread-safe for disjoint gradients and workspaces. Allocates the packed transposed weights, the sums of weights'
+  // gradients and attention's workspace, and one for the rest unless given one. Throws Error before anything is written,
+  // kOutOfMemory aside.
   void backward(ConstTensorView x, const MultiHeadAttentionActivations& activations, ConstTensorView dy,
                 const MultiHeadAttentionGradients& gradients, const MultiHeadAttentionOptions& options = {}) const;
   void backward(ConstTensorView query, ConstTensorView key, ConstTensorView value,

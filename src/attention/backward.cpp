@@ -165,11 +165,11 @@ class BackwardRun {
     const std::int64_t per_head = (params_.tq + kPreparedRows - 1) / kPreparedRows;
     const std::int64_t tasks = params_.batch * params_.q_heads * per_head;
     const int workers = std::min(plan_.workers, base::worker_count(tasks, threads_));
-    base::parallel_for(tasks, workers, threads_.executor, [&](std::int64_t task, int) {
+    base::parallel_for(tasks, workers, threads_.executor, [&](std::int64_t task, int worker) {
       const std::int64_t b = task / per_head / params_.q_heads, h = task / per_head % params_.q_heads;
       const std::int64_t begin = task % per_head * kPreparedRows;
       const std::int64_t end = std::min(begin + kPreparedRows, params_.queries(b));
-      if (begin < end) kernels_.prepare(params_, b, h, begin, end);
+      if (begin < end) kernels_.prepare(params_, {b, h / params_.group(), 0, 0, workspace(worker)}, h, begin, end);
     });
   }
 

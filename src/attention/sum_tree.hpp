@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/canonical_order.hpp"
+
 namespace manyheads::attention_detail {
 
 // Adds up arrays, one for each chunk, in the binary tree over chunk numbers: the order of the forward's row states. A
@@ -19,7 +21,7 @@ class SumTree {
   // The array of a chunk, zeros at first. Chunks ascend.
   float* open(std::int64_t chunk) {
     if (count_ > 0 && numbers_[count_ - 1] == chunk) return at(count_ - 1);
-    while (count_ >= 2 && level(numbers_[count_ - 2], numbers_[count_ - 1]) < level(numbers_[count_ - 1], chunk)) add();
+    while (count_ >= 2 && kernels::combine_before(numbers_[count_ - 2], numbers_[count_ - 1], chunk)) add();
     numbers_[count_] = chunk;
     std::fill_n(at(count_), floats_, 0.0f);
     return at(count_++);
@@ -31,9 +33,6 @@ class SumTree {
   }
 
  private:
-  static int level(std::int64_t a, std::int64_t b) {
-    return static_cast<int>(std::bit_width(static_cast<std::uint64_t>(a ^ b)));
-  }
   float* at(int i) const { return memory_ + static_cast<std::size_t>(i) * floats_; }
   void add() {
     float* const sum = at(count_ - 2);

@@ -1,10 +1,6 @@
 #include "kernels/backward.hpp"
 
-#include <limits>
 #include <map>
-
-#include "base/element.hpp"
-#include "kernels/mask.hpp"
 
 namespace manyheads::kernels {
 
@@ -24,20 +20,6 @@ std::map<std::int64_t, BackwardKernels>& registered() {
 
 BackwardRegistration::BackwardRegistration(std::int64_t target, const BackwardKernels& kernels) {
   registered()[target] = kernels;
-}
-
-std::int64_t keys_seen(const QkvMask& params, std::int64_t b, std::int64_t h, std::int64_t i) {
-  const AttentionMask mask(params);
-  std::int64_t seen = 0;
-  for (std::int64_t j = 0; j < params.key_length(b); ++j) {
-    if (!mask.sees(b, h, i, j)) continue;
-    if (params.bias != nullptr && base::load_element(params.bias, params.bias_type, params.bias_at(b, h, i, j)) ==
-                                      -std::numeric_limits<double>::infinity()) {
-      continue;
-    }
-    ++seen;
-  }
-  return seen;
 }
 
 const BackwardKernels& backward_kernels(const KernelTable& table) {

@@ -85,8 +85,9 @@ struct BackwardKernels {
   std::size_t (*workspace_floats)(const BackwardParams&) = nullptr;
   // dk and dv of a key.
   std::size_t (*key_floats)(const BackwardParams&) = nullptr;
-  // Fills shift, factor and delta of queries [begin, end) of entry b and head h.
-  void (*prepare)(const BackwardParams&, std::int64_t b, std::int64_t h, std::int64_t begin,
+  // Fills shift, factor and delta of queries [begin, end) of query head h, `begin` a multiple of kGradRows. Of the
+  // chunk it takes batch, kv_head and workspace.
+  void (*prepare)(const BackwardParams&, const KeyChunk&, std::int64_t h, std::int64_t begin,
                   std::int64_t end) = nullptr;
   // Reads the keys and values of a chunk to its workspace.
   void (*load)(const BackwardParams&, const KeyChunk&) = nullptr;
@@ -106,9 +107,6 @@ struct BackwardKernels {
 struct BackwardRegistration {
   BackwardRegistration(std::int64_t target, const BackwardKernels& kernels);
 };
-
-// The number of keys that query i of entry b and head h sees.
-std::int64_t keys_seen(const QkvMask& params, std::int64_t b, std::int64_t h, std::int64_t i);
 
 // The definition: float64, plain loops over every score. Reads neither out nor lse. Allocates O(Tk (D + Dv)).
 void reference_backward(const BackwardParams& params);

@@ -50,6 +50,12 @@ struct Branches {
   }
 };
 
+// The tree over chunk numbers. Whether the branches of chunks a < b combine before chunk c > b is opened: their common
+// branch does not reach it.
+constexpr bool combine_before(std::int64_t a, std::int64_t b, std::int64_t c) noexcept {
+  return std::bit_width(static_cast<std::uint64_t>(a ^ b)) < std::bit_width(static_cast<std::uint64_t>(b ^ c));
+}
+
 constexpr std::int64_t chunks_of(std::int64_t keys) noexcept { return (keys + kChunkKeys - 1) / kChunkKeys; }
 constexpr std::int64_t runs_of(std::int64_t keys) noexcept { return (keys + kRunKeys - 1) / kRunKeys; }
 

@@ -246,9 +246,12 @@ void MultiHeadAttention::Impl::backward(ConstTensorView query, ConstTensorView k
   const float* const v_kept = self ? q_kept : activations.v.as<float>();
   const std::int64_t at_once = std::max<std::int64_t>(1, merged.queries_at_once());
   Workspace of_attention;
-  if (queries == 0) {  // no call below writes dk and dv
-    for (const auto& [at, width] : {std::pair{dk_at, kv_width}, std::pair{dv_at, kv_width}}) {
-      std::fill_n(floats(at), batch * all_keys * width, 0.0f);
+  // Several parts add to dk and dv; without queries no part writes them.
+  const bool in_parts = queries > at_once || queries == 0;
+  if (in_parts) {
+    std::fill_n(floats(dq_at), batch * q_rows * q_width, 0.0f);
+    for (const std::size_t at : {dk_at, dv_at}) {
+      if (!self) std::fill_n(floats(at), batch * all_keys * kv, 0.0f);
     }
   }
   for (std::int64_t first = 0; first < queries; first += at_once) {
@@ -265,15 +268,7 @@ void MultiHeadAttention::Impl::backward(ConstTensorView query, ConstTensorView k
     to.dv = kv_view(floats(dv_at), e + kv);
     const ConstTensorView lse(activations.lse.as<float>() + first, {batch, config.num_heads, count},
                               {config.num_heads * queries, queries, 1});
-    if (first > 0) {
-      // dk and dv of the parts before are added to; dq is its own.
-      to.dq = {};
-      to.accumulate = true;
-      AttentionGradients of_q;
-      of_q.dq = q_view(floats(dq_at), first, count);
-      attention_backward(q_view(q_kept, first, count), kv_view(k_kept, e), kv_view(v_kept, e + kv),
-                         out_view(heads, first, count), out_view(dheads, first, count), lse, of_q, call);
-    }
+    to.accumulate = in_parts;
     attention_backward(q_view(q_kept, first, count), kv_view(k_kept, e), kv_view(v_kept, e + kv),
                        out_view(heads, first, count), out_view(dheads, first, count), lse, to, call);
   }

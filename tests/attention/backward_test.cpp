@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "allocations.hpp"
 #include "attention/draw.hpp"
 #include "attention/gradient_call.hpp"
 #include "attention/gradient_oracle.hpp"
@@ -192,15 +193,33 @@ TEST_P(Backward, NaNStaysInItsDocument) {
   EXPECT_TRUE(std::isnan(element(c.dk.view(), {0, 0, 7, 3})));
 }
 
-// Padding rows of the lowest float as bias: a uniform mean, and its gradient.
-TEST_P(Backward, RowsOfTheLowestBias) {
-  GradientCall c({1, 1, 1, 3, 10, 8, 8});
-  const double lowest = -static_cast<double>(std::numeric_limits<float>::max());
-  Strided bias = filled(DType::kF32, {3, 10}, [&](const Index& at) { return at[0] == 1 ? lowest : 0.0; });
-  c.options.mask.bias = bias.view();
-  c.dout.fill([](const Index& at) { return at[2] == 1 ? 1.0 : 0.0; });
-  c.run_backward();
-  for (std::int64_t j = 0; j < 10; ++j) EXPECT_NEAR(element(c.dv.view(), {0, 0, j, 2}), 0.1, 1e-7);
+// Padding rows: a uniform mean, and its gradient, whether their bias is the lowest float or a large negative number.
+TEST_P(Backward, RowsOfALowBias) {
+  for (const double low : {-static_cast<double>(std::numeric_limits<float>::max()), -1e9}) {
+    GradientCall c({1, 1, 1, 3, 10, 8, 8});
+    Strided bias = filled(DType::kF32, {3, 10}, [&](const Index& at) { return at[0] == 1 ? low : 0.0; });
+    c.options.mask.bias = bias.view();
+    c.dout.fill([](const Index& at) { return at[2] == 1 ? 1.0 : 0.0; });
+    c.run_backward();
+    for (std::int64_t j = 0; j < 10; ++j) EXPECT_NEAR(element(c.dv.view(), {0, 0, j, 2}), 0.1, 1e-7) << low;
+  }
+}
+
+// With dout 1 the sum of dv over keys is that of all P: 1 for each row, however large the scores are.
+TEST_P(Backward, ProbabilitiesOfLargeScoresAddUpToOne) {
+  for (const double factor : {1e2, 1e4, 1e6}) {
+    GradientCall c({1, 2, 1, 70, 90, 16, 4});
+    Strided sinks = filled(DType::kF32, {2}, [](const Index& at) { return at[0] == 0 ? -kInf : -1e30; });
+    c.options.sinks = sinks.view();
+    std::mt19937_64 engine(7);
+    std::normal_distribution<double> normal;
+    c.k.fill([&](const Index&) { return normal(engine) * factor; });
+    c.dout.fill([](const Index&) { return 1.0; });
+    c.run_backward();
+    double sum = 0;
+    for (std::int64_t j = 0; j < 90; ++j) sum += element(c.dv.view(), {0, 0, j, 1});
+    EXPECT_NEAR(sum, 140, 140 * 16 * 0x1p-24) << factor;
+  }
 }
 
 TEST_P(Backward, NoKeysNoQueries) {
@@ -274,6 +293,21 @@ TEST_P(Backward, EachGradientAlone) {
     const Strided* const expected[] = {&all.dq, &all.dk, &all.dv};
     EXPECT_TRUE(same_tensor(*of[which], *expected[which])) << which;
   }
+}
+
+TEST_P(Backward, AGrownWorkspaceMeansNoAllocation) {
+  GradientCall c({2, 4, 2, 130, 700, 16, 16});
+  c.run();
+  Workspace workspace;
+  c.options.workspace = &workspace;
+  c.options.threads.num_threads = 1;
+  const AttentionGradients gradients = c.gradients();
+  const ConstTensorView q = c.q.view(), k = c.k.view(), v = c.v.view(), out = c.out.view(), dout = c.dout.view();
+  const ConstTensorView lse = c.lse.view();
+  attention_backward(q, k, v, out, dout, lse, gradients, c.options);
+  const std::int64_t before = allocations();
+  attention_backward(q, k, v, out, dout, lse, gradients, c.options);
+  EXPECT_EQ(allocations(), before);
 }
 
 TEST(BackwardErrors, NameTheArgument) {

@@ -14,6 +14,7 @@
 #include <manyheads/multi_head_attention.hpp>
 
 #include "layer/layer_reference.hpp"
+#include "layer/merged_mask.hpp"
 #include "layer/random_tensor.hpp"
 #include "support.hpp"
 
@@ -188,6 +189,47 @@ TEST(LayerBackward, AddedKeysAndCausal) {
     t.run();
     EXPECT_EQ(t.wrong(), "") << zero;
   }
+}
+
+// Beside added keys a causal mask is written out, and many queries are taken part by part. The whole gradient against a
+// central difference along one random direction of all inputs and weights. Its error against float64: that of F32 sums.
+TEST(LayerBackward, ManyQueriesInParts) {
+  Training t(MultiHeadAttentionConfig{.d_model = 8, .num_heads = 2, .add_bias_kv = true});
+  t.batch = 1;
+  t.queries = 2100;
+  t.mask = [](MultiHeadAttentionOptions& options, LayerCase& of) {
+    options.mask.causal = true;
+    const std::int64_t n = of.query.size(1);
+    for (std::size_t at = 0; at < of.added.size(); ++at) {
+      const auto place = static_cast<std::int64_t>(at) % (n * n);
+      if (place % n > place / n) of.added[at] = -std::numeric_limits<double>::infinity();
+    }
+  };
+  t.run(2);
+  const layer::MergedMask merged(t.options, {1, 2, 2100, 2100, 1});
+  ASSERT_LT(merged.queries_at_once(), 2100);
+  constexpr double kStep = 1e-6;
+  std::mt19937_64 random(3);
+  std::normal_distribution<double> normal;
+  LayerCase more = t.reference, less = t.reference;
+  double expected = 0, magnitude = 0;
+  const auto move = [&](const std::string& name, Tensor& a, Tensor& b) {
+    a = in_double(a);
+    b = in_double(b);
+    for (std::int64_t i = 0; i < a.elements(); ++i) {
+      const double step = normal(random);
+      a.as<double>()[i] += kStep * step;
+      b.as<double>()[i] -= kStep * step;
+      expected += step * static_cast<double>(t.gradients.at(name).as<float>()[i]);
+      magnitude += std::fabs(step * static_cast<double>(t.gradients.at(name).as<float>()[i]));
+    }
+  };
+  move("query", more.query, less.query);
+  more.key = more.value = more.query;
+  less.key = less.value = less.query;
+  for (auto& [name, tensor] : more.state) move(name, tensor, less.state.at(name));
+  const double got = (t.loss(more) - t.loss(less)) / (2 * kStep);
+  EXPECT_NEAR(got, expected, 0x1p-18 * magnitude);
 }
 
 TEST(LayerBackward, MasksAndHeadScale) {

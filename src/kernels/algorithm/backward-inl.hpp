@@ -16,12 +16,11 @@
 #endif
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <limits>
+#include <cstdlib>
 
-#include "base/math.hpp"
 #include "hwy/highway.h"
+#include "kernels/algorithm/backward_rows-inl.hpp"
 #include "kernels/algorithm/block_info-inl.hpp"
 #include "kernels/algorithm/pack_kv-inl.hpp"
 #include "kernels/algorithm/pack_q-inl.hpp"
@@ -29,146 +28,14 @@
 #include "kernels/algorithm/qk_scores-inl.hpp"
 #include "kernels/backward.hpp"
 #include "kernels/isa/exp2-inl.hpp"
-#include "kernels/reference.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-constexpr std::size_t kGradLanes = static_cast<std::size_t>(kGradRows);
-static_assert(BlockInfo::kMaxRows == kGradRows && kRunKeys == kGradRows);
-
-HWY_INLINE std::size_t PaddedWidth(std::int64_t width) { return RoundUp(static_cast<std::size_t>(width), kMaxLanes); }
-
-// dk, then dv, each padded to whole vectors.
-inline std::size_t KeyGradFloats(const BackwardParams& params) {
-  return PaddedWidth(params.d) + PaddedWidth(params.dv);
-}
-
-// The workspace of a task. Offsets in floats, each array at a multiple of 64 bytes.
-struct BackwardWorkspace {
-  std::size_t flags, keys, values, packed_q, packed_dout, q_rows, dout_rows, probs, grads, stored, total;
-
-  explicit BackwardWorkspace(const BackwardParams& params) {
-    std::size_t at = 0;
-    const auto take = [&at](std::size_t floats) {
-      const std::size_t begin = at;
-      at += RoundUp(floats, 16);
-      return begin;
-    };
-    const std::size_t d = static_cast<std::size_t>(params.d), dv = static_cast<std::size_t>(params.dv);
-    const std::size_t chunk = static_cast<std::size_t>(std::min(kChunkKeys, params.tk));
-    flags = take(1);
-    keys = take(chunk * d);
-    values = take(chunk * dv);
-    packed_q = take(d * kGradLanes);
-    packed_dout = take(dv * kGradLanes);
-    q_rows = take(kGradLanes * PaddedWidth(params.d));
-    dout_rows = take(kGradLanes * PaddedWidth(params.dv));
-    probs = take(kGradLanes * kGradLanes);
-    grads = take(kGradLanes * kGradLanes);
-    // Rows on their way out: 64 of dq, twice, or one of dk and dv; and a row that lay there before.
-    stored = take(std::max(2 * kGradLanes * d, KeyGradFloats(params)) + KeyGradFloats(params));
-    total = at;
-  }
-};
-inline std::size_t BackwardFloats(const BackwardParams& params) { return BackwardWorkspace(params).total; }
-
-// Rows of F32, `width` wide and dense: where they lie, or copied.
-template <class At>
-HWY_INLINE StridedRows DenseRows(DType type, const void* base, std::int64_t count, std::int64_t row_stride,
-                                 std::int64_t step, std::int64_t width, bool adjacent, std::size_t padded,
-                                 float* HWY_RESTRICT copy, At&& at) {
-  if (type == DType::kF32 && step == 1 && adjacent && row_stride == width &&
-      padded == static_cast<std::size_t>(width)) {
-    return {static_cast<const float*>(base) + at(0), padded};
-  }
-  for (std::int64_t i = 0; i < count; ++i) {
-    float* const to = copy + static_cast<std::size_t>(i) * padded;
-    CopyRow(type, base, at(i), step, width, to);
-    std::fill(to + width, to + padded, 0.0f);
-  }
-  return {copy, padded};
-}
-
-HWY_INLINE StridedRows ChunkKeys(const BackwardParams& params, const KeyChunk& chunk, std::int64_t count) {
-  return DenseRows(params.kv_type, params.k, count, params.k_stride[2], params.k_stride[3], params.d, true,
-                   static_cast<std::size_t>(params.d), chunk.workspace + BackwardWorkspace(params).keys,
-                   [&](std::int64_t j) { return params.k_at(chunk.batch, chunk.kv_head, chunk.begin + j); });
-}
-HWY_INLINE StridedRows ChunkValues(const BackwardParams& params, const KeyChunk& chunk, std::int64_t count) {
-  return DenseRows(params.kv_type, params.v, count, params.v_stride[2], params.v_stride[3], params.dv, true,
-                   static_cast<std::size_t>(params.dv), chunk.workspace + BackwardWorkspace(params).values,
-                   [&](std::int64_t j) { return params.v_at(chunk.batch, chunk.kv_head, chunk.begin + j); });
-}
-
-inline void LoadChunk(const BackwardParams& params, const KeyChunk& chunk) {
-  const std::int64_t count = chunk.end - chunk.begin;
-  const StridedRows keys = ChunkKeys(params, chunk, count);
-  const StridedRows values = ChunkValues(params, chunk, count);
-  const std::size_t rows = static_cast<std::size_t>(count);
-  const bool finite = AllFinite<MmaF32>(keys, rows, static_cast<std::size_t>(params.d)) &&
-                      AllFinite<MmaF32>(values, rows, static_cast<std::size_t>(params.dv));
-  chunk.workspace[BackwardWorkspace(params).flags] = finite ? 1.0f : 0.0f;
-}
-
-// sum over e of x[e] y[e], in double: each product is exact, and element e goes to sum e % 8.
-HWY_INLINE double ExactDot(DType x_type, const void* x, std::int64_t x_at, std::int64_t x_step, DType y_type,
-                           const void* y, std::int64_t y_at, std::int64_t y_step, std::int64_t width) {
-  constexpr std::int64_t kSegmentFloats = 256;
-  constexpr std::int64_t kSums = 8;
-  HWY_ALIGN float xs[kSegmentFloats], ys[kSegmentFloats];
-  double sums[kSums] = {};
-  for (std::int64_t from = 0; from < width; from += kSegmentFloats) {
-    const std::int64_t count = std::min(kSegmentFloats, width - from);
-    CopyRow(x_type, x, x_at + from * x_step, x_step, count, xs);
-    CopyRow(y_type, y, y_at + from * y_step, y_step, count, ys);
-    std::int64_t e = 0;
-    for (; e + kSums <= count; e += kSums) {
-      for (std::int64_t s = 0; s < kSums; ++s) {
-        sums[s] += static_cast<double>(xs[e + s]) * static_cast<double>(ys[e + s]);
-      }
-    }
-    for (std::int64_t s = 0; e < count; ++e, ++s) sums[s] += static_cast<double>(xs[e]) * static_cast<double>(ys[e]);
-  }
-  return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
-}
-
-inline void PrepareRows(const BackwardParams& params, std::int64_t b, std::int64_t h, std::int64_t begin,
-                        std::int64_t end) {
-  for (std::int64_t i = begin; i < end; ++i) {
-    const std::int64_t at = params.grad_row(b, h, i);
-    double delta = ExactDot(params.dout_type, params.dout, params.dout_at(b, h, i), params.dout_stride[3],
-                            params.out_type, params.out, params.out_at(b, h, i), params.out_stride[3], params.dv);
-    if (params.dlse != nullptr) delta -= static_cast<double>(params.dlse[params.dlse_at(b, h, i)]);
-    params.delta[at] = static_cast<float>(delta);
-    const double lse = static_cast<double>(params.lse[params.lse_at(b, h, i)]) * base::kLog2e;
-    // A row without a key has no mass. One whose lse lies at the end of F32's range is padding, whose keys all count
-    // alike, or has lost its scores.
-    double shift = 0, factor = 0;
-    if (lse == std::numeric_limits<double>::infinity() || std::isnan(lse)) {
-      factor = std::numeric_limits<double>::quiet_NaN();
-    } else if (std::fabs(lse) >= 2.8e38) {
-      if (lse < 0 && std::isfinite(lse)) {
-        shift = static_cast<double>(kLowestScore);
-        factor = one_bias(params, b, h, i) ? 1.0 / static_cast<double>(keys_seen(params, b, h, i))
-                                           : std::numeric_limits<double>::quiet_NaN();
-      } else if (lse > 0) {
-        factor = std::numeric_limits<double>::quiet_NaN();
-      }
-    } else {
-      shift = std::floor(lse + 0.5);
-      factor = base::exp2(shift - lse);
-    }
-    params.shift[at] = static_cast<float>(shift);
-    params.factor[at] = static_cast<float>(factor);
-  }
-}
-
 // The rows of a block of queries, and the tiles of the run under way: [key][64 rows].
-// - `rows` and `vectors` are those of the block; of the run under way, lanes [lane, lane_end) alone may see a key:
-// whole
-//   chains of rows, and at the end whole vectors.
+// - `rows` and `vectors` are those of the block.
+// - Of the run under way, lanes [lane, lane_end) alone may see a key: whole chains of rows, at the end whole vectors.
 struct GradBlock {
   HWY_ALIGN float shift[kGradLanes] = {};
   HWY_ALIGN float factor[kGradLanes] = {};
@@ -190,8 +57,8 @@ HWY_INLINE void GradsOfKeys(const GradBlock& block, const StridedRows& values, s
                             std::size_t lane, VF none) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
-  // Exp2 takes no more than 127, and 2^-200 is 0.
-  const VF most = hn::Set(d, 127.0f), least = hn::Set(d, -200.0f);
+  // A score exceeds its row's lse by rounding alone, and the shift lies within 1/2 of it. 2^-200 is 0.
+  const VF most = hn::Set(d, 64.0f), least = hn::Set(d, -200.0f);
   VF sum[M][NV];
   Products<MmaF32>(values.data + key * values.stride, values.stride, 1, block.packed_dout + lane, kGradLanes, dv, 1.0,
                    sum);
@@ -300,7 +167,7 @@ struct GradRun {
   std::int64_t begin, end;
   std::size_t count;
   StridedRows keys, values;
-  bool guarded;  // forbidden keys or rows may have values that are not finite
+  bool mask_nonfinite;  // forbidden keys or rows may have values that are not finite
 };
 
 // The block's side of the work: its rows, packed and not.
@@ -321,11 +188,11 @@ HWY_INLINE void BeginGradBlock(const BackwardParams& params, const KeyChunk& chu
   std::copy_n(params.shift + row, q_block.rows, block.shift);
   std::copy_n(params.factor + row, q_block.rows, block.factor);
   std::copy_n(params.delta + row, q_block.rows, block.delta);
-  block.q_rows = DenseRows(params.type, params.q, q_block.rows, params.q_stride[2], params.q_stride[3], params.d, true,
+  block.q_rows = DenseRows(params.type, params.q, q_block.rows, params.q_stride[2], params.q_stride[3], params.d,
                            PaddedWidth(params.d), chunk.workspace + at.q_rows,
                            [&](std::int64_t r) { return params.q_at(q_block.batch, h, i + r); });
   block.dout_rows = DenseRows(params.dout_type, params.dout, q_block.rows, params.dout_stride[2], params.dout_stride[3],
-                              params.dv, true, PaddedWidth(params.dv), chunk.workspace + at.dout_rows,
+                              params.dv, PaddedWidth(params.dv), chunk.workspace + at.dout_rows,
                               [&](std::int64_t r) { return params.dout_at(q_block.batch, h, i + r); });
   block.rows = static_cast<std::size_t>(q_block.rows);
   block.vectors = RoundUp(block.rows, n) / n;
@@ -382,7 +249,7 @@ HWY_INLINE std::int64_t EachGradRun(const BackwardParams& params, const KeyChunk
                           {keys.data + skipped * keys.stride, keys.stride},
                           {values.data + skipped * values.stride, values.stride},
                           masked && !(block.finite && chunk.workspace[at.flags] != 0.0f)};
-        const VF none = run.guarded ? hn::Neg(hn::Zero(DF())) : hn::Zero(DF());
+        const VF none = run.mask_nonfinite ? hn::Neg(hn::Zero(DF())) : hn::Zero(DF());
         LanesOfRun(params, q_block, info, begin, end, partly_masked, block);
         EachVectors(block, [&]<int NV>(std::integral_constant<int, NV>, std::size_t lane) HWY_ATTR {
           VF top[NV];
@@ -399,8 +266,8 @@ HWY_INLINE std::int64_t EachGradRun(const BackwardParams& params, const KeyChunk
 }
 
 // Adds sum of -dS |j - i - o| over the run to the gradient of a slope.
-HWY_NOINLINE void AddSlopeGrad(const BackwardParams& params, const GradRun& run, const BlockInfo& info,
-                               const GradBlock& block, std::int64_t batch, double* sum) {
+inline HWY_NOINLINE void AddSlopeGrad(const BackwardParams& params, const GradRun& run, const BlockInfo& info,
+                                      const GradBlock& block, std::int64_t batch, double* sum) {
   const std::int64_t diagonal = params.diagonal(batch);
   for (std::size_t key = 0; key < run.count; ++key) {
     const std::int64_t j = run.begin + static_cast<std::int64_t>(key) - diagonal;
@@ -441,7 +308,7 @@ inline std::int64_t BackwardBlock(const BackwardParams& params, const KeyChunk& 
             AddOverKeys<OverKeys>(block, run.keys, offset, run.count, width, to.queries);
           }
         };
-        if (run.guarded) {
+        if (run.mask_nonfinite) {
           add(ProbsFirst<MmaF32>(), ProbsSecond<MmaF32>());
         } else {
           add(MmaF32(), MmaF32());
@@ -458,88 +325,6 @@ inline void BiasGradient(const BackwardParams& params, const KeyChunk& chunk, co
                   for (std::size_t r = block.lane; r < block.rows_end(); ++r) to[r] += static_cast<double>(from[r]);
                 }
               });
-}
-
-// Multiplies by the scale, in double where F32 has it coarsely or not at all.
-HWY_INLINE void ScaleRow(double scale, std::size_t width, float* HWY_RESTRICT row) {
-  const double magnitude = std::fabs(scale);
-  if (magnitude < 1e30 && magnitude > 1e-30) {
-    const float factor = static_cast<float>(scale);
-    for (std::size_t e = 0; e < width; ++e) row[e] *= factor;
-  } else {
-    for (std::size_t e = 0; e < width; ++e) row[e] = static_cast<float>(static_cast<double>(row[e]) * scale);
-  }
-}
-
-// Writes a row of a gradient, or adds it to what lies there. Overwrites `row`; `before` has room for it.
-HWY_INLINE void StoreGrad(const BackwardParams& params, const Gradient& gradient, std::int64_t at, std::int64_t width,
-                          float* HWY_RESTRICT row, float* HWY_RESTRICT before) {
-  if (params.accumulate) {
-    CopyRow(gradient.type, gradient.data, at, gradient.stride[3], width, before);
-    for (std::int64_t e = 0; e < width; ++e) row[e] += before[e];
-  }
-  StoreRow(gradient.type, gradient.data, at, gradient.stride[3], width, row);
-}
-
-inline void StoreQueries(const BackwardParams& params, const QueryBlock& q_block, const float* high, const float* low,
-                         float* workspace) {
-  const DF d;
-  const std::size_t n = hn::Lanes(d);
-  const std::size_t width = static_cast<std::size_t>(params.d);
-  const std::int64_t queries = params.queries(q_block.batch);
-  const std::int64_t h = q_block.kv_head * params.group() + q_block.row / queries, i = q_block.row % queries;
-  float* const rows = workspace + BackwardWorkspace(params).stored;  // [64][D]
-  float* const sums = rows + kGradLanes * width;                     // [D][64]
-  float* const before = sums + kGradLanes * width;                   // [D]
-  if (high == nullptr) {
-    std::fill_n(rows, kGradLanes * width, 0.0f);
-  } else {
-    for (std::size_t at = 0; at < width * kGradLanes; at += n) {
-      VF sum = hn::LoadU(d, high + at);
-      if (low != nullptr) {
-        // What rounding took from a sum beyond F32 is no number.
-        const auto finite = hn::Eq(hn::Sub(sum, sum), hn::Zero(d));
-        sum = hn::IfThenElse(finite, hn::Add(sum, hn::LoadU(d, low + at)), sum);
-      }
-      hn::StoreU(sum, d, sums + at);
-    }
-    for (std::size_t first = 0; static_cast<std::int64_t>(first) < q_block.rows; first += n) {
-      LaneRows lanes;
-      for (std::size_t r = first; r < first + n && static_cast<std::int64_t>(r) < q_block.rows; ++r) {
-        lanes.at[lanes.count++] = static_cast<std::int64_t>(r * width);
-      }
-      UnpackLanes(DType::kF32, rows, lanes, 1, params.d, kGradLanes, sums + first, sums + first,
-                  [](VF x, VF) { return x; });
-    }
-  }
-  for (std::int64_t r = 0; r < q_block.rows; ++r) {
-    float* const row = rows + static_cast<std::size_t>(r) * width;
-    ScaleRow(params.scale, width, row);
-    StoreGrad(params, params.dq, params.dq_at(q_block.batch, h, i + r), params.d, row, before);
-  }
-}
-
-inline void StoreKeys(const BackwardParams& params, const KeyChunk& chunk, float* keys) {
-  const std::size_t step = KeyGradFloats(params);
-  const std::size_t d_floats = PaddedWidth(params.d);
-  float* const row = chunk.workspace + BackwardWorkspace(params).stored;
-  float* const before = row + step;
-  for (std::int64_t j = chunk.begin; j < chunk.end; ++j) {
-    if (keys != nullptr) {
-      std::copy_n(keys + static_cast<std::size_t>(j - chunk.begin) * step, step, row);
-    } else {
-      std::fill_n(row, step, 0.0f);
-    }
-    if (params.dk.defined()) {
-      ScaleRow(params.scale, static_cast<std::size_t>(params.d), row);
-      StoreGrad(params, params.dk, params.key_at(params.dk.stride, chunk.batch, chunk.kv_head, j), params.d, row,
-                before);
-    }
-    if (params.dvalue.defined()) {
-      StoreGrad(params, params.dvalue, params.key_at(params.dvalue.stride, chunk.batch, chunk.kv_head, j), params.dv,
-                row + d_floats, before);
-    }
-  }
 }
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE

@@ -14,12 +14,12 @@
 #endif
 
 #include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 
 #include "hwy/highway.h"
 #include "kernels/algorithm/workspace-inl.hpp"
+#include "kernels/canonical_order.hpp"
 #include "kernels/isa/exp2-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -95,8 +95,7 @@ class CombineTree {
   // they are combined first.
   float* open(std::int64_t chunk) {
     const std::int64_t* last = opened_.last;
-    while (opened_.count >= 2 &&
-           level(last[opened_.count - 2], last[opened_.count - 1]) < level(last[opened_.count - 1], chunk)) {
+    while (opened_.count >= 2 && combine_before(last[opened_.count - 2], last[opened_.count - 1], chunk)) {
       combine_top();
     }
     opened_.last[opened_.count++] = chunk;
@@ -109,8 +108,6 @@ class CombineTree {
   }
 
  private:
-  static int level(std::int64_t a, std::int64_t b) { return std::bit_width(static_cast<std::uint64_t>(a ^ b)); }
-
   float* at(std::int64_t i) const { return states_ + static_cast<std::size_t>(i) * state_floats_; }
 
   void combine_top() {
