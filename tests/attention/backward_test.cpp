@@ -130,6 +130,30 @@ TEST_P(Backward, ManyChunks) {
   }
 }
 
+// dq over 256 chunks of equal terms. dS is P or -P, with keys of the same sign: dq is the key's size times the scale
+// and times the sum of P, each of which dv holds. Within a chunk such a sum errs by less than 6.8 u
+// (canonical_order.hpp), the two floats add 1, the scale and the result 2. One float would drift by up to a quarter u a
+// chunk.
+TEST_P(Backward, ManyChunksOfEqualTerms) {
+  GradientCall c({1, 1, 1, 1, 131072, 64, 1});
+  std::mt19937_64 engine(9);
+  std::uniform_real_distribution<double> size(1, 2);
+  std::vector<double> sizes;
+  for (int e = 0; e < 64; ++e) sizes.push_back(static_cast<double>(static_cast<float>(size(engine))));
+  const auto sign = [](std::int64_t j) { return j % 2 == 0 ? 1.0 : -1.0; };
+  c.q.fill([](const Index&) { return 0.0; });
+  c.k.fill([&](const Index& at) { return sign(at[2]) * sizes[static_cast<std::size_t>(at[3])]; });
+  c.v.fill([&](const Index& at) { return sign(at[2]); });
+  c.dout.fill([](const Index&) { return 1.0; });
+  c.dlse.fill([](const Index&) { return 0.0; });
+  c.run_backward();
+  for (std::int64_t e = 0; e < 64; ++e) {
+    const double expected =
+        0.125 * sizes[static_cast<std::size_t>(e)] * 131072 * std::fabs(element(c.dv.view(), {0, 0, 0, 0}));
+    EXPECT_NEAR(element(c.dq.view(), {0, 0, 0, e}), expected, 9.8 * 0x1p-24 * expected) << e;
+  }
+}
+
 // Keys 30 and 100 times larger: one key of each row takes nearly all.
 TEST_P(Backward, SharpHeads) {
   for (const double factor : {30.0, 100.0}) {
