@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <atomic>
 #include <manyheads/error.hpp>
 #include <manyheads/lens/read_heads.hpp>
 #include <string>
 
+#include "base/lock.hpp"
 #include "base/parallel.hpp"
 #include "lens/each_row.hpp"
 #include "lens/head_scorer.hpp"
@@ -11,7 +13,8 @@
 namespace manyheads::lens {
 
 std::vector<HeadReading> read_heads(const Trace& trace, const std::vector<Word>& words, const std::vector<Link>& links,
-                                    std::size_t num_strongest, const Threads& threads) {
+                                    std::size_t num_strongest, const Threads& threads,
+                                    const std::function<bool(double)>& progress) {
   if (trace.num_queries() != trace.num_keys()) {
     throw Error(ErrorCode::kInvalidArgument, "read_heads: trace has " + std::to_string(trace.num_queries()) +
                                                  " queries and " + std::to_string(trace.num_keys()) +
@@ -23,7 +26,11 @@ std::vector<HeadReading> read_heads(const Trace& trace, const std::vector<Word>&
     for (std::int64_t head = 0; head < trace.num_heads(layer); ++head) readings.push_back({layer, head, {}, {}, {}});
   }
   const auto count = static_cast<std::int64_t>(readings.size());
+  base::Lock lock;
+  std::int64_t done = 0;
+  std::atomic<bool> cancelled = false;
   base::parallel_for(count, base::worker_count(count, threads), threads.executor, [&](std::int64_t i, int) {
+    if (cancelled) return;
     HeadReading& reading = readings[static_cast<std::size_t>(i)];
     HeadScorer scorer(kinds);
     LinkReader reader(words, links, num_strongest, trace.causal);
@@ -34,7 +41,11 @@ std::vector<HeadReading> read_heads(const Trace& trace, const std::vector<Word>&
     reading.scores = scorer.finish();
     reading.strongest = reader.strongest();
     reading.asked = reader.asked();
+    if (!progress) return;
+    const base::Lock::Guard guard(lock);
+    if (!cancelled && !progress(static_cast<double>(++done) / static_cast<double>(count))) cancelled = true;
   });
+  if (cancelled) readings.clear();
   return readings;
 }
 

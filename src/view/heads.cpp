@@ -52,8 +52,11 @@ Answer ask_trace(const Question& question) {
 
 Answer ask_heads(const Question& question) {
   const lens::Trace& trace = question.trace().trace;
+  const std::vector<lens::HeadReading> readings =
+      lens::read_heads(trace, lens::words_of(trace), {}, 0, question.threads(), question.progress());
+  if (readings.empty() && !trace.layers.empty()) return cancelled();
   Json heads = Json::array();
-  for (const lens::HeadReading& reading : lens::read_heads(trace, lens::words_of(trace), {}, 0, question.threads())) {
+  for (const lens::HeadReading& reading : readings) {
     Json roles = Json::array();
     for (const lens::ScoreRule* rule : reading.scores.roles) roles.push_back(rule->role);
     heads.push_back({{"layer", reading.layer},
@@ -73,7 +76,9 @@ Answer ask_links(const Question& question) {
     const std::vector<std::int64_t> at = numbers(pair, {count, count});
     links.push_back({static_cast<std::size_t>(at[0]), static_cast<std::size_t>(at[1])});
   }
-  const std::vector<lens::HeadReading> heads = lens::read_heads(trace, words, links, 0, question.threads());
+  const std::vector<lens::HeadReading> heads =
+      lens::read_heads(trace, words, links, 0, question.threads(), question.progress());
+  if (heads.empty() && !trace.layers.empty()) return cancelled();
   Json list = Json::array();
   for (std::size_t i = 0; i < links.size(); ++i) {
     Json of_heads = Json::array();

@@ -198,9 +198,14 @@ TEST_F(ViewSession, RefusesWhatDoesNotFitAndGoesOn) {
 }
 
 TEST_F(ViewSession, ProgressCancels) {
-  const Answer answer =
-      session_.ask(R"({"ask": "map", "trace": 1, "layer": 0, "head": 0})", [](double) { return false; });
-  EXPECT_EQ(json::parse(answer.bytes)["cancelled"], true);
+  for (const char* question :
+       {R"({"ask": "map", "trace": 1, "layer": 0, "head": 0})", R"({"ask": "heads", "trace": 1})",
+        R"({"ask": "links", "trace": 1, "pairs": [[0, 1]]})", R"({"ask": "thumbnails", "trace": 1, "size": 16})"}) {
+    int calls = 0;
+    const Answer answer = session_.ask(question, [&](double) { return ++calls > 1; });
+    EXPECT_EQ(json::parse(answer.bytes)["cancelled"], true) << question;
+    EXPECT_EQ(calls, 1) << question;
+  }
 }
 
 TEST_F(CliViewSession, ALayerGivesTheBitsOfTheVerb) {

@@ -11,6 +11,7 @@ AXE = (root / "viewer/node_modules/axe-core/axe.min.js").read_text()
 def shown(page):
     page.get_by_role("contentinfo").get_by_text("manyheads").wait_for()
     page.locator(".stage h2:visible").first.wait_for()
+    expect(page.locator("[aria-busy=true]")).to_have_count(0)
     expect(page.get_by_text(re.compile("^(Opening|Wird geöffnet) …$"))).to_have_count(0)
 
 

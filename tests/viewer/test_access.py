@@ -1,4 +1,4 @@
-"""What axe-core cannot see: width, the keyboard, motion."""
+"""What axe-core cannot see: width, the keyboard, motion, the pointer."""
 import pytest
 
 from axe import shown
@@ -34,6 +34,17 @@ def test_every_view_is_reached_and_used_by_keyboard_alone(page):
 def test_a_reader_who_wants_less_motion_gets_none(opener, reference):
     page = opener.served(reference.answer, reduced_motion="reduce")
     assert page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--motion').trim()") == "0ms"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_pressed_button_keeps_its_colours_under_the_pointer(opener, reference, theme):
+    page = opener.served(reference.answer, link="#v=dimensions", color_scheme=theme, reduced_motion="reduce")
+    shown(page)
+    pressed = page.locator('.chip[aria-pressed="true"]').first
+    colours = "button => [getComputedStyle(button).color, getComputedStyle(button).backgroundColor]"
+    before = pressed.evaluate(colours)
+    pressed.hover()
+    assert pressed.evaluate(colours) == before
 
 
 def test_text_can_be_selected(page):

@@ -24,7 +24,7 @@ def heads(opener, answers):
     """Opens the view with a link and waits for it."""
     def open_view(link="", **options):
         page = opener.served(answers.answer, link=f"#v=heads&tour=0{link}", **options)
-        page.wait_for_selector(".heads")
+        page.wait_for_selector(".heads-all[aria-busy=false]", state="attached")
         return page
     return open_view
 

@@ -5,7 +5,7 @@ import { ablations, links, relations, type Ablations, type LinkWeights, type Rel
 import { chosenHead, tourStep, view } from "../state/app";
 import { engine, head, messageOf, opened } from "../state/session";
 import type { Asked } from "../ui/useAnswer";
-import { mostRead } from "../views/heads/most";
+import { mostOf } from "../views/heads/most";
 import { pairs } from "./pairs";
 
 type Ask<T> = (engine: Engine, options: AskOptions) => Promise<T>;
@@ -35,7 +35,7 @@ export const linkWeights = fact<LinkWeights[]>(() => {
   const wanted = pairs.value;
   if (!now || wanted.length === 0) return null;
   // A long text's links take every weight of every head: they wait until the story is on the stage.
-  if (now.layers * now.heads * now.queries * now.keys > mostRead() && view.value !== "story") return null;
+  if (now.layers * now.heads * now.queries * now.keys > mostOf() && view.value !== "story") return null;
   return (whom, options) => links(whom, now.id, wanted, options).then((answer) => answer.links);
 });
 

@@ -119,6 +119,7 @@ export const heads: Texts["heads"] = {
   awaited: "Feinere Zellen werden berechnet.",
   long: (heads, tokens) => `Die Maße von ${heads} Köpfen über ${tokens} Tokens zu lesen dauert eine Weile.`,
   readHeads: "Lesen",
+  reading: "Ihre Werte und Rollen werden noch gelesen …",
   building: (share) => `Alle Gewichte werden gelesen: ${Math.round(100 * share)} %`,
   tracks: "Balken unten: was jeder Key von allen Queries bekommt. Balken rechts: die Entropie jeder Zeile, also wie breit sie ihre Gewichte streut.",
   miniMap: "Die ganze Matrix; Klicken oder Ziehen bewegt den Ausschnitt",

@@ -116,6 +116,7 @@ export const heads = {
   awaited: "Finer cells are being computed.",
   long: (heads: string, tokens: string) => `Scores of ${heads} heads over ${tokens} tokens take a while to read.`,
   readHeads: "Read them",
+  reading: "Their scores and roles are being read …",
   building: (share: number) => `Reading all weights: ${Math.round(100 * share)} %`,
   tracks: "Bars below: what each key gets of all queries. Bars at the right: each row's entropy, how widely it spreads its weights.",
   miniMap: "The whole matrix; press or pull to move",

@@ -41,6 +41,7 @@ export function Clusters({ trace, heads }: { trace: Trace; heads: HeadScores[] }
                       <Thumb
                         key={`${l}.${h}`}
                         scores={heads[l * trace.heads + h]!}
+                        read
                         scan={null}
                         thumbnails={pictures.state === "ready" ? pictures.value : null}
                         pressed={l === layer && h === index}

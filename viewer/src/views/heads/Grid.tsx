@@ -16,8 +16,9 @@ export const thumbnailSize = 48;
 /** The sort that is no score. */
 export const likeness = "~";
 
-export const useThumbnails = (trace: Trace): Asked<Thumbnails> =>
-  useAnswer((engine, options) => askThumbnails(engine, trace.id, thumbnailSize, options), [trace.id]);
+/** null: not asked now. */
+export const useThumbnails = (trace: Trace | null): Asked<Thumbnails> =>
+  useAnswer(trace && ((engine, options) => askThumbnails(engine, trace.id, thumbnailSize, options)), [trace?.id]);
 
 export function open([layer, index]: [number, number]): void {
   chosenHead.value = [layer, index];
@@ -26,13 +27,19 @@ export function open([layer, index]: [number, number]): void {
 
 const rolesOf = (rules: ScoreRule[]): string[] => [...new Set(rules.flatMap(({ role }) => (role ? [role] : [])))];
 
-export function Grid({ trace, heads: ofText, rules }: { trace: Trace; heads: HeadScores[]; rules: ScoreRule[] }) {
+export interface GridProps {
+  trace: Trace;
+  heads: HeadScores[];
+  rules: ScoreRule[];
+  asked: Asked<Thumbnails>;
+}
+
+export function Grid({ trace, heads: ofText, rules, asked }: GridProps) {
   const texts = t.value.heads;
   const asksScan = useScanned(trace);
   const scanned = scannedNow(asksScan);
   const scan = chosenScan(scanned);
   const heads = withRoles(ofText, scan);
-  const asked = useThumbnails(trace);
   const [layer, index] = head.value;
   const alike = sort.value === likeness;
   const distances = useAnswer(
@@ -71,6 +78,7 @@ export function Grid({ trace, heads: ofText, rules }: { trace: Trace; heads: Hea
     <Thumb
       key={`${each.layer}.${each.head}`}
       scores={each}
+      read={rules.length > 0}
       scan={scan}
       thumbnails={asked.state === "ready" ? asked.value : null}
       pressed={each.layer === layer && each.head === index}

@@ -46,6 +46,8 @@ export function Badges({ roles, scan, most = roles.length }: { roles: string[]; 
 
 export interface ThumbProps {
   scores: HeadScores;
+  /** Whether its roles are known. */
+  read: boolean;
   /** The scan that the roles come from; null: the text. */
   scan: Scanned | null;
   thumbnails: Thumbnails | null;
@@ -56,7 +58,7 @@ export interface ThumbProps {
   onPress: () => void;
 }
 
-export function Thumb({ scores: { layer, head, roles }, scan, thumbnails, pressed, tabbable, value, onPress }: ThumbProps) {
+export function Thumb({ scores: { layer, head, roles }, read, scan, thumbnails, pressed, tabbable, value, onPress }: ThumbProps) {
   const texts = t.value.heads;
   const name = `${layer}.${head}`;
   return (
@@ -71,7 +73,7 @@ export function Thumb({ scores: { layer, head, roles }, scan, thumbnails, presse
       {thumbnails && <Picture thumbnails={thumbnails} layer={layer} head={head} />}
       <span class="thumb-name figure">{name}{value !== undefined && <b>{value}</b>}</span>
       <span class="badges" aria-hidden="true"><Badges roles={roles} scan={scan} most={1} /></span>
-      <span class="hidden">{scan ? texts.rolesScanned(roles, grouped(scan.passages)) : texts.rolesSaid(roles)}</span>
+      <span class="hidden">{!read ? "" : scan ? texts.rolesScanned(roles, grouped(scan.passages)) : texts.rolesSaid(roles)}</span>
     </button>
   );
 }

@@ -1,14 +1,15 @@
 // All heads at the one hand, the chosen head at the other; on a narrow stage one of the two.
 import { useState } from "preact/hooks";
+import type { Thumbnails } from "../../engine/heads";
 import { heads as askHeads, type HeadScores, type ScoreRule, type Trace } from "../../engine/questions";
 import { head, opened } from "../../state/session";
 import { fixed, grouped, t } from "../../texts";
 import { Ready } from "../../ui/Ready";
-import { useAnswer } from "../../ui/useAnswer";
+import { useAnswer, type Asked } from "../../ui/useAnswer";
 import { Clusters } from "./Clusters";
 import { Compare } from "./Compare";
 import { Distance } from "./Distance";
-import { Grid } from "./Grid";
+import { Grid, useThumbnails } from "./Grid";
 import { HeadMap } from "./HeadMap";
 import { Links } from "./Links";
 import { Mean } from "./Mean";
@@ -16,28 +17,37 @@ import { mostRead } from "./most";
 import { Off } from "./Off";
 import { Rollout } from "./Rollout";
 import { Scatter } from "./Scatter";
-import { detail, details, overview, overviews, shown } from "./state";
+import { detail, details, filter, overview, overviews, shown, sort } from "./state";
 import { scannedNow, useScanned } from "./scanned";
 import { Tabs } from "../../ui/Tabs";
 import { Badges } from "./Thumb";
 import { Why } from "./Why";
 import "./heads.css";
 
+/** Heads whose scores are still being read: pictures come first. */
+const unread = ({ layers, heads }: Trace): HeadScores[] =>
+  Array.from({ length: layers * heads }, (_, i) => ({ layer: Math.floor(i / heads), head: i % heads, scores: {}, roles: [] }));
+
 export function Heads() {
   const now = opened.value;
   // A long text's scores take a while, in which nothing else is computed: they wait until someone wants them.
   const [wanted, setWanted] = useState(-1);
   const long = now !== null && now.layers * now.heads * now.queries * now.keys > mostRead() && wanted !== now.id;
+  // Asked first: a picture of a head costs less than its scores.
+  const pictures = useThumbnails(!long && overview.value === "grid" ? now : null);
   const asked = useAnswer(now && !long ? (engine, options) => askHeads(engine, now.id, options) : null, [now?.id, long]);
   const texts = t.value.heads;
   if (!now) return <p class="quiet">{t.value.frame.opening}</p>;
+  const waiting = asked.state === "waiting" && !long;
+  const bare = waiting && overview.value === "grid" && !sort.value && !filter.value;
+  const found = asked.state === "ready" ? asked.value : bare ? { heads: unread(now), score_rules: [] } : null;
   return (
     <div class="heads" data-shown={shown.value}>
       <div class="heads-switch" role="group" aria-label={texts.heading}>
         <button type="button" aria-pressed={shown.value === "all"} onClick={() => (shown.value = "all")}>{texts.heading}</button>
         <button type="button" aria-pressed={shown.value === "one"} onClick={() => (shown.value = "one")}>{texts.oneHead(head.value.join("."))}</button>
       </div>
-      <section class="heads-all" aria-labelledby="heads-all-title">
+      <section class="heads-all" aria-labelledby="heads-all-title" aria-busy={waiting}>
         <h2 id="heads-all-title">{texts.heading}</h2>
         <Tabs id="h-all" label={texts.heading} names={overviews} now={overview} said={texts.overviews}>
           {long ? (
@@ -45,9 +55,12 @@ export function Heads() {
               {texts.long(grouped(now.layers * now.heads), grouped(now.queries))}{" "}
               <button type="button" onClick={() => setWanted(now.id)}>{texts.readHeads}</button>
             </p>
+          ) : found ? (
+            <Overview trace={now} heads={found.heads} rules={found.score_rules} pictures={pictures} />
           ) : (
-            <Ready asked={asked}>{({ heads, score_rules }) => <Overview trace={now} heads={heads} rules={score_rules} />}</Ready>
+            <Ready asked={asked}>{() => null}</Ready>
           )}
+          {bare && <p class="quiet small" role="status">{texts.reading}</p>}
         </Tabs>
       </section>
       <section class="heads-one" aria-labelledby="heads-one-title">
@@ -61,10 +74,17 @@ export function Heads() {
   );
 }
 
-function Overview({ trace, heads, rules }: { trace: Trace; heads: HeadScores[]; rules: ScoreRule[] }) {
+interface OverviewProps {
+  trace: Trace;
+  heads: HeadScores[];
+  rules: ScoreRule[];
+  pictures: Asked<Thumbnails>;
+}
+
+function Overview({ trace, heads, rules, pictures }: OverviewProps) {
   switch (overview.value) {
     case "grid":
-      return <Grid trace={trace} heads={heads} rules={rules} />;
+      return <Grid trace={trace} heads={heads} rules={rules} asked={pictures} />;
     case "scatter":
       return <Scatter heads={heads} rules={rules} />;
     case "clusters":
