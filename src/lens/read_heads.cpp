@@ -27,23 +27,30 @@ std::vector<HeadReading> read_heads(const Trace& trace, const std::vector<Word>&
   }
   const auto count = static_cast<std::int64_t>(readings.size());
   base::Lock lock;
-  std::int64_t done = 0;
+  std::int64_t rows_done = 0;
   std::atomic<bool> cancelled = false;
+  const double rows_of_all = static_cast<double>(count) * static_cast<double>(trace.key_length);
+  const auto goes_on = [&](std::int64_t rows) {
+    if (!progress) return true;
+    const base::Lock::Guard guard(lock);
+    rows_done += rows;
+    if (!cancelled && !progress(static_cast<double>(rows_done) / rows_of_all)) cancelled = true;
+    return !cancelled.load();
+  };
   base::parallel_for(count, base::worker_count(count, threads), threads.executor, [&](std::int64_t i, int) {
     if (cancelled) return;
     HeadReading& reading = readings[static_cast<std::size_t>(i)];
     HeadScorer scorer(kinds);
     LinkReader reader(words, links, num_strongest, trace.causal);
-    for_each_row(trace, reading.layer, reading.head, [&](const float* row) {
+    const auto add = [&](const float* row) {
       scorer.add(row);
       reader.add(row);
-    });
+    };
+    for_each_row(trace, reading.layer, reading.head, add, goes_on);
+    if (cancelled) return;
     reading.scores = scorer.finish();
     reading.strongest = reader.strongest();
     reading.asked = reader.asked();
-    if (!progress) return;
-    const base::Lock::Guard guard(lock);
-    if (!cancelled && !progress(static_cast<double>(++done) / static_cast<double>(count))) cancelled = true;
   });
   if (cancelled) readings.clear();
   return readings;

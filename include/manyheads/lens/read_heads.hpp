@@ -35,7 +35,7 @@ struct LinkReading {
 // trace must be of a text with itself, as many queries as keys; else throws Error. Where tokens see no later ones,
 // links to the first token are not among the strongest: heads rest on it when they look for nothing (Xiao et al. 2023).
 // Each thread allocates 256 KiB of weights or 16 rows, and sums that grow with the number of tokens. num_threads 0:
-// default_num_threads(). `progress` is called with the share that is done, after each head, from any thread, one call
+// default_num_threads(). `progress` is called with the share that is done, from any thread, one call
 // at a time. False cancels: empty then.
 std::vector<HeadReading> read_heads(const Trace& trace, const std::vector<Word>& words, const std::vector<Link>& links,
                                     std::size_t num_strongest, const Threads& threads = {},
