@@ -291,8 +291,9 @@ const tests = {
       const engine = await Engine.make(() => 1, () => Math.floor(performance.now() / step) * step);
       const time = engine.ask({ ask: "time", d_model: 8, heads: 4, tokens: 1 });
       const lasted = 1e3 * time.seconds * time.repeats;
-      // 20 ms and 16 steps when they were counted; one run takes some microseconds. Later ones may be faster.
-      check(time.repeats > 100 && lasted >= Math.max(5, 4 * step), `${step} ms: ${time.repeats} runs in ${lasted} ms`);
+      // One run takes some microseconds, which such a clock sees as none. How long the counted ones take depends on what
+      // else runs.
+      check(time.repeats > 100 && lasted >= step, `${step} ms: ${time.repeats} runs in ${lasted} ms`);
       check(time.over_single_head > 0 && time.where === "WebAssembly", JSON.stringify(time));
       if (step > 1) continue;
       const dims = () => engine.ask({ ask: "dims", d_model: 512, heads: [8], tokens: 2048 });
