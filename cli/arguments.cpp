@@ -28,6 +28,18 @@ CLI::Option* add_bits(CLI::App& verb, Common& common) {
       ->type_name("NAME");
 }
 
+void add_dropout(CLI::App& verb, Dropout& dropout) {
+  CLI::Option* p = verb.add_option("--dropout", dropout.p,
+                                   "Each weight becomes 0 with this probability, else weight / (1 - P); lse is that of "
+                                   "all weights")
+                       ->transform(finite_number())
+                       ->type_name("P");
+  verb.add_option("--dropout-seed", dropout.seed, "Which weights go: the same for the same seed; default 0")
+      ->transform(whole_number(0))
+      ->type_name("N")
+      ->needs(p);
+}
+
 namespace {
 
 using base::in_quotes;

@@ -45,6 +45,7 @@ struct Attend {
   std::string window;
   std::optional<double> scale;
   double softcap = 0;
+  Dropout dropout;
   std::string out_dtype;
   bool weights = false;
   bool reference = false;
@@ -182,6 +183,7 @@ void run(const Attend& request) {
   options.mask = make_mask(request, tensors);
   options.scale = request.scale;
   options.softcap = request.softcap;
+  options.dropout = request.dropout;
   options.sinks = view_of(tensors, "sinks");
   options.threads.num_threads = request.common.threads;
   options.int8_products = request.int8_products;
@@ -294,6 +296,7 @@ void add_attend(CLI::App& app) {
   verb->add_option("--softcap", request->softcap, "Scores become X tanh(score / X); 0 is off")
       ->transform(finite_number())
       ->type_name("X");
+  add_dropout(*verb, request->dropout);
   verb->add_option("--scale", request->scale, "Factor of the scores; default 1/sqrt(D)")
       ->transform(finite_number())
       ->type_name("X");

@@ -12,6 +12,10 @@ class App;
 class Option;
 }  // namespace CLI
 
+namespace manyheads {
+struct Dropout;
+}
+
 namespace manyheads::cli {
 
 // Options that every verb takes.
@@ -40,6 +44,8 @@ void add_bench(CLI::App& app);
 void add_common(CLI::App& verb, Common& common);
 // Adds --bits.
 CLI::Option* add_bits(CLI::App& verb, Common& common);
+// Adds --dropout and --dropout-seed.
+void add_dropout(CLI::App& verb, Dropout& dropout);
 
 // A senseless request, found after parsing: exit code 2.
 struct UsageError : std::runtime_error {

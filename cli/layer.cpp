@@ -27,6 +27,7 @@ struct Layer {
   bool add_zero_attn = false;
   bool weights = false;
   bool grad = false;
+  Dropout dropout;
 };
 
 void run(const Layer& request) {
@@ -45,6 +46,7 @@ void run(const Layer& request) {
                                                     .add_zero_attn = request.add_zero_attn,
                                                     .weights = request.weights,
                                                     .gradients = request.grad ? view::layer_gradients : nullptr,
+                                                    .dropout = request.dropout,
                                                     .bits = request.common.bits,
                                                     .threads = {.num_threads = request.common.threads}});
   const StateDict& results = result.tensors;
@@ -106,6 +108,7 @@ void add_layer(CLI::App& app) {
   verb->add_flag("--grad", request->grad,
                  "Also write the gradients of a loss from dy, its gradient by output. A query without key, and a key "
                  "without value, have the sum of what they stand for. Float masks get none");
+  add_dropout(*verb, request->dropout);
   add_bits(*verb, request->common);
   add_common(*verb, request->common);
   verb->footer("Example: manyheads layer mha.safetensors in.safetensors -o out.safetensors --heads 8 --weights");

@@ -3,6 +3,7 @@
 #include <manyheads/attention_backward.hpp>
 #include <memory>
 
+#include "attention/check.hpp"
 #include "base/format.hpp"
 #include "bench/cases/prefill.hpp"
 #include "bench/cases/sampling.hpp"
@@ -50,12 +51,14 @@ double backward_error(const BackwardCall& call, const Prefill& p) {
     return sum;
   };
   struct Pair {
-    double weight, score_gradient;
+    double weight, score_gradient;  // the weight after dropout
   };
+  const kernels::Dropout dropout = attention_detail::check_dropout("bench", call.forward->options.dropout);
   const auto pair = [&](std::int64_t i, std::int64_t j) {
     const double added = p.part.added ? static_cast<double>(p.part.added(i, j)) : 0;
     const double weight = std::exp(scale * dot(q, i, k, j) + added - element(call.lse.cview(), head + i));
-    return Pair{weight, weight * (dot(call.dout.cview(), i, v, j) - dot(call.dout.cview(), i, out, i))};
+    const double kept = !dropout.any() ? 1 : dropout.keeps(0, p.heads - 1, i, j) ? dropout.factor : 0;
+    return Pair{kept * weight, weight * (kept * dot(call.dout.cview(), i, v, j) - dot(call.dout.cview(), i, out, i))};
   };
   double worst = 0;
   const auto compare = [&](const Tensor& gradient, std::int64_t row, const std::vector<double>& expected) {
@@ -134,6 +137,10 @@ void add_masked(std::vector<Case>& cases, bool quick) {
   for (const DType type : kTypes) {
     if (quick && type != DType::kF32) continue;
     const Prefill base = backward(type, 64, quick ? 1024 : 4096);
+    Prefill drops = base;
+    drops.name = "backward, dropout 10 %";
+    drops.part = dropout_part();
+    cases.push_back(backward_case(drops, base, "no dropout"));
     for (const auto& [name, part] : {std::pair{"window 10 %", window_part(base.tokens, 0.1)},
                                      {"documents 10 %", documents_part(base.tokens, 0.1)}}) {
       Prefill p = base;

@@ -52,6 +52,10 @@ Part documents_part(std::int64_t tokens, double share) {
           .added = [=](std::int64_t i, std::int64_t j) { return forbid_unless(document(i) == document(j)); }};
 }
 
+Part dropout_part() {
+  return {.set = [](Call& call) { call.options.dropout = {.p = 0.1, .seed = 3}; }};
+}
+
 Prefill prefill(DType type, std::int64_t d, std::int64_t tokens) {
   return {.type = type, .heads = heads_at(tokens), .d = d, .tokens = tokens};
 }

@@ -53,6 +53,8 @@ Part causal_part(std::int64_t tokens);
 // The last keys, and documents of one length: that share of all pairs.
 Part window_part(std::int64_t tokens, double share);
 Part documents_part(std::int64_t tokens, double share);
+// No mask: a tenth of the weights is dropped.
+Part dropout_part();
 
 // The longer the tokens, the fewer heads: cases take comparable time.
 Prefill prefill(DType type, std::int64_t d, std::int64_t tokens);

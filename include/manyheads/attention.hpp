@@ -35,11 +35,31 @@ struct MANYHEADS_API RowStates {
   static std::int64_t branches(std::int64_t keys_before, std::int64_t keys);
 };
 
+// Dropout of the weights, behind the softmax: a weight becomes 0 with probability p, else weight / (1 - p). lse is that
+// of all of them.
+//
+//   word = Philox4x32-10(key = seed, counter = (first_query + i, j / 4, first_head + h, first_entry + b))[j mod 4],
+//   dropped: word / 2^32 < p
+//
+// - i is the query, j the key counted from the entry's first (after mask.key_starts; for a part with row_states from
+//   that of the whole), h the query head, b the entry. p counts in steps of 2^-24, rounded up, and so do the words.
+// - Forward, backward and attention_weights() with one seed drop the same weights, at any instruction set, for any
+//   threads and strides. Another step or layer wants another seed.
+// - p = 0 costs nothing. p = 1 gives 0. A dropped weight still multiplies its value: 0 times infinity is NaN.
+// Sources: Srivastava et al. 2014; Salmon et al. 2011 (Philox).
+struct Dropout {
+  double p = 0;            // 0 to 1
+  std::uint64_t seed = 0;  // its lower half is the key's first word
+  // Where a call is a part of a larger one: its first query, query head and entry there.
+  std::int64_t first_query = 0, first_head = 0, first_entry = 0;
+};
+
 struct AttentionOptions {
   Mask mask{};
   std::optional<double> scale{};    // default 1/sqrt(D); any finite value
   double softcap = 0;               // > 0: scores become softcap * tanh(score / softcap), before bias and mask
   ConstTensorView sinks{};          // [Hq] F32: a logit for each head that adds mass to the softmax and no value
+  Dropout dropout{};                // not with paged or I8 keys
   TensorView lse{};                 // [B,Hq,Tq] F32, out: natural log of the sum of exp of each row's scores
   RowStates* row_states = nullptr;  // out: of this call, a part of a longer one; not with cu_seqlens
   Threads threads{};
@@ -110,6 +130,7 @@ MANYHEADS_API void attention(ConstTensorView q, ConstTensorView k, ConstTensorVi
 // - Each row is divided by its own sum, the sink's mass included. That takes out the rounding of lse: any lse, even one
 //   of another row, gives the probabilities over these keys.
 // - A row whose keys are all forbidden is 0.
+// - With dropout they are those left, over 1 - p: a row no longer sums to 1.
 // - Packed and paged calls are errors: they have no one Tq and Tk.
 MANYHEADS_API void attention_weights(ConstTensorView q, ConstTensorView k, ConstTensorView lse, TensorView weights,
                                      const AttentionOptions& options = {});

@@ -31,6 +31,7 @@ struct AttentionGradients {
 //   and [Hq,Tq]) what it gave. dout has out's shape, any float type and any strides, 0 among them.
 // - softcap multiplies dS by 1 - tanh^2 of the score over the cap, behind dbias and dalibi_slopes.
 // - Grouped heads: dk and dv are summed over the query heads of each key/value head.
+// - options.dropout: P becomes what the forward kept of it, over 1 - p, in dv, and so does dP in dS.
 // - P is recomputed: nothing of size Tq x Tk is kept. Of rows whose lse lies beyond 710 it is too coarse: their maxima
 //   and sums are computed again first, as the forward has them.
 //   Runs of keys that the mask rules out are not read.

@@ -146,6 +146,19 @@ typedef struct mh_mask {
 /* What attention over a part of the keys leaves for the rest. See mh_merge_row_states. */
 typedef struct mh_row_states mh_row_states;
 
+/* Dropout: a weight becomes 0 with probability p, else weight / (1 - p). lse is that of all of them. Query i and key j of
+ * head h and entry b take word j % 4 of Philox4x32-10 with the seed as key, its lower half first, and the counter
+ * (first_query + i, j / 4, first_head + h, first_entry + b); the weight goes where word / 2^32 < p, both in steps of 2^-24. One seed drops the same
+ * weights forward and backward, at any instruction set and for any threads. */
+typedef struct mh_dropout {
+  size_t size;
+  double p; /* 0 to 1 */
+  uint64_t seed;
+  int64_t first_query; /* where a call is a part of a larger one: its first query, */
+  int64_t first_head;  /* query head */
+  int64_t first_entry; /* and entry there */
+} mh_dropout;
+
 typedef struct mh_attention_options {
   size_t size;
   const mh_mask* mask;
@@ -164,6 +177,7 @@ typedef struct mh_attention_options {
   const mh_tensor* k_scales;     /* F32, of k's shape less the last axis, for I8 keys */
   const mh_tensor* v_scales;     /* the same for I8 values */
   const char* bits;              /* the family of bits (mh_active_bits) that the call must have; NULL: the fastest's */
+  const mh_dropout* dropout;     /* of the weights, behind the softmax; not with paged or I8 keys; NULL: none */
 } mh_attention_options;
 
 /* Fused attention for each head, without memory for Tq x Tk scores.
@@ -380,6 +394,7 @@ typedef struct mh_layer_options {
   mh_workspace* workspace;
   const char* bits;
   mh_layer_activations* activations; /* of mh_layer_forward, out: for mh_layer_backward. NULL: nothing is kept */
+  const mh_dropout* dropout;         /* of the weights, as in mh_attention_options; `weights` are those left */
 } mh_layer_options;
 
 /* query [B,T,d_model], key [B,S,kdim], value [B,S,vdim], of one of F32, BF16 and F16 -> y [B,T,d_model], of any of

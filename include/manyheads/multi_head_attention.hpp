@@ -48,6 +48,7 @@ struct MultiHeadAttentionOptions {
   Mask mask{};                         // further parts, as attention() takes them (true = attend), [B,H,T,S]
   TensorView weights{};                // [B,num_heads,T,S] F32, out: attention probabilities; S counts added keys too
   ConstTensorView head_scale{};        // [num_heads] F32: factor of each head's output; 0 switches a head off
+  Dropout dropout{};                   // of the weights, as attention() takes it; `weights` are those left
   Threads threads{};
   Workspace* workspace = nullptr;
   // The family of bits that the call must have (cpu.hpp), empty: the fastest's. An error where it cannot be had.
@@ -115,8 +116,8 @@ class MANYHEADS_API MultiHeadAttention {
   // - Sums are F32. Those over tokens run in chunks of 512, added up in two floats: the bits do not depend on threads.
   // - Float masks have no gradient here; attention_backward() gives that of a bias.
   // Thread-safe for disjoint gradients and workspaces. Allocates the packed transposed weights, the sums of weights'
-  // gradients and attention's workspace, and one for the rest unless given one. Throws Error before anything is written,
-  // kOutOfMemory aside.
+  // gradients and attention's workspace, and one for the rest unless given one. Throws Error before anything is
+  // written, kOutOfMemory aside.
   void backward(ConstTensorView x, const MultiHeadAttentionActivations& activations, ConstTensorView dy,
                 const MultiHeadAttentionGradients& gradients, const MultiHeadAttentionOptions& options = {}) const;
   void backward(ConstTensorView query, ConstTensorView key, ConstTensorView value,

@@ -206,6 +206,12 @@ void check_qkv(const char* function, const ConstTensorView& q, const ConstTensor
   if (options.threads.num_threads < 0)
     fail(function, base::format("num_threads is {}, expected 0 or more", options.threads.num_threads));
 
+  params.dropout = check_dropout(function, options.dropout);
+  if (params.dropout.any() && (paged || k.dtype() == DType::kI8)) {
+    fail(function, base::format("dropout with {}: it is of training, which these keys have not {}",
+                                paged ? "page_table" : "I8 keys", shapes()));
+  }
+
   check_mask(function, options.mask, params, &shapes);
   for (std::int64_t b = 0; paged && b < params.batch; ++b) {
     for (std::int64_t i = 0; i * params.page_size < params.key_end(b); ++i) {
@@ -265,6 +271,25 @@ void check_inputs(const char* function, const char* name, const ConstTensorView&
 }
 
 }  // namespace
+
+kernels::Dropout check_dropout(const char* function, const Dropout& given) {
+  if (!(given.p >= 0 && given.p <= 1)) fail(function, base::format("dropout.p is {}, expected 0 to 1", given.p));
+  for (const auto& [name, first] : {std::pair{"first_query", given.first_query},
+                                    {"first_head", given.first_head},
+                                    {"first_entry", given.first_entry}}) {
+    if (first < 0) fail(function, base::format("dropout.{} is {}, expected 0 or more", name, first));
+  }
+  kernels::Dropout dropout;
+  dropout.p = given.p;
+  dropout.dropped = static_cast<std::uint32_t>(std::ceil(given.p * 0x1p24));
+  dropout.key[0] = static_cast<std::uint32_t>(given.seed);
+  dropout.key[1] = static_cast<std::uint32_t>(given.seed >> 32);
+  dropout.factor = dropout.dropped == 0x1000000 ? 0 : 1 / (1 - given.p);
+  dropout.first_query = given.first_query;
+  dropout.first_head = given.first_head;
+  dropout.first_entry = given.first_entry;
+  return dropout;
+}
 
 ForwardParams check_forward(const char* function, const ConstTensorView& q, const ConstTensorView& k,
                             const ConstTensorView& v, const TensorView& out, const AttentionOptions& options) {

@@ -12,6 +12,8 @@
 // the argument and the shapes.
 namespace manyheads::attention_detail {
 
+kernels::Dropout check_dropout(const char* function, const Dropout& given);
+
 // For attention() and its like. options.lse may be undefined.
 kernels::ForwardParams check_forward(const char* function, const ConstTensorView& q, const ConstTensorView& k,
                                      const ConstTensorView& v, const TensorView& out, const AttentionOptions& options);

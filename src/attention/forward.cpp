@@ -156,6 +156,7 @@ void put_inputs(const Operands& operands, kernels::QkvMask& params) {
   if (operands.bias != nullptr) params.bias = operands.bias;
   if (operands.cu_seqlens_q != nullptr) params.q_starts.data = operands.cu_seqlens_q;
   if (operands.cu_seqlens_k != nullptr) params.k_starts.data = operands.cu_seqlens_k;
+  if (operands.first_query >= 0) params.dropout.first_query = operands.first_query;
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ struct Operands {
   const void* bias = nullptr;
   const void* cu_seqlens_q = nullptr;
   const void* cu_seqlens_k = nullptr;
+  std::int64_t first_query = -1;  // of dropout; -1: the call's own
 };
 
 // A forward call: validated once, planned once, run many times (check -> plan -> run). Every door stands on it. The

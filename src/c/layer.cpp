@@ -72,6 +72,7 @@ class LayerOptions {
     if (given_.workspace != nullptr) options_.workspace = &given_.workspace->memory;
     if (given_.bits != nullptr) options_.bits = given_.bits;
     if (given_.activations != nullptr) options_.activations = &given_.activations->kept;
+    options_.dropout = c::dropout_of(f, given_.dropout);
   }
   const MultiHeadAttentionOptions& operator*() const noexcept { return options_; }
 
@@ -204,8 +205,8 @@ int mh_layer_activations_create(mh_layer_activations** activations) noexcept {
 void mh_layer_activations_destroy(mh_layer_activations* activations) noexcept { delete activations; }
 
 int mh_layer_backward(const mh_layer* layer, const mh_tensor* query, const mh_tensor* key, const mh_tensor* value,
-                      const mh_layer_activations* activations, const mh_tensor* dy,
-                      const mh_layer_gradients* gradients, const mh_layer_options* options) noexcept {
+                      const mh_layer_activations* activations, const mh_tensor* dy, const mh_layer_gradients* gradients,
+                      const mh_layer_options* options) noexcept {
   return guarded("mh_layer_backward", [&](const char* f) {
     const MultiHeadAttention& of = required(f, "layer", layer).layer;
     const MultiHeadAttentionActivations& kept = required(f, "activations", activations).kept;

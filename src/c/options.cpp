@@ -42,6 +42,16 @@ Mask mask_of(const char* function, const mh_mask* from) {
   return mask;
 }
 
+Dropout dropout_of(const char* function, const mh_dropout* from) {
+  if (from == nullptr) return {};
+  const mh_dropout given = read(function, "dropout", from);
+  return {.p = given.p,
+          .seed = given.seed,
+          .first_query = given.first_query,
+          .first_head = given.first_head,
+          .first_entry = given.first_entry};
+}
+
 CallersOptions::CallersOptions(const char* function, const mh_attention_options* options)
     : given_(read_or_default(function, options)), threads_(function, given_.num_threads, given_.executor) {
   options_.mask = mask_of(function, given_.mask);
@@ -59,6 +69,7 @@ CallersOptions::CallersOptions(const char* function, const mh_attention_options*
   take(function, options_.v_scales, "v_scales", given_.v_scales);
   options_.int8_products = given_.int8_products != 0;
   if (given_.bits != nullptr) options_.bits = given_.bits;
+  options_.dropout = dropout_of(function, given_.dropout);
 }
 
 }  // namespace manyheads::c

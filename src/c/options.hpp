@@ -17,6 +17,7 @@ struct mh_row_states {
 namespace manyheads::c {
 
 Mask mask_of(const char* function, const mh_mask* mask);
+Dropout dropout_of(const char* function, const mh_dropout* dropout);
 
 // The options of a call of attention as C++ takes them. They point to the threads that they hold.
 class CallersOptions {

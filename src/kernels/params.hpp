@@ -9,6 +9,7 @@
 #include <manyheads/tensor.hpp>
 
 #include "kernels/canonical_order.hpp"
+#include "kernels/dropout.hpp"
 
 // What crosses the seam between meaning and machine: plain pointers, strides in elements, and sizes, all checked
 // before.
@@ -79,6 +80,7 @@ struct QkvMask {
   std::int64_t alibi_stride = 0;
   const float* sinks = nullptr;
   std::int64_t sinks_stride = 0;
+  Dropout dropout;  // of the weights, behind the softmax
 
   // Query heads of one key/value head.
   std::int64_t group() const noexcept { return q_heads / kv_heads; }

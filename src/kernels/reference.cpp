@@ -120,6 +120,12 @@ struct Softmax {
   }
 };
 
+// What dropout makes of a weight of 1.
+double kept(const QkvMask& params, std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) {
+  if (!params.dropout.any()) return 1;
+  return params.dropout.keeps(b, h, i, params.first_chunk * kChunkKeys + j) ? params.dropout.factor : 0;
+}
+
 template <class Visit>
 void each_row(const QkvMask& params, Visit&& visit) {
   for (std::int64_t b = 0; b < params.batch; ++b) {
@@ -159,7 +165,7 @@ void reference_row(const ForwardParams& params, std::int64_t b, std::int64_t h, 
   for (std::size_t n = 0; n < row.keys.size(); ++n) {
     const std::int64_t j = row.keys[n];
     load_row(params.v, params.kv_type, params.v_at(b, kv, j), params.v_stride[3], value.data(), params.dv);
-    double prob = row.probs[n];
+    double prob = row.probs[n] * kept(params, b, h, i, j);
     if (params.v_scales != nullptr) {
       prob *= static_cast<double>(params.v_scales[params.key_at(params.v_scales_stride, b, kv, j)]);
     }
@@ -178,7 +184,8 @@ void reference_probs_row(const ProbsParams& params, std::int64_t b, std::int64_t
   const std::int64_t step = params.probs_stride[3];
   for (std::int64_t j = 0; j < params.tk; ++j) to[j * step] = 0.0f;
   for (std::size_t n = 0; n < row.keys.size(); ++n) {
-    to[(params.key_start(b) + row.keys[n]) * step] = static_cast<float>(row.probs[n]);
+    const double prob = row.probs[n] * kept(params, b, h, i, row.keys[n]);
+    to[(params.key_start(b) + row.keys[n]) * step] = static_cast<float>(prob);
   }
 }
 
@@ -256,9 +263,10 @@ class ReferenceGradients {
     for (std::size_t n = 0; n < row.keys.size(); ++n) {
       const std::int64_t j = row.keys[n];
       load_row(params_.v, params_.kv_type, params_.v_at(b, kv, j), params_.v_stride[3], value.data(), params_.dv);
-      dprobs[n] = dot(dout.data(), value.data(), params_.dv);
+      const double stays = kept(params_, b, h, i, j), prob = row.probs[n] * stays;
+      dprobs[n] = dot(dout.data(), value.data(), params_.dv) * stays;
       delta += row.probs[n] * dprobs[n];
-      for (std::size_t e = 0; e < dv; ++e) dv_[static_cast<std::size_t>(j) * dv + e] += row.probs[n] * dout[e];
+      for (std::size_t e = 0; e < dv; ++e) dv_[static_cast<std::size_t>(j) * dv + e] += prob * dout[e];
     }
     if (params_.dlse != nullptr) delta -= static_cast<double>(params_.dlse[params_.dlse_at(b, h, i)]);
     for (std::size_t n = 0; n < row.keys.size(); ++n) {

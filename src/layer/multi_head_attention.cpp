@@ -282,6 +282,7 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
     AttentionOptions call;
     call.mask = merged.mask(reinterpret_cast<bool*>(memory + allowed_at), floats(bias_at), count);
     call.threads = options.threads;
+    call.dropout = options.dropout;
     return call;
   };
   // Prepare calls for as many queries at once as the mask is written out for, and for the rest. It comes before any
@@ -362,7 +363,8 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
                                         .out = out_heads(first, count).data(),
                                         .lse = lse_rows(first, count),
                                         .allowed = merged.allowed_elements() > 0 ? allowed : nullptr,
-                                        .bias = merged.bias_elements() > 0 ? floats(bias_at) : nullptr};
+                                        .bias = merged.bias_elements() > 0 ? floats(bias_at) : nullptr,
+                                        .first_query = options.dropout.first_query + first};
     call.forward.on(operands).run(floats(attention_at));
     if (!with_weights) continue;
     operands.out = weights_rows(first, count).data();

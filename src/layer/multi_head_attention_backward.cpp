@@ -9,6 +9,7 @@
 #include <manyheads/error.hpp>
 #include <manyheads/multi_head_attention.hpp>
 
+#include "attention/check.hpp"
 #include "attention/overlap.hpp"
 #include "base/fail.hpp"
 #include "base/parallel.hpp"
@@ -111,6 +112,7 @@ void MultiHeadAttention::Impl::backward(ConstTensorView query, ConstTensorView k
     fail(kBackward,
          base::format("dy is {}, expected F32, BF16 or F16 {} as query", describe(dy), query.shape().to_string()));
   }
+  attention_detail::check_dropout(kBackward, options.dropout);
   const ConstTensorView& head_scale = options.head_scale;
   if (head_scale.defined() && (head_scale.dtype() != DType::kF32 || !(head_scale.shape() == Dims{config.num_heads}))) {
     fail(kBackward,
@@ -261,6 +263,8 @@ void MultiHeadAttention::Impl::backward(ConstTensorView query, ConstTensorView k
     AttentionOptions call;
     call.mask = merged.mask(allowed, floats(bias_at), count);
     call.threads = threads;
+    call.dropout = options.dropout;
+    call.dropout.first_query += first;
     call.workspace = &of_attention;
     AttentionGradients to;
     to.dq = q_view(floats(dq_at), first, count);

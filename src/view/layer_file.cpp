@@ -81,6 +81,7 @@ LayerResult run_layer(const StateDict& state, const StateDict& inputs, const Lay
   options.attn_mask = view_of(inputs, "attn_mask");
   if (call.causal) options.mask = mask::causal(Alignment::kTopLeft);
   options.head_scale = view_of(inputs, "head_scale");
+  options.dropout = call.dropout;
   options.threads = call.threads;
   options.bits = call.bits;
 

@@ -38,6 +38,7 @@ struct LayerCall {
   bool weights = false;
   // layer_gradients() for the gradients, or null. A pointer, since WebAssembly links without it.
   StateDict (*gradients)(const LayerForward&) = nullptr;
+  Dropout dropout{};
   std::string_view bits{};
   Threads threads{};
 };

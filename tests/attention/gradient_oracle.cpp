@@ -61,7 +61,11 @@ ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorVi
           }
           continue;
         }
-        const double* const weights = o.weights.data() + row * static_cast<std::size_t>(o.tk);
+        const double* const weights = o.probs.data() + row * static_cast<std::size_t>(o.tk);
+        const auto kept = [&](std::int64_t j) {
+          return o.kept.empty() ? 1 : o.kept[row * static_cast<std::size_t>(o.tk) + static_cast<std::size_t>(j)];
+        };
+        const double of_kept = o.kept.empty() ? 0 : 2 * kUnit32;
         const double factor = 2 + std::sqrt(static_cast<double>(d)) / 4 + (capped ? 8 : 0);
         const double of_prob = lse_bound(o, row, d, q.dtype(), capped) + factor * o.kappa[row] * kUnit32 + 4 * kUnit32;
         double delta = 0, absolute_delta = 0, of_delta = 0;
@@ -75,7 +79,7 @@ ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorVi
           const std::size_t n = static_cast<std::size_t>(j);
           if (weights[j] == 0) continue;  // forbidden, or nothing
           for (std::int64_t e = 0; e < dv; ++e) {
-            const double product = element(dout, {b, h, i, e}) * element(v, {b, kv, j, e});
+            const double product = kept(j) * element(dout, {b, h, i, e}) * element(v, {b, kv, j, e});
             dprob[n] += product;
             absolute[n] += std::fabs(product);
           }
@@ -93,12 +97,13 @@ ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorVi
           const std::size_t n = static_cast<std::size_t>(j);
           const double p_error = p * of_prob + std::min(p, kLeastProb);
           for (std::int64_t e = 0; e < dv; ++e) {
-            const double x = element(dout, {b, h, i, e});
-            add(g.dv, place(v.shape(), {b, kv, j, e}), p * x, (p_error + p * sums) * std::fabs(x));
+            const double x = kept(j) * element(dout, {b, h, i, e});
+            add(g.dv, place(v.shape(), {b, kv, j, e}), p * x, (p_error + p * (sums + of_kept)) * std::fabs(x));
           }
           const double terms = absolute[n] + absolute_delta;
           double ds = p * (dprob[n] - delta);
-          const double ds_error = (p_error + 3 * kUnit32 * p) * terms + p * (of_dot * absolute[n] + of_delta);
+          const double ds_error =
+              (p_error + 3 * kUnit32 * p) * terms + p * ((of_dot + of_kept) * absolute[n] + of_delta);
           const double summed = ds_error + sums * p * terms;
           if (mask.bias.defined()) add(g.dbias, place(mask.bias.shape(), {b, h, i, j}), ds, ds_error);
           if (mask.alibi_slopes.defined()) {

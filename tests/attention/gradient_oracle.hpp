@@ -27,6 +27,7 @@ struct ExpectedGradients {
 //   dP:  (2 + sqrt(Dv) / 4) u A
 //   delta: sum over Dv of |dout| O, and its rounding u (Abar + |dlse|), which stands for Abar below too
 //   dS:  P ((e + 3 u) (A + Abar) + error of dP + error of delta)
+// Dropout multiplies P by M for dv, and dP and A by M: with 2 u more each.
 // A sum adds 8 u of its terms, as in the forward, and one u for each doubling of the heads of a group.
 ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,
                                    const ConstTensorView& dout, const ConstTensorView& dlse, DType out_type,

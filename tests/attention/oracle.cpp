@@ -58,6 +58,27 @@ double element(const ConstTensorView& view, std::initializer_list<std::int64_t> 
   return 0;
 }
 
+std::array<std::uint32_t, 4> random_words(std::array<std::uint32_t, 4> x, std::uint64_t key) {
+  std::uint32_t low = static_cast<std::uint32_t>(key), high = static_cast<std::uint32_t>(key >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t a = 0xD2511F53ull * x[0], b = 0xCD9E8D57ull * x[2];
+    x = {static_cast<std::uint32_t>(b >> 32) ^ x[1] ^ low, static_cast<std::uint32_t>(b),
+         static_cast<std::uint32_t>(a >> 32) ^ x[3] ^ high, static_cast<std::uint32_t>(a)};
+    low += 0x9E3779B9u;
+    high += 0xBB67AE85u;
+  }
+  return x;
+}
+
+double kept_weight(const Dropout& dropout, std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) {
+  const std::array<std::uint32_t, 4> words = random_words(
+      {static_cast<std::uint32_t>(dropout.first_query + i), static_cast<std::uint32_t>(j / 4),
+       static_cast<std::uint32_t>(dropout.first_head + h), static_cast<std::uint32_t>(dropout.first_entry + b)},
+      dropout.seed);
+  const double uniform = static_cast<double>(words[static_cast<std::size_t>(j % 4)] >> 8) * 0x1p-24;
+  return uniform < dropout.p ? 0 : 1 / (1 - dropout.p);
+}
+
 Oracle evaluate(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,
                 const AttentionOptions& options) {
   Oracle o;
@@ -71,7 +92,7 @@ Oracle evaluate(const ConstTensorView& q, const ConstTensorView& k, const ConstT
   const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(d)));
   const Mask& mask = options.mask;
   std::vector<double> score(static_cast<std::size_t>(o.tk));
-  std::vector<double> sum(static_cast<std::size_t>(o.dv)), size(static_cast<std::size_t>(o.dv));
+  std::vector<double> sum(static_cast<std::size_t>(o.dv)), size(sum), vanishing(sum);
   std::vector<double> query(static_cast<std::size_t>(d));
   for (std::int64_t b = 0; b < o.batch; ++b) {
     const std::int64_t length = mask.key_lengths.defined() ? whole(mask.key_lengths, {b}) : o.tk;
@@ -129,6 +150,7 @@ Oracle evaluate(const ConstTensorView& q, const ConstTensorView& k, const ConstT
         double total = any ? std::exp(sink - largest) : 0;
         std::fill(sum.begin(), sum.end(), 0);
         std::fill(size.begin(), size.end(), 0);
+        std::fill(vanishing.begin(), vanishing.end(), 0);
         for (std::int64_t j = 0; any && j < o.tk; ++j) {
           double& s = score[static_cast<std::size_t>(j)];
           if (s == -kInfinity) {
@@ -137,21 +159,29 @@ Oracle evaluate(const ConstTensorView& q, const ConstTensorView& k, const ConstT
           }
           s = std::exp(s - largest);
           total += s;
+          const double stays = options.dropout.p > 0 ? kept_weight(options.dropout, b, h, i, j - start) : 1;
           for (std::int64_t e = 0; e < o.dv; ++e) {
             const double value = element(v, {b, h / group, j, e});
-            sum[static_cast<std::size_t>(e)] += s * value;
-            size[static_cast<std::size_t>(e)] += s * std::fabs(value);
+            sum[static_cast<std::size_t>(e)] += s * stays * value;
+            size[static_cast<std::size_t>(e)] += s * stays * std::fabs(value);
+            // Rounding leaves a probability near the limit on either side.
+            if (s < 0x1p-95) vanishing[static_cast<std::size_t>(e)] += s * stays * std::fabs(value);
           }
         }
         o.forbidden.push_back(!any);
         o.kappa.push_back(kappa);
         o.lse.push_back(nan ? std::nan("") : any ? largest + std::log(total) : sink);
         for (std::int64_t j = 0; j < o.tk; ++j) {
-          o.weights.push_back(any ? score[static_cast<std::size_t>(j)] / total : 0);
+          o.probs.push_back(any ? score[static_cast<std::size_t>(j)] / total : 0);
+          o.weights.push_back(o.probs.back());
+          if (options.dropout.p == 0) continue;
+          o.kept.push_back(j < start ? 0 : kept_weight(options.dropout, b, h, i, j - start));
+          o.weights.back() *= o.kept.back();
         }
         for (std::int64_t e = 0; e < o.dv; ++e) {
           o.out.push_back(any ? sum[static_cast<std::size_t>(e)] / total : 0);
           o.magnitude.push_back(any ? size[static_cast<std::size_t>(e)] / total : 0);
+          if (options.dropout.p > 0) o.vanishing.push_back(any ? vanishing[static_cast<std::size_t>(e)] / total : 0);
         }
       }
     }
@@ -163,7 +193,9 @@ double out_bound(const Oracle& oracle, std::size_t at, std::int64_t d, DType in,
   const double kappa = oracle.kappa[at / static_cast<std::size_t>(oracle.dv)];
   const double factor = 2 + std::sqrt(static_cast<double>(d)) / 4 + (softcap ? 8 : 0);
   const double a = oracle.magnitude[at];
-  double bound = (8 + factor * kappa) * kUnit32 * a + 2 * std::max(unit(in), unit(out)) * a;
+  const double roundings = oracle.kept.empty() ? 8 : 10;
+  double bound = (roundings + factor * kappa) * kUnit32 * a + 2 * std::max(unit(in), unit(out)) * a;
+  if (!oracle.vanishing.empty()) bound += oracle.vanishing[at];
   if (in == DType::kF16 || out == DType::kF16) bound += 0x1p-25;
   // Below the normal numbers the spacing is absolute.
   return bound + (out == DType::kBF16 ? 0x1p-126 : 0x1p-122);

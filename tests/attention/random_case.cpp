@@ -263,6 +263,15 @@ RandomCase::RandomCase(std::uint64_t s) : seed(s) {
     std::swap(mask.allowed, mask.ignored);
     list << " ignored";
   }
+  if (apart.chance(0.15)) {
+    options.dropout.p = static_cast<double>(apart.of({100, 100, 500, 900, 1, 1000})) / 1000;
+    options.dropout.seed = static_cast<std::uint64_t>(apart.between(0, INT64_MAX)) * 2 + 1;
+    for (std::int64_t* first :
+         {&options.dropout.first_query, &options.dropout.first_head, &options.dropout.first_entry}) {
+      *first = apart.chance(0.7) ? 0 : apart.between(0, 100000);
+    }
+    list << " dropout " << options.dropout.p;
+  }
   features = list.str();
 }
 

@@ -73,6 +73,13 @@ class Door {
     options_.v_scales = tensor(of.v_scales);
     bits_ = of.bits;
     if (!bits_.empty()) options_.bits = bits_.c_str();
+    dropout_ = MH_DEFAULT(mh_dropout);
+    dropout_.p = of.dropout.p;
+    dropout_.seed = of.dropout.seed;
+    dropout_.first_query = of.dropout.first_query;
+    dropout_.first_head = of.dropout.first_head;
+    dropout_.first_entry = of.dropout.first_entry;
+    if (of.dropout.p != 0) options_.dropout = &dropout_;
     return &options_;
   }
 
@@ -96,6 +103,7 @@ class Door {
   std::array<std::int64_t, 2> window_{};
   double scale_ = 0;
   std::string bits_;
+  mh_dropout dropout_{};
   mh_attention_options options_{};
   mh_attention_gradients gradients_{};
 };

@@ -19,7 +19,7 @@ namespace {
 #define EXPECT_OK(call) EXPECT_EQ(call, MH_OK) << mh_last_error()
 
 // No gap that a later field could fill: it would hold an older caller's garbage.
-static_assert(offsetof(mh_layer_options, activations) + sizeof(void*) == sizeof(mh_layer_options));
+static_assert(offsetof(mh_layer_options, dropout) + sizeof(void*) == sizeof(mh_layer_options));
 static_assert(sizeof(mh_layer_gradients) == 2 * sizeof(std::size_t) + 6 * sizeof(void*) + 2 * sizeof(std::int32_t));
 
 using layer_test::random_tensor;

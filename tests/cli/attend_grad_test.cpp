@@ -57,6 +57,16 @@ class CliAttendGrad : public Folder {
   }
 };
 
+TEST_F(CliAttendGrad, Dropout) {
+  expect_definition(inputs(), {"--dropout", "0.25", "--dropout-seed", "18446744073709551615"},
+                    {.dropout = {.p = 0.25, .seed = ~std::uint64_t{0}}});
+  expect_definition(inputs(), {"--dropout", "1"}, {.dropout = {.p = 1}});
+  const Result result = attend(inputs(), {"--dropout", "1.5"});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_NE(result.err.find("dropout.p is 1.5, expected 0 to 1"), std::string::npos) << result.err;
+  EXPECT_EQ(attend(inputs(), {"--dropout-seed", "3"}).code, 2);
+}
+
 TEST_F(CliAttendGrad, Plain) { expect_definition(inputs(), {}, {}); }
 
 TEST_F(CliAttendGrad, ReferenceIsTheDefinition) {

@@ -13,6 +13,7 @@
 #include <manyheads/cpu.hpp>
 #include <manyheads/multi_head_attention.hpp>
 
+#include "attention/oracle.hpp"
 #include "layer/layer_reference.hpp"
 #include "layer/merged_mask.hpp"
 #include "layer/random_tensor.hpp"
@@ -51,7 +52,7 @@ struct Training {
     value = self ? query : random_tensor(random, {batch, keys, vdim}, 1, type);
     dy = random_tensor(random, {batch, queries, config.d_model}, 1, type);
     if (self) keys = queries;
-    reference = {layer->config(), layer->state_dict(), query, key, value, {}, {}};
+    reference = {layer->config(), layer->state_dict(), query, key, value, {}, {}, {}};
     reference.added.assign(static_cast<std::size_t>(batch * config.num_heads * queries * keys), 0.0);
     options = {};
     if (mask) mask(options, reference);
@@ -191,14 +192,34 @@ TEST(LayerBackward, AddedKeysAndCausal) {
   }
 }
 
-// Beside added keys a causal mask is written out, and many queries are taken part by part. The whole gradient against a
-// central difference along one random direction of all inputs and weights. Its error against float64: that of F32 sums.
+// The weights that dropout leaves, of the layer's own call.
+std::vector<double> kept_of(const Training& t, const Dropout& dropout) {
+  const std::int64_t added = (t.config.add_bias_kv ? 1 : 0) + (t.config.add_zero_attn ? 1 : 0);
+  const std::int64_t heads = t.config.num_heads, keys = t.keys + added;
+  std::vector<double> kept;
+  for (std::int64_t b = 0; b < t.batch; ++b) {
+    for (std::int64_t h = 0; h < heads; ++h) {
+      for (std::int64_t i = 0; i < t.queries; ++i) {
+        for (std::int64_t j = 0; j < keys; ++j) kept.push_back(test::kept_weight(dropout, b, h, i, j));
+      }
+    }
+  }
+  return kept;
+}
+
+// Beside added keys a causal mask is written out, and many queries are taken part by part, and dropout goes on counting
+// them. The whole gradient against a central difference along one random direction of all inputs and weights. Its error
+// against float64: that of F32 sums.
 TEST(LayerBackward, ManyQueriesInParts) {
   Training t(MultiHeadAttentionConfig{.d_model = 8, .num_heads = 2, .add_bias_kv = true});
   t.batch = 1;
   t.queries = 2100;
-  t.mask = [](MultiHeadAttentionOptions& options, LayerCase& of) {
+  const Dropout dropout{.p = 0.1, .seed = 5};
+  t.keys = t.queries;
+  t.mask = [&](MultiHeadAttentionOptions& options, LayerCase& of) {
     options.mask.causal = true;
+    options.dropout = dropout;
+    of.kept = kept_of(t, dropout);
     const std::int64_t n = of.query.size(1);
     for (std::size_t at = 0; at < of.added.size(); ++at) {
       const auto place = static_cast<std::int64_t>(at) % (n * n);
@@ -255,6 +276,39 @@ TEST(LayerBackward, MasksAndHeadScale) {
 }
 
 // Half types are read exactly; all else is as in F32.
+TEST(LayerBackward, Dropout) {
+  const Dropout dropout{.p = 0.3, .seed = 0x123456789abcdef, .first_query = 3};
+  for (const bool self : {true, false}) {
+    Training t(MultiHeadAttentionConfig{.d_model = 12, .num_heads = 3, .add_bias_kv = self});
+    t.self = self;
+    t.keys = self ? 5 : 9;
+    t.mask = [&](MultiHeadAttentionOptions& options, LayerCase& of) {
+      options.dropout = dropout;
+      of.kept = kept_of(t, dropout);
+    };
+    t.run();
+    EXPECT_EQ(t.wrong(), "") << self;
+    // What was left, and the output.
+    const LayerResult expected = reference_layer(t.reference, 0);
+    const std::int64_t keys = t.keys + (self ? 1 : 0);
+    Tensor weights(DType::kF32, {2, 3, 5, keys}), y(DType::kF32, t.query.shape());
+    MultiHeadAttentionOptions options;
+    options.dropout = dropout;
+    options.weights = weights.view();
+    t.layer->forward(t.query.cview(), t.key.cview(), t.value.cview(), y.view(), options);
+    std::int64_t gone = 0;
+    for (std::size_t n = 0; n < expected.weights.size(); ++n) {
+      const double got = static_cast<double>(weights.as<float>()[n]);
+      gone += got == 0 ? 1 : 0;
+      EXPECT_NEAR(got, expected.weights[n], expected.weights_bound[n]);
+    }
+    EXPECT_GT(gone, 10);
+    for (std::size_t n = 0; n < expected.output.size(); ++n) {
+      EXPECT_NEAR(static_cast<double>(y.as<float>()[n]), expected.output[n], expected.output_bound[n]);
+    }
+  }
+}
+
 TEST(LayerBackward, HalfInputs) {
   Training t(MultiHeadAttentionConfig{.d_model = 8, .num_heads = 2});
   t.type = DType::kBF16;

@@ -40,6 +40,7 @@ struct LayerCase {
   Tensor query, key, value;
   std::vector<double> added;       // [B,H,T,S]: what all masks add to the scores; -inf forbids
   std::vector<double> head_scale;  // [H]; empty: 1
+  std::vector<double> kept;        // [B,H,T,S'], what dropout makes of a weight of 1; empty: 1
 };
 
 struct LayerResult {
@@ -170,10 +171,11 @@ inline LayerResult reference_layer(const LayerCase& c, double rounding) {
           total += weight[j];
         }
         // Attention's own bound, and scores that are off by s make each weight off by a factor of exp(2 s).
-        const double own = (8 + (2 + std::sqrt(static_cast<double>(d)) / 4) * kappa) * kUnit;
+        const double own = ((c.kept.empty() ? 8 : 10) + (2 + std::sqrt(static_cast<double>(d)) / 4) * kappa) * kUnit;
         const double shift = std::expm1(2 * score_bound);
         for (double& w : weight) {
           if (total > 0) w /= total;
+          if (!c.kept.empty()) w *= c.kept[result.weights.size()];
           result.weights.push_back(w);
           result.weights_bound.push_back(w * (shift + 2 * own) + 0x1p-126);
         }

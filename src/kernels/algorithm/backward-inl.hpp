@@ -1,7 +1,9 @@
 // Backward: what a block of 64 queries and a chunk of 512 keys give each other.
 //
-//   S^T = K Q^T,  dP^T = V dO^T,  P = exp2(S - shift) factor,  dS = P (dP - delta)
-//   dV = dV + P^T dO,  dK = dK + dS^T Q,  dQ^T = dQ^T + K^T dS^T
+//   S^T = K Q^T,  dP^T = V dO^T,  P = exp2(S - shift) factor,  dS = P (M dP - delta)
+//   dV = dV + (M P)^T dO,  dK = dK + dS^T Q,  dQ^T = dQ^T + K^T dS^T
+//
+// M is dropout's: 0 or 1 / (1 - p), 1 without.
 //
 // Contract: scores are those of the forward in F32. Sums over queries run in chains of 16 and runs of 64 from query 0,
 // sums over keys likewise from key 0. Runs that the mask rules out are not read.
@@ -22,6 +24,7 @@
 #include "hwy/highway.h"
 #include "kernels/algorithm/backward_rows-inl.hpp"
 #include "kernels/algorithm/block_info-inl.hpp"
+#include "kernels/algorithm/dropout-inl.hpp"
 #include "kernels/algorithm/pack_kv-inl.hpp"
 #include "kernels/algorithm/pack_q-inl.hpp"
 #include "kernels/algorithm/pv_product-inl.hpp"
@@ -50,11 +53,11 @@ struct GradBlock {
   bool finite;  // queries and dout
 };
 
-// Turns the scores of M keys and NV vectors of rows from lane `lane` on into P, and writes dS before softcap. kMasked:
-// some may be forbidden; their P and dS are `none`.
-template <int M, int NV, bool kMasked>
-HWY_INLINE void GradsOfKeys(const GradBlock& block, const StridedRows& values, std::size_t key, std::size_t dv,
-                            std::size_t lane, VF none) {
+// Turns the scores of M keys and NV vectors of rows from lane `lane` on into P, less what dropout takes, and writes dS
+// before softcap. Unless kPlain some may be forbidden, and their P and dS are `none`; or dropped, as `kept` says.
+template <int M, int NV, bool kPlain>
+HWY_INLINE void GradsOfKeys(const GradBlock& block, const StridedRows& values, const KeptInLanes* kept, std::size_t key,
+                            std::size_t dv, std::size_t lane, VF none) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   // A score exceeds its row's lse by rounding alone, and the shift lies within 1/2 of it. 2^-200 is 0.
@@ -72,8 +75,13 @@ HWY_INLINE void GradsOfKeys(const GradBlock& block, const StridedRows& values, s
       VF x = hn::Sub(score, hn::Load(d, block.shift + row));
       x = MaxKeepsNaN(least, MinKeepsNaN(most, x));
       VF p = hn::Mul(Exp2(x), hn::Load(d, block.factor + row));
-      VF ds = hn::Mul(p, hn::Sub(sum[m][v], hn::Load(d, block.delta + row)));
-      if constexpr (kMasked) {
+      VF dp = sum[m][v];
+      if constexpr (!kPlain) {
+        if (kept != nullptr) dp = (*kept)(dp, key + static_cast<std::size_t>(m), static_cast<std::size_t>(v));
+      }
+      VF ds = hn::Mul(p, hn::Sub(dp, hn::Load(d, block.delta + row)));
+      if constexpr (!kPlain) {
+        if (kept != nullptr) p = (*kept)(p, key + static_cast<std::size_t>(m), static_cast<std::size_t>(v));
         const auto forbidden = hn::Eq(score, hn::Set(d, kForbidden));
         p = hn::IfThenElse(forbidden, none, p);
         // + 0: -0 says "forbidden".
@@ -85,13 +93,13 @@ HWY_INLINE void GradsOfKeys(const GradBlock& block, const StridedRows& values, s
   }
 }
 
-template <int NV, bool kMasked>
-HWY_NOINLINE void GradsOfRun(const GradBlock& block, const StridedRows& values, std::size_t keys, std::size_t dv,
-                             std::size_t lane, VF none) {
+template <int NV, bool kPlain>
+HWY_NOINLINE void GradsOfRun(const GradBlock& block, const StridedRows& values, const KeptInLanes* kept,
+                             std::size_t keys, std::size_t dv, std::size_t lane, VF none) {
   constexpr std::size_t kRows = MmaRowsBeside<NV>();
   std::size_t key = 0;
-  for (; key + kRows <= keys; key += kRows) GradsOfKeys<kRows, NV, kMasked>(block, values, key, dv, lane, none);
-  for (; key < keys; ++key) GradsOfKeys<1, NV, kMasked>(block, values, key, dv, lane, none);
+  for (; key + kRows <= keys; key += kRows) GradsOfKeys<kRows, NV, kPlain>(block, values, kept, key, dv, lane, none);
+  for (; key < keys; ++key) GradsOfKeys<1, NV, kPlain>(block, values, kept, key, dv, lane, none);
 }
 
 // Multiplies dS by softcap's derivative, 1 - tanh^2 of the score over the cap.
@@ -255,10 +263,12 @@ HWY_INLINE std::int64_t EachGradRun(const BackwardParams& params, const KeyChunk
           VF top[NV];
           PrefillScores<MmaF32, NV>(params, q_block, info, kGradLanes, lane, run.keys, begin, end, partly_masked,
                                     block.probs + lane, top, [](std::size_t, std::size_t) {});
-          if (masked) {
-            GradsOfRun<NV, true>(block, run.values, run.count, dv, lane, none);
+          if (masked || params.dropout.any()) {
+            KeptInLanes kept;
+            if (params.dropout.any()) kept.fill(params, q_block, info, lane, NV, begin, end);
+            GradsOfRun<NV, false>(block, run.values, params.dropout.any() ? &kept : nullptr, run.count, dv, lane, none);
           } else {
-            GradsOfRun<NV, false>(block, run.values, run.count, dv, lane, none);
+            GradsOfRun<NV, true>(block, run.values, nullptr, run.count, dv, lane, none);
           }
         });
         visit(run, info, block);

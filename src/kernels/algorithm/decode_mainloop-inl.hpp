@@ -131,8 +131,8 @@ HWY_NOINLINE float* DecodeMainloop(const ForwardParams& params, const QueryBlock
                 mask_nonfinite || !AllFinite<Mma>(values, Words<Mma>(count), static_cast<std::size_t>(params.dv));
           }
         }
-        SoftmaxInRows<Mma>(info, R, run_offset, count, mask_nonfinite, first_in_chunk, value_scales, width, states,
-                           scores);
+        SoftmaxInRows<Mma>(params, q_block, info, R, begin, count, mask_nonfinite, first_in_chunk, value_scales, width,
+                           states, scores);
 
         if constexpr (Mma::kInt8) {
           values = PackValueQuads(params, q_block, begin, end, n, workspace + at.values);

@@ -79,10 +79,14 @@ HWY_INLINE void PrefillKeys(const QkvMask& params, const QueryBlock& q_block, co
     }
   }
   const float* scales = run.value_scales != nullptr ? run.value_scales + skipped : nullptr;
-  if (scales == nullptr && !run.mask_nonfinite) {
-    SoftmaxInLanes<Mma, NV, true>(m, info.late_factor, nullptr, run_offset, keys, false, lanes, scores, l);
+  const bool drops = params.dropout.any();
+  if (scales == nullptr && !run.mask_nonfinite && !drops) {
+    SoftmaxInLanes<Mma, NV, true>(m, info.late_factor, nullptr, nullptr, run_offset, keys, false, lanes, scores, l);
   } else {
-    SoftmaxInLanes<Mma, NV, false>(m, info.late_factor, scales, run_offset, keys, run.mask_nonfinite, lanes, scores, l);
+    KeptInLanes kept;
+    if (drops) kept.fill(params, q_block, info, row, NV, begin, end);
+    SoftmaxInLanes<Mma, NV, false>(m, info.late_factor, scales, drops ? &kept : nullptr, run_offset, keys,
+                                   run.mask_nonfinite, lanes, scores, l);
   }
 
   if constexpr (Mma::kAmx) {

@@ -2,7 +2,7 @@
 //
 //   p = exp(score - lse)
 //
-// Contract: the scores are those of prefill in F32; each row is divided by its own sum.
+// Contract: the scores are those of prefill in F32; each row is divided by its own sum, before dropout.
 // Cost: one product, and Tk floats written a row.
 
 // Per-target include guard: this file is read once for each instruction set.
@@ -19,6 +19,7 @@
 
 #include "base/math.hpp"
 #include "hwy/highway.h"
+#include "kernels/algorithm/dropout-inl.hpp"
 #include "kernels/algorithm/epilogue-inl.hpp"
 #include "kernels/algorithm/pack_q-inl.hpp"
 #include "kernels/canonical_order.hpp"
@@ -73,6 +74,19 @@ HWY_INLINE float NormaliseProbs(float* row, std::int64_t step, std::int64_t coun
   for (std::int64_t j = 0; j < count; ++j) at(j) *= inverse;
   if (!(sum < std::numeric_limits<double>::infinity())) return std::numeric_limits<float>::quiet_NaN();
   return static_cast<float>((static_cast<double>(by) + base::log2(sum)) * base::kLn2);
+}
+
+// Drops weights of a whole row, [Tk] in storage places.
+inline HWY_NOINLINE void DropInProbs(const ProbsParams& params, std::int64_t b, std::int64_t h, std::int64_t i) {
+  const std::int64_t step = params.probs_stride[3], keys = params.key_length(b);
+  float* const row = params.row_of_probs(b, h, i) + params.key_start(b) * step;
+  HWY_ALIGN float run[kRunKeys];
+  for (std::int64_t begin = 0; begin < keys; begin += kRunKeys) {
+    const std::int64_t count = std::min(kRunKeys, keys - begin);
+    for (std::int64_t j = 0; j < count; ++j) run[j] = row[(begin + j) * step];
+    DropInRow(params, b, h, i, begin, static_cast<std::size_t>(count), run);
+    for (std::int64_t j = 0; j < count; ++j) row[(begin + j) * step] = run[j];
+  }
 }
 
 template <int NV>
@@ -133,7 +147,11 @@ HWY_NOINLINE void ProbsBlock(const ProbsParams& params, const QueryBlock& q_bloc
       }
     }
     if (float* const to = params.row_lse_of(q_block.batch, h, i)) *to = own;
-    if (!sound) reference_probs_row(params, q_block.batch, h, i);
+    if (!sound) {
+      reference_probs_row(params, q_block.batch, h, i);
+    } else if (params.dropout.any()) {
+      DropInProbs(params, q_block.batch, h, i);
+    }
   }
 }
 

@@ -19,6 +19,7 @@
 
 #include "hwy/highway.h"
 #include "kernels/algorithm/block_info-inl.hpp"
+#include "kernels/algorithm/dropout-inl.hpp"
 #include "kernels/algorithm/workspace-inl.hpp"
 #include "kernels/isa/exp2-inl.hpp"
 #include "kernels/isa/transpose-inl.hpp"
@@ -69,12 +70,13 @@ HWY_INLINE bool ScalesFinite(const float* scales, std::size_t keys) {
 
 // Replaces a run's scores by probabilities, p[word][lane], for the maxima m of NV vectors, and adds them to the sums l.
 // Unless kPlain, after the sum:
+// - dropout takes its own, if any;
 // - each is multiplied by its value's scale, if any;
 // - a forbidden key's becomes -0 where mask_nonfinite.
 template <class Mma, int NV, bool kPlain>
-HWY_INLINE void SoftmaxInLanes(const VF* m, float late_factor, const float* value_scales, std::size_t run_offset,
-                               std::size_t keys, bool mask_nonfinite, std::size_t lanes, float* HWY_RESTRICT scores,
-                               VF* l) {
+HWY_INLINE void SoftmaxInLanes(const VF* m, float late_factor, const float* value_scales, const KeptInLanes* kept,
+                               std::size_t run_offset, std::size_t keys, bool mask_nonfinite, std::size_t lanes,
+                               float* HWY_RESTRICT scores, VF* l) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   ExpMinusMax<Mma> exp_minus_max[NV];
@@ -96,6 +98,7 @@ HWY_INLINE void SoftmaxInLanes(const VF* m, float late_factor, const float* valu
     VF p = exp_minus_max[v](x);
     chain[v] = hn::Add(chain[v], p);
     if constexpr (!kPlain) {
+      if (kept != nullptr) p = (*kept)(p, key, v);
       if (value_scales != nullptr) p = hn::Mul(p, hn::Set(d, value_scales[key]));
       if (mask_nonfinite) p = MarkForbidden(x, p);
     }
@@ -164,13 +167,14 @@ HWY_INLINE void AddChains(const float* HWY_RESTRICT probs, std::size_t rows, std
   }
 }
 
-// Replaces the scores of `count` keys, [row][64] from `run_offset` in their run on, by probabilities.
-// - First the maxima of the row states move, then the sums take the probabilities, then these take their values'
-//   scales, if any.
+// Replaces the scores of `count` keys of a run from `begin` on, [row][64], by probabilities.
+// - First the maxima of the row states move, then the sums take the probabilities, then dropout takes its own, then
+//   these take their values' scales, if any.
 // - A forbidden key's becomes -0 where mask_nonfinite.
 template <class Mma>
-HWY_NOINLINE void SoftmaxInRows(const BlockInfo& info, std::size_t rows, std::size_t run_offset, std::size_t count,
-                                bool mask_nonfinite, bool first_in_chunk, const float* value_scales, std::size_t width,
+HWY_NOINLINE void SoftmaxInRows(const QkvMask& params, const QueryBlock& q_block, const BlockInfo& info,
+                                std::size_t rows, std::int64_t begin, std::size_t count, bool mask_nonfinite,
+                                bool first_in_chunk, const float* value_scales, std::size_t width,
                                 float* HWY_RESTRICT states, float* HWY_RESTRICT scores) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
@@ -215,7 +219,10 @@ HWY_NOINLINE void SoftmaxInRows(const BlockInfo& info, std::size_t rows, std::si
     }
     for (; i < kRun; i += n) hn::StoreU(none, d, row + i);  // vectors behind the last key: the chains read them
   }
-  AddChains(scores, rows, run_offset, states + kDecodeRows);
+  AddChains(scores, rows, static_cast<std::size_t>(begin % kRunKeys), states + kDecodeRows);
+  for (std::size_t r = 0; params.dropout.any() && r < rows; ++r) {
+    DropInRow(params, q_block.batch, info.head[r], info.query[r], begin, count, scores + r * kRun);
+  }
   if (value_scales != nullptr) {
     const hn::RebindToUnsigned<DF> du;
     for (std::size_t i = 0; i < rows * kRun; i += n) {
