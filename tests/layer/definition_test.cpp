@@ -6,13 +6,12 @@
 #include <functional>
 #include <limits>
 #include <manyheads/multi_head_attention.hpp>
-#include <manyheads/safetensors.hpp>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "layer/convert.hpp"
+#include "layer/golden_case.hpp"
 #include "layer/layer_reference.hpp"
 #include "layer/random_tensor.hpp"
 #include "support.hpp"
@@ -22,47 +21,19 @@ namespace manyheads {
 namespace {
 
 namespace fs = std::filesystem;
+using layer_test::add_causal;
+using layer_test::add_mask;
+using layer_test::Golden;
+using layer_test::golden_files;
 using layer_test::LayerCase;
 using layer_test::LayerResult;
 using layer_test::random_tensor;
+using layer_test::read_golden;
+using layer_test::start_masks;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 double rounding_of(DType type) { return type == DType::kBF16 ? 0x1p-8 : type == DType::kF16 ? 0x1p-11 : 0x1p-24; }
-
-// Adds a mask to `added` [B,H,T,S] as torch.nn.MultiheadAttention means it: key_padding_mask [B,S], attn_mask [T,S] or
-// [B*H,T,S]; true = ignore.
-void add_mask(LayerCase& c, const Tensor& mask) {
-  const std::int64_t batch = c.query.size(0), heads = c.config.num_heads, queries = c.query.size(1);
-  const std::int64_t keys = c.key.size(1);
-  const bool padding = mask.rank() == 2 && mask.size(0) == batch && (batch != queries || mask.size(1) != keys);
-  std::size_t at = 0;
-  for (std::int64_t n = 0; n < batch; ++n) {
-    for (std::int64_t h = 0; h < heads; ++h) {
-      for (std::int64_t i = 0; i < queries; ++i) {
-        for (std::int64_t j = 0; j < keys; ++j, ++at) {
-          const std::int64_t from = padding            ? n * keys + j
-                                    : mask.rank() == 2 ? i * keys + j
-                                                       : ((n * heads + h) * queries + i) * keys + j;
-          c.added[at] +=
-              mask.dtype() == DType::kBool ? (mask.as<bool>()[from] ? -kInfinity : 0) : mask.as<float>()[from];
-        }
-      }
-    }
-  }
-}
-
-void add_causal(LayerCase& c) {
-  const std::int64_t queries = c.query.size(1), keys = c.key.size(1);
-  for (std::size_t at = 0; at < c.added.size(); ++at) {
-    const auto place = static_cast<std::int64_t>(at) % (queries * keys);
-    if (place % keys > place / keys) c.added[at] = -kInfinity;
-  }
-}
-
-void start_masks(LayerCase& c) {
-  c.added.assign(static_cast<std::size_t>(c.query.size(0) * c.config.num_heads * c.query.size(1) * c.key.size(1)), 0.0);
-}
 
 // How far the worst element is, as a share of its bound.
 double worst(const std::vector<double>& got, const std::vector<double>& expected, const std::vector<double>& bound) {
@@ -74,52 +45,6 @@ double worst(const std::vector<double>& got, const std::vector<double>& expected
     if (error > 0) share = std::max(share, error / bound[i]);
   }
   return share;
-}
-
-struct Golden {
-  LayerCase c;
-  MultiHeadAttentionOptions options;
-  Tensor key_padding_mask, attn_mask, output, weights;
-  bool self_attention;
-};
-
-Golden read_golden(const fs::path& path) {
-  const SafetensorsFile file = load_safetensors(path);
-  const auto json = nlohmann::json::parse(file.metadata.at("options"));
-  Golden g;
-  g.c.config = {.d_model = json["d_model"],
-                .num_heads = json["num_heads"],
-                .num_kv_heads = json["num_kv_heads"],
-                .kdim = json["kdim"],
-                .vdim = json["vdim"],
-                .bias = json["bias"],
-                .add_bias_kv = json["add_bias_kv"],
-                .add_zero_attn = json["add_zero_attn"]};
-  g.self_attention = json["self_attention"];
-  for (const auto& [name, tensor] : file.tensors) {
-    if (name.rfind("state.", 0) == 0) g.c.state[name.substr(6)] = tensor;
-  }
-  g.c.query = file.at("query");
-  g.c.key = g.self_attention ? g.c.query : file.at("key");
-  g.c.value = g.self_attention ? g.c.query : file.at("value");
-  g.output = file.at("output");
-  g.weights = file.at("weights");
-  start_masks(g.c);
-  if (json["causal"]) {
-    g.options.mask = mask::causal(Alignment::kTopLeft);
-    add_causal(g.c);
-  }
-  if (file.tensors.contains("key_padding_mask")) {
-    g.key_padding_mask = file.at("key_padding_mask");
-    g.options.key_padding_mask = g.key_padding_mask.cview();
-    add_mask(g.c, g.key_padding_mask);
-  }
-  if (file.tensors.contains("attn_mask")) {
-    g.attn_mask = file.at("attn_mask");
-    g.options.attn_mask = g.attn_mask.cview();
-    add_mask(g.c, g.attn_mask);
-  }
-  return g;
 }
 
 struct Outcome {
@@ -139,15 +64,6 @@ Outcome run(const MultiHeadAttention& layer, const LayerCase& c, MultiHeadAttent
     layer.forward(c.query.cview(), c.key.cview(), c.value.cview(), o.output.view(), options);
   }
   return o;
-}
-
-std::vector<fs::path> golden_files() {
-  std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(test::source_dir() / "tests/golden/mha")) {
-    if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
-  }
-  std::sort(files.begin(), files.end());
-  return files;
 }
 
 class GoldenLayer : public testing::TestWithParam<fs::path> {};
@@ -185,10 +101,10 @@ TEST_P(GoldenLayer, HalfTypesStayWithinTheirBound) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, GoldenLayer, testing::ValuesIn(golden_files()),
+INSTANTIATE_TEST_SUITE_P(Files, GoldenLayer, testing::ValuesIn(golden_files("mha")),
                          [](const auto& file) { return file.param.stem().string(); });
 
-TEST(GoldenLayerFiles, AreThere) { EXPECT_GE(golden_files().size(), 40U); }
+TEST(GoldenLayerFiles, AreThere) { EXPECT_GE(golden_files("mha").size(), 40U); }
 
 // All masks at once, with and without added keys, against the definition. MANYHEADS_LAYER_SWEEP_CASES sets how many
 // random layers, MANYHEADS_SWEEP_SEED where the seeds begin.

@@ -43,11 +43,6 @@ struct LayerCase {
   std::vector<double> kept;        // [B,H,T,S'], what dropout makes of a weight of 1; empty: 1
 };
 
-struct LayerResult {
-  std::vector<double> output, output_bound;    // [B,T,E]
-  std::vector<double> weights, weights_bound;  // [B,H,T,S'], the added keys behind
-};
-
 constexpr double kUnit = 0x1p-24;  // rounding of F32
 
 // Numbers and how far F32 may be from each.
@@ -55,9 +50,22 @@ struct Matrix {
   std::int64_t rows = 0, columns = 0;
   std::vector<double> value, bound;
 
+  Matrix() = default;
   Matrix(std::int64_t r, std::int64_t c)
       : rows(r), columns(c), value(static_cast<std::size_t>(r * c)), bound(static_cast<std::size_t>(r * c)) {}
   std::size_t at(std::int64_t r, std::int64_t c) const { return static_cast<std::size_t>(r * columns + c); }
+};
+
+struct LayerResult {
+  std::vector<double> output, output_bound;    // [B,T,E]
+  std::vector<double> weights, weights_bound;  // [B,H,T,S'], the added keys behind
+  Matrix q, k, v, heads;                       // [B T,E], [B S',Hkv d_k] twice, [B T,E]: heads are scaled by head_scale
+  struct Row {                                 // [B,H,T]
+    double lse;
+    double kappa;        // the largest sum of absolute terms of a score
+    double score_bound;  // how far scores may be for what q and k are off by
+  };
+  std::vector<Row> rows;
 };
 
 // x W^T + b. A chain of n products and sums in F32 is off by n u of the sum of magnitudes at most; to this comes what
@@ -104,23 +112,35 @@ inline Matrix with_added(const Matrix& x, std::int64_t batch, std::int64_t keys,
   return y;
 }
 
+// Values of a tensor of the state; empty where it has none.
+inline std::vector<double> tensor_of(const LayerCase& c, const char* name) {
+  const auto found = c.state.find(name);
+  return found == c.state.end() ? std::vector<double>{} : values(found->second);
+}
+
+struct InProjections {
+  std::vector<double> q, k, v;
+};
+
+inline InProjections in_projections(const LayerCase& c) {
+  InProjections w{tensor_of(c, "q_proj_weight"), tensor_of(c, "k_proj_weight"), tensor_of(c, "v_proj_weight")};
+  if (const std::vector<double> all = tensor_of(c, "in_proj_weight"); !all.empty()) {
+    const auto cut = static_cast<std::ptrdiff_t>(c.config.d_model * c.config.d_model);
+    w.q.assign(all.begin(), all.begin() + cut);
+    w.k.assign(all.begin() + cut, all.begin() + 2 * cut);
+    w.v.assign(all.begin() + 2 * cut, all.end());
+  }
+  return w;
+}
+
 // `rounding` is the relative rounding of the output's type.
 inline LayerResult reference_layer(const LayerCase& c, double rounding) {
   const std::int64_t e = c.config.d_model, heads = c.config.num_heads, d = e / heads;
   const std::int64_t kv_heads = c.config.num_kv_heads > 0 ? c.config.num_kv_heads : heads, kv = kv_heads * d;
   const std::int64_t batch = c.query.size(0), queries = c.query.size(1), keys = c.key.size(1);
 
-  const auto get = [&](const char* name) {
-    const auto found = c.state.find(name);
-    return found == c.state.end() ? std::vector<double>{} : values(found->second);
-  };
-  std::vector<double> wq = get("q_proj_weight"), wk = get("k_proj_weight"), wv = get("v_proj_weight");
-  if (const std::vector<double> all = get("in_proj_weight"); !all.empty()) {
-    const auto cut = static_cast<std::ptrdiff_t>(e * e);
-    wq.assign(all.begin(), all.begin() + cut);
-    wk.assign(all.begin() + cut, all.begin() + 2 * cut);
-    wv.assign(all.begin() + 2 * cut, all.end());
-  }
+  const auto [wq, wk, wv] = in_projections(c);
+  const auto get = [&](const char* name) { return tensor_of(c, name); };
   const std::vector<double> bias = get("in_proj_bias"), wo = get("out_proj.weight"), bo = get("out_proj.bias");
   const double* b = bias.empty() ? nullptr : bias.data();
   const Matrix q = project(rows_of(c.query), wq.data(), b, e);
@@ -171,7 +191,8 @@ inline LayerResult reference_layer(const LayerCase& c, double rounding) {
           total += weight[j];
         }
         // Attention's own bound, and scores that are off by s make each weight off by a factor of exp(2 s).
-        const double own = ((c.kept.empty() ? 8 : 10) + (2 + std::sqrt(static_cast<double>(d)) / 4) * kappa) * kUnit;
+          result.rows.push_back({top + std::log(total), kappa, score_bound});
+          const double own = ((c.kept.empty() ? 8 : 10) + (2 + std::sqrt(static_cast<double>(d)) / 4) * kappa) * kUnit;
         const double shift = std::expm1(2 * score_bound);
         for (double& w : weight) {
           if (total > 0) w /= total;
@@ -202,6 +223,10 @@ inline LayerResult reference_layer(const LayerCase& c, double rounding) {
   }
   const Matrix y = project(out, wo.data(), bo.empty() ? nullptr : bo.data(), e);
   result.output = y.value;
+  result.q = q;
+  result.k = k;
+  result.v = v;
+  result.heads = out;
   for (std::size_t i = 0; i < y.value.size(); ++i) {
     // The smallest step of F16 is 2^-24.
     result.output_bound.push_back(y.bound[i] * (1 + rounding) + rounding * std::abs(y.value[i]) +
