@@ -7,6 +7,7 @@
 #include "base/parallel.hpp"
 #include "base/two_sum.hpp"
 #include "kernels/dispatch.hpp"
+#include "layer/linear.hpp"
 
 namespace manyheads::layer {
 namespace {
@@ -49,15 +50,9 @@ void weight_gradient(Rows<const float> dy, Rows<const float> x, const Tokens& to
       const std::int64_t count = std::min(kChunkTokens, tokens.rows - first);
       const float* const from_x = x.data + b * x.batch_stride + first * x.stride;
       const float* const from_dy = dy.data + b * dy.batch_stride + first * dy.stride;
-      const kernels::PackWeightsParams pack{.weight = from_x,
-                                            .type = DType::kF32,
-                                            .stride = {1, x.stride},
-                                            .out = in,
-                                            .in = count,
-                                            .kept = DType::kF32,
-                                            .packed = packed.data()};
-      base::parallel_for_rows(panels, panel * count, threads,
-                              [&](std::int64_t begin, std::int64_t end) { table.pack_weights(pack, begin, end); });
+      base::parallel_for_rows(panels, panel * count, threads, [&](std::int64_t begin, std::int64_t end) {
+        pack_columns(from_x, x.stride, in, count, packed.data(), begin, end);
+      });
       base::parallel_for(blocks, workers, threads.executor, [&](std::int64_t block, int worker) {
         const std::int64_t row = block * kBlockRows, rows = std::min(kBlockRows, out - row);
         float* const transposed = work.data() + static_cast<std::size_t>(worker) * worker_floats;
@@ -92,7 +87,7 @@ void weight_gradient(Rows<const float> dy, Rows<const float> x, const Tokens& to
 void bias_gradient(Rows<const float> dy, const Tokens& tokens, const TensorView& gradient, bool accumulate,
                    const Threads& threads) {
   const std::int64_t out = gradient.size(0);
-  constexpr std::int64_t kColumns = 64;
+  constexpr std::int64_t kColumns = 256;
   const std::int64_t tasks = (out + kColumns - 1) / kColumns;
   if (tasks == 0) return;
   base::parallel_for(tasks, base::worker_count(tasks, threads), threads.executor, [&](std::int64_t task, int) {

@@ -21,6 +21,19 @@ std::int64_t words_of(std::int64_t in, DType kept) { return kept == DType::kBF16
 
 }  // namespace
 
+void pack_columns(const float* from, std::int64_t stride, std::int64_t out, std::int64_t count, float* packed,
+                  std::int64_t begin, std::int64_t end) {
+  const std::int64_t panel = kernels::active_table().linear.panel;
+  for (std::int64_t p = begin; p < end; ++p) {
+    const std::int64_t columns = std::min(panel, out - p * panel);
+    for (std::int64_t k = 0; k < count; ++k) {
+      float* const to = packed + (p * count + k) * panel;
+      std::copy_n(from + k * stride + p * panel, columns, to);
+      std::fill(to + columns, to + panel, 0.0f);
+    }
+  }
+}
+
 PackedMemory::PackedMemory(std::size_t words) : block_(std::make_shared<base::AlignedBuffer<float>>(words)) {}
 
 std::shared_ptr<float> PackedMemory::take(std::size_t words) {
@@ -69,8 +82,14 @@ Linear::Linear(ConstTensorView weight, ConstTensorView bias, DType kept, PackedM
                                           .kept = kept_,
                                           .packed = packed_.get()};
   const kernels::PackWeightsKernel pack = kernels::active_table().pack_weights;
-  base::parallel_for_rows(panels, panel_ * in_, {},
-                          [&](std::int64_t begin, std::int64_t end) { pack(params, begin, end); });
+  const bool side_by_side = weight.dtype() == DType::kF32 && kept_ == DType::kF32 && weight.stride(0) == 1;
+  base::parallel_for_rows(panels, panel_ * in_, {}, [&](std::int64_t begin, std::int64_t end) {
+    if (side_by_side) {
+      pack_columns(static_cast<const float*>(weight.data()), weight.stride(1), out_, in_, packed_.get(), begin, end);
+    } else {
+      pack(params, begin, end);
+    }
+  });
 }
 
 void Linear::run(const float* x, std::int64_t rows, std::int64_t x_stride, float* y, std::int64_t y_stride,

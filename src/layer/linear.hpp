@@ -28,6 +28,11 @@ class PackedMemory {
   std::size_t used_ = 0;
 };
 
+// Packs `count` inputs of F32 weights [N,K] whose columns n lie side by side, input k at from + k stride, as
+// LinearParams says: panels [begin, end) of columns, 0 behind the last. Copies.
+void pack_columns(const float* from, std::int64_t stride, std::int64_t out, std::int64_t count, float* packed,
+                  std::int64_t begin, std::int64_t end);
+
 // A projection, y = activation(x W^T + b), with W [N,K] packed once into panels of columns.
 // - Each y is one chain of sums over k, ascending, in F32. The bits of a row do not depend on the number of rows,
 //   threads or strides.

@@ -177,8 +177,17 @@ void MultiHeadAttention::Impl::backward(ConstTensorView query, ConstTensorView k
   const std::size_t dq_at = layout.take({batch, q_rows, q_width}, sizeof(float));
   const std::size_t dk_at = self ? dq_at : layout.take({batch, all_keys, kv}, sizeof(float));
   const std::size_t dv_at = self ? dq_at : layout.take({batch, all_keys, kv}, sizeof(float));
-  const std::size_t dx_at =
-      layout.take({batch, std::max(queries, keys), std::max({e, config.kdim, config.vdim})}, sizeof(float));
+  // Whether a gradient of an input is written where it lies: not where it is added to what is there.
+  const bool side_by_side = self && sizes.stacked;
+  const auto written_in_place = [&](const TensorView& dx) {
+    return usable_in_place(dx) && !gradients.accumulate && (!self || side_by_side);
+  };
+  bool all_in_place = true;
+  for (const TensorView* dx : {&gradients.dquery, &gradients.dkey, &gradients.dvalue}) {
+    all_in_place = all_in_place && (!dx->defined() || written_in_place(*dx));
+  }
+  const std::size_t dx_at = layout.take(
+      {all_in_place ? 0 : batch, std::max(queries, keys), std::max({e, config.kdim, config.vdim})}, sizeof(float));
   const std::size_t allowed_at = layout.take({merged.allowed_elements()}, 1);
   const std::size_t bias_at = layout.take({merged.bias_elements()}, sizeof(float));
   std::optional<Workspace> own;
@@ -289,28 +298,23 @@ void MultiHeadAttention::Impl::backward(ConstTensorView query, ConstTensorView k
   const Rows<const float> of_query = rows_of_input(query, query_at);
   const Rows<const float> of_key = self ? of_query : rows_of_input(key, key_at);
   const Rows<const float> of_value = self ? of_query : rows_of_input(value, value_at);
-  const Projection projections[] = {
-      {"q_proj_weight", 0, e, {floats(dq_at), q_rows * q_width, q_width}, of_query, &of_queries, &gradients.dquery},
-      {"k_proj_weight",
-       e,
-       kv,
-       {floats(dk_at) + (self ? e : 0), all_keys * kv_width, kv_width},
-       of_key,
-       &of_keys,
-       &gradients.dkey},
-      {"v_proj_weight",
-       e + kv,
-       kv,
-       {floats(dv_at) + (self ? e + kv : 0), all_keys * kv_width, kv_width},
-       of_value,
-       &of_keys,
-       &gradients.dvalue}};
+  const Rows<const float> of_dq{floats(dq_at), q_rows * q_width, q_width};
+  const Rows<const float> of_dk{floats(dk_at) + (self ? e : 0), all_keys * kv_width, kv_width};
+  const Rows<const float> of_dv{floats(dv_at) + (self ? e + kv : 0), all_keys * kv_width, kv_width};
+  std::vector<Projection> projections;
+  if (side_by_side) {  // so are their gradients
+    projections = {{"in_proj_weight", 0, e + 2 * kv, of_dq, of_query, &of_queries, &gradients.dquery}};
+  } else {
+    projections = {{"q_proj_weight", 0, e, of_dq, of_query, &of_queries, &gradients.dquery},
+                   {"k_proj_weight", e, kv, of_dk, of_key, &of_keys, &gradients.dkey},
+                   {"v_proj_weight", e + kv, kv, of_dv, of_value, &of_keys, &gradients.dvalue}};
+  }
   const TensorView stacked_gradient = parameter("in_proj_weight"), bias = parameter("in_proj_bias");
   const auto weight_of = [&](const Projection& p) {
     return sizes.stacked ? rows_of(weights->tensors().at("in_proj_weight").cview(), p.row, p.width)
                          : weights->tensors().at(p.weight).cview();
   };
-  bool written = false;  // dx of self-attention: a sum of three
+  bool written = false;  // dx of self-attention: a sum of three where their weights are apart
   for (const Projection& p : projections) {
     const TensorView dw = sizes.stacked
                               ? (stacked_gradient.defined() ? rows_of(stacked_gradient, p.row, p.width) : TensorView{})
@@ -322,17 +326,20 @@ void MultiHeadAttention::Impl::backward(ConstTensorView query, ConstTensorView k
     const TensorView& dx = self ? gradients.dquery : *p.to;
     if (!dx.defined() || p.tokens->batch * p.tokens->rows == 0) continue;
     const std::int64_t width = dx.size(2);
-    layer::project(transposed(weight_of(p)), p.gradient, {floats(dx_at), p.tokens->rows * width, width}, batch,
-                   p.tokens->rows, threads, nullptr);
-    layer::store_rows(floats(dx_at), dx, gradients.accumulate || (self && written), threads);
+    const bool in_place = written_in_place(dx);
+    layer::project(transposed(weight_of(p)), p.gradient,
+                   in_place ? Rows<float>{static_cast<float*>(dx.data()), dx.stride(0), dx.stride(1)}
+                            : Rows<float>{floats(dx_at), p.tokens->rows * width, width},
+                   batch, p.tokens->rows, threads, nullptr);
+    if (!in_place) layer::store_rows(floats(dx_at), dx, gradients.accumulate || (self && written), threads);
     written = true;
   }
   if (config.add_bias_kv) {
     const layer::Tokens one{batch, 1};
-    for (const auto& [name, p] : {std::pair{"bias_k", &projections[1]}, std::pair{"bias_v", &projections[2]}}) {
+    for (const auto& [name, rows] : {std::pair{"bias_k", &of_dk}, std::pair{"bias_v", &of_dv}}) {
       const TensorView to = parameter(name);
       if (!to.defined()) continue;
-      const Rows<const float> last{p->gradient.data + keys * kv_width, p->gradient.batch_stride, p->gradient.stride};
+      const Rows<const float> last{rows->data + keys * kv_width, rows->batch_stride, rows->stride};
       layer::bias_gradient(last, one, TensorView(static_cast<float*>(to.data()), {kv}, {to.stride(2)}),
                            gradients.accumulate, threads);
     }
