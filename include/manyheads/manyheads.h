@@ -258,6 +258,8 @@ typedef struct mh_attention_gradients {
  *   any strides, 0 among them. options->lse and options->row_states are not used.
  * - Grouped heads: dk and dv are summed over the query heads of each key/value head.
  * - A row whose every key is forbidden has and gives gradients of 0.
+ * - A row of which a score leaves F32's range, which mh_attention has in float64, gives NaN in its dq and in dk and dv
+ *   of the keys that it sees. It is no error. Other rows keep their bits.
  * - Paged and I8 keys are errors: they have no gradient.
  *
  * Allocates a workspace unless given one: some MB for each thread, and two floats for each element of dq of the heads

@@ -242,6 +242,17 @@ def test_gradcheck_in_float32_and_refusals_of_float64_and_of_a_second_derivative
         loss.backward()
 
 
+def test_scores_beyond_float32_give_nan_and_leave_other_rows_alone():
+    q, k, v = qkv(1, 2, 70, 8)
+    q[:, :, 0], k[:, :, 0] = 1e37, 1e3
+    found = gradients(attention, (q, k, v), {}, {"causal": True})
+    assert torch.equal(found[0][:, :, 0], v[:, :, 0])  # the forward has it from float64
+    q[:, :, 0] = 1e30
+    within = gradients(attention, (q, k, v), {}, {"causal": True})
+    for x, y in zip(found[1:], within[1:]):
+        assert x[:, :, 0].isnan().all() and torch.equal(x[:, :, 1:], y[:, :, 1:])
+
+
 def test_many_gradients_at_once():
     q, k, v = qkv(2, 4, 9, 16, grad=True)
     out, lse = attention(q, k, v, causal=True, window_left=3)

@@ -191,8 +191,8 @@ inline LayerResult reference_layer(const LayerCase& c, double rounding) {
           total += weight[j];
         }
         // Attention's own bound, and scores that are off by s make each weight off by a factor of exp(2 s).
-          result.rows.push_back({top + std::log(total), kappa, score_bound});
-          const double own = ((c.kept.empty() ? 8 : 10) + (2 + std::sqrt(static_cast<double>(d)) / 4) * kappa) * kUnit;
+        result.rows.push_back({top + std::log(total), kappa, score_bound});
+        const double own = ((c.kept.empty() ? 8 : 10) + (2 + std::sqrt(static_cast<double>(d)) / 4) * kappa) * kUnit;
         const double shift = std::expm1(2 * score_bound);
         for (double& w : weight) {
           if (total > 0) w /= total;
