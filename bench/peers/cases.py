@@ -180,6 +180,55 @@ class Layer:
 
 
 @dataclasses.dataclass
+class LayerTraining(Layer):
+    """A step of training: the layer, then its gradients from dy. The result is those of x and of the weights, flat."""
+
+    @property
+    def name(self):
+        return super().name.replace("layer", "layer, forward + backward")
+
+    @property
+    def flop(self):
+        """Two products of each projection, and attention's backward has five where its forward has two."""
+        rows = self.batch * self.tokens
+        return 3 * 8.0 * rows * self.d_model**2 + 3.5 * 4.0 * rows * self.tokens * self.d_model
+
+    def inputs(self):
+        inputs = super().inputs()
+        return inputs | {"dy": np.random.default_rng(7).standard_normal(inputs["x"].shape, np.float32)}
+
+    def expected(self, inputs):
+        w = {n: a.astype(np.float64) for n, a in inputs.items()}
+        x, dy = w["x"], w["dy"]
+        b, t, e = x.shape
+        h, scale = self.heads, 1 / np.sqrt(e // self.heads)
+
+        def apart(rows):
+            return rows.reshape(b, t, h, -1).transpose(0, 2, 1, 3)
+
+        def together(heads):
+            return heads.transpose(0, 2, 1, 3).reshape(b, t, e)
+
+        q, k, v = (apart(part) for part in np.split(x @ w["in_proj_weight"].T + w["in_proj_bias"], 3, axis=2))
+        weights = np.exp(scale * q @ k.transpose(0, 1, 3, 2))
+        weights /= weights.sum(axis=3, keepdims=True)
+        out, dout = weights @ v, apart(dy @ w["out_proj.weight"])
+        of_weights = dout @ v.transpose(0, 1, 3, 2)
+        of_scores = weights * (of_weights - (dout * out).sum(axis=3, keepdims=True))
+        dq, dk = scale * of_scores @ k, scale * of_scores.transpose(0, 1, 3, 2) @ q
+        dqkv = np.concatenate([together(g) for g in (dq, dk, weights.transpose(0, 1, 3, 2) @ dout)], axis=2)
+        flat = (dqkv.reshape(b * t, -1), dy.reshape(b * t, -1))
+        gradients = (
+            dqkv @ w["in_proj_weight"],
+            flat[0].T @ x.reshape(b * t, -1),
+            flat[0].sum(axis=0),
+            flat[1].T @ together(out).reshape(b * t, -1),
+            flat[1].sum(axis=0),
+        )
+        return np.concatenate([g.ravel() for g in gradients])
+
+
+@dataclasses.dataclass
 class Multihead(Layer):
     """nn.MultiheadAttention in eval, with the mean of the heads' weights or without."""
 
@@ -189,6 +238,16 @@ class Multihead(Layer):
     def name(self):
         weights = "as by default" if self.need_weights else "False"
         return f"MultiheadAttention d_model{self.d_model} h{self.heads} B{self.batch} T{self.tokens}, need_weights {weights}"
+
+
+@dataclasses.dataclass
+class MultiheadTraining(LayerTraining):
+    """nn.MultiheadAttention in training, without weights."""
+
+    @property
+    def name(self):
+        size = f"d_model{self.d_model} h{self.heads} B{self.batch} T{self.tokens}"
+        return f"MultiheadAttention {size}, need_weights False, forward + backward"
 
 
 @dataclasses.dataclass
@@ -290,7 +349,7 @@ def all_cases(model):
             cases += [Training(dtype, d, t, causal, heads) for d in (64, 128) for t, heads in ((1024, 8), (4096, 2))]
     for kv_heads, dtypes in ((4, ("f32", "bf16", "f16")), (32, ("f32", "bf16"))):
         cases += [Decode(dtype, d, kv_heads) for dtype in dtypes for d in (64, 128)]
-    cases += [Layer(1, 7), Layer(1, 128), Layer(8, 512)]
+    cases += [Layer(1, 7), Layer(1, 128), Layer(8, 512), LayerTraining(8, 512)]
     for dtype in ("f32", "bf16"):
         cases += [Bert(model, b, t, dtype) for b, t in ((1, 10), (1, 128), (32, 128), (4, 512))]
     return cases
@@ -301,4 +360,5 @@ def door_cases():
     small = [Attention("f32", 16, 1, False, heads=4), Attention("f32", 64, 7, False, heads=8)]
     large = [Attention(dtype, 64, 1024, causal, heads=8) for dtype in ("f32", "bf16") for causal in (False, True)]
     large += [Decode(dtype, 128, 4, keys=8192) for dtype in ("f32", "bf16")]
-    return [*small, *large, Multihead(8, 512), Multihead(8, 512, need_weights=False)]
+    layers = [Multihead(8, 512), Multihead(8, 512, need_weights=False), MultiheadTraining(8, 512)]
+    return [*small, *large, *layers]

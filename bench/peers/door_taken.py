@@ -1,4 +1,6 @@
-"""The calls of door_torch.py while mh.torch takes them."""
+"""The calls of door_torch.py while mh.torch takes them; training by mt.MultiheadAttention."""
+
+from functools import partial
 
 import door_torch
 import manyheads.torch as mt
@@ -29,3 +31,4 @@ def taken(prepare):
 attention = taken(door_torch.attention)
 decode = taken(door_torch.decode)
 multihead = taken(door_torch.multihead)
+multiheadtraining = taken(partial(door_torch.multiheadtraining, kind=mt.MultiheadAttention))

@@ -34,6 +34,20 @@ def decode(case, inputs):
     return run, lambda: run().double().numpy()
 
 
+def multiheadtraining(case, inputs, kind=torch.nn.MultiheadAttention):
+    with torch.inference_mode(False):
+        module = kind(case.d_model, case.heads, batch_first=True)
+        module.load_state_dict({n: torch.from_numpy(inputs[n]) for n in module.state_dict()})
+        x, dy = torch.from_numpy(inputs["x"]).requires_grad_(), torch.from_numpy(inputs["dy"])
+    of = [x, *(module.get_parameter(n) for n in inputs if n not in ("x", "dy"))]
+
+    def run():
+        with torch.inference_mode(False):
+            return torch.autograd.grad(module(x, x, x, need_weights=False)[0], of, dy)
+
+    return run, lambda: torch.cat([g.flatten() for g in run()]).double().numpy()
+
+
 def multihead(case, inputs):
     module = torch.nn.MultiheadAttention(case.d_model, case.heads, batch_first=True).eval()
     module.load_state_dict({n: torch.from_numpy(a) for n, a in inputs.items() if n != "x"})

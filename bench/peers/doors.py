@@ -40,7 +40,7 @@ def measure(case, ours, doors, rounds):
 
     inputs = case.inputs()
     samplers, results = {}, {}
-    if not isinstance(case, cases.Multihead):
+    if not isinstance(case, (cases.Multihead, cases.MultiheadTraining)):
         samplers[ours.NAME], result = ours.prepare(case, inputs, inputs["q"].shape)
         results[ours.NAME] = result()
     for door in doors:

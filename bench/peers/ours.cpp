@@ -5,6 +5,9 @@
 //   prepare decode FOLDER f32|bf16|f16 HQ HKV KEYS D COPIES     the same; every run takes the next copy of k and v
 //   prepare linear FOLDER f32|bf16 IN OUT ROWS                inputs x, bias of F32 and weight, which keeps its type
 //   prepare layer FOLDER B T D_MODEL HEADS                    inputs x and the state_dict's tensors
+//   prepare layertraining FOLDER B T D_MODEL HEADS            the same and dy; out is dx and the gradients in the order
+//   of
+//                     the tensors above. A run packs the weights first, as after a step
 //   prepare bert FOLDER f32|bf16 B T MODEL                    input ids; the type is the weights'
 //   prepare prefill FOLDER f32|bf16 T MODEL               input ids; the last hidden state of all tokens
 //   prepare generate FOLDER f32|bf16 B KEYS MODEL         input ids [B,KEYS + 1]; a run decodes one token of each
@@ -36,6 +39,7 @@
 #include <memory>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "bench/cases/sampling.hpp"
 #include "kernels/dispatch.hpp"
@@ -176,31 +180,60 @@ Run prepare_decode(std::istream& words, const std::string& folder, int threads) 
   };
 }
 
-Run prepare_layer(std::istream& words, const std::string& folder, int threads) {
-  const auto batch = next<std::int64_t>(words), tokens = next<std::int64_t>(words);
-  const auto d_model = next<std::int64_t>(words), heads = next<std::int64_t>(words);
-  manyheads::MultiHeadAttentionConfig config;
-  config.d_model = d_model;
-  config.num_heads = heads;
-  const auto layer = std::make_shared<manyheads::MultiHeadAttention>(config);
+// A layer and its input.
+struct LayerWork {
+  Dims shape{0, 0, 0};
+  std::shared_ptr<manyheads::MultiHeadAttention> layer;
   manyheads::StateDict state;
-  const auto take = [&](const char* name, const Dims& shape) {
-    state[name] = read(folder + "/" + name, DType::kF32, shape);
-  };
-  take("in_proj_weight", {3 * d_model, d_model});
-  take("in_proj_bias", {3 * d_model});
-  take("out_proj.weight", {d_model, d_model});
-  take("out_proj.bias", {d_model});
-  layer->load_state_dict(state);
-  const Tensor x = read(folder + "/x", DType::kF32, {batch, tokens, d_model});
-  const auto workspace = std::make_shared<manyheads::Workspace>();
-  Tensor y(DType::kF32, x.shape());
-  return [=]() mutable {
-    manyheads::MultiHeadAttentionOptions options;
+  std::vector<std::string> names{"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"};
+  Tensor x, y;
+  std::shared_ptr<manyheads::Workspace> workspace = std::make_shared<manyheads::Workspace>();
+  manyheads::MultiHeadAttentionOptions options;
+
+  LayerWork(std::istream& words, const std::string& folder, int threads) {
+    shape[0] = next<std::int64_t>(words);
+    shape[1] = next<std::int64_t>(words);
+    manyheads::MultiHeadAttentionConfig config;
+    config.d_model = shape[2] = next<std::int64_t>(words);
+    config.num_heads = next<std::int64_t>(words);
+    layer = std::make_shared<manyheads::MultiHeadAttention>(config);
+    for (const std::string& name : names) {
+      state[name] = read(folder + "/" + name, DType::kF32, layer->state_dict().at(name).shape());
+    }
+    layer->load_state_dict(state);
+    x = read(folder + "/x", DType::kF32, shape);
+    y = Tensor(DType::kF32, shape);
     options.threads.num_threads = threads;
     options.workspace = workspace.get();
-    layer->forward(x.view(), y.view(), options);
-    return y;
+  }
+};
+
+Run prepare_layer(std::istream& words, const std::string& folder, int threads) {
+  return [work = LayerWork(words, folder, threads)]() mutable {
+    work.layer->forward(work.x.view(), work.y.view(), work.options);
+    return work.y;
+  };
+}
+
+Run prepare_layer_training(std::istream& words, const std::string& folder, int threads) {
+  LayerWork work(words, folder, threads);
+  const Tensor dy = read(folder + "/dy", DType::kF32, work.shape);
+  std::int64_t count = work.x.elements() + work.layer->parameter_count(), at = 0;
+  Tensor all(DType::kF32, {count});
+  manyheads::MultiHeadAttentionGradients gradients;
+  const auto take = [&](const Tensor& of) {
+    const manyheads::TensorView view(all.as<float>() + at, DType::kF32, of.shape());
+    at += of.elements();
+    return view;
+  };
+  gradients.dquery = take(work.x);
+  for (const std::string& name : work.names) gradients.parameters[name] = take(work.state.at(name));
+  return [=, kept = manyheads::MultiHeadAttentionActivations()]() mutable {
+    work.layer->load_state_dict(work.state);
+    work.options.activations = &kept;
+    work.layer->forward(work.x.view(), work.y.view(), work.options);
+    work.layer->backward(work.x.view(), kept, dy.view(), gradients, work.options);
+    return all;
   };
 }
 
@@ -334,6 +367,8 @@ Run prepare(std::istream& words, int threads) {
     run = prepare_decode(words, folder, threads);
   } else if (kind == "layer") {
     run = prepare_layer(words, folder, threads);
+  } else if (kind == "layertraining") {
+    run = prepare_layer_training(words, folder, threads);
   } else if (kind == "linear") {
     run = prepare_linear(words, folder, threads);
   } else if (kind == "bert") {

@@ -71,6 +71,18 @@ def layer(case, inputs):
     return run, lambda: run().double().numpy()
 
 
+def layertraining(case, inputs):
+    module = torch.nn.MultiheadAttention(case.d_model, case.heads, batch_first=True)
+    module.load_state_dict({n: torch.from_numpy(inputs[n]) for n in module.state_dict()})
+    x, dy = torch.from_numpy(inputs["x"]).requires_grad_(), torch.from_numpy(inputs["dy"])
+    of = [x, *(module.get_parameter(n) for n in inputs if n not in ("x", "dy"))]
+
+    def run():
+        return torch.autograd.grad(module(x, x, x, need_weights=False)[0], of, dy)
+
+    return run, lambda: torch.cat([g.flatten() for g in run()]).double().numpy()
+
+
 def linear(case, inputs):
     weight = to_torch(inputs["weight"])
     x, bias = (torch.from_numpy(inputs[n]).to(weight.dtype) for n in ("x", "bias"))

@@ -82,13 +82,18 @@ def doors(result):
     ]
     small = [row for row in result["rows"] if row["kind"] == "Attention" and row["seconds"][OURS] < 1e-4]
     layers = [row for row in result["rows"] if row["kind"] == "Multihead"]
-    large = [row for row in result["rows"] if row not in small and row not in layers]
+    steps = [row for row in result["rows"] if row["kind"] == "MultiheadTraining"]
+    large = [row for row in result["rows"] if row not in small and row not in layers and row not in steps]
     if small:
         lines += ["", "Small calls, whose fixed cost counts:", "", *door_rows(small, "µs", 1e6, 2), ""]
         seconds = small[0]["seconds"]
         above = [f"{name} {(seconds[name] - seconds[OURS]) * 1e6:.1f}" for name in ("NumPy", "torch op", "PyTorch, taken")]
         lines += [f"Above C++ the first call takes, in µs: {', '.join(above)}."]
-    for rows, says in ((large, "Calls of a millisecond and more:"), (layers, "The layer in eval, by its fast path:")):
+    parts = (
+        (large, "Calls of a millisecond and more:"), (layers, "The layer in eval, by its fast path:"),
+        (steps, "A step of its training, by `mt.MultiheadAttention`, whose projections are PyTorch's:"),
+    )  # fmt: skip
+    for rows, says in parts:
         if rows:
             lines += ["", says, "", *door_rows(rows, "ms", 1e3, 2)]
     if result["imports"]:
