@@ -83,7 +83,6 @@ class MapPass {
         params_(head_pass_params(trace, layer, head, {0, queries_}, {0, keys_}, step_)),
         runs_(kernels::runs_of(params_.tk)),
         blocks_((params_.tq + kPassRows - 1) / kPassRows),
-        sums_(row_sum_of(trace, layer, head)),
         own_(step_ == 1 ? at(queries_) : 0) {
     map_.row_step = step_;
     map_.levels.push_back(empty_level(kRunKeys, queries_, keys_));
@@ -125,13 +124,13 @@ class MapPass {
     const std::int64_t rows = std::min(kPassRows, params_.tq - first);
     for (std::int64_t r = 0; r < rows; ++r) {
       const std::int64_t i = (first + r) * step_;
-      const float* sum = sums_.defined() ? static_cast<const float*>(sums_.data()) + i * sums_.stride(0) : nullptr;
-      const RowScale scale = scales_.of(i, sum != nullptr && *sum != 0.0f ? sum : nullptr);
+      // Whatever sums the trace has: those that the pass itself finds have the bits of row_sums.
+      const RowScale scale = scales_.of(i, nullptr);
       memory.shift[r] = scale.shift;
       memory.factor[r] = scale.factor;
       memory.whole[r] = scale.whole;
     }
-    if (read(first, rows, memory)) read(first, rows, memory);
+    if (read(first, rows, false, memory)) read(first, rows, true, memory);
     for (std::int64_t r = 0; r < rows; ++r) {
       if (memory.whole[r]) add_whole_row(first + r, r, memory);
     }
@@ -140,7 +139,7 @@ class MapPass {
   }
 
   // Returns whether some row needs another factor, which then stands.
-  bool read(std::int64_t first, std::int64_t rows, BlockMemory& memory) {
+  bool read(std::int64_t first, std::int64_t rows, bool again, BlockMemory& memory) {
     const kernels::HeadPassOutputs out = memory.outputs(options_.top);
     // Rows and diagonal of the block, from row 0 of its own on.
     kernels::HeadPassParams params = head_pass_params(
@@ -153,11 +152,12 @@ class MapPass {
       const std::int64_t i = (first + r) * step_;
       memory.again[r] = memory.whole[r] ? 1 : 0;
       memory.entropy[r] = 0;
-      if (step_ == 1) own_[at(i)] = lse_of(trace_, layer_, head_, i);
+      if (step_ == 1 && !again) own_[at(i)] = lse_of(trace_, layer_, head_, i);
       if (memory.factor[r] == 0.0f) continue;
       const double factor = static_cast<double>(memory.factor[r]);
-      const double sum = memory.sum[r] + factor * scales_.sink(memory.shift[r]);
-      const double row_sum = scales_.row_sum(i, memory.shift[r], sum / factor);
+      const RowScale scale{.shift = memory.shift[r], .factor = memory.factor[r]};
+      const double sum = scales_.with_sink(scale, memory.sum[r]);
+      const double row_sum = scales_.row_sum(i, scale, sum);
       if (!(row_sum >= static_cast<double>(kLeastRowSum) && row_sum <= static_cast<double>(kMostRowSum))) {
         memory.factor[r] = 0.0f;
         memory.whole[r] = far = true;
@@ -169,8 +169,10 @@ class MapPass {
         far = true;
       }
       if (step_ != 1) continue;
-      map_.row_sum[at(i)] = static_cast<float>(row_sum);
-      own_[at(i)] = static_cast<float>(static_cast<double>(own_[at(i)]) + base::log(row_sum));
+      if (!again) {
+        map_.row_sum[at(i)] = static_cast<float>(row_sum);
+        own_[at(i)] = static_cast<float>(static_cast<double>(own_[at(i)]) + base::log(row_sum));
+      }
       memory.entropy[r] =
           std::max(0.0, -memory.again[r] * (base::kLn2 * memory.log_sum[r] + base::log(factor / sum) * memory.sum[r]));
     }
@@ -286,7 +288,6 @@ class MapPass {
   const RowScales scales_;
   const kernels::HeadPassParams params_;
   const std::int64_t runs_, blocks_;
-  const ConstTensorView sums_;
   HeadMap map_;
   std::vector<float> own_;
   std::vector<std::int64_t> columns_, distances_;

@@ -90,16 +90,18 @@ RowScale RowScales::of(std::int64_t i, const float* row_sum) const {
   return {.shift = shift, .factor = static_cast<float>(base::exp2(static_cast<double>(shift) - exact) / sum)};
 }
 
-double RowScales::sink(float shift) const {
+double RowScales::with_sink(const RowScale& scale, double sum) const {
   const ConstTensorView& sinks = trace_.layers[layer_].sinks;
-  if (!sinks.defined()) return 0;
-  return base::exp2(static_cast<double>(data_of(sinks)[head_ * sinks.stride(0)]) * base::kLog2e -
-                    static_cast<double>(shift));
+  if (!sinks.defined()) return sum;
+  return sum + static_cast<double>(scale.factor) *
+                   base::exp2(static_cast<double>(data_of(sinks)[head_ * sinks.stride(0)]) * base::kLog2e -
+                              static_cast<double>(scale.shift));
 }
 
-double RowScales::row_sum(std::int64_t i, float shift, double sum) const {
-  return sum *
-         base::exp2(static_cast<double>(shift) - static_cast<double>(lse_of(trace_, layer_, head_, i)) * base::kLog2e);
+double RowScales::row_sum(std::int64_t i, const RowScale& scale, double sum) const {
+  return sum / static_cast<double>(scale.factor) *
+         base::exp2(static_cast<double>(scale.shift) -
+                    static_cast<double>(lse_of(trace_, layer_, head_, i)) * base::kLog2e);
 }
 
 }  // namespace manyheads::lens

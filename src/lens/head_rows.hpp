@@ -33,10 +33,11 @@ class RowScales {
   RowScales(const Trace& trace, std::size_t layer, std::int64_t head);
   // row_sum null: not known, taken as 1.
   RowScale of(std::int64_t i, const float* row_sum) const;
-  // exp2(score' - shift) of the head's sink; 0 where it has none.
-  double sink(float shift) const;
-  // A sum of exp2(score' - shift), the sink among it, as a sum of exp(score - lse).
-  double row_sum(std::int64_t i, float shift, double sum) const;
+  // With the sink's own, where the head has one: a pass's sum of exp2(score' - shift) factor over all keys of row i.
+  double with_sink(const RowScale& scale, double sum) const;
+  // Such a sum as one of exp(score - lse). A pass with the scale of(i, nullptr) gives it the same bits wherever it
+  // runs.
+  double row_sum(std::int64_t i, const RowScale& scale, double sum) const;
 
  private:
   bool sees_no_key(std::int64_t i) const;

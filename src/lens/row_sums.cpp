@@ -24,7 +24,7 @@ std::vector<float> row_sums(const Trace& trace, std::size_t layer, std::int64_t 
   for (std::size_t r = 0; r < shifts.size(); ++r) {
     const RowScale scale = scales.of(rows.begin + static_cast<std::int64_t>(r), nullptr);
     shifts[r] = scale.shift;
-    factors[r] = scale.factor == 0.0f ? 0.0f : 1.0f;
+    factors[r] = scale.factor;
   }
   params.shift = shifts.data();
   params.factor = factors.data();
@@ -43,7 +43,7 @@ std::vector<float> row_sums(const Trace& trace, std::size_t layer, std::int64_t 
       const std::size_t at = static_cast<std::size_t>(first + r);
       const std::int64_t i = rows.begin + first + r;
       const RowScale scale = scales.of(i, nullptr);
-      const double all = scales.row_sum(i, scale.shift, sum[r] + scales.sink(scale.shift));
+      const double all = factors[at] == 0.0f ? 0 : scales.row_sum(i, scale, scales.with_sink(scale, sum[r]));
       if (factors[at] != 0.0f && all >= static_cast<double>(kLeastRowSum) && all <= static_cast<double>(kMostRowSum)) {
         sums[at] = static_cast<float>(all);
         own[at] = static_cast<float>(static_cast<double>(lse_of(trace, layer, head, i)) + base::log(all));

@@ -37,7 +37,7 @@ struct HeadMap {
   std::int64_t row_step = 1;         // every so many-th row was read; above 1 the map is an estimate, and has no tracks
   std::vector<PyramidLevel> levels;  // cells of 64 x 64, then twice as large, down to one cell
   std::optional<Tracks> tracks;
-  std::vector<float> row_sum;  // [Tq], as row_sums gives them; empty in an estimate
+  std::vector<float> row_sum;  // [Tq], to the bit as row_sums gives them; empty in an estimate
 };
 
 struct HeadMapOptions {
@@ -49,9 +49,7 @@ struct HeadMapOptions {
 };
 
 // The pyramid and the tracks of one head from one pass over its weights, which never exist at once.
-// - Costs one product for each weight. Where the trace has no row_sum, or a wrong one, rows whose lse is too coarse
-// take
-//   the pass twice.
+// - Costs one product for each weight; rows whose lse is too coarse take the pass twice.
 // - Memory: about 11 bytes for each 64 x 64 cell and 170 for each token, and 16 bytes a token for each thread.
 // - The same bits for any number of threads.
 // Empty where progress cancelled it. Throws Error as trace_weights does where lse is foreign, and where a row has
