@@ -58,13 +58,18 @@ struct Map {
   lens::Picture picture;
 };
 
+// What the page shows first.
+HeadName usual_head(const lens::Trace& trace) {
+  return trace.layers.size() > 2 && trace.num_heads(2) > 8 ? HeadName{2, 8} : HeadName{0, 0};
+}
+
 Map make_map(const MapRequest& request) {
   Map map;
-  const HeadName head = parse_head(request.head);
   map.trace = request.model.empty()
                   ? lens::load_trace(request.source)
                   : trace_text({request.source, request.model, request.pair, request.truncate}, request.common).trace;
   const lens::Trace& trace = map.trace;
+  const HeadName head = request.head.empty() ? usual_head(trace) : parse_head(request.head);
   if (head.layer >= trace.layers.size() || head.head >= trace.num_heads(head.layer)) {
     throw UsageError(base::format("--head {}: there are {} layers of {} heads, both counted from 0", request.head,
                                   trace.layers.size(), trace.num_heads(0)));
@@ -118,7 +123,7 @@ void save_numbers(const std::string& path, const Map& map) {
 }  // namespace
 
 void map(const MapRequest& request) {
-  parse_head(request.head);
+  if (!request.head.empty()) parse_head(request.head);
   const Format format = format_of(request.out);
   const OutFile file(request.out, request.common.json);
   const Map made = make_map(request);

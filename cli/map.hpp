@@ -10,7 +10,7 @@ namespace manyheads::cli {
 
 struct MapRequest {
   Common common;
-  std::string source, model, head, rows, keys, out;  // source: a trace, or with a model a text
+  std::string source, model, head, rows, keys, out;  // source: a trace, or with a model a text; no head: the page's
   std::optional<std::string> pair;
   bool truncate = false;
   std::string pool = "mean";

@@ -17,14 +17,15 @@ bool ends_with(const std::string& text, const std::string& end) {
 
 void check(const ViewRequest& request) {
   const bool figure = ends_with(request.out, ".svg") || ends_with(request.out, ".png");
-  if (!request.what && request.model.empty()) throw UsageError("a text with --model DIR, or a trace FILE, is required");
+  const bool nothing = !request.what && request.model.empty();
+  if (nothing && !figure) throw UsageError("a text with --model DIR, or a trace FILE, is required");
   const bool file = request.is_trace() || request.is_scan();
-  if (request.model.empty() && !file) {
+  if (request.model.empty() && !file && !nothing) {
     throw UsageError("--model is required for a text; a trace's name ends in .safetensors, a scan's in .scan");
   }
   if (request.is_scan() && !request.scan.empty()) throw UsageError("--scan goes beside a text or a trace, not a scan");
-  if ((request.is_scan() || !request.scan.empty()) && !(request.out + request.site).empty()) {
-    throw UsageError("a scan is served alone; --export and --export-site take a text or a trace");
+  if ((request.is_scan() || !request.scan.empty()) && !figure && !(request.out + request.site).empty()) {
+    throw UsageError("a page of a scan is served alone; --export NAME.html and --export-site take a text or a trace");
   }
   if (file && (request.pair || request.truncate || !request.common.bits.empty())) {
     throw UsageError("--pair, --truncate and --bits are for a text, and a file has its own");
@@ -37,8 +38,8 @@ void check(const ViewRequest& request) {
     throw UsageError("--export takes a name that ends in .html, .svg or .png; got " + base::in_quotes(request.out));
   }
   if (!request.site.empty() && request.model.empty()) throw UsageError("--export-site needs --model, which it copies");
-  if (figure == request.head.empty()) {
-    throw UsageError("--head L.H and --export NAME.svg or NAME.png go together");
+  if (!figure && !(request.head + request.view).empty()) {
+    throw UsageError("--view and --head are of a figure: --export NAME.svg or NAME.png");
   }
   if (!request.heads.empty() && (request.model.empty() || (!ends_with(request.out, ".html") && request.site.empty()))) {
     throw UsageError("--heads goes with --export NAME.html or --export-site, and --model");
@@ -48,7 +49,7 @@ void check(const ViewRequest& request) {
 void view(const ViewRequest& request) {
   check(request);
 #ifdef MANYHEADS_VIEWER
-  if (!request.head.empty()) return export_figure(request);
+  if (ends_with(request.out, ".svg") || ends_with(request.out, ".png")) return export_figure(request);
   if (!request.out.empty()) return export_page(request);
   if (!request.site.empty()) return export_site(request);
   serve_page(request);
@@ -95,10 +96,17 @@ void add_view(CLI::App& app) {
   verb->add_flag("--no-browser", request->no_browser, "Print the link alone");
   verb->add_option(
           "--export", request->out,
-          "Write one file instead: NAME.html, a page that needs nothing else, or NAME.svg or NAME.png, the map "
-          "of --head")
+          "Write one file instead: NAME.html, a page that needs nothing else, or NAME.svg or NAME.png, a figure of "
+          "one view")
       ->type_name("FILE");
-  verb->add_option("--head", request->head, "The head of a picture: layer.head, both counted from 0")->type_name("L.H");
+  verb->add_option("--view", request->view,
+                   "The view of a figure: a link that the page copied, or a word such as story (default), readers, "
+                   "heads, map, links, why, distance, pipeline, dimensions or corpus; more of a link may follow: "
+                   "\"links&l.top=3\"")
+      ->type_name("LINK");
+  verb->add_option("--head", request->head,
+                   "The head of a figure: layer.head, both counted from 0. Without --view: its map")
+      ->type_name("L.H");
   verb->add_option(
           "--heads", request->heads,
           "Heads whose projections an exported page holds beside the two of its tour: some 300 KB each for MiniLM")

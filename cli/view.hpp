@@ -18,7 +18,8 @@ struct ViewRequest {
   std::string scan;      // beside the text
   std::int64_t port = 0;
   bool no_browser = false;
-  std::string out;  // --export
+  std::string out;   // --export
+  std::string view;  // of a figure: a link or a view's word
   std::string head, heads;
   std::string site;  // --export-site
   std::string site_dtype = "bf16";
