@@ -85,7 +85,7 @@ def maps_rows(browser, folder):
     view(trace.path, "--export", folder / "long.html")
     found = maps.measured(browser, (folder / "long.html").as_uri())
     row("a patch of 512 x 512, D 64, computed and drawn in the browser", found["patch"] + found["paint"], "ms", 10,
-        f"{found['patch']:.1f} computed, {found['paint']:.1f} painted; {found['patches']} patches")
+        f"{found['patch']:.1f} computed, {found['paint']:.1f} painted; {found['patches']} patches; heard after {found['heard']:.0f}, behind the frame that asked")
     row("pan or zoom, from the key to the frame after the next", found["move"], "ms", 100, f"worst {found['worst']:.0f}")
     row("frames a second while a hand pans", found["frames"], "", -55, f"the latest after {found['late']:.0f} ms")
 

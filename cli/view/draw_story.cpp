@@ -7,6 +7,7 @@
 #include "base/format.hpp"
 #include "cli.hpp"
 #include "view/figures.hpp"
+#include "view/pairs.hpp"
 
 // The sentence, its links, and who reads them.
 namespace manyheads::cli {
@@ -108,15 +109,16 @@ void FigureMaker::arcs() {
     sheet_.text(columns[2], y, fixed(best.weight, 3));
     sheet_.text(columns[3], y, best.offset_mean ? fixed(*best.offset_mean, 3) : "–");
     sheet_.text(columns[4], y, fixed(link["mean"].get<double>(), 3));
-    if (chapters() && !link_.has("links")) sheet_.text(columns[4] + 130, y, texts_.roles[i], {.quiet = true});
+    if (is_chapters(trace_) && !link_.has("links")) sheet_.text(columns[4] + 130, y, texts_.roles[i], {.quiet = true});
   }
 }
 
 void FigureMaker::row() {
   const Json found = links_read();
-  const Pair first = pairs()[0];
+  const std::vector<Pair> pairs = pairs_of(trace_, link_.text("links"));
+  const Pair first = pairs[0];
   std::int64_t middle = first.second;
-  if (found.size() > 1 && (pairs()[1].first == first.first || pairs()[1].second == first.first)) middle = first.first;
+  if (found.size() > 1 && (pairs[1].first == first.first || pairs[1].second == first.first)) middle = first.first;
   const Reader second = readers_of(found[found.size() > 1 ? 1 : 0])[0];
   const HeadName shown = link_.head("head") ? head() : HeadName{second.layer, second.head};
   const std::int64_t place = trace_["words"][static_cast<std::size_t>(middle)]["first_token"].get<std::int64_t>();
@@ -145,7 +147,8 @@ void FigureMaker::swap() {
     if (!other && reader.layer == one.layer && reader.head != one.head) other = reader;
   }
   if (!other) throw UsageError("this view needs a layer with two heads");
-  const Pair first = pairs()[0], second = pairs()[1];
+  const std::vector<Pair> pairs = pairs_of(trace_, link_.text("links"));
+  const Pair first = pairs[0], second = pairs[1];
   const std::int64_t b = first.first == second.first || first.first == second.second ? first.first : first.second;
   const std::int64_t a = first.first == b ? first.second : first.first;
   const std::int64_t c = second.first == b ? second.second : second.first;

@@ -60,7 +60,7 @@ void export_page(const ViewRequest& request) {
   const std::string_view built = page_that_computes();
   Opened opened(request);
   const nlohmann::ordered_json start = opened.start("file", request.heads);
-  const std::string page = page_with(built, start);
+  const std::string page = page_with(built, start, opened.first("file"));
   const auto megabytes = [](std::size_t bytes) { return 1e-6 * static_cast<double>(bytes); };
   // Said before it is written: a long text makes a large file.
   if (!request.common.json) {

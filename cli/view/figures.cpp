@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <initializer_list>
 #include <manyheads/error.hpp>
-#include <set>
 #include <utility>
 
 #include "base/format.hpp"
@@ -14,38 +13,13 @@
 #include "io/safetensors_bytes.hpp"
 #include "lens/unicode.hpp"
 #include "view/memory_file.hpp"
+#include "view/pairs.hpp"
 
 namespace manyheads::cli {
 namespace {
 
 constexpr double kBar = 20, kLeastNames = 50;
 constexpr double kNameSize = 11;  // of a token at the edge of a map
-
-// Words that rarely say what a sentence is about, as viewer/src/tour/pairs.ts has them.
-const std::set<std::string>& small_words() {
-  static const std::set<std::string> words = {
-      "a",     "an",    "the",  "this", "that", "these", "those", "my",    "your", "his",  "her",  "its", "our",
-      "their", "and",   "or",   "but",  "of",   "in",    "on",    "at",    "to",   "from", "with", "by",  "for",
-      "as",    "into",  "near", "is",   "was",  "were",  "are",   "be",    "been", "has",  "have", "had", "do",
-      "does",  "did",   "not",  "it",   "he",   "she",   "they",  "we",    "you",  "i",    "der",  "die", "das",
-      "den",   "dem",   "des",  "ein",  "eine", "einen", "einem", "einer", "und",  "oder", "aber", "von", "im",
-      "auf",   "am",    "zu",   "zum",  "zur",  "mit",   "bei",   "für",   "ist",  "war",  "sind", "hat", "haben",
-      "hatte", "nicht", "er",   "sie",  "es",   "wir",   "ihr",   "ich"};
-  return words;
-}
-
-std::string lower(std::string text) {
-  for (char& c : text) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return text;
-}
-
-bool has_letter(const std::string& text) {
-  return std::any_of(text.begin(), text.end(), [](char c) {
-    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || static_cast<unsigned char>(c) >= 0x80;
-  });
-}
 
 }  // namespace
 
@@ -143,67 +117,9 @@ std::string FigureMaker::shown_text() const {
   return lens::display_width(text) <= kMost ? text : fit(text, kMost);
 }
 
-bool FigureMaker::chapters() const {
-  if (trace_["causal"].get<bool>()) return false;
-  std::int64_t last = -1;
-  for (const char* wanted : {"black", "cat", "sat", "mat"}) {
-    std::int64_t found = -1;
-    for (std::size_t i = trace_["words"].size(); i-- > 0;) {
-      if (lower(word(static_cast<std::int64_t>(i))) == wanted) found = static_cast<std::int64_t>(i);
-    }
-    if (found <= last) return false;
-    last = found;
-  }
-  return true;
-}
-
-std::vector<FigureMaker::Pair> FigureMaker::pairs() const {
-  const auto count = static_cast<std::int64_t>(trace_["words"].size());
-  std::vector<Pair> named;
-  const std::string given = link_.text("links");
-  for (std::size_t at = 0; at < given.size() && named.size() < 3;) {
-    const std::size_t end = std::min(given.find(',', at), given.size()), dash = given.find('-', at);
-    if (dash >= end) break;
-    const auto number = [&](std::size_t from, std::size_t to) {
-      const std::string digits = given.substr(from, to - from);
-      const bool whole =
-          !digits.empty() && digits.size() <= 5 && digits.find_first_not_of("0123456789") == std::string::npos;
-      return whole ? std::stoll(digits) : -1;
-    };
-    const Pair pair{number(at, dash), number(dash + 1, end)};
-    if (pair.first >= 0 && pair.second >= 0 && pair.first != pair.second && std::max(pair.first, pair.second) < count) {
-      named.push_back(pair);
-    }
-    at = end + 1;
-  }
-  if (!named.empty()) return named;
-  std::vector<std::int64_t> lettered, telling;
-  const bool is_chapters = chapters();
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::string low = lower(word(i));
-    if (is_chapters) {
-      const bool wanted = low == "black" || low == "cat" || low == "sat" || low == "mat";
-      const bool again =
-          std::any_of(telling.begin(), telling.end(), [&](std::int64_t at) { return lower(word(at)) == low; });
-      if (wanted && !again) telling.push_back(i);
-      continue;
-    }
-    if (!has_letter(low)) continue;
-    lettered.push_back(i);
-    if (small_words().count(low) == 0) telling.push_back(i);
-  }
-  std::vector<std::int64_t> at = telling.size() > 1 ? telling : lettered;
-  if (at.size() > 4) at.resize(4);
-  for (std::size_t i = 1; i < at.size(); ++i) {
-    // Where words see only earlier ones, the later word of a link is the one that looks.
-    named.push_back(trace_["causal"].get<bool>() ? Pair{at[i], at[i - 1]} : Pair{at[i - 1], at[i]});
-  }
-  return named;
-}
-
 FigureMaker::Json FigureMaker::links_read() {
   Json wanted = Json::array();
-  for (const auto& [from, to] : pairs()) wanted.push_back({from, to});
+  for (const auto& [from, to] : pairs_of(trace_, link_.text("links"))) wanted.push_back({from, to});
   if (wanted.empty()) throw UsageError("this text has too few words for a link; take a longer sentence");
   return json({{"ask", "links"}, {"trace", trace_["id"]}, {"pairs", wanted}})["links"];
 }

@@ -66,11 +66,8 @@ class FigureMaker {
   std::int64_t key() const;
   std::string token(std::int64_t place) const;
   std::string word(std::int64_t index) const;
-  std::string shown_text() const;                      // its beginning
-  using Pair = std::pair<std::int64_t, std::int64_t>;  // numbers of words
-  std::vector<Pair> pairs() const;
-  bool chapters() const;
-  Json links_read();  // of pairs()
+  std::string shown_text() const;  // its beginning
+  Json links_read();               // of the pairs of words that the link names, or that the page chooses
 
   std::string fixed(double value, int decimals) const;
   std::string grouped(std::int64_t value) const;

@@ -26,6 +26,7 @@
 #include "scan_texts.hpp"
 #include "text.hpp"
 #include "view/packed.hpp"
+#include "view/pairs.hpp"
 
 namespace manyheads::cli {
 namespace {
@@ -63,6 +64,14 @@ view::NextTokens next_tokens(const std::shared_ptr<const model::TextModel>& mode
     }
     return tokens;
   };
+}
+
+// Seven digits of each number: a first picture writes three.
+void shorten(nlohmann::json& json) {
+  if (json.is_number_float()) json = std::stod(base::format("{:.7g}", json.get<double>()));
+  if (json.is_structured()) {
+    for (nlohmann::json& part : json) shorten(part);
+  }
 }
 
 // Puts the tokens of the question's text into it.
@@ -238,6 +247,27 @@ nlohmann::ordered_json Opened::start(const char* mode, const std::string& more_h
           {"version", version()},
           {"traces", {base::base64(packed_numbers(lens::trace_bytes(trace_)))}},
           {"answers", answers}};
+}
+
+nlohmann::ordered_json Opened::first(const char* mode) {
+  // Beyond that its numbers take as long as the rest of the page.
+  constexpr std::int64_t kMostWeights = std::int64_t{1} << 22;
+  nlohmann::ordered_json answers = nlohmann::ordered_json::array();
+  const auto layers = static_cast<std::int64_t>(trace_.layers.size());
+  if (layers > 0 && layers * trace_.num_heads(0) * trace_.num_queries() * trace_.num_keys() <= kMostWeights) {
+    nlohmann::json trace =
+        nlohmann::json::parse(session_.ask(nlohmann::json{{"ask", "trace"}, {"trace", trace_id_}}.dump()).bytes);
+    trace["id"] = 1;  // in the page it is the first that is opened
+    answers.push_back({{"question", {{"ask", "trace"}, {"trace", 1}}}, {"answer", trace}});
+    if (const std::vector<Pair> pairs = pairs_of(trace, ""); !pairs.empty()) {
+      nlohmann::json question = {{"ask", "links"}, {"trace", trace_id_}, {"pairs", pairs}};
+      nlohmann::json links = nlohmann::json::parse(session_.ask(question.dump()).bytes);
+      shorten(links);
+      question["trace"] = 1;
+      answers.push_back({{"question", question}, {"answer", links}});
+    }
+  }
+  return {{"mode", mode}, {"answers", answers}};
 }
 
 }  // namespace manyheads::cli

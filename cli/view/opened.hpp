@@ -43,6 +43,10 @@ class Opened {
   // page.
   nlohmann::ordered_json start(const char* mode, const std::string& more_heads, const Aside& aside = {});
 
+  // Of a page that nobody serves: the answers of its first picture, so that it need not wait for the engine or for its
+  // own end. The page asks the engine for them again when it is up.
+  nlohmann::ordered_json first(const char* mode);
+
  private:
   void keep_trace(std::int64_t id);
   std::vector<HeadName> shown_heads(const std::string& more) const;

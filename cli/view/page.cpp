@@ -14,6 +14,29 @@ asm(".pushsection .rodata\n"
 extern "C" const char manyheads_page[], manyheads_page_end[];
 
 namespace manyheads::cli {
+namespace {
+
+void put(std::string& page, std::string_view name, const nlohmann::ordered_json& json) {
+  constexpr std::string_view kEmpty = "{}";
+  const std::string before = "<script id=\"" + std::string(name) + "\" type=\"application/json\">";
+  const std::size_t found = page.find(before), at = found + before.size();
+  if (found == page.npos || page.compare(at, kEmpty.size(), kEmpty) != 0) {
+    throw Error(ErrorCode::kUnsupported, "this build's page takes no data");
+  }
+  const std::string data = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  std::string escaped;
+  escaped.reserve(data.size() + 64);
+  for (const char c : data) {
+    if (c == '<') {
+      escaped += "\\u003c";
+    } else {
+      escaped += c;
+    }
+  }
+  page.replace(at, kEmpty.size(), escaped);
+}
+
+}  // namespace
 
 std::string_view built_page() {
   return {manyheads_page, static_cast<std::size_t>(manyheads_page_end - manyheads_page)};
@@ -27,24 +50,11 @@ std::string_view page_that_computes() {
               "configure and build again");
 }
 
-std::string page_with(std::string_view page, const nlohmann::ordered_json& start) {
-  constexpr std::string_view kBefore = "<script id=\"start\" type=\"application/json\">", kEmpty = "{}";
-  const std::size_t found = page.find(kBefore), at = found + kBefore.size();
-  if (found == page.npos || page.substr(at, kEmpty.size()) != kEmpty) {
-    throw Error(ErrorCode::kUnsupported, "this build's page takes no data");
-  }
-  const std::string data = start.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  std::string out;
-  out.reserve(page.size() + data.size() + 64);
-  out += page.substr(0, at);
-  for (const char c : data) {
-    if (c == '<') {
-      out += "\\u003c";
-    } else {
-      out += c;
-    }
-  }
-  return out += page.substr(at + kEmpty.size());
+std::string page_with(std::string_view page, const nlohmann::ordered_json& start, const nlohmann::ordered_json& first) {
+  std::string out(page);
+  if (!first.is_null()) put(out, "first", first);
+  put(out, "start", start);
+  return out;
 }
 
 std::string policy_of(std::string_view page) {

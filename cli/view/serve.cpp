@@ -19,7 +19,7 @@ void serve_page(const ViewRequest& request) {
   };
   const std::string_view page = built_page();
   const server::Asset asset{.type = "text/html; charset=utf-8",
-                            .bytes = page_with(page, {{"mode", "server"}, {"version", version()}}),
+                            .bytes = page_with(page, {{"mode", "server"}, {"version", version()}}, nullptr),
                             .policy = policy_of(page) + "; frame-ancestors 'self'"};
   const StopOnSignals stop;
   const server::HttpServer server({{"", asset}}, answer, static_cast<std::uint16_t>(request.port), {},

@@ -76,7 +76,9 @@ void export_site(const ViewRequest& request) {
                     {"dtype", request.site_dtype == "f32" ? "F32" : "BF16"},
                     {"bytes", fs::file_size(weights)},
                     {"files", files}};
-  const std::string page = page_with(built, start);
+  nlohmann::ordered_json first = opened.first("site");
+  first["model"] = start["model"];
+  const std::string page = page_with(built, start, first);
   write(site / "index.html", page);
   if (request.common.json) {
     return print_json({{"out", request.site}, {"page_bytes", page.size()}, {"weights_bytes", fs::file_size(weights)}});

@@ -1,4 +1,4 @@
-// Unpacks the page's own script while the page's data is still being read, and runs it behind that. The security policy names both by
+// Unpacks the page's own script and runs it, while the page's data may still be read (main.tsx awaits it). The security policy names both by
 // their hashes.
 import { bytesOfBase64 } from "./base64";
 import { early } from "./early";
@@ -15,10 +15,8 @@ function startWorker(): void {
 async function load(): Promise<void> {
   startWorker(); // the page's own script ends it where a server answers
   const bytes = bytesOfBase64(document.getElementById("code")?.textContent ?? "");
-  const whole = new Promise((done) => document.addEventListener("DOMContentLoaded", done, { once: true }));
   const script = document.createElement("script");
   script.textContent = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
-  await whole;
   document.body.append(script);
 }
 

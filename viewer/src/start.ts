@@ -29,22 +29,38 @@ export interface Start {
   examples: string[];
 }
 
+/** What a page that nobody serves knows at once: the answers of its first picture. */
+export interface First extends Omit<Start, "traces" | "answers"> {
+  answers: { question: Record<string, unknown>; answer: unknown }[];
+}
+
 const list = <T>(value: unknown, is: (each: unknown) => boolean): T[] => (Array.isArray(value) ? (value.filter(is) as T[]) : []);
 const isText = (value: unknown): boolean => typeof value === "string";
 
-/** null where the page holds no data. */
-export function readStart(): Start | null {
-  const given = JSON.parse(document.getElementById("start")?.textContent || "{}") as Record<string, unknown>;
-  const { mode } = given;
+const given = (id: string): Record<string, unknown> => JSON.parse(document.getElementById(id)?.textContent || "{}") as Record<string, unknown>;
+
+/** What both begin with; null where the page holds no data. */
+function common({ mode, model, examples }: Record<string, unknown>): Omit<Start, "traces" | "answers"> | null {
   if (mode === undefined) return null;
   if (mode !== "server" && mode !== "file" && mode !== "site") throw new Error(`start: unknown mode ${String(mode)}`);
-  return {
-    mode,
-    traces: list(given["traces"], isText),
-    answers: list(given["answers"], (each) => typeof each === "object" && each !== null),
-    model: (given["model"] as SiteModel | undefined) ?? null,
-    examples: list(given["examples"], isText),
-  };
+  return { mode, model: (model as SiteModel | undefined) ?? null, examples: list(examples, isText) };
+}
+
+const isObject = (each: unknown): boolean => typeof each === "object" && each !== null;
+
+/** null where the page holds no data. */
+export function readStart(): Start | null {
+  const start = given("start");
+  const begins = common(start);
+  return begins && { ...begins, traces: list(start["traces"], isText), answers: list(start["answers"], isObject) };
+}
+
+/** null where the page has to wait for its engine, or its server. */
+export function readFirst(): First | null {
+  const first = given("first");
+  const begins = common(first);
+  const answers = list<First["answers"][number]>(first["answers"], isObject);
+  return begins && answers.length > 0 ? { ...begins, answers } : null;
 }
 
 /** The page's own WebAssembly, gzipped. */

@@ -2,7 +2,7 @@
 import { storedBytes, type StoredAnswer } from "../start";
 import { readAnswer, type Answer, type AskOptions, type Engine, type Question } from "./engine";
 
-const canonical = (value: unknown): string =>
+export const canonical = (value: unknown): string =>
   JSON.stringify(value, (_, each: unknown) =>
     typeof each === "object" && each !== null && !Array.isArray(each)
       ? Object.fromEntries(Object.entries(each).sort(([a], [b]) => (a < b ? -1 : 1)))

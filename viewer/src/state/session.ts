@@ -4,11 +4,11 @@ import type { AskOptions, Engine } from "../engine/engine";
 import { about, encode, trace, type About, type Encoded, type EncodeQuestion, type Trace } from "../engine/questions";
 import { ServerEngine } from "../engine/server";
 import { openSite, type OpenSite } from "../engine/site";
-import { StoredFirst } from "../engine/stored";
+import { canonical, StoredFirst } from "../engine/stored";
 import type { TextTokens } from "../engine/tokens";
 import { WasmEngine } from "../engine/wasm";
 import { early } from "../early";
-import { packedWasm, unpackedTrace, type Start } from "../start";
+import { packedWasm, unpackedTrace, type First, type Start } from "../start";
 import { t } from "../texts";
 import { chosenHead, chosenKey, chosenQuery, text } from "./app";
 
@@ -24,6 +24,24 @@ export const working = signal<{ what: "model" | "text"; share: number } | null>(
 let wasm: WasmEngine | null = null;
 let site: Promise<OpenSite> | null = null;
 
+/** The page's own engine, once the traces are open in it. */
+let ready: { is(engine: Engine): void; failed(error: unknown): void } | null = null;
+
+/** Shows the first picture from answers that the page holds; all else waits for the engine, which then is asked for them too. */
+export function openFirst(first: First): void {
+  const answers = new Map(first.answers.map(({ question, answer }) => [canonical(question), answer]));
+  const behind = new Promise<Engine>((is, failed) => (ready = { is, failed }));
+  behind.catch(() => {}); // open() says why
+  start.value = { ...first, traces: [], answers: [] };
+  opened.value = (answers.get(canonical({ ask: "trace", trace: 1 })) as Trace | undefined) ?? null;
+  engine.value = {
+    async ask(question, options) {
+      const value = answers.get(canonical(question));
+      return value === undefined ? (await behind).ask(question, options) : { kind: "json", value };
+    },
+  };
+}
+
 export async function open(given: Start): Promise<void> {
   start.value = given;
   try {
@@ -35,13 +53,15 @@ export async function open(given: Start): Promise<void> {
       const traces = await Promise.all(given.traces.map(unpackedTrace)); // while the engine starts
       await Promise.all(traces.map((bytes) => own.openTrace(bytes)));
       engine.value = new StoredFirst(own, given.answers);
+      ready?.is(engine.value);
     }
     who.value = await about(engine.value);
     const [first] = who.value.traces;
-    if (first) opened.value = await trace(engine.value, first.id);
+    if (first && opened.value?.id !== first.id) opened.value = await trace(engine.value, first.id);
     if (text.peek() && text.peek() !== opened.peek()?.text) await takeText(text.peek());
   } catch (error) {
     trouble.value = messageOf(error);
+    ready?.failed(error);
   }
 }
 
@@ -55,7 +75,7 @@ export const storedQuestions = (ask: string): Record<string, unknown>[] =>
 export const canEncode = computed(() => (who.value?.models.length ?? 0) > 0 || start.value?.model != null);
 
 /** The model that encodes; where a site's page cuts texts itself, its tokens. A site's model is fetched the first time. */
-async function ready(asked: Engine): Promise<{ model: number; tokens: TextTokens | null }> {
+async function readyModel(asked: Engine): Promise<{ model: number; tokens: TextTokens | null }> {
   const fetchable = start.peek()?.model;
   if (!wasm || !fetchable) {
     const model = who.peek()?.models[0];
@@ -72,7 +92,7 @@ async function ready(asked: Engine): Promise<{ model: number; tokens: TextTokens
 
 /** Encodes a text with the model that is there or can be fetched. */
 export async function encodeText(asked: Engine, given: Omit<EncodeQuestion, "model">, options?: AskOptions): Promise<Encoded> {
-  const { model, tokens } = await ready(asked);
+  const { model, tokens } = await readyModel(asked);
   return encode(asked, { ...given, model, ...tokens?.of(given.text) }, options);
 }
 
@@ -81,11 +101,11 @@ let latest = 0;
 /** Works out another sentence; the views follow. */
 export async function takeText(sentence: string): Promise<void> {
   const asked = engine.peek();
-  if (!asked || !canEncode.peek()) return;
+  if (!asked || !who.peek() || !canEncode.peek()) return;
   const turn = ++latest;
   trouble.value = null;
   try {
-    await ready(asked);
+    await readyModel(asked);
     if (turn !== latest) return;
     const done = (share: number): void => {
       if (turn === latest) working.value = { what: "text", share };

@@ -13,11 +13,14 @@ type Ask<T> = (engine: Engine, options: AskOptions) => Promise<T>;
 /** Asked again whenever what `question` reads changes; nothing is asked while it gives null. */
 function fact<T>(question: () => Ask<T> | null): Signal<Asked<T>> {
   const value = signal<Asked<T>>({ state: "waiting" });
+  let before: Engine | null = null;
   effect(() => {
     const whom = engine.value;
     const ask = question();
     if (!whom || !ask) return;
-    value.value = { state: "waiting" };
+    // Where another engine answers the same question, what stands stays until then.
+    if (before === whom || value.peek().state !== "ready") value.value = { state: "waiting" };
+    before = whom;
     const control = new AbortController();
     ask(whom, { signal: control.signal }).then(
       (answer) => control.signal.aborted || (value.value = { state: "ready", value: answer }),
