@@ -1,8 +1,10 @@
 #include "view.hpp"
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <manyheads/error.hpp>
 #include <memory>
+#include <system_error>
 
 #include "arguments.hpp"
 #include "base/file.hpp"
@@ -13,6 +15,14 @@ namespace {
 
 bool ends_with(const std::string& text, const std::string& end) {
   return text.size() > end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+bool same_folder(const std::filesystem::path& a, const std::filesystem::path& b) {
+  std::error_code problem;
+  const auto folder = [&](const std::filesystem::path& of) {
+    return std::filesystem::weakly_canonical(std::filesystem::absolute(of), problem).parent_path();
+  };
+  return folder(a) == folder(b);
 }
 
 void check(const ViewRequest& request) {
@@ -40,6 +50,17 @@ void check(const ViewRequest& request) {
   if (!request.site.empty() && request.model.empty()) throw UsageError("--export-site needs --model, which it copies");
   if (!figure && !(request.head + request.view).empty()) {
     throw UsageError("--view and --head are of a figure: --export NAME.svg or NAME.png");
+  }
+  if (!request.study.empty()) {
+    if (!ends_with(request.study, ".html")) {
+      throw UsageError("--study takes a report, NAME.html; got " + base::in_quotes(request.study));
+    }
+    if (figure) throw UsageError("--study goes with a page, not a figure");
+    const std::filesystem::path page = request.out;
+    if (!request.out.empty() && (page == request.study || !same_folder(page, request.study))) {
+      throw UsageError("--study: with --export the page links the report beside it; put " +
+                       base::path_in_quotes(request.study) + " into the folder of " + base::path_in_quotes(page));
+    }
   }
   if (!request.heads.empty() && (request.model.empty() || (!ends_with(request.out, ".html") && request.site.empty()))) {
     throw UsageError("--heads goes with --export NAME.html or --export-site, and --model");
@@ -114,6 +135,9 @@ void add_view(CLI::App& app) {
   verb->add_option("--export-site", request->site,
                    "Write a folder for any static host instead: the page, and the model for texts of the reader's own")
       ->type_name("DIR");
+  verb->add_option("--study", request->study,
+                   "A report of manyheads study for the tour to link: served, copied into the site, or beside the file")
+      ->type_name("FILE");
   verb->add_option("--site-dtype", request->site_dtype,
                    "The weights of that folder: bf16 (default), or f32, twice as large")
       ->check(CLI::IsMember({"bf16", "f32"}))

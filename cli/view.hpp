@@ -23,6 +23,7 @@ struct ViewRequest {
   std::string head, heads;
   std::string site;  // --export-site
   std::string site_dtype = "bf16";
+  std::string study;  // a report for the tour to link
 
   bool is_trace() const;     // whether `what` names a trace
   bool is_scan() const;      // or a scan

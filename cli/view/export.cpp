@@ -1,3 +1,4 @@
+#include <filesystem>
 #include <manyheads/error.hpp>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -59,8 +60,12 @@ void export_page(const ViewRequest& request) {
   check_output(request.out);
   const std::string_view built = page_that_computes();
   Opened opened(request);
-  const nlohmann::ordered_json start = opened.start("file", request.heads);
-  const std::string page = page_with(built, start, opened.first("file"));
+  nlohmann::ordered_json start = opened.start("file", request.heads), first = opened.first("file");
+  if (!request.study.empty()) {
+    base::map_file(request.study);  // so that a missing one is an error now
+    start["study"] = first["study"] = std::filesystem::path(request.study).filename().string();
+  }
+  const std::string page = page_with(built, start, first);
   const auto megabytes = [](std::size_t bytes) { return 1e-6 * static_cast<double>(bytes); };
   // Said before it is written: a long text makes a large file.
   if (!request.common.json) {

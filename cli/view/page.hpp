@@ -6,6 +6,9 @@
 
 namespace manyheads::cli {
 
+// The name of a study's report beside a served page.
+constexpr const char* kStudy = "study.html";
+
 // The page that viewer/ builds: one HTML file with its script, style and WebAssembly inside.
 std::string_view built_page();
 

@@ -78,6 +78,10 @@ void export_site(const ViewRequest& request) {
                     {"files", files}};
   nlohmann::ordered_json first = opened.first("site");
   first["model"] = start["model"];
+  if (!request.study.empty()) {
+    write(site / kStudy, base::map_file(request.study).text());
+    start["study"] = first["study"] = kStudy;
+  }
   const std::string page = page_with(built, start, first);
   write(site / "index.html", page);
   if (request.common.json) {

@@ -27,6 +27,8 @@ export interface Start {
   answers: StoredAnswer[];
   model: SiteModel | null;
   examples: string[];
+  /** The name of a study's report beside the page. */
+  study: string | null;
 }
 
 /** What a page that nobody serves knows at once: the answers of its first picture. */
@@ -40,10 +42,10 @@ const isText = (value: unknown): boolean => typeof value === "string";
 const given = (id: string): Record<string, unknown> => JSON.parse(document.getElementById(id)?.textContent || "{}") as Record<string, unknown>;
 
 /** What both begin with; null where the page holds no data. */
-function common({ mode, model, examples }: Record<string, unknown>): Omit<Start, "traces" | "answers"> | null {
+function common({ mode, model, examples, study }: Record<string, unknown>): Omit<Start, "traces" | "answers"> | null {
   if (mode === undefined) return null;
   if (mode !== "server" && mode !== "file" && mode !== "site") throw new Error(`start: unknown mode ${String(mode)}`);
-  return { mode, model: (model as SiteModel | undefined) ?? null, examples: list(examples, isText) };
+  return { mode, model: (model as SiteModel | undefined) ?? null, examples: list(examples, isText), study: typeof study === "string" ? study : null };
 }
 
 const isObject = (each: unknown): boolean => typeof each === "object" && each !== null;

@@ -1,7 +1,7 @@
 import { effect } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { tourOpen, tourStep, view } from "../state/app";
-import { head, opened } from "../state/session";
+import { head, opened, start } from "../state/session";
 import { fixed, t } from "../texts";
 import { dModel } from "../views/dimensions/state";
 import { measured } from "../views/story/Work";
@@ -124,6 +124,11 @@ export function TourPane() {
       <div id="tour-step" hidden={!open}>
         <h2>{texts.steps[name].title}</h2>
         {text.map((paragraph) => <p>{paragraph}</p>)}
+        {name === "work" && start.value?.study != null && (
+          <p>
+            {texts.study.says} <a href={`./${encodeURIComponent(start.value.study)}`}>{texts.study.link}</a>
+          </p>
+        )}
         <Terms step={at} />
         <p class={`act ${isDone ? "is-done" : ""}`} aria-live="polite">
           {act} {isDone && <b class="done">{texts.done}</b>}

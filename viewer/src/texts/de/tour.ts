@@ -39,6 +39,10 @@ export const tour: Texts["tour"] = {
     similarity: { name: "Ähnlichkeit", means: "1, wo zwei Vektoren in dieselbe Richtung zeigen, 0, wo sie nichts gemeinsam haben (der Kosinus)." },
     subspace: { name: "Unterraum", means: "der Teil der Zahlen eines Tokens, mit dem ein Kopf arbeitet." },
   },
+  study: {
+    says: "Helfen mehrere Köpfe? Kleine Modelle mit 1 bis 16 Köpfen wurden an Sätzen wie diesem trainiert.",
+    link: "Was herauskam",
+  },
   steps: {
     three: {
       title: "Drei Dinge zugleich",
