@@ -32,9 +32,9 @@ std::string text_of(const std::string& path) {
 
 void write(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
 
-// What a page starts from.
-std::string start_of(const std::string& page) {
-  const std::string before = "<script id=\"start\" type=\"application/json\">";
+// What a page starts from, or what it draws first from.
+std::string start_of(const std::string& page, const std::string& name = "start") {
+  const std::string before = "<script id=\"" + name + "\" type=\"application/json\">";
   const std::size_t at = page.find(before);
   if (at == std::string::npos) return "";
   const std::size_t begin = at + before.size();
@@ -263,14 +263,41 @@ TEST_F(CliView, AnExportHoldsTheTrace) {
   EXPECT_EQ(trace_in(text_of(out)).text, "the black cat");
 }
 
+// To seven digits what the engine says of the same.
+TEST_F(CliView, AnExportHoldsTheNumbersOfItsFirstPicture) {
+  if (!computes()) GTEST_SKIP() << "the page has no engine inside";
+  ASSERT_EQ(program({"view", "the black cat", "--export", path("page.html")}).code, 0);
+  const json first = json::parse(start_of(text_of(path("page.html")), "first"));
+  EXPECT_EQ(first.at("mode"), "file");
+  ASSERT_EQ(first.at("answers").size(), 2u);
+  EXPECT_EQ(first.at("answers").at(0).at("question"), json({{"ask", "trace"}, {"trace", 1}}));
+  EXPECT_EQ(first.at("answers").at(0).at("answer").at("id"), 1);
+  EXPECT_EQ(first.at("answers").at(1).at("question"), json({{"ask", "links"}, {"trace", 1}, {"pairs", {{1, 2}}}}));
+  const json link = first.at("answers").at(1).at("answer").at("links").at(0);
+  for (int head = 0; head < 4; ++head) {
+    ASSERT_EQ(
+        program({"map", "the black cat", "--head", "1." + std::to_string(head), "-o", path("map.safetensors")}).code,
+        0);
+    const SafetensorsFile map = load_safetensors(path("map.safetensors"));
+    const float* const weights = map.at("weights").as<float>();
+    EXPECT_NEAR(link.at("heads").at(1).at(static_cast<std::size_t>(head)).at("weight").get<double>(),
+                static_cast<double>(weights[2 * 5 + 3]), 1e-6);
+  }
+  // A text without a link has the rest.
+  ASSERT_EQ(program({"view", "cat", "--export", path("page.html")}).code, 0);
+  EXPECT_EQ(json::parse(start_of(text_of(path("page.html")), "first")).at("answers").size(), 1u);
+}
+
 TEST_F(CliView, NoTextEndsTheScriptThatHoldsIt) {
   if (!computes()) GTEST_SKIP() << "the page has no engine inside";
   const std::string hostile = "</script><script>alert(1)</script><!-- <script> cat";
   ASSERT_EQ(program({"trace", hostile, "-o", path("t.safetensors")}).code, 0);
   ASSERT_EQ(run({"view", path("t.safetensors"), "--export", path("page.html")}).code, 0);
   const std::string page = text_of(path("page.html"));
-  EXPECT_EQ(page.find("alert(1)"), std::string::npos);
+  EXPECT_EQ(page.find("<script>alert(1)"), std::string::npos);
+  EXPECT_EQ(page.find("</script>\\u003c"), std::string::npos);
   EXPECT_EQ(trace_in(page).text, hostile);
+  EXPECT_EQ(json::parse(start_of(page, "first")).at("answers").at(0).at("answer").at("text"), hostile);
 }
 
 TEST_F(CliView, ASiteHoldsThePageAndTheModel) {

@@ -26,12 +26,15 @@ examples = [sentence, "The dog that chased the cat was tired."]
 expect.set_options(timeout=15_000)  # a loaded machine is slow, not wrong
 
 
-def page_with(start):
-    """The built page with its data in it, as the program writes them."""
-    empty = '<script id="start" type="application/json">{}</script>'
+def page_with(start, first=None):
+    """The built page with its data in it, as the program writes them; `first`: what it draws first from."""
     html = built.read_text()
-    assert html.count(empty) == 1
-    return html.replace(empty, empty.replace("{}", json.dumps(start).replace("<", "\\u003c")))
+    for name, data in (("start", start), ("first", first)):
+        empty = f'<script id="{name}" type="application/json">{{}}</script>'
+        assert html.count(empty) == 1
+        if data is not None:
+            html = html.replace(empty, empty.replace("{}", json.dumps(data).replace("<", "\\u003c")))
+    return html
 
 
 def exported(out, *more):
@@ -144,12 +147,14 @@ class Opener:
         page.goto = drawn
         return page
 
-    def file(self, tmp_path, start, link="", **options):
-        """By file://, with the network cut."""
+    def file(self, tmp_path, start, link="", first=None, before="", **options):
+        """By file://, with the network cut. `before` runs before any script of the page."""
         path = tmp_path / "page.html"
-        path.write_text(page_with(start))
+        path.write_text(page_with(start, first))
         context = self.context(offline=True, **options)
         page = self.watch(context.new_page())
+        if before:
+            page.add_init_script(before)
         page.goto(f"{path.as_uri()}{link}")
         return page
 

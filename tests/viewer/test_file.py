@@ -46,6 +46,34 @@ def test_weights_are_those_of_float64(opened, reference):
         assert cells[3] == pytest.approx(weights[2, i], abs=6e-5)
 
 
+def first_of(reference, weight):
+    """Answers of a first picture in which every weight is made up."""
+    opened = reference.ask_trace({})
+    words = [word["text"] for word in opened["words"]]
+    at = [words.index(word) for word in ("black", "cat", "sat", "mat")]
+    pairs = [list(pair) for pair in zip(at, at[1:])]
+    links = [{"query_word": a, "key_word": b, "query": words[a], "key": words[b], "offset": b - a, "mean": weight,
+              "heads": [[{"weight": weight, "offset_mean": 0.0}] * opened["heads"]] * opened["layers"]} for a, b in pairs]
+    return [{"question": {"ask": "trace", "trace": 1}, "answer": opened}, {"question": {"ask": "links", "trace": 1, "pairs": pairs}, "answer": {"links": links}}]
+
+
+def test_the_first_picture_waits_for_no_engine(opener, tmp_path, start, reference):
+    """Where the engine never starts, too."""
+    page = opener.file(tmp_path, {**start, "traces": []}, first={"mode": "file", "answers": first_of(reference, 0.25)}, before="window.Worker = class { postMessage() {} terminate() {} };")
+    expect(page.locator(".arcs .arc")).to_have_count(3)
+    expect(page.locator(".arcs .arc").first).to_have_attribute("aria-label", re.compile("0.250$"))
+    assert page.get_by_role("contentinfo").inner_text() == ""
+
+
+def test_the_engine_is_asked_for_the_first_picture_too(opener, tmp_path, start, reference):
+    page = opener.file(tmp_path, start, first={"mode": "file", "answers": first_of(reference, 0.25)})
+    page.get_by_role("contentinfo").get_by_text("WebAssembly in this browser").wait_for(timeout=30_000)
+    expect(page.locator(".arcs .arc")).to_have_count(3)
+    expect(page.locator(".arcs .arc").first).not_to_have_attribute("aria-label", re.compile("0.250$"))
+    _, weights = reference.attention(5, 11)
+    expect(page.locator(".arcs .arc").first).to_have_attribute("aria-label", re.compile(f"5[.]11, {weights[2, 3]:.3f}$"))
+
+
 def test_links_are_those_of_look(opened, reference):
     page = opened("#v=story")
     expect(page.get_by_role("textbox", name="Sentence")).to_have_value(sentence)
