@@ -4,6 +4,7 @@
 #include <charconv>
 #include <climits>
 #include <cmath>
+#include <manyheads/attention.hpp>
 #include <set>
 #include <string_view>
 

@@ -58,8 +58,8 @@ class CliAttendGrad : public Folder {
 };
 
 TEST_F(CliAttendGrad, Dropout) {
-  expect_definition(inputs(), {"--dropout", "0.25", "--dropout-seed", "18446744073709551615"},
-                    {.dropout = {.p = 0.25, .seed = ~std::uint64_t{0}}});
+  expect_definition(inputs(), {"--dropout", "0.25", "--dropout-seed", "9223372036854775807"},
+                    {.dropout = {.p = 0.25, .seed = 0x7fffffffffffffff}});
   expect_definition(inputs(), {"--dropout", "1"}, {.dropout = {.p = 1}});
   const Result result = attend(inputs(), {"--dropout", "1.5"});
   EXPECT_EQ(result.code, 1);
