@@ -2,11 +2,14 @@
 
 #include <nanobind/nanobind.h>
 
+#include <cstdint>
+#include <manyheads/attention.hpp>
 #include <manyheads/mask.hpp>
 #include <manyheads/parallel.hpp>
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "array.hpp"
@@ -22,6 +25,17 @@ struct PythonMask {
 
 // None, a Mask, or an array: BOOL true = attend, a float is added to the scores.
 PythonMask mask_of(nb::handle mask, const char* function);
+
+// (entry, head, query) of a call's first ones in the larger call that it is a part of.
+using DropoutOrigin = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
+
+inline Dropout dropout_of(double p, std::uint64_t seed, const DropoutOrigin& origin) {
+  return {.p = p,
+          .seed = seed,
+          .first_query = std::get<2>(origin),
+          .first_head = std::get<1>(origin),
+          .first_entry = std::get<0>(origin)};
+}
 
 // An array that may be None.
 Array optional_array(nb::handle object, const char* function, const char* argument);

@@ -1,5 +1,6 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <manyheads/attention_backward.hpp>
@@ -26,6 +27,7 @@ struct Keywords {
   bool int8_products;
   int num_threads;
   std::string bits;
+  Dropout dropout{};
 };
 
 void check_threads(int num_threads, const char* function) {
@@ -45,6 +47,7 @@ void read(const Keywords& given, const char* function, Options& options) {
   }
   call.scale = given.scale;
   call.softcap = given.softcap;
+  call.dropout = given.dropout;
   const auto take = [&](const nb::object& object, const char* argument, Array& array, ConstTensorView& view) {
     if (object.is_none()) return;
     array = Array(object, function, argument);
@@ -89,12 +92,14 @@ Dims weights_shape(const ConstTensorView& q, const ConstTensorView& k) {
 nb::object attention_of(nb::object q, nb::object k, nb::object v, nb::object mask, std::optional<double> scale,
                         double softcap, nb::object sinks, bool lse, bool weights, nb::object out,
                         nb::object cu_seqlens_q, nb::object cu_seqlens_k, nb::object page_table, nb::object k_scales,
-                        nb::object v_scales, bool int8_products, int num_threads, std::string bits) {
+                        nb::object v_scales, bool int8_products, int num_threads, std::string bits, double dropout_p,
+                        std::uint64_t dropout_seed, const DropoutOrigin& dropout_origin) {
   constexpr const char* kName = "attention";
   const Array query(q, kName, "q"), key(k, kName, "k"), value(v, kName, "v");
   Options options;
   read({std::move(mask), scale, softcap, std::move(sinks), std::move(cu_seqlens_q), std::move(cu_seqlens_k),
-        std::move(page_table), std::move(k_scales), std::move(v_scales), int8_products, num_threads, std::move(bits)},
+        std::move(page_table), std::move(k_scales), std::move(v_scales), int8_products, num_threads, std::move(bits),
+        dropout_of(dropout_p, dropout_seed, dropout_origin)},
        kName, options);
   const Maker maker(q, query);
   const bool packed = options.call.cu_seqlens_q.defined();
@@ -123,12 +128,13 @@ nb::object attention_of(nb::object q, nb::object k, nb::object v, nb::object mas
 }
 
 nb::object weights_of(nb::object q, nb::object k, nb::object lse, nb::object mask, std::optional<double> scale,
-                      double softcap, nb::object sinks, nb::object out, int num_threads, std::string bits) {
+                      double softcap, nb::object sinks, nb::object out, int num_threads, std::string bits,
+                      double dropout_p, std::uint64_t dropout_seed, const DropoutOrigin& dropout_origin) {
   constexpr const char* kName = "attention_weights";
   const Array query(q, kName, "q"), key(k, kName, "k"), logs(lse, kName, "lse");
   Options options;
   read({std::move(mask), scale, softcap, std::move(sinks), nb::none(), nb::none(), nb::none(), nb::none(), nb::none(),
-        false, num_threads, std::move(bits)},
+        false, num_threads, std::move(bits), dropout_of(dropout_p, dropout_seed, dropout_origin)},
        kName, options);
   const Maker maker(q, query);
   Maker::Result result = out.is_none() ? maker.make(DType::kF32, weights_shape(query.view(), key.view()))
@@ -144,9 +150,7 @@ class GradientArgument {
   // input: what it is the gradient of. missing: why there is none.
   GradientArgument(nb::object asked, const char* name, const ConstTensorView& input, const char* missing,
                    const Maker& maker, bool accumulate) {
-    const auto refuse = [](const std::string& text) {
-      throw nb::value_error(("attention_backward: " + text).c_str());
-    };
+    const auto refuse = [](const std::string& text) { throw nb::value_error(("attention_backward: " + text).c_str()); };
     const bool is_bool = nb::isinstance<nb::bool_>(asked);
     if (is_bool && !nb::cast<bool>(asked)) return;
     if (is_bool && accumulate) refuse(std::string("accumulate adds to an array, ") + name + " is True");
@@ -174,13 +178,15 @@ nb::object backward_of(nb::object q, nb::object k, nb::object v, nb::object out,
                        nb::object mask, std::optional<double> scale, double softcap, nb::object sinks, nb::object dlse,
                        nb::object dq, nb::object dk, nb::object dv, nb::object dbias, nb::object dsinks,
                        nb::object dalibi_slopes, bool accumulate, nb::object cu_seqlens_q, nb::object cu_seqlens_k,
-                       int num_threads, std::string bits) {
+                       int num_threads, std::string bits, double dropout_p, std::uint64_t dropout_seed,
+                       const DropoutOrigin& dropout_origin) {
   constexpr const char* kName = "attention_backward";
   const Array query(q, kName, "q"), key(k, kName, "k"), value(v, kName, "v"), result(out, kName, "out"),
       by_result(dout, kName, "dout"), logs(lse, kName, "lse"), by_logs = optional_array(dlse, kName, "dlse");
   Options options;
   read({std::move(mask), scale, softcap, std::move(sinks), std::move(cu_seqlens_q), std::move(cu_seqlens_k), nb::none(),
-        nb::none(), nb::none(), false, num_threads, std::move(bits)},
+        nb::none(), nb::none(), false, num_threads, std::move(bits),
+        dropout_of(dropout_p, dropout_seed, dropout_origin)},
        kName, options);
   const Maker maker(q, query);
   const auto one = [&](nb::object& asked, const char* name, const ConstTensorView& input, const char* missing = "") {
@@ -252,6 +258,9 @@ out: an array to write to.
 cu_seqlens_q, cu_seqlens_k: packed rows q [Tq,Hq,D], k [Tk,Hkv,D], entry b from cu_seqlens[b] to cu_seqlens[b + 1].
 page_table: keys and values in pages, k [pages,Hkv,size,D]. k_scales, v_scales: of int8 keys and values.
 num_threads: default, as many as the process may use. bits: the family of bits that the result must have.
+dropout_p, dropout_seed: weights become 0 with probability p, else weight / (1 - p); lse is that of all, weights are those
+left. Which ones go follows from seed and place alone (docs/gradients.md#dropout): another step wants another seed.
+dropout_origin: (entry, head, query) of the call's first ones in the larger call that it is a part of.
 
 Nothing is copied or converted. Raises ValueError or TypeError that names the argument and the shapes.
 
@@ -260,12 +269,16 @@ Nothing is copied or converted. Raises ValueError or TypeError that names the ar
 (1, 8, 7, 64)
 >>> out, weights = attention(x, x, x, mask=mask.causal(), weights=True)
 >>> weights[0, 0, 1, :3].tolist()
-[0.5, 0.5, 0.0])";
+[0.5, 0.5, 0.0]
+>>> out, weights = attention(x, x, x, dropout_p=0.5, dropout_seed=1, weights=True)
+>>> bool(abs(out - weights.sum(-1, keepdims=True)).max() < 1e-5)
+True)";
 
 constexpr const char* kBackwardDoc =
     R"(The gradients of attention from dout, the gradient of a loss by out: a tuple of those asked for, in order.
 
-q, k, v and the options are those of attention; out and lse are what it gave. dout has out's shape and any float type.
+q, k, v and the options, dropout's too, are those of attention; out and lse are what it gave. dout has out's shape and any
+float type.
 dlse: the gradient by lse, where the loss reads lse too.
 dq, dk, dv, dbias, dsinks, dalibi_slopes: True makes it, of the type and shape of what it is the gradient of; False
 leaves it out; an array of any float type and strides is written to. dbias is that of a float mask, and sums what that
@@ -293,16 +306,20 @@ void bind_attention(nb::module_& module) {
              "scale"_a = nb::none(), "softcap"_a = 0.0, "sinks"_a = nb::none(), "lse"_a = false, "weights"_a = false,
              "out"_a = nb::none(), "cu_seqlens_q"_a = nb::none(), "cu_seqlens_k"_a = nb::none(),
              "page_table"_a = nb::none(), "k_scales"_a = nb::none(), "v_scales"_a = nb::none(),
-             "int8_products"_a = false, "num_threads"_a = 0, "bits"_a = "", kAttentionDoc);
+             "int8_products"_a = false, "num_threads"_a = 0, "bits"_a = "", "dropout_p"_a = 0.0, "dropout_seed"_a = 0,
+             "dropout_origin"_a = DropoutOrigin(), kAttentionDoc);
   module.def("attention_backward", backward_of, "q"_a, "k"_a, "v"_a, "out"_a, "dout"_a, "lse"_a, nb::kw_only(),
              "mask"_a = nb::none(), "scale"_a = nb::none(), "softcap"_a = 0.0, "sinks"_a = nb::none(),
-             "dlse"_a = nb::none(), "dq"_a = true, "dk"_a = true, "dv"_a = true, "dbias"_a = false,
-             "dsinks"_a = false, "dalibi_slopes"_a = false, "accumulate"_a = false, "cu_seqlens_q"_a = nb::none(),
-             "cu_seqlens_k"_a = nb::none(), "num_threads"_a = 0, "bits"_a = "", kBackwardDoc);
+             "dlse"_a = nb::none(), "dq"_a = true, "dk"_a = true, "dv"_a = true, "dbias"_a = false, "dsinks"_a = false,
+             "dalibi_slopes"_a = false, "accumulate"_a = false, "cu_seqlens_q"_a = nb::none(),
+             "cu_seqlens_k"_a = nb::none(), "num_threads"_a = 0, "bits"_a = "", "dropout_p"_a = 0.0,
+             "dropout_seed"_a = 0, "dropout_origin"_a = DropoutOrigin(), kBackwardDoc);
   module.def("attention_weights", weights_of, "q"_a, "k"_a, "lse"_a, nb::kw_only(), "mask"_a = nb::none(),
              "scale"_a = nb::none(), "softcap"_a = 0.0, "sinks"_a = nb::none(), "out"_a = nb::none(),
-             "num_threads"_a = 0, "bits"_a = "",
-             "The weights of each head, float32 [B,Hq,Tq,Tk], from q, k and the lse that attention gave.\n\n"
+             "num_threads"_a = 0, "bits"_a = "", "dropout_p"_a = 0.0, "dropout_seed"_a = 0,
+             "dropout_origin"_a = DropoutOrigin(),
+             "The weights of each head, float32 [B,Hq,Tq,Tk], from q, k and the lse that attention gave; with its "
+             "dropout,\nthose that are left, over 1 - p.\n\n"
              ">>> x = np.ones((1, 1, 2, 16), np.float32)\n"
              ">>> out, lse = attention(x, x, x, lse=True)\n"
              ">>> attention_weights(x, x, lse).tolist()\n"

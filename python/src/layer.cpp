@@ -1,5 +1,6 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 
 #include <cstring>
 #include <manyheads/multi_head_attention.hpp>
@@ -46,7 +47,7 @@ StateDict state_of(const nb::dict& given) {
 
 nb::object run(const MultiHeadAttention& self, nb::object query, nb::object key, nb::object value,
                nb::object key_padding_mask, nb::object attn_mask, nb::object mask, bool weights, nb::object head_scale,
-               nb::object out, int num_threads, std::string bits, Executor* executor) {
+               nb::object out, int num_threads, std::string bits, const Dropout& dropout, Executor* executor) {
   constexpr const char* kName = "MultiHeadAttention";
   const Array q(query, kName, "query");
   const bool cross = !key.is_none() || !value.is_none();
@@ -64,6 +65,7 @@ nb::object run(const MultiHeadAttention& self, nb::object query, nb::object key,
   options.key_padding_mask = padding.view();
   options.attn_mask = added.view();
   options.head_scale = scales.view();
+  options.dropout = dropout;
   options.threads.num_threads = num_threads;
   options.threads.executor = executor;
   options.bits = bits;
@@ -95,10 +97,11 @@ nb::object run(const MultiHeadAttention& self, nb::object query, nb::object key,
 
 nb::object forward(const MultiHeadAttention& self, nb::object query, nb::object key, nb::object value,
                    nb::object key_padding_mask, nb::object attn_mask, nb::object mask, bool weights,
-                   nb::object head_scale, nb::object out, int num_threads, std::string bits) {
+                   nb::object head_scale, nb::object out, int num_threads, std::string bits, double dropout_p,
+                   std::uint64_t dropout_seed, const DropoutOrigin& dropout_origin) {
   return run(self, std::move(query), std::move(key), std::move(value), std::move(key_padding_mask),
              std::move(attn_mask), std::move(mask), weights, std::move(head_scale), std::move(out), num_threads,
-             std::move(bits), nullptr);
+             std::move(bits), dropout_of(dropout_p, dropout_seed, dropout_origin), nullptr);
 }
 
 }  // namespace
@@ -143,19 +146,23 @@ Weights have PyTorch's names and layouts: state_dict() and load_state_dict() go 
       .def(
           "_forward_on_torch",
           [](const MultiHeadAttention& self, nb::object query, nb::object key, nb::object value,
-             nb::object key_padding_mask, nb::object attn_mask, nb::object mask, bool weights, nb::object out) {
+             nb::object key_padding_mask, nb::object attn_mask, nb::object mask, bool weights, nb::object out,
+             double dropout_p, std::uint64_t dropout_seed, const DropoutOrigin& dropout_origin) {
             return run(self, std::move(query), std::move(key), std::move(value), std::move(key_padding_mask),
                        std::move(attn_mask), std::move(mask), weights, nb::none(), std::move(out), 0, "",
-                       &torch::pool());
+                       dropout_of(dropout_p, dropout_seed, dropout_origin), &torch::pool());
           },
           "query"_a, "key"_a.none(), "value"_a.none(), nb::kw_only(), "key_padding_mask"_a.none(), "attn_mask"_a.none(),
-          "mask"_a.none(), "weights"_a, "out"_a, "The same by PyTorch's threads.")
+          "mask"_a.none(), "weights"_a, "out"_a, "dropout_p"_a = 0.0, "dropout_seed"_a = 0,
+          "dropout_origin"_a = DropoutOrigin(), "The same by PyTorch's threads.")
       .def("__call__", forward, "query"_a, "key"_a = nb::none(), "value"_a = nb::none(), nb::kw_only(),
            "key_padding_mask"_a = nb::none(), "attn_mask"_a = nb::none(), "mask"_a = nb::none(), "weights"_a = false,
-           "head_scale"_a = nb::none(), "out"_a = nb::none(), "num_threads"_a = 0, "bits"_a = "",
+           "head_scale"_a = nb::none(), "out"_a = nb::none(), "num_threads"_a = 0, "bits"_a = "", "dropout_p"_a = 0.0,
+           "dropout_seed"_a = 0, "dropout_origin"_a = DropoutOrigin(),
            "y [B,T,d_model] of query [B,T,d_model], key [B,S,kdim] and value [B,S,vdim]; weights=True: (y, weights\n"
            "[B,H,T,S]). key_padding_mask [B,S] and attn_mask [T,S] or [B H,T,S] as PyTorch's layer takes them: True\n"
-           "means ignore. mask: a Mask, or an array with True = attend. head_scale [H]: 0 switches a head off.")
+           "means ignore. mask: a Mask, or an array with True = attend. head_scale [H]: 0 switches a head off.\n"
+           "dropout_p, dropout_seed, dropout_origin: of the weights, as attention has them.")
       .def(
           "load_state_dict",
           [](MultiHeadAttention& self, const nb::dict& given) { self.load_state_dict(state_of(given)); },

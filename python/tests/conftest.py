@@ -39,3 +39,23 @@ def bound(q, k, v, dtype_eps=2.0**-24, scale=None):
     groups = q.shape[1] // k.shape[1]
     size = (q @ np.repeat(k, groups, 1).swapaxes(-1, -2)).max() * (q.shape[-1] ** -0.5 if scale is None else abs(scale))
     return v.max() * (2 * (q.shape[-1] + 2) * size * 2.0**-24 + 16 * 2.0**-24 + dtype_eps)
+
+
+def philox(counter, seed):
+    """Philox 4 x 32-10 (Salmon et al. 2011): the words [4,..] of counters, four arrays, under a seed of 64 bits."""
+    half = np.uint64(0xFFFFFFFF)
+    c0, c1, c2, c3 = (np.asarray(c, np.uint64) for c in counter)
+    k0, k1 = np.uint64(seed & 0xFFFFFFFF), np.uint64(seed >> 32)
+    for _ in range(10):
+        a, b = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
+        c0, c1, c2, c3 = (b >> np.uint64(32)) ^ c1 ^ k0, b & half, (a >> np.uint64(32)) ^ c3 ^ k1, a & half
+        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & half, (k1 + np.uint64(0xBB67AE85)) & half
+    return np.stack(np.broadcast_arrays(c0, c1, c2, c3)).astype(np.uint32)
+
+
+def kept(shape, p, seed, origin=(0, 0, 0)):
+    """Which weights [B,H,Tq,Tk] dropout keeps, as docs/gradients.md has it."""
+    entry, head, query, key = np.ogrid[tuple(slice(0, n) for n in shape)]
+    words = philox((origin[2] + query, key // 4, origin[1] + head, origin[0] + entry), seed)
+    word = np.take_along_axis(words, np.broadcast_to(key % 4, words.shape[1:])[None], 0)[0]
+    return (word >> 8) >= np.ceil(p * 2**24)

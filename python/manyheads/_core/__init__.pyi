@@ -19,7 +19,7 @@ class Mask:
 
     def __repr__(self) -> str: ...
 
-def attention(q: object, k: object, v: object, *, mask: object | None = None, scale: float | None = None, softcap: float = 0.0, sinks: object | None = None, lse: bool = False, weights: bool = False, out: object | None = None, cu_seqlens_q: object | None = None, cu_seqlens_k: object | None = None, page_table: object | None = None, k_scales: object | None = None, v_scales: object | None = None, int8_products: bool = False, num_threads: int = 0, bits: str = '') -> object:
+def attention(q: object, k: object, v: object, *, mask: object | None = None, scale: float | None = None, softcap: float = 0.0, sinks: object | None = None, lse: bool = False, weights: bool = False, out: object | None = None, cu_seqlens_q: object | None = None, cu_seqlens_k: object | None = None, page_table: object | None = None, k_scales: object | None = None, v_scales: object | None = None, int8_products: bool = False, num_threads: int = 0, bits: str = '', dropout_p: float = 0.0, dropout_seed: int = 0, dropout_origin: tuple[int, int, int] = (0, 0, 0)) -> object:
     """
     Multi-head attention, exactly, without a Tq x Tk matrix: softmax(scale * q k^T + bias) v.
 
@@ -34,6 +34,9 @@ def attention(q: object, k: object, v: object, *, mask: object | None = None, sc
     cu_seqlens_q, cu_seqlens_k: packed rows q [Tq,Hq,D], k [Tk,Hkv,D], entry b from cu_seqlens[b] to cu_seqlens[b + 1].
     page_table: keys and values in pages, k [pages,Hkv,size,D]. k_scales, v_scales: of int8 keys and values.
     num_threads: default, as many as the process may use. bits: the family of bits that the result must have.
+    dropout_p, dropout_seed: weights become 0 with probability p, else weight / (1 - p); lse is that of all, weights are those
+    left. Which ones go follows from seed and place alone (docs/gradients.md#dropout): another step wants another seed.
+    dropout_origin: (entry, head, query) of the call's first ones in the larger call that it is a part of.
 
     Nothing is copied or converted. Raises ValueError or TypeError that names the argument and the shapes.
 
@@ -43,13 +46,17 @@ def attention(q: object, k: object, v: object, *, mask: object | None = None, sc
     >>> out, weights = attention(x, x, x, mask=mask.causal(), weights=True)
     >>> weights[0, 0, 1, :3].tolist()
     [0.5, 0.5, 0.0]
+    >>> out, weights = attention(x, x, x, dropout_p=0.5, dropout_seed=1, weights=True)
+    >>> bool(abs(out - weights.sum(-1, keepdims=True)).max() < 1e-5)
+    True
     """
 
-def attention_backward(q: object, k: object, v: object, out: object, dout: object, lse: object, *, mask: object | None = None, scale: float | None = None, softcap: float = 0.0, sinks: object | None = None, dlse: object | None = None, dq: object = True, dk: object = True, dv: object = True, dbias: object = False, dsinks: object = False, dalibi_slopes: object = False, accumulate: bool = False, cu_seqlens_q: object | None = None, cu_seqlens_k: object | None = None, num_threads: int = 0, bits: str = '') -> object:
+def attention_backward(q: object, k: object, v: object, out: object, dout: object, lse: object, *, mask: object | None = None, scale: float | None = None, softcap: float = 0.0, sinks: object | None = None, dlse: object | None = None, dq: object = True, dk: object = True, dv: object = True, dbias: object = False, dsinks: object = False, dalibi_slopes: object = False, accumulate: bool = False, cu_seqlens_q: object | None = None, cu_seqlens_k: object | None = None, num_threads: int = 0, bits: str = '', dropout_p: float = 0.0, dropout_seed: int = 0, dropout_origin: tuple[int, int, int] = (0, 0, 0)) -> object:
     """
     The gradients of attention from dout, the gradient of a loss by out: a tuple of those asked for, in order.
 
-    q, k, v and the options are those of attention; out and lse are what it gave. dout has out's shape and any float type.
+    q, k, v and the options, dropout's too, are those of attention; out and lse are what it gave. dout has out's shape and any
+    float type.
     dlse: the gradient by lse, where the loss reads lse too.
     dq, dk, dv, dbias, dsinks, dalibi_slopes: True makes it, of the type and shape of what it is the gradient of; False
     leaves it out; an array of any float type and strides is written to. dbias is that of a float mask, and sums what that
@@ -65,9 +72,10 @@ def attention_backward(q: object, k: object, v: object, out: object, dout: objec
     True
     """
 
-def attention_weights(q: object, k: object, lse: object, *, mask: object | None = None, scale: float | None = None, softcap: float = 0.0, sinks: object | None = None, out: object | None = None, num_threads: int = 0, bits: str = '') -> object:
+def attention_weights(q: object, k: object, lse: object, *, mask: object | None = None, scale: float | None = None, softcap: float = 0.0, sinks: object | None = None, out: object | None = None, num_threads: int = 0, bits: str = '', dropout_p: float = 0.0, dropout_seed: int = 0, dropout_origin: tuple[int, int, int] = (0, 0, 0)) -> object:
     """
-    The weights of each head, float32 [B,Hq,Tq,Tk], from q, k and the lse that attention gave.
+    The weights of each head, float32 [B,Hq,Tq,Tk], from q, k and the lse that attention gave; with its dropout,
+    those that are left, over 1 - p.
 
     >>> x = np.ones((1, 1, 2, 16), np.float32)
     >>> out, lse = attention(x, x, x, lse=True)
@@ -224,11 +232,12 @@ class MultiHeadAttention:
 
     def __init__(self, d_model: int, num_heads: int, *, num_kv_heads: int = 0, kdim: int = 0, vdim: int = 0, bias: bool = True, add_bias_kv: bool = False, add_zero_attn: bool = False, dtype: str = 'float32', state_dict: dict | None = None) -> None: ...
 
-    def __call__(self, query: object, key: object | None = None, value: object | None = None, *, key_padding_mask: object | None = None, attn_mask: object | None = None, mask: object | None = None, weights: bool = False, head_scale: object | None = None, out: object | None = None, num_threads: int = 0, bits: str = '') -> object:
+    def __call__(self, query: object, key: object | None = None, value: object | None = None, *, key_padding_mask: object | None = None, attn_mask: object | None = None, mask: object | None = None, weights: bool = False, head_scale: object | None = None, out: object | None = None, num_threads: int = 0, bits: str = '', dropout_p: float = 0.0, dropout_seed: int = 0, dropout_origin: tuple[int, int, int] = (0, 0, 0)) -> object:
         """
         y [B,T,d_model] of query [B,T,d_model], key [B,S,kdim] and value [B,S,vdim]; weights=True: (y, weights
         [B,H,T,S]). key_padding_mask [B,S] and attn_mask [T,S] or [B H,T,S] as PyTorch's layer takes them: True
         means ignore. mask: a Mask, or an array with True = attend. head_scale [H]: 0 switches a head off.
+        dropout_p, dropout_seed, dropout_origin: of the weights, as attention has them.
         """
 
     def load_state_dict(self, state_dict: dict) -> None:
