@@ -9,7 +9,7 @@ right, as flash-attn's do. q, k and v are read where they lie. lse is -inf where
 import torch
 
 from . import _core
-from .torch import _ops  # noqa: F401  (torch.ops.manyheads)
+from .torch import _gradients, _ops  # noqa: F401  (torch.ops.manyheads)
 
 __all__ = [
     "flash_attn_func",
@@ -52,8 +52,13 @@ def _check_slopes(name, slopes, batch, heads):
 
 
 def _check_dropout(name, dropout_p):
-    if dropout_p:
-        raise NotImplementedError(f"{name}: dropout_p is {dropout_p}; dropout is not there yet")
+    if not 0 <= dropout_p <= 1:
+        raise ValueError(f"{name}: dropout_p is {dropout_p}, expected 0 to 1")
+
+
+def _dropout(dropout_p):
+    """The op's arguments of one call: one number of PyTorch's default generator is the seed."""
+    return {"dropout_p": dropout_p, "dropout_seed": _gradients.draw_seed(dropout_p)}
 
 
 def _packed(name, argument, x, axis, parts):
@@ -99,7 +104,7 @@ def _dense(name, q, k, v, dropout_p, softmax_scale, causal, window_size, softcap
 
     def call(entries, slopes):
         views = (_take(x, entries).transpose(1, 2) for x in (q, k, v))
-        out, lse = torch.ops.manyheads.attention(*views, alibi_slopes=slopes, **options)
+        out, lse = torch.ops.manyheads.attention(*views, alibi_slopes=slopes, **options, **_dropout(dropout_p))
         return out.transpose(1, 2), lse
 
     return _entries(alibi_slopes, q.shape[0], call)
@@ -150,6 +155,8 @@ def _varlen(
     if block_table is not None:
         if own:
             raise NotImplementedError(f"{name}: alibi_slopes [B,H] with block_table")
+        if dropout_p:
+            raise NotImplementedError(f"{name}: dropout_p with block_table")
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
             _core._torch_count("refused: a gradient of pages")
             raise NotImplementedError(f"{name}: block_table has no gradient; detach q, k and v")
@@ -164,7 +171,7 @@ def _varlen(
         )  # fmt: skip
     return torch.ops.manyheads.attention(
         q, k, v, alibi_slopes=alibi_slopes, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
-        **_options(softmax_scale, causal, window_size, softcap),
+        **_options(softmax_scale, causal, window_size, softcap), **_dropout(dropout_p),
     )  # fmt: skip
 
 
@@ -188,8 +195,10 @@ def flash_attn_func(
     """Attention of q [B,T,H,D] over k and v [B,S,Hkv,D], as [B,T,H,D]; H is a multiple of Hkv.
 
     - causal, window_size (left, right; -1 is unbounded) and alibi_slopes ([H] or [B,H]) count from the bottom right.
-    - return_attn_probs=True gives (out, lse [B,H,T], None): flash-attn fills the third with dropout alone.
-    - Results are always deterministic. dropout_p > 0 is a NotImplementedError.
+    - dropout_p drops weights behind the softmax; one number of PyTorch's default generator is the seed.
+    - return_attn_probs=True gives (out, lse [B,H,T], None): flash-attn's third is what its dropout left, a matrix that is
+      not made here; torch.ops.manyheads.attention_weights gives that of a seed.
+    - Results are always deterministic, of a seed with dropout.
     - Gradients of q, k, v and alibi_slopes, through out and lse.
 
     >>> import torch

@@ -96,7 +96,9 @@ const Api& api() { return loaded; }
 void check(Status status) {
   if (status == 0) return;
   const char* const text = loaded.what != nullptr ? loaded.what() : nullptr;
-  throw Error(ErrorCode::kInvalidArgument, text != nullptr && *text != 0 ? text : "a call of PyTorch failed; before 2.13 it says why on stderr alone");
+  throw Error(ErrorCode::kInvalidArgument, text != nullptr && *text != 0
+                                               ? text
+                                               : "a call of PyTorch failed; before 2.13 it says why on stderr alone");
 }
 
 Owned Owned::again() const {
@@ -227,6 +229,10 @@ Call& Call::optional_number(bool has, double value) {
 }
 Call& Call::integer(std::int64_t value) {
   stack_.push_back(static_cast<IValue>(value));
+  return *this;
+}
+Call& Call::optional_integer(std::int64_t value) {
+  stack_.push_back(boxed(static_cast<IValue>(value)));
   return *this;
 }
 Call& Call::text(const char* value) {

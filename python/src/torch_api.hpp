@@ -108,7 +108,7 @@ class Arguments {
     double number = 0;
     std::int64_t integer = 0;
   };
-  std::array<Value, 24> values_;  // no schema of ours has more
+  std::array<Value, 26> values_;  // no schema of ours has more
 };
 
 // A call through PyTorch's dispatcher. Arguments are pushed in the schema's order.
@@ -119,6 +119,7 @@ class Call {
   Call& number(double value);
   Call& optional_number(bool has, double value);
   Call& integer(std::int64_t value);
+  Call& optional_integer(std::int64_t value);
   Call& flag(bool value) { return integer(value ? 1 : 0); }
   Call& none() { return integer(0); }
   Call& text(const char* value);

@@ -61,9 +61,7 @@ bool has_none(const Owned& grad_out, IValue* stack) {
 }
 
 // [B,H,T,D] that lies as [B,T,H,D].
-Dims rows_first(const Dims& shape) {
-  return {shape[2] * shape[1] * shape[3], shape[3], shape[1] * shape[3], 1};
-}
+Dims rows_first(const Dims& shape) { return {shape[2] * shape[1] * shape[3], shape[3], shape[1] * shape[3], 1}; }
 
 }  // namespace
 
@@ -72,11 +70,12 @@ const char* const kBackwardSchema =
     "lse, Tensor? attn_mask=None, Tensor? sinks=None, Tensor? key_lengths=None, Tensor? key_starts=None, Tensor? "
     "alibi_slopes=None, Tensor? cu_seqlens_q=None, Tensor? cu_seqlens_k=None, bool causal=False, int alignment=0, int "
     "window_left=-1, int window_right=-1, float? scale=None, float softcap=0., Tensor? q_documents=None, Tensor? "
-    "k_documents=None, int needs=7) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)";
+    "k_documents=None, int needs=7, float dropout_p=0., Tensor? dropout_seed=None) -> (Tensor, Tensor, Tensor, Tensor, "
+    "Tensor, Tensor)";
 
 void attention_backward_op(IValue* stack, std::uint64_t, std::uint64_t) {
-  const Arguments given(stack, "TtTTTTTtttttttbiiiDdtti");
-  const AttentionOptions options = options_of(given, {7, 12, 0, 14, 20});
+  const Arguments given(stack, "TtTTTTTtttttttbiiiDdttidt");
+  const AttentionOptions options = options_of(given, {7, 12, 0, 14, 20, 23}, "attention_backward");
   const ConstTensorView inputs[] = {torch::view_of(given.tensor(2).get(), "query"),
                                     torch::view_of(given.tensor(3).get(), "key"),
                                     torch::view_of(given.tensor(4).get(), "value"),
@@ -98,9 +97,9 @@ void attention_backward_op(IValue* stack, std::uint64_t, std::uint64_t) {
   GradientOf results[] = {made(0), made(1), made(2), made(3), made(4), made(5)};
   AttentionGradients gradients;
   if (given.tensor(1)) gradients.dlse = torch::view_of(given.tensor(1).get(), "grad_lse");
-  TensorView AttentionGradients::*const members[] = {
-      &AttentionGradients::dq,    &AttentionGradients::dk,     &AttentionGradients::dv,
-      &AttentionGradients::dbias, &AttentionGradients::dsinks, &AttentionGradients::dalibi_slopes};
+  TensorView AttentionGradients::* const members[] = {&AttentionGradients::dq,     &AttentionGradients::dk,
+                                                      &AttentionGradients::dv,     &AttentionGradients::dbias,
+                                                      &AttentionGradients::dsinks, &AttentionGradients::dalibi_slopes};
   for (int i = 0; i < 6; ++i) gradients.*members[i] = results[i].view();
   attention_backward(q, k, v, torch::view_of(given.tensor(5).get(), "out"),
                      torch::view_of(given.tensor(0).get(), "grad_out"), torch::view_of(given.tensor(6).get(), "lse"),
@@ -121,8 +120,8 @@ void flash_attention_for_cpu_backward(IValue* stack, std::uint64_t, std::uint64_
   }
   if (q.rank() != 4 || k.rank() != 4 || v.rank() != 4) {
     throw Error(ErrorCode::kInvalidArgument, "scaled_dot_product_flash_attention_backward: expected 4 axes, query " +
-                                                 q.shape().to_string() + ", key " + k.shape().to_string() +
-                                                 ", value " + v.shape().to_string());
+                                                 q.shape().to_string() + ", key " + k.shape().to_string() + ", value " +
+                                                 v.shape().to_string());
   }
   if (q.dtype() == DType::kF64) {
     count(kFloat64);
@@ -156,7 +155,7 @@ void flash_attention_backward(IValue* stack, std::uint64_t, std::uint64_t) {
   const Arguments given(stack, "TTTTTTTTiidbTTDII");
   if (has_none(given.tensor(0), stack)) return;
   if (given.number(10) != 0) {
-    throw Error(ErrorCode::kUnsupported, "_flash_attention_backward: dropout is not there yet");
+    throw Error(ErrorCode::kUnsupported, "_flash_attention_backward: takes no dropout");
   }
   AttentionOptions options;
   options.cu_seqlens_q = torch::view_of(given.tensor(6).get(), "cum_seq_q");

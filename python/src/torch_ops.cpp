@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <limits>
 #include <manyheads/attention.hpp>
 #include <manyheads/error.hpp>
 #include <mutex>
@@ -31,7 +32,6 @@ constexpr const char* kOutcomeTexts[kOutcomes] = {
     "taken: varlen_attn",
     "taken: nn.MultiheadAttention",
     "taken: backward",
-    "PyTorch's own: dropout",
     "PyTorch's own: a type other than float32, bfloat16 and float16, or several",
     "PyTorch's own: a shape that only PyTorch's math path takes, or refuses",
     "PyTorch's own: attn_mask beside is_causal",
@@ -42,6 +42,7 @@ constexpr const char* kOutcomeTexts[kOutcomes] = {
     "PyTorch's own: a function transform, or weights under autocast or tracing",
     "refused: a gradient of pages",
     "refused: a second derivative",
+    "refused: dropout under a function transform",
 };
 std::array<std::atomic<std::int64_t>, kOutcomes> outcomes;
 
@@ -136,7 +137,31 @@ Alignment alignment_of(std::int64_t number) {
 
 }  // namespace
 
-AttentionOptions options_of(const Arguments& given, const OptionPlaces& places) {
+Dropout dropout_of(double p, const Owned& seed, const char* function) {
+  Dropout dropout;
+  dropout.p = p;
+  if (p == 0) return dropout;
+  if (!seed) {
+    throw Error(ErrorCode::kInvalidArgument, std::string(function) + ": dropout_p is " + std::to_string(p) +
+                                                 " and there is no dropout_seed, an int64 tensor of one element");
+  }
+  const ConstTensorView view = torch::view_of(seed.get(), "dropout_seed");
+  if (view.dtype() != DType::kI64 || element_count(view.shape()) != 1) {
+    throw Error(ErrorCode::kInvalidArgument, std::string(function) + ": dropout_seed is " + name_of(view.dtype()) +
+                                                 " " + view.shape().to_string() + ", expected int64 and one element");
+  }
+  dropout.seed = static_cast<std::uint64_t>(*static_cast<const std::int64_t*>(view.data()));
+  return dropout;
+}
+
+Owned draw_seed(double p) {
+  if (p == 0) return {};
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  const auto type = torch::api().types[static_cast<std::size_t>(DType::kI64)];
+  return Call().integer(kMost).integers({}).optional_integer(type).none().none().none().run("aten::randint");
+}
+
+AttentionOptions options_of(const Arguments& given, const OptionPlaces& places, const char* function) {
   AttentionOptions options;
   const auto view = [&](int i, const char* name) {
     return given.tensor(i) ? torch::view_of(given.tensor(i).get(), name) : ConstTensorView();
@@ -160,6 +185,7 @@ AttentionOptions options_of(const Arguments& given, const OptionPlaces& places) 
   options.mask.window_right = given.integer(rest + 3);
   if (given.has(rest + 4)) options.scale = given.number(rest + 4);
   options.softcap = given.number(rest + 5);
+  options.dropout = dropout_of(given.number(places.dropout), given.tensor(places.dropout + 1), function);
   use_pool(options);
   return options;
 }
@@ -171,13 +197,13 @@ constexpr const char* kAttentionSchema =
     "key_lengths=None, Tensor? key_starts=None, Tensor? alibi_slopes=None, Tensor? cu_seqlens_q=None, Tensor? "
     "cu_seqlens_k=None, Tensor? page_table=None, bool causal=False, int alignment=0, int window_left=-1, int "
     "window_right=-1, float? scale=None, float softcap=0., Tensor? q_documents=None, Tensor? k_documents=None, bool "
-    "pytorch_backward=False) -> (Tensor, Tensor)";
+    "pytorch_backward=False, float dropout_p=0., Tensor? dropout_seed=None) -> (Tensor, Tensor)";
 
 void attention_op(IValue* stack, std::uint64_t, std::uint64_t) {
-  const Arguments given(stack, "TTTttttttttbiiiDdttb");
+  const Arguments given(stack, "TTTttttttttbiiiDdttbdt");
   ConstTensorView q = torch::view_of(given.tensor(0).get(), "query"), k = torch::view_of(given.tensor(1).get(), "key"),
                   v = torch::view_of(given.tensor(2).get(), "value");
-  AttentionOptions options = options_of(given, {3, 8, 10, 11, 17});
+  AttentionOptions options = options_of(given, {3, 8, 10, 11, 17, 20}, "attention");
   if (q.rank() == 4 && k.rank() == 4 && v.rank() == 4 && !options.page_table.defined()) expand_alike(q, k, v);
   Dims shape = q.shape();
   if (shape.rank() > 0 && v.rank() > 0) shape[shape.rank() - 1] = v.size(v.rank() - 1);
@@ -197,7 +223,7 @@ constexpr const char* kWeightsSchema =
     "attention_weights(Tensor query, Tensor key, Tensor lse, Tensor? attn_mask=None, Tensor? sinks=None, Tensor? "
     "key_lengths=None, Tensor? key_starts=None, Tensor? alibi_slopes=None, bool causal=False, int alignment=0, int "
     "window_left=-1, int window_right=-1, float? scale=None, float softcap=0., bool average=False, Tensor? "
-    "q_documents=None, Tensor? k_documents=None) -> Tensor";
+    "q_documents=None, Tensor? k_documents=None, float dropout_p=0., Tensor? dropout_seed=None) -> Tensor";
 
 // `count` of a view along an axis, from `begin` on; an axis of one is read by all.
 ConstTensorView part_of(const ConstTensorView& view, int axis, std::int64_t begin, std::int64_t count) {
@@ -264,6 +290,8 @@ void mean_weights(const ConstTensorView& q, const ConstTensorView& k, const Cons
       AttentionOptions own = options;
       own.mask = mask_of_head(own_mask, h);
       own.sinks = part_of(options.sinks, 0, h, 1);
+      own.dropout.first_head += h;
+      own.dropout.first_entry += b;
       attention_weights(part_of(own_q, 1, h, 1), part_of(own_k, 1, h / (heads / k.size(1)), 1),
                         part_of(own_lse, 1, h, 1), part, own);
       struct Add {
@@ -291,11 +319,11 @@ void mean_weights(const ConstTensorView& q, const ConstTensorView& k, const Cons
 namespace {
 
 void weights_op(IValue* stack, std::uint64_t, std::uint64_t) {
-  const Arguments given(stack, "TTTtttttbiiiDdbtt");
+  const Arguments given(stack, "TTTtttttbiiiDdbttdt");
   const ConstTensorView q = torch::view_of(given.tensor(0).get(), "query"),
                         k = torch::view_of(given.tensor(1).get(), "key"),
                         lse = torch::view_of(given.tensor(2).get(), "lse");
-  AttentionOptions options = options_of(given, {3, 0, 0, 8, 15});
+  AttentionOptions options = options_of(given, {3, 0, 0, 8, 15, 17}, "attention_weights");
   if (q.rank() != 4 || k.rank() != 4) {
     throw Error(ErrorCode::kInvalidArgument, "attention_weights: expected query and key of 4 axes, query " +
                                                  q.shape().to_string() + ", key " + k.shape().to_string());
@@ -405,8 +433,7 @@ void start(const std::string& library) {
   torch::check(torch::api().library_impl_of("manyheads", "CPU", "manyheads", 2, &cpu));
   torch::check(torch::api().implement(cpu, "attention", attention_op, torch::api().abi_version()));
   torch::check(torch::api().implement(cpu, "attention_weights", weights_op, torch::api().abi_version()));
-  torch::check(
-      torch::api().implement(cpu, "attention_backward", attention_backward_op, torch::api().abi_version()));
+  torch::check(torch::api().implement(cpu, "attention_backward", attention_backward_op, torch::api().abi_version()));
   started = true;
 }
 

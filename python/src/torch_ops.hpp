@@ -14,7 +14,6 @@ enum Outcome {
   kTakenVarlen,
   kTakenMultihead,
   kTakenBackward,
-  kDropout,
   kType,
   kShape,
   kMaskAndCausal,
@@ -25,6 +24,7 @@ enum Outcome {
   kTransformed,
   kPagesGradient,
   kSecondDerivative,
+  kTransformedDropout,
   kOutcomes
 };
 void count(Outcome outcome);
@@ -54,11 +54,18 @@ struct OptionPlaces {
   int pages;      // page_table?; 0: none
   int numbers;    // causal, alignment, window_left, window_right, scale?, softcap
   int documents;  // q_documents?, k_documents?
+  int dropout;    // dropout_p, dropout_seed?
 };
-AttentionOptions options_of(const torch::Arguments& given, const OptionPlaces& places);
+AttentionOptions options_of(const torch::Arguments& given, const OptionPlaces& places, const char* function);
 
-// Strides of empty_like for a tensor of `shape` and the view's strides: dense ones as they are, others dense in the order
-// of their axes. Fake kernels announce the same.
+// Dropout with the seed that an int64 tensor of one element holds. function: whose call it is.
+Dropout dropout_of(double p, const torch::Owned& seed, const char* function);
+
+// A seed from PyTorch's default generator, as that tensor; none where p is 0. A trace records its drawing.
+torch::Owned draw_seed(double p);
+
+// Strides of empty_like for a tensor of `shape` and the view's strides: dense ones as they are, others dense in the
+// order of their axes. Fake kernels announce the same.
 Dims like_strides(const ConstTensorView& view, const Dims& shape);
 
 // A mask (bool true = attend) as PyTorch's math path takes it. That adds a bool mask as 0 and 1 and does not say so.

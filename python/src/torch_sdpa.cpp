@@ -202,7 +202,6 @@ bool taken(const Sdpa& call, IValue* stack) {
       other != type || !torch::type_of(call.value().get(), other) || other != type) {
     return count(kType), false;
   }
-  if (call.dropout() != 0) return count(kDropout), false;
   if (call.causal() && call.mask()) return count(kMaskAndCausal), false;
   const ConstTensorView whole = torch::view_of(call.query().get(), "query");
   const ConstTensorView given_k = torch::view_of(call.key().get(), "key"),
@@ -270,6 +269,7 @@ bool taken(const Sdpa& call, IValue* stack) {
   ConstTensorView result;
   const TensorView made = torch::mutable_view_of(out.get());
   if (!as_four(made, result)) return count(kShape), false;
+  options.dropout = dropout_of(call.dropout(), draw_seed(call.dropout()), "scaled_dot_product_attention");
   use_pool(options);
   attention(q, k, v, TensorView(made.data(), result.dtype(), result.shape(), result.strides()), options);
   count(kTaken);
@@ -328,7 +328,6 @@ void by_ops(const Sdpa& call, IValue* stack, bool is_traced) {
   const Arguments& given = call.given;
   DType type;
   if (!torch::type_of(call.query().get(), type) || !computes(type)) return count(kType), math(call, stack);
-  if (call.dropout() != 0) return count(kDropout), math(call, stack);
   if (call.causal() && call.mask()) return count(kMaskAndCausal), math(call, stack);
   const Owned* inputs[] = {&call.query(), &call.key(), &call.value()};
   std::int64_t ranks[3] = {}, mask_rank = 0, *sizes[3] = {};
@@ -342,7 +341,9 @@ void by_ops(const Sdpa& call, IValue* stack, bool is_traced) {
   if (least < 2 || rank > 4 || mask_rank > rank) return count(kShape), math(call, stack);
   bool flash = false;
   if (known) {
-    const auto size = [&](int i, int axis) { return axis <= ranks[i] ? sizes[i][ranks[i] - axis] : 1; };  // from the end
+    const auto size = [&](int i, int axis) {
+      return axis <= ranks[i] ? sizes[i][ranks[i] - axis] : 1;
+    };  // from the end
     const auto fits = [&](int axis) {
       const std::int64_t most = std::max({size(0, axis), size(1, axis), size(2, axis)});
       return std::all_of(ranks, ranks + 3, [&](const std::int64_t& of) {
@@ -356,8 +357,9 @@ void by_ops(const Sdpa& call, IValue* stack, bool is_traced) {
         size(0, 1) == 0 || size(2, 1) == 0) {
       return count(kShape), math(call, stack);
     }
-    flash = !is_traced && !call.mask() && least == rank && size(2, 1) == size(0, 1) && size(0, 4) == size(1, 4) &&
-            size(0, 4) == size(2, 4) && (call.gqa() || (heads == kv_heads && grouped)) && choice(call, false) == 1;
+    flash = !is_traced && !call.mask() && call.dropout() == 0 && least == rank && size(2, 1) == size(0, 1) &&
+            size(0, 4) == size(1, 4) && size(0, 4) == size(2, 4) && (call.gqa() || (heads == kv_heads && grouped)) &&
+            choice(call, false) == 1;
   }
   // PyTorch does not say to a trace which path it would take.
   if (!is_traced && !flash && choice(call, true) != 1) return count(kBackendOff), math(call, stack);
@@ -378,6 +380,7 @@ void by_ops(const Sdpa& call, IValue* stack, bool is_traced) {
     own.flag(call.causal()).integer(call.causal() ? 1 : 0).integer(-1).integer(-1);
     own.optional_number(given.has(6), given.number(6)).number(0);
     own.optional(Owned()).optional(Owned()).flag(pytorch_backward());
+    own.number(call.dropout()).optional(draw_seed(call.dropout()));
   }
   const std::vector<IValue> results =
       own.run(flash ? "aten::_scaled_dot_product_flash_attention_for_cpu" : "manyheads::attention", "", 2);

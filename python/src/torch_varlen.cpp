@@ -95,7 +95,7 @@ Owned run(IValue* stack, std::uint64_t count, bool inplace, Owned& out) {
   const Arguments given(stack, schema.c_str());
   const int first = inplace ? 1 : 0;
   const auto tensor = [&](int place) -> const Owned& { return given.tensor(first + place); };
-  if (given.number(first + kDropout) != 0) refuse("dropout is not there yet", ErrorCode::kUnsupported);
+  if (given.number(first + kDropout) != 0) refuse("takes no dropout", ErrorCode::kUnsupported);
   if (given.flag(first + kDebug)) refuse("return_debug_mask is not supported", ErrorCode::kUnsupported);
   if (!tensor(kCuQ)) refuse("without cum_seq_q it is not supported; scaled_dot_product_attention takes such calls");
   const ConstTensorView q = torch::view_of(tensor(0).get(), "query");

@@ -364,16 +364,14 @@ def test_what_is_missing_is_refused_by_name():
     one_index = torch.zeros(1, dtype=torch.int32)
     learned = rows.clone().requires_grad_()
     for name, argument, arguments, extra in (
-        ("flash_attn_func", "dropout_p", (x, x, x), {"dropout_p": 0.1}),
-        ("flash_attn_kvpacked_func", "dropout_p", (x, kv), {"dropout_p": 0.1}),
-        ("flash_attn_qkvpacked_func", "dropout_p", (qkv,), {"dropout_p": 0.1}),
-        ("flash_attn_varlen_func", "dropout_p", (rows, rows, rows, cu, cu, 4, 4), {"dropout_p": 0.1}),
-        ("flash_attn_varlen_kvpacked_func", "dropout_p", (rows, kv[0], cu, cu, 4, 4), {"dropout_p": 0.1}),
-        ("flash_attn_varlen_qkvpacked_func", "dropout_p", (qkv[0], cu, 4), {"dropout_p": 0.1}),
         ("flash_attn_varlen_func", "block_table", (learned, pages, pages, cu, cu, 4, 4), {"block_table": table}),
         (
             "flash_attn_varlen_func", "alibi_slopes", (rows, pages, pages, cu, cu, 4, 4),
             {"block_table": table, "alibi_slopes": torch.ones(1, 2)},
+        ),
+        (
+            "flash_attn_varlen_func", "dropout_p", (rows, pages, pages, cu, cu, 4, 4),
+            {"block_table": table, "dropout_p": 0.1},
         ),
         ("flash_attn_with_kvcache", "rotary_cos", (x, x, x), {"rotary_cos": x}),
         ("flash_attn_with_kvcache", "rotary_sin", (x, x, x), {"rotary_sin": x}),

@@ -141,7 +141,6 @@ def test_opcheck_of_weights_with_gradients():
 def test_what_is_left_to_pytorch_is_said():
     x = torch.randn(5, 2, 16)
     cases = {
-        "dropout": (torch.nn.MultiheadAttention(16, 4, dropout=0.5), x, {}),
         "float64": (torch.nn.MultiheadAttention(16, 4).double(), x.double(), {}),
     }
     for reason, (layer, inputs, extra) in cases.items():

@@ -38,7 +38,7 @@ def test_lse_and_weights():
     assert (lse - torch.logsumexp(scores, -1)).abs().max() < 1e-5
     mean = torch.ops.manyheads.attention_weights(q, k, lse, causal=True, alignment=1, average=True)
     assert (mean - weights.mean(1)).abs().max() < 1e-6
-    for bad in ({"dropout_p": 0.1}, {"attn_mask": torch.ones(9, 9), "is_causal": True}, {}):
+    for bad in ({"dropout_p": 1.1}, {"attn_mask": torch.ones(9, 9), "is_causal": True}, {}):
         with pytest.raises((NotImplementedError, ValueError), match="manyheads.torch.scaled_dot_product_attention"):
             mt.scaled_dot_product_attention(q, k, v, **bad)
 

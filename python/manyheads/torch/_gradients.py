@@ -6,6 +6,21 @@ from .. import _core
 
 _NOT_TWICE = "manyheads::attention: no second derivatives; sdpa_kernel(SDPBackend.MATH) has them"
 _NO_PAGES = "manyheads::attention: no gradient with page_table; detach the inputs"
+_SEEDS = 2**63 - 1
+
+
+def draw_seed(dropout_p):
+    """A seed of PyTorch's default generator, int64 []; None where nothing is dropped."""
+    return torch.randint(_SEEDS, ()) if dropout_p else None
+
+
+def refuse_dropout(name, dropout_p):
+    """Where a function transform runs: whether its copies drop alike is not ours to say."""
+    if dropout_p:
+        _core._torch_count("refused: dropout under a function transform")
+        raise NotImplementedError(
+            f"manyheads::{name}: dropout_p is {dropout_p}; no dropout under a function transform or forward-mode derivatives"
+        )
 
 
 def _refuse_twice(ctx, *grads):
@@ -120,10 +135,11 @@ class Call:
         scores = self.query.float() @ _wide(self.key, self.query.shape[1]).float().mT
         return torch.tanh(scores * (self.scale / self.softcap))
 
-    def weights(self, lse):
+    def weights(self, lse, dropout_p=0.0, dropout_seed=None):
         return torch.ops.manyheads.attention_weights(
             self.query, self.key, lse, self.attn_mask, self.sinks, self.lengths, self.starts, self.slopes, self.causal,
             self.alignment, self.left, self.right, self.scale, self.softcap, False, *self.documents,
+            dropout_p, dropout_seed,
         )  # fmt: skip
 
     def of_weighed(self, grad, rows, lse, needs):
@@ -184,9 +200,10 @@ def _(grad_out, query, key, value, out, lse, attn_mask, causal, scale):
 def _refuse_to_pytorch(inputs, needs):
     """Refuses what PyTorch's own backward does not know."""
     query, key, value, attn_mask, sinks, lengths, starts, slopes, cu_q, cu_k = inputs[:10]
-    causal, alignment, left, right, _, softcap, q_documents, k_documents = inputs[11:19]
+    causal, alignment, left, right, _, softcap, q_documents, k_documents, _, dropout_p = inputs[11:21]
     unknown = {
         "packed sequences": cu_q is not None or cu_k is not None, "sinks": sinks is not None, "softcap": softcap > 0,
+        "dropout": dropout_p > 0,
         "a window": left >= 0 or right >= 0, "key_lengths": lengths is not None, "key_starts": starts is not None,
         "alibi_slopes": slopes is not None, "documents": q_documents is not None or k_documents is not None,
         "values of another width": value.shape[-1] != query.shape[-1], "attn_mask beside causal": causal and attn_mask is not None,
@@ -206,8 +223,8 @@ def _setup(ctx, inputs, output):
     if ctx.by_pytorch:
         _refuse_to_pytorch(inputs, ctx.needs_input_grad)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs[:3], *output, *inputs[3:10], *inputs[17:19])
-    ctx.rest = inputs[11:17]
+    ctx.save_for_backward(*inputs[:3], *output, *inputs[3:10], *inputs[17:19], inputs[21])
+    ctx.rest, ctx.dropout_p = inputs[11:17], inputs[20]
 
 
 # Places of what has gradients: query, key, value, attn_mask, sinks, alibi_slopes.
@@ -216,10 +233,10 @@ _LEARNED = (0, 1, 2, 3, 4, 7)
 
 @_once
 def _backward(ctx, grad_out, grad_lse):
-    found = [None] * 20
+    found = [None] * 22
     if grad_out is None and grad_lse is None:
         return tuple(found)
-    query, key, value, out, lse, attn_mask, *options = ctx.saved_tensors
+    query, key, value, out, lse, attn_mask, *options, dropout_seed = ctx.saved_tensors
     if grad_out is None:
         grad_out = out.new_zeros(()).expand(out.shape)
     if ctx.by_pytorch:
@@ -231,8 +248,9 @@ def _backward(ctx, grad_out, grad_lse):
     wanted = ctx.needs_input_grad  # of the arguments that were passed
     needs = sum(1 << i for i, place in enumerate(_LEARNED) if place < len(wanted) and wanted[place])
     grads = torch.ops.manyheads.attention_backward(
-        grad_out, grad_lse, query, key, value, out, lse, attn_mask, *options[:6], *ctx.rest, *options[6:], needs
-    )
+        grad_out, grad_lse, query, key, value, out, lse, attn_mask, *options[:6], *ctx.rest, *options[6:], needs,
+        ctx.dropout_p, dropout_seed,
+    )  # fmt: skip
     for i, place in enumerate(_LEARNED):
         if needs >> i & 1:
             found[place] = grads[i]
@@ -240,16 +258,16 @@ def _backward(ctx, grad_out, grad_lse):
 
 
 def _setup_weights(ctx, inputs, output):
-    ctx.save_for_backward(*inputs[:8], *inputs[15:17])
-    ctx.rest, ctx.average = inputs[8:14], inputs[14]
+    ctx.save_for_backward(*inputs[:8], *inputs[15:17], inputs[18])
+    ctx.rest, ctx.average, ctx.dropout_p = inputs[8:14], inputs[14], inputs[17]
 
 
 @_once
 def _backward_weights(ctx, grad):
     """An lse without a gradient of its own is that of the same scores: the gradient by way of it is in here."""
-    query, key, lse, attn_mask, sinks, lengths, starts, slopes, *documents = ctx.saved_tensors
+    query, key, lse, attn_mask, sinks, lengths, starts, slopes, *documents, seed = ctx.saved_tensors
     call = Call(query, key, attn_mask, sinks, lengths, starts, slopes, *ctx.rest, *documents)
-    weights = call.weights(lse.detach())
+    weights = call.weights(lse.detach(), ctx.dropout_p, seed)
     grad = grad.float()
     if ctx.average:
         grad = grad.unsqueeze(1) / query.shape[1]
@@ -259,10 +277,11 @@ def _backward_weights(ctx, grad):
     if ctx.needs_input_grad[2]:
         grad_lse, grad_scores, rows = -rows.squeeze(-1), weighed, torch.zeros_like(rows)
     else:
-        grad_scores = weights * (grad - rows)
+        # What was dropped has a score all the same: its part of the rows is of the weights before dropout.
+        grad_scores = weighed - (call.weights(lse.detach()) if ctx.dropout_p else weights) * rows
     needs = [x is not None and ctx.needs_input_grad[i] for i, x in ((3, attn_mask), (4, sinks), (7, slopes))]
     grad_query, grad_key, *rest = call.of_weighed(grad_scores, rows, lse, needs)
-    return grad_query, grad_key, grad_lse, *rest[:2], None, None, rest[2], *[None] * 9
+    return grad_query, grad_key, grad_lse, *rest[:2], None, None, rest[2], *[None] * 11
 
 
 def _weighed(call, lse=None):
@@ -285,8 +304,9 @@ def _weighed(call, lse=None):
 def attention_by_math(
     query, key, value, attn_mask=None, sinks=None, key_lengths=None, key_starts=None, alibi_slopes=None, cu_seqlens_q=None,
     cu_seqlens_k=None, page_table=None, causal=False, alignment=0, window_left=-1, window_right=-1, scale=None, softcap=0.0,
-    q_documents=None, k_documents=None, pytorch_backward=False,
+    q_documents=None, k_documents=None, pytorch_backward=False, dropout_p=0.0, dropout_seed=None,
 ):  # fmt: skip
+    refuse_dropout("attention", dropout_p)
     rest = (
         attn_mask, sinks, key_lengths, key_starts, alibi_slopes, causal, alignment, window_left, window_right, scale, softcap,
         q_documents, k_documents,
@@ -314,7 +334,9 @@ def attention_by_math(
 def attention_weights_by_math(
     query, key, lse, attn_mask=None, sinks=None, key_lengths=None, key_starts=None, alibi_slopes=None, causal=False,
     alignment=0, window_left=-1, window_right=-1, scale=None, softcap=0.0, average=False, q_documents=None, k_documents=None,
+    dropout_p=0.0, dropout_seed=None,
 ):  # fmt: skip
+    refuse_dropout("attention_weights", dropout_p)
     call = Call(
         query, key, attn_mask, sinks, key_lengths, key_starts, alibi_slopes, causal, alignment, window_left, window_right,
         scale, softcap, q_documents, k_documents,
@@ -333,8 +355,9 @@ class _Gradients(torch.library.Library):
         def run(keys, *args, **kwargs):
             if torch._C._functorch.peek_interpreter_stack() is None and torch.autograd.forward_ad._current_level < 0:
                 return kernel(keys, *args, **kwargs)
+            results = BY_MATH[name](*args, **kwargs)
             _core._torch_count("PyTorch's own: a function transform, or weights under autocast or tracing")
-            return BY_MATH[name](*args, **kwargs)
+            return results
 
         super().impl(name, run, key, **options)
 

@@ -3,7 +3,7 @@
 import torch
 
 from .. import _core
-from . import _multihead
+from . import _gradients, _multihead
 
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 # Weights of all heads at once, up to here; beyond, one sequence at a time is averaged.
@@ -13,10 +13,11 @@ _WEIGHTS_AT_ONCE = 1 << 22
 class MultiheadAttention(torch.nn.MultiheadAttention):
     """torch.nn.MultiheadAttention by manyheads: its arguments, parameters, state_dict and results.
 
-    - In eval mode without gradients the whole layer is manyheads', projections too: a sequence has the same bits alone
+    - Without gradients the whole layer is manyheads', projections too: a sequence has the same bits alone
       and in a batch. The weights are packed once, and again when they change.
     - With gradients, projections are PyTorch's and attention is manyheads'.
-    - Dropout in training, float64, nested tensors, other devices and autocast are PyTorch's own; report() counts them.
+    - Dropout in training takes one number of PyTorch's default generator a call as its seed; the weights are those left.
+    - float64, nested tensors, other devices and autocast are PyTorch's own; report() counts them.
     - A query whose keys are all masked has output out_proj.bias and weights 0, where PyTorch may have NaN.
 
     >>> import torch
@@ -71,9 +72,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             return None
         dtype = query.dtype
         if (
-            self.training
-            and self.dropout > 0
-            or dtype not in _TYPES
+            dtype not in _TYPES
             or any(x.dtype != dtype or x.device.type != "cpu" or x.is_nested or x.layout != torch.strided for x in inputs)
             or any(type(m) is not torch.Tensor or m.dtype not in (torch.bool, *_TYPES) for m in masks)
             or torch.is_autocast_enabled("cpu")
@@ -162,6 +161,9 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         if is_causal and key_padding_mask is None and not need_weights:
             mask, attn_mask = _core.mask.causal("top_left"), None
 
+        dropout_p = float(self.dropout) if self.training else 0.0
+        seed = int(_gradients.draw_seed(dropout_p)) if dropout_p else 0
+
         def run(at):
             parts = [x[at] for x in (query, key, value, y)]
             return layer._forward_on_torch(
@@ -173,6 +175,9 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
                 mask=mask,
                 weights=need_weights,
                 out=parts[3],
+                dropout_p=dropout_p,
+                dropout_seed=seed,
+                dropout_origin=(at.start or 0, 0, 0),
             )
 
         batch = query.shape[0]

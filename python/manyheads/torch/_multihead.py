@@ -6,6 +6,7 @@ from torch.overrides import has_torch_function
 from torch.utils.checkpoint import set_checkpoint_early_stop
 
 from .. import _core
+from . import _gradients
 
 _original = F.multi_head_attention_forward
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -31,13 +32,11 @@ def transformed():
     )
 
 
-def _why_not(query, key, value, masks, weights, dropout_p, training, bias_k, bias_v, static):
+def _why_not(query, key, value, masks, weights, bias_k, bias_v, static):
     """Why PyTorch keeps the call; None where it is taken."""
     tensors = (query, key, value, *weights)
     if query.is_nested or key.is_nested or value.is_nested:
         return "a nested tensor"
-    if training and dropout_p > 0:
-        return "dropout"
     if query.dtype == torch.float64:
         return "float64"
     if query.dtype not in _TYPES or any(t is not None and t.dtype != query.dtype for t in tensors):
@@ -129,7 +128,7 @@ def attend(
     weights = (in_proj_weight, in_proj_bias, bias_k, bias_v, out_proj_weight, out_proj_bias, *(separate or ()))
     masks = (attn_mask, key_padding_mask)
     static = static_k is not None or static_v is not None
-    why = _why_not(query, key, value, masks, weights, dropout_p, training, bias_k, bias_v, static)
+    why = _why_not(query, key, value, masks, weights, bias_k, bias_v, static)
     if why is None and (
         (is_causal and attn_mask is None)
         or None in (separate or (in_proj_weight,))
@@ -159,14 +158,17 @@ def attend(
     causal = is_causal and key_padding_mask is None and not need_weights
     mask = None if causal else _merged(attn_mask, key_padding_mask, batch, num_heads, added, q.dtype)
     q, k, v = (x.unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3) for x in (q, k, v))
+    dropout = {"dropout_p": dropout_p, "dropout_seed": _gradients.draw_seed(dropout_p)} if training and dropout_p > 0 else {}
     out, lse = torch.ops.manyheads.attention(
-        q, k, v, mask, causal=causal, alignment=1 if causal else 0, pytorch_backward=_by_pytorch
+        q, k, v, mask, causal=causal, alignment=1 if causal else 0, pytorch_backward=_by_pytorch, **dropout
     )
     lse = lse.detach() if _by_pytorch else lse  # PyTorch's own takes no gradient of lse
     out = F.linear(out.permute(2, 0, 1, 3).reshape(tgt_len, batch, embed_dim), out_proj_weight, out_proj_bias)
     probabilities = None
-    if need_weights:
-        probabilities = torch.ops.manyheads.attention_weights(q, k, lse, mask, average=average_attn_weights).to(q.dtype)
+    if need_weights:  # those that dropout left, as PyTorch's
+        probabilities = torch.ops.manyheads.attention_weights(
+            q, k, lse, mask, average=average_attn_weights, **dropout
+        ).to(q.dtype)
     if batched:
         return out, probabilities
     return out.squeeze(1), None if probabilities is None else probabilities.squeeze(0)

@@ -2,7 +2,7 @@
 
 import torch
 
-from . import _gradients  # noqa: F401
+from . import _gradients
 
 
 @torch.library.register_fake("manyheads::attention")
@@ -27,6 +27,8 @@ def _(
     q_documents=None,
     k_documents=None,
     pytorch_backward=False,
+    dropout_p=0.0,
+    dropout_seed=None,
 ):
     if query.dim() == 4 and page_table is None:  # broadcast as the call does
         (batch,) = torch.broadcast_shapes(query.shape[:1], key.shape[:1], value.shape[:1])
@@ -61,6 +63,8 @@ def _(
     average=False,
     q_documents=None,
     k_documents=None,
+    dropout_p=0.0,
+    dropout_seed=None,
 ):
     b, h, t, _ = query.shape
     heads = () if average else (h,)
@@ -92,6 +96,8 @@ def _(
     q_documents=None,
     k_documents=None,
     needs=7,
+    dropout_p=0.0,
+    dropout_seed=None,
 ):
     inputs = (query, key, value, attn_mask, sinks, alibi_slopes)
     return tuple(
@@ -145,15 +151,16 @@ def _loop(op, copies, in_dims, args):
     return tuple(torch.stack(parts) for parts in zip(*calls)), (0,) * len(calls[0])
 
 
-def _rule(op, ranks, tensors, unfolded):
+def _rule(op, ranks, tensors, unfolded, dropout):
     """The batching rule of an op: the mapped axis becomes part of the batch, else there are as many calls.
 
     ranks: axes of query, key, value or lse, and of the mask. tensors: so many of the first arguments may be tensors.
-    unfolded: places of those that no batch folds, of packed and paged calls and of documents.
+    unfolded: places of those that no batch folds, of packed and paged calls and of documents. dropout: of dropout_p.
     """
 
     def rule(info, in_dims, *args):
         copies = info.batch_size
+        _gradients.refuse_dropout(op.__name__, args[dropout] if len(args) > dropout else 0.0)
         absent = (None,) * (tensors - len(args))  # what the dispatcher leaves out
         args, in_dims = args + absent, in_dims + absent
         given = any(i < len(args) and args[i] is not None for i in unfolded)
@@ -172,9 +179,9 @@ def _rule(op, ranks, tensors, unfolded):
     return rule
 
 
-torch.library.register_vmap("manyheads::attention", _rule(torch.ops.manyheads.attention, (4, 4, 4, 4), 11, (8, 9, 10, 17, 18)))
+torch.library.register_vmap("manyheads::attention", _rule(torch.ops.manyheads.attention, (4, 4, 4, 4), 11, (8, 9, 10, 17, 18), 20))
 torch.library.register_vmap(
-    "manyheads::attention_weights", _rule(torch.ops.manyheads.attention_weights, (4, 4, 3, 4), 8, (15, 16))
+    "manyheads::attention_weights", _rule(torch.ops.manyheads.attention_weights, (4, 4, 3, 4), 8, (15, 16), 17)
 )
 torch.library.register_vmap(
     "manyheads::attention_backward",
