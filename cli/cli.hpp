@@ -38,6 +38,7 @@ void add_embed(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_attend(CLI::App& app);
 void add_layer(CLI::App& app);
+void add_study(CLI::App& app);
 void add_bench(CLI::App& app);
 
 // Adds --json and --threads (1 or more) to a verb.

@@ -93,6 +93,7 @@ int run(int argc, char** argv) {
   add_generate(app);
   add_attend(app);
   add_layer(app);
+  add_study(app);
   add_bench(app);
   for (CLI::App* verb : app.get_subcommands([](CLI::App*) { return true; })) verb->group("Verbs");
 
