@@ -138,10 +138,10 @@ TEST(CliBench, TheBackwardAgreesWithFloat64) {
     names.push_back(row.at("case").get<std::string>() + (row.at("causal") ? ", causal" : "") +
                     (row.at("over").is_null() ? "" : " over " + row.at("over").get<std::string>()));
   }
-  EXPECT_EQ(names, (std::vector<std::string>{"backward", "backward, causal over full", "backward",
-                                             "backward, causal over full", "backward, window 10 % over share x no mask",
-                                             "backward, documents 10 % over share x no mask",
-                                             "backward, one head over one thread"}));
+  EXPECT_EQ(names, (std::vector<std::string>{
+                       "backward", "backward, causal over full", "backward", "backward, causal over full",
+                       "backward, dropout 10 % over no dropout", "backward, window 10 % over share x no mask",
+                       "backward, documents 10 % over share x no mask", "backward, one head over one thread"}));
   // Five products where the forward has two.
   EXPECT_NEAR(rows[0].at("gflops").get<double>() * rows[0].at("seconds").get<double>(),
               10.0 * 8 * 64 * 1024 * 1024 / 1e9, 1e-6);

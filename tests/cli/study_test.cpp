@@ -28,7 +28,7 @@ TEST_F(CliStudy, WhatItDoesNotTakeIsRefused) {
            {{"--seed", "-1"}, "--seed"},
            {{"--seed", "x"}, "--seed"},
            {{"--threads", "0"}, "--threads"},
-           {{"--steps", "3"}, "unknown argument --steps"},
+           {{"--steps", "3"}, "unknown option \"--steps\""},
            {{"--out", ""}, "--out"},
            {{"--data", path("a"), "--out", path("b")}, "--data FILE trains nothing"},
            {{"--data", path("a"), "--json"}, "--data FILE trains nothing"}}) {
