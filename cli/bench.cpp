@@ -167,8 +167,8 @@ void add_bench(CLI::App& app) {
   verb->add_flag("--quick", request->quick, "Fewer cases and rounds");
   verb->add_option("--case", request->filter,
                    "Only cases whose name contains TEXT: limit, attention, small, sharp, window, documents, key "
-                   "lengths, bool mask, float bias, layout, packed, backward, decode, page, linear, layer, pyramid, "
-                   "patch, scan")
+                   "lengths, bool mask, float bias, dropout, layout, packed, backward, decode, page, linear, layer, "
+                   "pyramid, patch, scan")
       ->type_name("TEXT");
   verb->add_option("--dtype", request->dtype, "Only cases of this type")
       ->check(CLI::IsMember({"f32", "bf16", "f16", "i8"}));

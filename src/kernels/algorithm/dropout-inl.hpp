@@ -144,8 +144,8 @@ class KeptInLanes {
 };
 
 // Drops weights of one row, of keys [begin, begin + count), at most a run of them. -0, which says "forbidden", stays.
-HWY_INLINE void DropInRow(const QkvMask& params, std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t begin,
-                          std::size_t count, float* HWY_RESTRICT weights) {
+inline HWY_NOINLINE void DropInRow(const QkvMask& params, std::int64_t b, std::int64_t h, std::int64_t i,
+                                   std::int64_t begin, std::size_t count, float* HWY_RESTRICT weights) {
   const Dropout& dropout = params.dropout;
   const Counters::DWord d;
   const DF df;
