@@ -33,7 +33,10 @@ svg g{fill:currentColor}.band{opacity:.18;stroke:none}
 .verdict{border-left:4px solid var(--c2);padding:2px 0 2px 12px;margin:10px 0}.refuted{border-color:var(--c1)}.weak{border-color:var(--c4)}
 )";
 
-std::string percent(double share) { return base::format("{:.{}f} %", 100 * share, std::abs(share) < 0.1 ? 2 : 1); }
+std::string percent(double share) {
+  const double size = std::abs(share);
+  return base::format("{:.{}f} %", 100 * share, size < 0.1 || (size > 0.99 && size < 1) ? 2 : 1);
+}
 
 // An interval of Student's t may reach beyond what a share can be.
 std::string bound(const Json& share) { return percent(std::clamp(share.get<double>(), -1.0, 1.0)); }
@@ -280,7 +283,8 @@ class Page {
 
   void times() {
     out_ +=
-        "<h2>Time and work of a step</h2><p>Forward, backward and AdamW on one thread, the fastest of 30 in turn. The "
+        "<h2>Time and work of a step</h2><p>Forward, backward and AdamW on one thread: its processor time, the fastest "
+        "of 30 in turn. The "
         "work is the same for "
         "any number of heads: each head attends with its share of the numbers. The exponentials are not: there is one "
         "for each head and "

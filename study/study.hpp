@@ -57,7 +57,7 @@ double chosen_rate(const Plan& plan, const Arm& arm, int heads, const Results& o
 bool run_plan(const Plan& plan, const std::filesystem::path& folder, int threads, const std::function<bool()>& stop,
               const std::function<void(const Progress&)>& show, Results* results);
 
-// The fastest of some steps for each head count, in turn.
+// Processor time of the fastest of some steps for each head count, in turn.
 struct StepTime {
   Arm arm;
   int heads = 1;

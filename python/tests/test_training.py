@@ -34,7 +34,7 @@ class Block(torch.nn.Module):
 class Distance:
     """Texts drawn at random: which word stood two places before."""
 
-    words, length, answers = WORDS, LENGTH, 1
+    words, length, answers, causal = WORDS, LENGTH, 1, True
 
     def __init__(self):
         self.random = torch.Generator().manual_seed(2)
@@ -42,13 +42,13 @@ class Distance:
     def batch(self, step):
         text = torch.randint(WORDS, (BATCH, LENGTH), generator=self.random)
         partners = torch.nn.functional.pad(text[:, :-2], (2, 0), value=-1)
-        return text, partners.unsqueeze(-1), {"is_causal": True}
+        return text, partners.unsqueeze(-1)
 
 
 class Study:
     """The sentences of `manyheads study`: each word's partner in each relation, by name."""
 
-    length, answers = 20, len(RELATIONS)
+    length, answers, causal = 20, len(RELATIONS), False
 
     def __init__(self, path):
         file = path.read_bytes()
@@ -68,13 +68,18 @@ class Study:
 
     def batch(self, step):
         these = slice(step * BATCH, (step + 1) * BATCH)
-        text = self.text[these]
-        return text.clamp(min=0), self.partners[these], {"attn_mask": (text >= 0)[:, None, None, :]}
+        return self.text[these], self.partners[these]
 
 
-def losses(make, backward=None, order=slice(None)):
-    """The loss of each step."""
+def losses(make, backward=None, order=None):
+    """The loss of each step. `order`: a seed for another order of each batch's texts, and of their words where each sees
+    all: every sum of the step in another order."""
     data = make()
+    rows, columns = torch.arange(BATCH), torch.arange(data.length)
+    if order is not None:
+        random = torch.Generator().manual_seed(order)
+        rows = torch.randperm(BATCH, generator=random)
+        columns = columns if data.causal else torch.randperm(data.length, generator=random)
     torch.manual_seed(1)
     words, places = torch.nn.Embedding(data.words, WIDTH), torch.nn.Embedding(data.length, WIDTH)
     answer = torch.nn.Linear(WIDTH, data.words * data.answers)
@@ -83,13 +88,13 @@ def losses(make, backward=None, order=slice(None)):
     found = []
     with contextlib.nullcontext() if backward is None else mt.use(backward=backward):
         for step in range(STEPS):
-            text, partners, mask = data.batch(step)
-            mask = {name: part[order] if torch.is_tensor(part) else part for name, part in mask.items()}
-            x = words(text[order]) + places.weight
+            text, partners = (part[rows][:, columns] for part in data.batch(step))
+            mask = {"is_causal": True} if data.causal else {"attn_mask": (text >= 0)[:, None, None, :]}
+            x = words(text.clamp(min=0)) + places.weight[columns]
             for block in model[2:4]:
                 x = block(x, **mask)
             named = answer(x).unflatten(-1, (data.answers, data.words))
-            loss = torch.nn.functional.cross_entropy(named.flatten(0, 2), partners[order].flatten(), ignore_index=-1)
+            loss = torch.nn.functional.cross_entropy(named.flatten(0, 2), partners.flatten(), ignore_index=-1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -102,13 +107,13 @@ def compare(make):
     torch.set_num_threads(1)
     try:
         want = losses(make)
-        others = [losses(make, order=torch.randperm(BATCH, generator=torch.Generator().manual_seed(i))) for i in range(2)]
+        others = [losses(make, order=seed) for seed in range(2)]
         mt.report(reset=True)
         ours = losses(make, "manyheads")
         assert mt.report() == {"taken: attention": 2 * STEPS, "taken: backward": 2 * STEPS}
     finally:
         torch.set_num_threads(threads)
-    assert want[-20:].mean() < 0.5 * want[0]  # it learns
+    assert want[-20:].mean() < 0.2 * want[0]  # it learns
     assert (ours - want).abs().mean() < max((x - want).abs().mean() for x in others)
 
 
