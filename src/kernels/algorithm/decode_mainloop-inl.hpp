@@ -57,6 +57,7 @@ HWY_NOINLINE float* DecodeMainloop(const ForwardParams& params, const QueryBlock
   std::int64_t chunk = tree.chunk();
   float* states = tree.states();
 
+  const bool drops = params.dropout.any();  // never with the scales of I8
   const bool to_l2 = tuning().prefetch_to_l2 != 0;
   const std::int64_t back = to_l2 ? kRunKeys / 2 : 0;
   const BlockKeyRange range = Within(info.range, split);
@@ -131,8 +132,9 @@ HWY_NOINLINE float* DecodeMainloop(const ForwardParams& params, const QueryBlock
                 mask_nonfinite || !AllFinite<Mma>(values, Words<Mma>(count), static_cast<std::size_t>(params.dv));
           }
         }
-        SoftmaxInRows<Mma>(params, q_block, info, R, begin, count, mask_nonfinite, first_in_chunk, value_scales, width,
-                           states, scores);
+        SoftmaxInRows<Mma>(info, R, run_offset, count, mask_nonfinite, first_in_chunk, value_scales, width, states,
+                           scores);
+        if (drops) DropInRows(params, q_block, info, R, begin, count, scores);
 
         if constexpr (Mma::kInt8) {
           values = PackValueQuads(params, q_block, begin, end, n, workspace + at.values);

@@ -144,8 +144,8 @@ class KeptInLanes {
 };
 
 // Drops weights of one row, of keys [begin, begin + count), at most a run of them. -0, which says "forbidden", stays.
-inline HWY_NOINLINE void DropInRow(const QkvMask& params, std::int64_t b, std::int64_t h, std::int64_t i,
-                                   std::int64_t begin, std::size_t count, float* HWY_RESTRICT weights) {
+HWY_INLINE void DropInRow(const QkvMask& params, std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t begin,
+                          std::size_t count, float* HWY_RESTRICT weights) {
   const Dropout& dropout = params.dropout;
   const Counters::DWord d;
   const DF df;
@@ -176,6 +176,16 @@ inline HWY_NOINLINE void DropInRow(const QkvMask& params, std::int64_t b, std::i
       hn::Store(y, df, lanes);
       std::copy_n(lanes, count - j, weights + j);
     }
+  }
+}
+
+// The same for decode's rows, [row][64].
+inline HWY_NOINLINE void DropInRows(const QkvMask& params, const QueryBlock& q_block, const BlockInfo& info,
+                                    std::size_t rows, std::int64_t begin, std::size_t count,
+                                    float* HWY_RESTRICT weights) {
+  for (std::size_t r = 0; r < rows; ++r) {
+    DropInRow(params, q_block.batch, info.head[r], info.query[r], begin, count,
+              weights + r * static_cast<std::size_t>(kRunKeys));
   }
 }
 

@@ -167,14 +167,13 @@ HWY_INLINE void AddChains(const float* HWY_RESTRICT probs, std::size_t rows, std
   }
 }
 
-// Replaces the scores of `count` keys of a run from `begin` on, [row][64], by probabilities.
-// - First the maxima of the row states move, then the sums take the probabilities, then dropout takes its own, then
-//   these take their values' scales, if any.
+// Replaces the scores of `count` keys, [row][64] from `run_offset` in their run on, by probabilities.
+// - First the maxima of the row states move, then the sums take the probabilities, then these take their values'
+//   scales, if any.
 // - A forbidden key's becomes -0 where mask_nonfinite.
 template <class Mma>
-HWY_NOINLINE void SoftmaxInRows(const QkvMask& params, const QueryBlock& q_block, const BlockInfo& info,
-                                std::size_t rows, std::int64_t begin, std::size_t count, bool mask_nonfinite,
-                                bool first_in_chunk, const float* value_scales, std::size_t width,
+HWY_NOINLINE void SoftmaxInRows(const BlockInfo& info, std::size_t rows, std::size_t run_offset, std::size_t count,
+                                bool mask_nonfinite, bool first_in_chunk, const float* value_scales, std::size_t width,
                                 float* HWY_RESTRICT states, float* HWY_RESTRICT scores) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
@@ -219,10 +218,7 @@ HWY_NOINLINE void SoftmaxInRows(const QkvMask& params, const QueryBlock& q_block
     }
     for (; i < kRun; i += n) hn::StoreU(none, d, row + i);  // vectors behind the last key: the chains read them
   }
-  AddChains(scores, rows, static_cast<std::size_t>(begin % kRunKeys), states + kDecodeRows);
-  for (std::size_t r = 0; params.dropout.any() && r < rows; ++r) {
-    DropInRow(params, q_block.batch, info.head[r], info.query[r], begin, count, scores + r * kRun);
-  }
+  AddChains(scores, rows, run_offset, states + kDecodeRows);
   if (value_scales != nullptr) {
     const hn::RebindToUnsigned<DF> du;
     for (std::size_t i = 0; i < rows * kRun; i += n) {
