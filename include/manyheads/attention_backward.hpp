@@ -37,7 +37,8 @@ struct AttentionGradients {
 //   Runs of keys that the mask rules out are not read.
 // - A row whose keys are all forbidden has and gives gradients of 0. What is forbidden is not read into a gradient,
 //   whatever it holds.
-// - F32 arithmetic for every type. A row of which a score leaves F32's range, which attention() has in float64, gives
+// - F32 arithmetic, but for BF16 q, k, v and dout where BF16 pairs are multiplied (the family "bf16-pairs-1"): P and dS
+//   are rounded to BF16 then, and their sums are F32. A row of which a score leaves F32's range, which attention() has in float64, gives
 //   NaN in its dq and in dk and dv of the keys that it sees; so does NaN in the inputs. Other rows keep their bits.
 // - options.lse and options.row_states are not used. Paged and I8 keys are errors: they have no gradient.
 //

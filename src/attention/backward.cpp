@@ -33,6 +33,17 @@ using kernels::QueryBlock;
 constexpr std::int64_t kWaiting = 12;
 constexpr std::int64_t kPreparedRows = 256;
 
+// Tasks for each thread, below which chunks of keys are cut into parts: the last to end leaves others idle.
+constexpr std::int64_t kTasksPerWorker = 2;
+
+std::int64_t bit_ceil(std::int64_t n) {
+  return static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(std::max<std::int64_t>(1, n))));
+}
+// Chunks of queries of a head's group, by their numbers in the tree of sums.
+std::int64_t numbers_of(const BackwardParams& params, std::int64_t queries) {
+  return (params.kv_heads == 0 ? 1 : params.group()) * bit_ceil(kernels::chunks_of(queries));
+}
+
 std::int64_t blocks_of(std::int64_t queries) { return (queries + kGradRows - 1) / kGradRows; }
 
 BackwardPlan plan_backward(const char* function, const BackwardParams& params, const BackwardKernels& kernels,
@@ -48,17 +59,20 @@ BackwardPlan plan_backward(const char* function, const BackwardParams& params, c
     plan.most_chunks = std::max(plan.most_chunks, chunks);
   }
   plan.blocks = params.kv_heads == 0 ? 0 : params.group() * q_blocks;
+  const std::int64_t numbers = numbers_of(params, params.tq), heads = params.batch * params.kv_heads;
   // A small call wakes no thread.
-  const double useful =
-      std::min(flop / static_cast<double>(kernels::tuning().flop_per_worker), static_cast<double>(plan.tasks));
+  const double useful = std::min(flop / static_cast<double>(kernels::tuning().flop_per_worker),
+                                 static_cast<double>(plan.tasks * bit_ceil(numbers)));
   plan.workers = base::worker_count(std::max<std::int64_t>(1, static_cast<std::int64_t>(useful)), threads);
-  plan.slots = plan.workers;
+  // A slope's gradient sums all queries of a chunk of keys.
+  if (plan.workers > 1 && plan.tasks > 0 && !params.dalibi.defined()) {
+    const std::int64_t wanted = kTasksPerWorker * plan.workers;
+    plan.parts = std::min(bit_ceil(numbers), bit_ceil((wanted + plan.tasks - 1) / plan.tasks));
+  }
+  plan.tasks *= plan.parts;
+  plan.workers = static_cast<int>(std::clamp<std::int64_t>(plan.tasks, 1, plan.workers));
+  plan.slots = static_cast<int>(std::clamp<std::int64_t>(heads, 1, plan.workers));
   const std::int64_t chunk_keys = std::min(kChunkKeys, params.tk);
-  const std::int64_t q_chunks = (params.tq + kChunkKeys - 1) / kChunkKeys;
-  const std::int64_t numbers =
-      params.kv_heads == 0 ? 1
-                           : params.group() * static_cast<std::int64_t>(std::bit_ceil(
-                                                  static_cast<std::uint64_t>(std::max<std::int64_t>(1, q_chunks))));
   plan.tree_arrays = SumTree::arrays(numbers);
   plan.task_floats = kernels.workspace_floats(params);
   plan.key_floats = kernels.key_floats(params);
@@ -74,6 +88,8 @@ BackwardPlan plan_backward(const char* function, const BackwardParams& params, c
   plan.alibi =
       layout.take({params.dalibi.defined() ? params.batch : 0, params.q_heads, plan.most_chunks}, sizeof(double));
 
+  plan.documents =
+      layout.take({params.documents() ? params.batch : 0, kernels::runs_of(params.tk), 2}, sizeof(std::int64_t));
   plan.tasks_at = layout.take({plan.slots, 2}, sizeof(std::int64_t));
 
   base::WorkspaceLayout worker(function);
@@ -85,8 +101,12 @@ BackwardPlan plan_backward(const char* function, const BackwardParams& params, c
   plan.worker = layout.take({plan.workers, size(plan.worker_bytes)}, 1);
 
   base::WorkspaceLayout slot(function);
+  if (plan.parts > 1) {
+    plan.part_sums = slot.take({plan.most_chunks, plan.parts, size(plan.chunk_floats)}, sizeof(float));
+    plan.part_read = slot.take({plan.most_chunks, plan.parts}, 1);
+  }
   if (plan.most_chunks > 1 && params.dq.defined()) {
-    slot.take({plan.blocks, size(plan.query_floats)}, sizeof(float));
+    plan.high = slot.take({plan.blocks, size(plan.query_floats)}, sizeof(float));
     plan.low = slot.take({plan.blocks, size(plan.query_floats)}, sizeof(float));
     plan.bits = slot.take({plan.blocks, ChunkBits::words(plan.most_chunks)}, sizeof(std::uint64_t));
     plan.begun = slot.take({plan.blocks}, 1);
@@ -109,18 +129,23 @@ class BackwardRun {
   }
 
   void operator()() {
+    if (params_.documents()) {
+      kernels::tabulate_documents(params_, at<std::int64_t>(plan_.documents));
+      params_.run_documents = at<std::int64_t>(plan_.documents);
+    }
     prepare();
     if (params_.dq.defined() || params_.dk.defined() || params_.dvalue.defined() || params_.dalibi.defined()) {
       if (params_.dalibi.defined()) {
         std::fill_n(at<double>(plan_.alibi), params_.batch * params_.q_heads * plan_.most_chunks, 0.0);
       }
-      KeyTasks tasks(params_, plan_.slots, at<std::int64_t>(plan_.tasks_at));
+      KeyTasks tasks(params_, plan_.slots, plan_.parts, at<std::int64_t>(plan_.tasks_at));
       base::parallel_for(plan_.workers, plan_.workers, threads_.executor, [&](std::int64_t, int worker) {
         HeadWork head;
-        std::int64_t chunk = 0;
-        while (tasks.next(head, chunk, [&](int slot) { begin_head(slot); })) {
-          run_chunk(head, chunk, worker);
+        std::int64_t chunk = 0, part = 0;
+        while (tasks.next(head, chunk, part, [&](int slot) { begin_head(slot); })) {
+          run_part(head, chunk, part, worker);
           if (!tasks.done(head)) continue;
+          if (plan_.parts > 1) store_keys(head, worker);
           if (head.chunks > 1) store_queries(head, worker);
           store_missing_keys(head, worker);
           tasks.release(head);
@@ -151,12 +176,12 @@ class BackwardRun {
   };
   Sums sums_of(int slot) const {
     std::byte* const memory = memory_ + plan_.slot + static_cast<std::size_t>(slot) * plan_.slot_bytes;
-    return {reinterpret_cast<float*>(memory), reinterpret_cast<float*>(memory + plan_.low),
+    return {reinterpret_cast<float*>(memory + plan_.high), reinterpret_cast<float*>(memory + plan_.low),
             ChunkBits(reinterpret_cast<std::uint64_t*>(memory + plan_.bits), ChunkBits::words(plan_.most_chunks)),
             reinterpret_cast<std::uint8_t*>(memory + plan_.begun)};
   }
   void begin_head(int slot) const {
-    if (plan_.slot_bytes == 0) return;
+    if (plan_.most_chunks <= 1 || !params_.dq.defined()) return;
     std::byte* const memory = memory_ + plan_.slot + static_cast<std::size_t>(slot) * plan_.slot_bytes;
     std::fill_n(memory + plan_.bits, plan_.slot_bytes - plan_.bits, std::byte{0});
   }
@@ -227,13 +252,23 @@ class BackwardRun {
     std::int64_t blocks_[kWaiting];
   };
 
-  void run_chunk(const HeadWork& head, std::int64_t chunk, int worker) {
-    const std::int64_t b = head.batch, queries = params_.queries(b), length = params_.key_length(b);
-    const KeyChunk keys{b, head.kv_head, chunk * kChunkKeys, std::min((chunk + 1) * kChunkKeys, length),
-                        workspace(worker)};
+  KeyChunk keys_of(const HeadWork& head, std::int64_t chunk, int worker) const {
+    return {head.batch, head.kv_head, chunk * kChunkKeys,
+            std::min((chunk + 1) * kChunkKeys, params_.key_length(head.batch)), workspace(worker)};
+  }
+
+  // One part of the queries for a chunk of keys.
+  void run_part(const HeadWork& head, std::int64_t chunk, std::int64_t part, int worker) {
+    const std::int64_t b = head.batch, queries = params_.queries(b);
+    const KeyChunk keys = keys_of(head, chunk, worker);
     const std::int64_t per_head = blocks_of(queries), blocks = params_.group() * per_head;
-    const std::int64_t q_chunks = static_cast<std::int64_t>(
-        std::bit_ceil(static_cast<std::uint64_t>(std::max<std::int64_t>(1, (queries + kChunkKeys - 1) / kChunkKeys))));
+    const std::int64_t q_chunks = bit_ceil(kernels::chunks_of(queries));
+    // The part's chunks of queries: a whole branch of the tree.
+    const std::int64_t branch = std::max<std::int64_t>(1, bit_ceil(numbers_of(params_, queries)) / plan_.parts);
+    const auto number_of = [&](std::int64_t block) {
+      return block / per_head * q_chunks + block % per_head * kGradRows / kChunkKeys;
+    };
+    const auto in_part = [&](std::int64_t block) { return number_of(block) / branch == part; };
     const bool ordered = head.chunks > 1 && params_.dq.defined();
     const kernels::QueryRange seen = kernels::Band(params_, b).queries_of({keys.begin, keys.end});
     const auto may_see = [&](std::int64_t block) {
@@ -244,19 +279,20 @@ class BackwardRun {
     float* const ring = reinterpret_cast<float*>(worker_memory(worker) + plan_.ring);
     Waiting waiting(ring, plan_.query_floats, sums, chunk);
     for (std::int64_t i = 0; ordered && i < blocks; ++i) {
-      if (!may_see(i)) sums.bits.set(i, chunk);
+      if (in_part(i) && !may_see(i)) sums.bits.set(i, chunk);
     }
     if (keys.begin < keys.end) kernels_.load(params_, keys);
-    SumTree tree(reinterpret_cast<float*>(worker_memory(worker) + plan_.tree),
-                 static_cast<std::size_t>(keys.end - keys.begin) * plan_.key_floats);
+    const std::size_t key_floats = static_cast<std::size_t>(keys.end - keys.begin) * plan_.key_floats;
+    SumTree tree(reinterpret_cast<float*>(worker_memory(worker) + plan_.tree), key_floats);
     for (std::int64_t i = 0; i < blocks; ++i) {
+      if (!in_part(i)) continue;
       const QueryBlock q_block = block_of(head, queries, i);
       const std::int64_t h = i / per_head;
       kernels::BlockGradients to;
       std::int64_t read = 0;
       to.queries = ordered ? nullptr : ring;
       if (may_see(i)) {
-        to.keys = tree.open(h * q_chunks + i % per_head * kGradRows / kChunkKeys);
+        to.keys = tree.open(number_of(i));
         if (ordered) to.queries = waiting.next();
         if (params_.dalibi.defined()) to.alibi = alibi_of(b, head.kv_head * params_.group() + h) + chunk;
         read = kernels_.block(params_, keys, q_block, to);
@@ -267,8 +303,42 @@ class BackwardRun {
         kernels_.store_queries(params_, q_block, read > 0 ? ring : nullptr, nullptr, keys.workspace);
       }
     }
-    if (keys.begin < keys.end) kernels_.store_keys(params_, keys, tree.close());
+    float* const of_keys = tree.close();
+    if (plan_.parts == 1) {
+      if (keys.begin < keys.end) kernels_.store_keys(params_, keys, of_keys);
+    } else {
+      const PartSums to = part_sums(head, chunk, part);
+      *to.read = of_keys != nullptr;
+      if (of_keys != nullptr) std::copy_n(of_keys, key_floats, to.sums);
+    }
     if (ordered) waiting.finish();
+  }
+
+  // What a part's queries add to the gradients of a chunk of keys.
+  struct PartSums {
+    float* sums;
+    std::uint8_t* read;  // whether any query read the keys
+  };
+  PartSums part_sums(const HeadWork& head, std::int64_t chunk, std::int64_t part) const {
+    std::byte* const memory = memory_ + plan_.slot + static_cast<std::size_t>(head.slot) * plan_.slot_bytes;
+    const std::size_t i = static_cast<std::size_t>(chunk * plan_.parts + part);
+    return {reinterpret_cast<float*>(memory + plan_.part_sums) + i * plan_.chunk_floats,
+            reinterpret_cast<std::uint8_t*>(memory + plan_.part_read) + i};
+  }
+
+  // Writes dk and dv of a head of which all parts are done: their branches combine as one tree would.
+  void store_keys(const HeadWork& head, int worker) const {
+    for (std::int64_t chunk = 0; chunk < head.chunks; ++chunk) {
+      const KeyChunk keys = keys_of(head, chunk, worker);
+      if (keys.begin >= keys.end) continue;
+      const std::size_t key_floats = static_cast<std::size_t>(keys.end - keys.begin) * plan_.key_floats;
+      SumTree tree(reinterpret_cast<float*>(worker_memory(worker) + plan_.tree), key_floats);
+      for (std::int64_t part = 0; part < plan_.parts; ++part) {
+        const PartSums from = part_sums(head, chunk, part);
+        if (*from.read != 0) std::copy_n(from.sums, key_floats, tree.open(part));
+      }
+      kernels_.store_keys(params_, keys, tree.close());
+    }
   }
 
   // Writes dq of a head of which all chunks are done.
@@ -400,8 +470,9 @@ PreparedBackward::PreparedBackward(const char* function, const ConstTensorView& 
                                    const ConstTensorView& lse, const AttentionGradients& gradients,
                                    const AttentionOptions& options)
     : params_(check_backward(function, q, k, v, &out, dout, &lse, gradients, options)),
-      table_(&kernels::table_with(function, options.bits, kernels::Products::kF32)),
-      plan_(plan_backward(function, params_, kernels::backward_kernels(*table_), options.threads)),
+      products_(kernels::backward_products(params_, options.bits)),
+      table_(&kernels::table_with(function, options.bits, products_)),
+      plan_(plan_backward(function, params_, kernels::backward_kernels(*table_, products_), options.threads)),
       threads_(options.threads) {}
 
 Explanation explain(const PreparedBackward& prepared) {
@@ -409,9 +480,10 @@ Explanation explain(const PreparedBackward& prepared) {
   const BackwardPlan& plan = prepared.plan();
   Explanation e;
   e.isa = prepared.table().name;
-  e.bits = prepared.table().bits_of(kernels::Products::kF32);
-  e.path = params.type == DType::kF32 ? "fused backward, F32"
-                                      : base::format("fused backward, {} read as F32", name_of(params.type));
+  e.bits = prepared.table().bits_of(prepared.products());
+  e.path = prepared.products() == kernels::Products::kBF16 ? "fused backward, BF16 pairs"
+           : params.type == DType::kF32                    ? "fused backward, F32"
+                                        : base::format("fused backward, {} read as F32", name_of(params.type));
   if (params.q_starts.defined() || params.k_starts.defined()) e.path += ", packed sequences";
   e.threads = plan.workers;
   e.query_block_rows = kGradRows;
@@ -448,7 +520,7 @@ Explanation explain(const PreparedBackward& prepared) {
 }
 
 void PreparedBackward::run(std::byte* workspace) const {
-  BackwardRun(params_, kernels::backward_kernels(*table_), plan_, threads_, workspace)();
+  BackwardRun(params_, kernels::backward_kernels(*table_, products_), plan_, threads_, workspace)();
 }
 
 void PreparedBackward::run(Workspace* workspace) const {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "kernels/kernel_table.hpp"
 
@@ -105,13 +106,16 @@ struct BackwardKernels {
 
 // Adds what a unit compiled for one of Highway's targets, before main.
 struct BackwardRegistration {
-  BackwardRegistration(std::int64_t target, const BackwardKernels& kernels);
+  BackwardRegistration(std::int64_t target, Products products, const BackwardKernels& kernels);
 };
 
 // The definition: float64, plain loops over every score. Reads neither out nor lse. Allocates O(Tk (D + Dv)).
 void reference_backward(const BackwardParams& params);
 
-// The kernels of a table's instruction set.
-const BackwardKernels& backward_kernels(const KernelTable& table);
+// The kernels of a table's instruction set, by F32 or BF16 pairs.
+const BackwardKernels& backward_kernels(const KernelTable& table, Products products);
+// What a backward with these tensors multiplies: BF16 pairs where the table it will run at does, else F32. There is
+// none over tiles or integers.
+Products backward_products(const BackwardParams& params, std::string_view bits);
 
 }  // namespace manyheads::kernels

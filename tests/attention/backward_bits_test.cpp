@@ -52,6 +52,26 @@ TEST_P(BackwardBits, AnyNumberOfThreads) {
   }
 }
 
+// One chunk of keys, whose queries are cut into parts.
+TEST_P(BackwardBits, AnyNumberOfThreadsForFewKeys) {
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    for (const Sizes& s : {Sizes{1, 3, 1, 1300, 200, 24, 16}, Sizes{1, 1, 1, 2100, 600, 16, 24}}) {
+      GradientCall one(s, type);
+      one.options.mask.window_left = 1000;
+      one.options.mask.alignment = Alignment::kTopLeft;
+      one.options.threads.num_threads = 1;
+      one.run_backward();
+      for (const int threads : {2, 3, 8, 64}) {
+        GradientCall many(s, type);
+        many.options.mask = one.options.mask;
+        many.options.threads.num_threads = threads;
+        many.run_backward();
+        EXPECT_TRUE(same_gradients(one, many)) << threads << " threads";
+      }
+    }
+  }
+}
+
 TEST_P(BackwardBits, AnyPlaceInTheBatch) {
   const Sizes alone{1, 2, 1, 150, 600, 24, 16};
   Sizes together = alone;
@@ -163,23 +183,26 @@ TEST_P(BackwardBits, PackedSequences) {
   EXPECT_TRUE(same_tensor(dvalue, pack(nullptr, &GradientCall::dv, kv_heads, dv, k_starts)));
 }
 
-// One family of bits on AVX2, AVX-512 and the definition without vectors.
+// One family of bits on AVX2, AVX-512 and the definition without vectors, BF16 read as F32 too.
 TEST(BackwardFamilies, HaveOneSetOfBits) {
   std::vector<std::string> of_family;
   for (const std::string& isa : available_isas()) {
     set_isa(isa);
     if (std::string(active_bits()) == "f32-fma-1") of_family.push_back(isa);
   }
-  for (const Sizes& s : {Sizes{1, 2, 1, 150, 700, 40, 24}, Sizes{1, 1, 1, 65, 70, 8, 8}}) {
-    std::vector<GradientCall> calls;
-    for (const std::string& isa : of_family) {
-      set_isa(isa);
-      calls.emplace_back(s);
-      calls.back().options.softcap = 4;
-      calls.back().options.mask.causal = true;
-      calls.back().options.mask.alignment = Alignment::kBottomRight;
-      calls.back().run_backward();
-      EXPECT_TRUE(same_gradients(calls.front(), calls.back())) << isa;
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    for (const Sizes& s : {Sizes{1, 2, 1, 150, 700, 40, 24}, Sizes{1, 1, 1, 65, 70, 8, 8}}) {
+      std::vector<GradientCall> calls;
+      for (const std::string& isa : of_family) {
+        set_isa(isa);
+        calls.emplace_back(s, type);
+        calls.back().options.softcap = 4;
+        calls.back().options.bits = "f32-fma-1";
+        calls.back().options.mask.causal = true;
+        calls.back().options.mask.alignment = Alignment::kBottomRight;
+        calls.back().run_backward();
+        EXPECT_TRUE(same_gradients(calls.front(), calls.back())) << isa;
+      }
     }
   }
   set_isa("");

@@ -114,19 +114,52 @@ TEST(BackwardReference, AgreesWithTheOracle) {
   EXPECT_EQ(compare_gradient("dv", expected.dv, c.dv.view()), "");
 }
 
+std::string compare_all(GradientCall& c) {
+  const bool pairs = std::string(c.backward_explanation().bits) == "bf16-pairs-1";
+  const ExpectedGradients expected = expect_gradients(c.q.view(), c.k.view(), c.v.view(), c.dout.view(), c.dlse.view(),
+                                                      c.out.type, c.options, c.oracle());
+  std::string wrong = compare_gradient("dq", expected.dq, c.dq.view(), pairs);
+  if (wrong.empty()) wrong = compare_gradient("dk", expected.dk, c.dk.view(), pairs);
+  if (wrong.empty()) wrong = compare_gradient("dv", expected.dv, c.dv.view(), pairs);
+  return wrong;
+}
+
 // Many chunks of keys and of queries, so that trees and ordered sums take part.
 TEST_P(Backward, ManyChunks) {
-  for (const bool causal : {false, true}) {
-    GradientCall c({1, 2, 1, 1100, 1700, 16, 16}, DType::kF32, 3);
-    c.options.mask.causal = causal;
-    c.options.mask.alignment = Alignment::kBottomRight;
-    c.options.threads.num_threads = 2;
-    c.run_backward();
-    const ExpectedGradients expected = expect_gradients(c.q.view(), c.k.view(), c.v.view(), c.dout.view(),
-                                                        c.dlse.view(), DType::kF32, c.options, c.oracle());
-    EXPECT_EQ(compare_gradient("dq", expected.dq, c.dq.view()), "");
-    EXPECT_EQ(compare_gradient("dk", expected.dk, c.dk.view()), "");
-    EXPECT_EQ(compare_gradient("dv", expected.dv, c.dv.view()), "");
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    for (const bool causal : {false, true}) {
+      if (type == DType::kBF16 && !causal) continue;
+      GradientCall c({1, 2, 1, 1100, 1700, 16, 16}, type, 3);
+      c.options.mask.causal = causal;
+      c.options.mask.alignment = Alignment::kBottomRight;
+      c.options.threads.num_threads = 2;
+      c.run_backward();
+      EXPECT_EQ(compare_all(c), "") << static_cast<int>(type);
+    }
+  }
+}
+
+// Rows and keys that no word of pairs holds alone: odd numbers of them, and windows that begin and end anywhere. What
+// lies beside is NaN.
+TEST_P(Backward, OddEdges) {
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    for (const std::int64_t left : {std::int64_t{5}, std::int64_t{20}}) {
+      GradientCall c({1, 1, 1, 33, 101, 16, 18}, type, 4);
+      c.options.mask.window_left = left;
+      c.options.mask.window_right = 2;
+      c.options.mask.alignment = Alignment::kTopLeft;
+      c.k.fill(
+          [](const Index& at) { return at[2] > 34 ? kNaN : 0.25 * static_cast<double>((at[2] + at[3]) % 5) - 0.5; });
+      c.v.fill(
+          [](const Index& at) { return at[2] > 34 ? kInf : 0.5 * static_cast<double>((at[2] * at[3]) % 3) - 0.5; });
+      c.run_backward();
+      EXPECT_TRUE(finite(c.dq)) << left;
+      EXPECT_TRUE(finite(c.dk)) << left;
+      EXPECT_TRUE(finite(c.dv)) << left;
+      c.k.fill([](const Index& at) { return at[2] > 34 ? 0 : 0.25 * static_cast<double>((at[2] + at[3]) % 5) - 0.5; });
+      c.v.fill([](const Index& at) { return at[2] > 34 ? 0 : 0.5 * static_cast<double>((at[2] * at[3]) % 3) - 0.5; });
+      EXPECT_EQ(compare_all(c), "") << left;
+    }
   }
 }
 
@@ -162,16 +195,12 @@ TEST_P(Backward, SharpHeads) {
     std::normal_distribution<double> normal;
     c.k.fill([&](const Index&) { return normal(engine) * factor; });
     c.run_backward();
-    const ExpectedGradients expected = expect_gradients(c.q.view(), c.k.view(), c.v.view(), c.dout.view(),
-                                                        c.dlse.view(), DType::kF32, c.options, c.oracle());
-    EXPECT_EQ(compare_gradient("dq", expected.dq, c.dq.view()), "");
-    EXPECT_EQ(compare_gradient("dk", expected.dk, c.dk.view()), "");
-    EXPECT_EQ(compare_gradient("dv", expected.dv, c.dv.view()), "");
+    EXPECT_EQ(compare_all(c), "");
   }
 }
 
-TEST_P(Backward, ForbiddenRowsGiveNothing) {
-  GradientCall c({1, 1, 1, 6, 9, 8, 8});
+void forbidden_rows_give_nothing(DType type) {
+  GradientCall c({1, 1, 1, 6, 9, 8, 8}, type);
   Strided allowed = filled(DType::kBool, {6, 9}, [](const Index& at) { return at[0] == 2 || at[1] == 4 ? 0.0 : 1.0; });
   c.options.mask.allowed = allowed.view();
   // What no row may read is NaN.
@@ -191,11 +220,15 @@ TEST_P(Backward, ForbiddenRowsGiveNothing) {
   EXPECT_TRUE(finite(c.dv));
 }
 
-// A NaN reaches what sees it, and nothing else.
-TEST_P(Backward, NaNStaysInItsDocument) {
-  GradientCall c({1, 1, 1, 130, 130, 16, 16});
+TEST_P(Backward, ForbiddenRowsGiveNothing) {
+  forbidden_rows_give_nothing(DType::kF32);
+  forbidden_rows_give_nothing(DType::kBF16);
+}
+
+void nan_stays_in_its_document(DType type, std::int64_t border) {
+  GradientCall c({1, 1, 1, 130, 130, 16, 16}, type);
   std::vector<std::int64_t> documents(130);
-  for (std::size_t i = 0; i < 130; ++i) documents[i] = i < 70 ? 1 : 2;
+  for (std::size_t i = 0; i < 130; ++i) documents[i] = static_cast<std::int64_t>(i) < border ? 1 : 2;
   const Strided of_rows = ids(1, documents);
   c.options.mask.q_documents = of_rows.view();
   c.options.mask.k_documents = of_rows.view();
@@ -208,13 +241,21 @@ TEST_P(Backward, NaNStaysInItsDocument) {
   for (const Strided* gradient : {&c.dq, &c.dk, &c.dv}) {
     for (std::int64_t i = 0; i < 130; ++i) {
       const bool number = std::isfinite(element(gradient->view(), {0, 0, i, 3}));
-      if (i >= 70) {
+      if (i >= border) {
         EXPECT_TRUE(number) << i;
       }
     }
   }
   EXPECT_TRUE(std::isnan(element(c.dq.view(), {0, 0, 20, 3})));
   EXPECT_TRUE(std::isnan(element(c.dk.view(), {0, 0, 7, 3})));
+}
+
+// A NaN reaches what sees it, and nothing else.
+TEST_P(Backward, NaNStaysInItsDocument) {
+  for (const std::int64_t border : {70, 71}) {
+    nan_stays_in_its_document(DType::kF32, border);
+    nan_stays_in_its_document(DType::kBF16, border);
+  }
 }
 
 // Padding rows: a uniform mean, and its gradient, whether their bias is the lowest float or a large negative number.
@@ -381,6 +422,29 @@ TEST(BackwardExplanation, CountsTheWork) {
                                               c.lse.view(), c.gradients(), c.options));
   c.options.mask.causal = true;
   EXPECT_EQ(c.backward_explanation().skipped_runs, 120);  // of 16 x 16, half but the diagonal
+}
+
+// BF16 is multiplied in pairs where the family of bits says so, and all that is multiplied is BF16.
+TEST_P(Backward, NamesItsProducts) {
+  GradientCall c({1, 2, 2, 70, 80, 16, 16}, DType::kBF16);
+  c.run();
+  const bool pairs = std::string(active_bits(DType::kBF16)) == "bf16-pairs-1";
+  EXPECT_EQ(c.backward_explanation().path, pairs ? "fused backward, BF16 pairs" : "fused backward, BF16 read as F32");
+  EXPECT_EQ(c.backward_explanation().bits, std::string(active_bits(pairs ? DType::kBF16 : DType::kF32)));
+  const std::string f32 = active_bits();
+  c.options.bits = f32;
+  EXPECT_EQ(c.backward_explanation().path, "fused backward, BF16 read as F32");
+  c.options.bits = "";
+  c.dout = filled(DType::kF32, c.out.shape, [](const Index&) { return 1.0; });
+  EXPECT_EQ(c.backward_explanation().path, "fused backward, BF16 read as F32");
+}
+
+// Few chunks of keys are cut into parts of the queries, so that all threads work.
+TEST(BackwardExplanation, CutsFewChunksIntoParts) {
+  GradientCall c({1, 1, 1, 4096, 300, 64, 64});
+  c.options.threads.num_threads = 4;
+  EXPECT_EQ(c.backward_explanation().tasks, 8);
+  EXPECT_EQ(c.backward_explanation().threads, 4);
 }
 
 // Beyond inputs, outputs and gradients: 40 MB for one head of 65,536 tokens, D 64.

@@ -7,6 +7,7 @@
 #include <manyheads/attention_backward.hpp>
 
 #include "attention/gradient_oracle.hpp"
+#include "attention/plain_gradients.hpp"
 #include "attention/random_case.hpp"
 
 namespace manyheads::test {
@@ -18,10 +19,14 @@ struct GradientCase {
   ConstTensorView dlse_view() const { return dlse.memory.empty() ? ConstTensorView() : dlse.view(); }
   AttentionGradients gradients();
   ExpectedGradients expected() const;
-  void fill(double value);  // all gradients
-  void run_backward();      // behind call.run()
+  PlainGradients plain() const;  // behind call.run()
+  void fill(double value);       // all gradients
+  void run_backward();           // behind call.run()
   // "" where all gradients lie within their bounds; `largest` as of compare_gradient().
-  std::string compare(const ExpectedGradients& expected, double* largest = nullptr) const;
+  std::string compare(const ExpectedGradients& expected, double* largest = nullptr);
+
+  // The same for root mean squares beside those of the plain steps.
+  std::string compare_means(const ExpectedGradients& expected, const PlainGradients& plain) const;
 
   RandomCase call;
   std::mt19937_64 engine;

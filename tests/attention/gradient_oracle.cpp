@@ -7,7 +7,8 @@
 namespace manyheads::test {
 namespace {
 
-constexpr double kUnit32 = 0x1p-24;
+constexpr double kUnit32 = 0x1p-24, kUnitBf16 = 0x1p-8;
+constexpr double kLeastNormal = 0x1p-126;
 // Probabilities below it are 0.
 constexpr double kLeastProb = 0x1p-96;
 
@@ -21,7 +22,7 @@ std::size_t place(const Dims& shape, const std::int64_t (&index)[4]) {
 
 ExpectedGradient zeros(const Dims& shape) {
   const std::size_t count = static_cast<std::size_t>(element_count(shape));
-  return {std::vector<double>(count), std::vector<double>(count)};
+  return {std::vector<double>(count), std::vector<double>(count), std::vector<double>(count)};
 }
 
 }  // namespace
@@ -40,10 +41,12 @@ ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorVi
                       zeros(options.sinks.defined() ? options.sinks.shape() : Dims{0}),
                       zeros(mask.alibi_slopes.defined() ? mask.alibi_slopes.shape() : Dims{0})};
   const double sums = (8 + std::log2(static_cast<double>(group))) * kUnit32;
+  const double of_power = 8 * kUnit32;  // of BF16 pairs
   const double of_dot = (2 + std::sqrt(static_cast<double>(dv)) / 4) * kUnit32;
-  const auto add = [](ExpectedGradient& to, std::size_t at, double value, double error) {
+  const auto add = [](ExpectedGradient& to, std::size_t at, double value, double error, double pairs = 0) {
     to.value[at] += value;
     to.error[at] += error;
+    to.pairs[at] += pairs;
   };
   std::size_t row = 0;
   for (std::int64_t b = 0; b < o.batch; ++b) {
@@ -98,17 +101,20 @@ ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorVi
           const double p_error = p * of_prob + std::min(p, kLeastProb);
           for (std::int64_t e = 0; e < dv; ++e) {
             const double x = kept(j) * element(dout, {b, h, i, e});
-            add(g.dv, place(v.shape(), {b, kv, j, e}), p * x, (p_error + p * (sums + of_kept)) * std::fabs(x));
+            add(g.dv, place(v.shape(), {b, kv, j, e}), p * x, (p_error + p * (sums + of_kept)) * std::fabs(x),
+                (kUnitBf16 + of_power) * p * std::fabs(x) + kLeastNormal * (1 + std::fabs(x)));
           }
           const double terms = absolute[n] + absolute_delta;
           double ds = p * (dprob[n] - delta);
           const double ds_error =
               (p_error + 3 * kUnit32 * p) * terms + p * ((of_dot + of_kept) * absolute[n] + of_delta);
           const double summed = ds_error + sums * p * terms;
-          if (mask.bias.defined()) add(g.dbias, place(mask.bias.shape(), {b, h, i, j}), ds, ds_error);
+          if (mask.bias.defined())
+            add(g.dbias, place(mask.bias.shape(), {b, h, i, j}), ds, ds_error, of_power * p * terms);
           if (mask.alibi_slopes.defined()) {
             const double distance = std::fabs(static_cast<double>(j - i - diagonal));
-            add(g.dalibi_slopes, static_cast<std::size_t>(h), -ds * distance, ds_error * distance);
+            add(g.dalibi_slopes, static_cast<std::size_t>(h), -ds * distance, ds_error * distance,
+                of_power * p * terms * distance);
           }
           if (capped) {
             double score = 0;
@@ -118,12 +124,15 @@ ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorVi
           }
           // The derivative of the cap errs by 8 u, and by the error of its score over the cap.
           const double of_cap = capped ? (8 + factor * o.kappa[row] / options.softcap) * kUnit32 * p * terms : 0;
+          const double grad_error = summed + of_cap + 2 * kUnit32 * p * terms;
+          const double of_pairs =
+              of_power * p * terms + kUnitBf16 * (std::fabs(ds) + grad_error + of_power * p * terms) + kLeastNormal;
           for (std::int64_t e = 0; e < d; ++e) {
-            const double key = element(k, {b, kv, j, e}), query = element(q, {b, h, i, e});
-            add(g.dq, place(q.shape(), {b, h, i, e}), scale * ds * key,
-                std::fabs(scale * key) * (summed + of_cap + 2 * kUnit32 * p * terms));
-            add(g.dk, place(k.shape(), {b, kv, j, e}), scale * ds * query,
-                std::fabs(scale * query) * (summed + of_cap + 2 * kUnit32 * p * terms));
+            const double key = scale * element(k, {b, kv, j, e}), query = scale * element(q, {b, h, i, e});
+            add(g.dq, place(q.shape(), {b, h, i, e}), ds * key, std::fabs(key) * grad_error,
+                std::fabs(key) * of_pairs + std::fabs(scale) * kLeastNormal);
+            add(g.dk, place(k.shape(), {b, kv, j, e}), ds * query, std::fabs(query) * grad_error,
+                std::fabs(query) * of_pairs + std::fabs(scale) * kLeastNormal);
           }
         }
         if (options.sinks.defined()) {
@@ -136,7 +145,7 @@ ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorVi
   return g;
 }
 
-std::string compare_gradient(const char* name, const ExpectedGradient& expected, const ConstTensorView& got,
+std::string compare_gradient(const char* name, const ExpectedGradient& expected, const ConstTensorView& got, bool pairs,
                              double* largest) {
   const double unit = got.dtype() == DType::kBF16 ? 0x1p-8 : got.dtype() == DType::kF16 ? 0x1p-11 : kUnit32;
   const double least = got.dtype() == DType::kF16 ? 0x1p-24 : 0x1p-126;
@@ -152,7 +161,8 @@ std::string compare_gradient(const char* name, const ExpectedGradient& expected,
         static_cast<const char*>(got.data()) + at * static_cast<std::int64_t>(size_of(got.dtype())), got.dtype(),
         Dims{1});
     const double value = element(one, {0}), want = expected.value[n];
-    const double bound = expected.error[n] * (1 + unit) + std::fabs(want) * unit + least;
+    const double of_sums = expected.error[n] + (pairs ? expected.pairs[n] : 0);
+    const double bound = of_sums * (1 + unit) + std::fabs(want) * unit + least;
     const double error = std::fabs(value - want);
     if (error <= bound) {
       // A half type's own rounding comes near its bound by definition.

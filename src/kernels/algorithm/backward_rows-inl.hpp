@@ -1,6 +1,6 @@
 // Backward: the rows of a task on their way in and out.
 //
-// - In: a chunk's keys and values and a block's queries and dout, dense in F32; of each row shift, factor and delta.
+// - In: a chunk's keys and values and a block's queries and dout, dense, as words; of each row shift, factor and delta.
 // - Out: dq, dk and dv, scaled, added to what lies there where asked, each rounded once.
 // Contract: delta is summed in double, element e in sum e % 8; each product is exact.
 
@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 
 #include "base/math.hpp"
@@ -45,8 +46,13 @@ inline std::size_t KeyGradFloats(const BackwardParams& params) {
 }
 
 // The workspace of a task. Offsets in floats, each array at a multiple of 64 bytes.
+// - key_words, q_rows, dout_rows: rows of words along the keys or queries, of one index each. For F32 the first are the
+//   keys themselves.
+// - scores, grads: tiles [key][64 rows]. For F32 they become the words of P and dS, else those lie behind them.
+template <class Mma>
 struct BackwardWorkspace {
-  std::size_t flags, keys, values, packed_q, packed_dout, q_rows, dout_rows, probs, grads, stored, total;
+  std::size_t flags, keys, values, key_words, packed_q, packed_dout, q_rows, dout_rows, scores, grads;
+  std::size_t prob_words, grad_words, key_grads, stored, total;
 
   explicit BackwardWorkspace(const BackwardParams& params) {
     std::size_t at = 0;
@@ -57,57 +63,97 @@ struct BackwardWorkspace {
     };
     const std::size_t d = static_cast<std::size_t>(params.d), dv = static_cast<std::size_t>(params.dv);
     const std::size_t chunk = static_cast<std::size_t>(std::min(kChunkKeys, params.tk));
+    constexpr bool kPairs = Mma::kValuesPerWord == 2;
+    constexpr std::size_t kTileWords = Words<Mma>(kGradLanes) * kGradLanes;
     flags = take(1);
-    keys = take(chunk * d);
-    values = take(chunk * dv);
-    packed_q = take(d * kGradLanes);
-    packed_dout = take(dv * kGradLanes);
-    q_rows = take(kGradLanes * PaddedWidth(params.d));
-    dout_rows = take(kGradLanes * PaddedWidth(params.dv));
-    probs = take(kGradLanes * kGradLanes);
+    keys = take(chunk * Words<Mma>(d));
+    values = take(chunk * Words<Mma>(dv));
+    key_words = kPairs ? take(Words<Mma>(chunk) * d) : keys;
+    packed_q = take(Words<Mma>(d) * kGradLanes);
+    packed_dout = take(Words<Mma>(dv) * kGradLanes);
+    q_rows = take(Words<Mma>(kGradLanes) * PaddedWidth(params.d));
+    dout_rows = take(Words<Mma>(kGradLanes) * PaddedWidth(params.dv));
+    scores = take(kGradLanes * kGradLanes);
     grads = take(kGradLanes * kGradLanes);
+    prob_words = kPairs ? take(kTileWords) : scores;
+    grad_words = kPairs ? take(kTileWords) : grads;
+    key_grads = kPairs ? take(kTileWords) : grads;
     // Rows on their way out: 64 of dq, twice, or one of dk and dv; and a row that lay there before.
     stored = take(std::max(2 * kGradLanes * d, KeyGradFloats(params)) + KeyGradFloats(params));
     total = at;
   }
 };
-inline std::size_t BackwardFloats(const BackwardParams& params) { return BackwardWorkspace(params).total; }
+template <class Mma>
+std::size_t BackwardFloats(const BackwardParams& params) {
+  return BackwardWorkspace<Mma>(params).total;
+}
 
-// Rows of F32, `width` wide and dense: where they lie, or copied.
-template <class At>
+// Rows as words, dense: where they lie, or copied. A row has `words` words, 0 behind its last value.
+template <class Mma, class At>
 HWY_INLINE StridedRows DenseRows(DType type, const void* base, std::int64_t count, std::int64_t row_stride,
-                                 std::int64_t step, std::int64_t width, std::size_t padded, float* HWY_RESTRICT copy,
+                                 std::int64_t step, std::int64_t width, std::size_t words, float* HWY_RESTRICT copy,
                                  At&& at) {
-  if (type == DType::kF32 && step == 1 && row_stride == width && padded == static_cast<std::size_t>(width)) {
-    return {static_cast<const float*>(base) + at(0), padded};
+  constexpr DType kHeld = Mma::kValuesPerWord == 1 ? DType::kF32 : DType::kBF16;
+  const std::size_t size = static_cast<std::size_t>(width);
+  if (type == kHeld && step == 1 && row_stride == width && words * Mma::kValuesPerWord == size) {
+    return {reinterpret_cast<const float*>(static_cast<const char*>(base) +
+                                           at(0) * static_cast<std::int64_t>(sizeof(float) / Mma::kValuesPerWord)),
+            words};
   }
   for (std::int64_t i = 0; i < count; ++i) {
-    float* const to = copy + static_cast<std::size_t>(i) * padded;
-    CopyRow(type, base, at(i), step, width, to);
-    std::fill(to + width, to + padded, 0.0f);
+    float* const to = copy + static_cast<std::size_t>(i) * words;
+    const float* const row = Mma::Row(type, base, at(i), step, width, to);
+    if (row != to) std::memcpy(to, row, Words<Mma>(size) * sizeof(float));
+    std::fill(to + Words<Mma>(size), to + words, 0.0f);
   }
-  return {copy, padded};
+  return {copy, words};
 }
 
+// Rows of words that hold kValuesPerWord rows' values of one index each, `padded` words wide.
+template <class Mma, class At>
+HWY_INLINE StridedRows RowsTogether(DType type, const void* base, std::int64_t count, std::int64_t row_stride,
+                                    std::int64_t step, std::int64_t width, std::size_t padded, float* HWY_RESTRICT copy,
+                                    At&& at) {
+  if constexpr (Mma::kValuesPerWord == 1) {
+    return DenseRows<Mma>(type, base, count, row_stride, step, width, padded, copy, at);
+  } else {
+    const bfloat16* const values = static_cast<const bfloat16*>(base);
+    PackRowPairs<bfloat16>([&](std::int64_t i) { return values + at(i); }, 0, count, step,
+                           static_cast<std::size_t>(width), padded, copy);
+    return {copy, padded};
+  }
+}
+
+template <class Mma>
 HWY_INLINE StridedRows ChunkKeys(const BackwardParams& params, const KeyChunk& chunk, std::int64_t count) {
-  return DenseRows(params.kv_type, params.k, count, params.k_stride[2], params.k_stride[3], params.d,
-                   static_cast<std::size_t>(params.d), chunk.workspace + BackwardWorkspace(params).keys,
-                   [&](std::int64_t j) { return params.k_at(chunk.batch, chunk.kv_head, chunk.begin + j); });
+  return DenseRows<Mma>(params.kv_type, params.k, count, params.k_stride[2], params.k_stride[3], params.d,
+                        Words<Mma>(static_cast<std::size_t>(params.d)),
+                        chunk.workspace + BackwardWorkspace<Mma>(params).keys,
+                        [&](std::int64_t j) { return params.k_at(chunk.batch, chunk.kv_head, chunk.begin + j); });
 }
+template <class Mma>
 HWY_INLINE StridedRows ChunkValues(const BackwardParams& params, const KeyChunk& chunk, std::int64_t count) {
-  return DenseRows(params.kv_type, params.v, count, params.v_stride[2], params.v_stride[3], params.dv,
-                   static_cast<std::size_t>(params.dv), chunk.workspace + BackwardWorkspace(params).values,
-                   [&](std::int64_t j) { return params.v_at(chunk.batch, chunk.kv_head, chunk.begin + j); });
+  return DenseRows<Mma>(params.kv_type, params.v, count, params.v_stride[2], params.v_stride[3], params.dv,
+                        Words<Mma>(static_cast<std::size_t>(params.dv)),
+                        chunk.workspace + BackwardWorkspace<Mma>(params).values,
+                        [&](std::int64_t j) { return params.v_at(chunk.batch, chunk.kv_head, chunk.begin + j); });
 }
 
-inline void LoadChunk(const BackwardParams& params, const KeyChunk& chunk) {
+template <class Mma>
+void LoadChunk(const BackwardParams& params, const KeyChunk& chunk) {
+  const BackwardWorkspace<Mma> at(params);
   const std::int64_t count = chunk.end - chunk.begin;
-  const StridedRows keys = ChunkKeys(params, chunk, count);
-  const StridedRows values = ChunkValues(params, chunk, count);
+  const StridedRows keys = ChunkKeys<Mma>(params, chunk, count);
+  const StridedRows values = ChunkValues<Mma>(params, chunk, count);
+  if constexpr (Mma::kValuesPerWord == 2) {
+    RowsTogether<Mma>(params.kv_type, params.k, count, params.k_stride[2], params.k_stride[3], params.d,
+                      static_cast<std::size_t>(params.d), chunk.workspace + at.key_words,
+                      [&](std::int64_t j) { return params.k_at(chunk.batch, chunk.kv_head, chunk.begin + j); });
+  }
   const std::size_t rows = static_cast<std::size_t>(count);
-  const bool finite = AllFinite<MmaF32>(keys, rows, static_cast<std::size_t>(params.d)) &&
-                      AllFinite<MmaF32>(values, rows, static_cast<std::size_t>(params.dv));
-  chunk.workspace[BackwardWorkspace(params).flags] = finite ? 1.0f : 0.0f;
+  const bool finite = AllFinite<Mma>(keys, rows, Words<Mma>(static_cast<std::size_t>(params.d))) &&
+                      AllFinite<Mma>(values, rows, Words<Mma>(static_cast<std::size_t>(params.dv)));
+  chunk.workspace[at.flags] = finite ? 1.0f : 0.0f;
 }
 
 // sum over e of x[e] y[e], in double: each product is exact, and element e goes to sum e % 8.
@@ -135,31 +181,41 @@ HWY_INLINE double ExactDot(DType x_type, const void* x, std::int64_t x_at, std::
 // From so far on, in base 2, a row's lse is too coarse for its probabilities: rounded, it moves them by 2^-15 or more.
 constexpr double kCoarseLse = 1024;
 
+// A score, late_factor included, less its row's maximum or shift: one rounding.
+template <class Mma>
+HWY_INLINE VF Less(VF score, float late_factor, VF shift) {
+  if constexpr (Mma::kScaledQueries) {
+    return hn::Sub(score, shift);
+  } else {
+    return Fms(score, hn::Set(DF(), late_factor), shift);
+  }
+}
+
 // Maxima and sums of a block's rows over their keys, as the forward has them: of the scores that the backward computes
 // again, however coarse those are.
-inline HWY_NOINLINE void RowStatesAgain(const BackwardParams& params, const QueryBlock& q_block,
-                                        float* HWY_RESTRICT workspace, float* HWY_RESTRICT maximum,
-                                        float* HWY_RESTRICT sum) {
+template <class Mma>
+HWY_NOINLINE void RowStatesAgain(const BackwardParams& params, const QueryBlock& q_block, float* HWY_RESTRICT workspace,
+                                 float* HWY_RESTRICT maximum, float* HWY_RESTRICT sum) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
-  const BackwardWorkspace at(params);
+  const BackwardWorkspace<Mma> at(params);
   BlockInfo info;
-  BeginBlock<MmaF32>(params, q_block, kGradLanes, info);
-  PackQ<MmaF32>(params, q_block, kGradLanes, workspace + at.packed_q, info);
-  float* const scores = workspace + at.probs;
+  BeginBlock<Mma>(params, q_block, kGradLanes, info);
+  PackQ<Mma>(params, q_block, kGradLanes, workspace + at.packed_q, info);
+  float* const scores = workspace + at.scores;
   std::fill_n(maximum, kGradLanes, kNoMaximum);
   std::fill_n(sum, kGradLanes, 0.0f);
   AttentionMask(params).each_run(
       q_block, info.range, [&](std::int64_t begin, std::int64_t end, bool partly_masked) HWY_ATTR {
-        const StridedRows keys = KRows<MmaF32>(params, q_block, begin, end, workspace + at.keys);
+        const StridedRows keys = KRows<Mma>(params, q_block, begin, end, workspace + at.keys);
         for (std::size_t lane = 0; static_cast<std::int64_t>(lane) < q_block.rows; lane += n) {
           VF top[1];
-          PrefillScores<MmaF32, 1>(params, q_block, info, kGradLanes, lane, keys, begin, end, partly_masked,
-                                   scores + lane, top, [](std::size_t, std::size_t) {});
+          PrefillScores<Mma, 1>(params, q_block, info, kGradLanes, lane, keys, begin, end, partly_masked, scores + lane,
+                                top, [](std::size_t, std::size_t) {});
           VF m = hn::LoadU(d, maximum + lane), l = hn::LoadU(d, sum + lane), of_run = hn::Zero(d), factor;
           if (MoveMaximum(top[0], m, factor)) l = hn::Mul(l, factor);
           for (std::size_t key = 0; key < static_cast<std::size_t>(end - begin); ++key) {
-            const VF x = hn::Sub(hn::LoadU(d, scores + key * kGradLanes + lane), m);
+            const VF x = Less<Mma>(hn::LoadU(d, scores + key * kGradLanes + lane), info.late_factor, m);
             of_run = hn::Add(of_run, Exp2(MaxKeepsNaN(hn::Set(d, -200.0f), x)));
           }
           hn::StoreU(m, d, maximum + lane);
@@ -197,8 +253,9 @@ HWY_INLINE RowFactor FactorOfState(const BackwardParams& params, std::int64_t b,
 }
 
 // Queries [begin, end) of one head, `begin` a multiple of kGradRows.
-inline void PrepareRows(const BackwardParams& params, const KeyChunk& of, std::int64_t h, std::int64_t begin,
-                        std::int64_t end) {
+template <class Mma>
+void PrepareRows(const BackwardParams& params, const KeyChunk& of, std::int64_t h, std::int64_t begin,
+                 std::int64_t end) {
   const std::int64_t b = of.batch, group_row = h % params.group() * params.queries(b);
   for (std::int64_t first = begin; first < end; first += kGradRows) {
     const QueryBlock q_block{b, of.kv_head, group_row + first, std::min(kGradRows, end - first)};
@@ -213,7 +270,7 @@ inline void PrepareRows(const BackwardParams& params, const KeyChunk& of, std::i
       const double lse = static_cast<double>(params.lse[params.lse_at(b, h, i)]) * base::kLog2e;
       RowFactor row{};
       if (std::isfinite(lse) && std::fabs(lse) >= kCoarseLse) {
-        if (!again) RowStatesAgain(params, q_block, of.workspace, maximum, sum);
+        if (!again) RowStatesAgain<Mma>(params, q_block, of.workspace, maximum, sum);
         again = true;
         row = FactorOfState(params, b, h, i, maximum[i - first], sum[i - first]);
       } else {
@@ -246,16 +303,17 @@ HWY_INLINE void StoreGrad(const BackwardParams& params, const Gradient& gradient
   StoreRow(gradient.type, gradient.data, at, gradient.stride[3], width, row);
 }
 
-inline void StoreQueries(const BackwardParams& params, const QueryBlock& q_block, const float* high, const float* low,
-                         float* workspace) {
+template <class Mma>
+void StoreQueries(const BackwardParams& params, const QueryBlock& q_block, const float* high, const float* low,
+                  float* workspace) {
   const DF d;
   const std::size_t n = hn::Lanes(d);
   const std::size_t width = static_cast<std::size_t>(params.d);
   const std::int64_t queries = params.queries(q_block.batch);
   const std::int64_t h = q_block.kv_head * params.group() + q_block.row / queries, i = q_block.row % queries;
-  float* const rows = workspace + BackwardWorkspace(params).stored;  // [64][D]
-  float* const sums = rows + kGradLanes * width;                     // [D][64]
-  float* const before = sums + kGradLanes * width;                   // [D]
+  float* const rows = workspace + BackwardWorkspace<Mma>(params).stored;  // [64][D]
+  float* const sums = rows + kGradLanes * width;                          // [D][64]
+  float* const before = sums + kGradLanes * width;                        // [D]
   if (high == nullptr) {
     std::fill_n(rows, kGradLanes * width, 0.0f);
   } else {
@@ -284,10 +342,11 @@ inline void StoreQueries(const BackwardParams& params, const QueryBlock& q_block
   }
 }
 
-inline void StoreKeys(const BackwardParams& params, const KeyChunk& chunk, float* keys) {
+template <class Mma>
+void StoreKeys(const BackwardParams& params, const KeyChunk& chunk, float* keys) {
   const std::size_t step = KeyGradFloats(params);
   const std::size_t d_floats = PaddedWidth(params.d);
-  float* const row = chunk.workspace + BackwardWorkspace(params).stored;
+  float* const row = chunk.workspace + BackwardWorkspace<Mma>(params).stored;
   float* const before = row + step;
   for (std::int64_t j = chunk.begin; j < chunk.end; ++j) {
     if (keys != nullptr) {

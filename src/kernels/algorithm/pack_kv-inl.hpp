@@ -56,33 +56,38 @@ HWY_INLINE StridedRows KRows(const QkvMask& params, const QueryBlock& q_block, s
   return {workspace, words};
 }
 
-// Packs values of keys [begin, end), BF16 or I8, as words of BF16 pairs: [keys / 2][padded]. The low half is the first
-// key's. 0 behind the last key and the last value.
+// Packs rows [begin, end), BF16 or I8, as words of BF16 pairs: [rows / 2][padded]. The low half is the first row's. 0
+// behind the last row and the last value. row(j) is where row j begins.
+template <class Element, class Row>
+HWY_INLINE void PackRowPairs(Row&& row, std::int64_t begin, std::int64_t end, std::int64_t step, std::size_t width,
+                             std::size_t padded, float* to) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  for (std::int64_t j = begin; j < end; j += 2, to += padded) {
+    const Element* first = row(j);
+    const Element* second = j + 1 < end ? row(j + 1) : nullptr;
+    std::size_t i = 0;
+    if (step == 1 && second != nullptr) {
+      for (; i + n <= width; i += n) hn::StoreU(PairedValues(first + i, second + i), d, to + i);
+    }
+    for (; i < width; ++i) {
+      const std::int64_t at = static_cast<std::int64_t>(i) * step;
+      const std::uint16_t pair[2] = {Bf16Bits(first[at]), second == nullptr ? std::uint16_t{0} : Bf16Bits(second[at])};
+      std::memcpy(to + i, pair, sizeof(pair));
+    }
+    std::fill(to + i, to + padded, 0.0f);
+  }
+}
+
+// Packs values of keys [begin, end) so.
 HWY_INLINE void PackValuePairs(const QkvMask& params, const QueryBlock& q_block, std::int64_t begin, std::int64_t end,
                                std::size_t padded, float* to) {
-  const std::int64_t step = params.v_stride[3];
-  const std::size_t width = static_cast<std::size_t>(params.dv);
   const auto join = [&]<class Values>(Values) HWY_ATTR {
-    const DF d;
-    const std::size_t n = hn::Lanes(d);
+    using Element = typename Values::Element;
     const auto row = [&](std::int64_t j) {
-      return static_cast<const typename Values::Element*>(params.v) + params.v_at(q_block.batch, q_block.kv_head, j);
+      return static_cast<const Element*>(params.v) + params.v_at(q_block.batch, q_block.kv_head, j);
     };
-    for (std::int64_t j = begin; j < end; j += 2, to += padded) {
-      const auto* first = row(j);
-      const auto* second = j + 1 < end ? row(j + 1) : nullptr;
-      std::size_t i = 0;
-      if (step == 1 && second != nullptr) {
-        for (; i + n <= width; i += n) hn::StoreU(PairedValues(first + i, second + i), d, to + i);
-      }
-      for (; i < width; ++i) {
-        const std::int64_t at = static_cast<std::int64_t>(i) * step;
-        const std::uint16_t pair[2] = {Bf16Bits(first[at]),
-                                       second == nullptr ? std::uint16_t{0} : Bf16Bits(second[at])};
-        std::memcpy(to + i, pair, sizeof(pair));
-      }
-      std::fill(to + i, to + padded, 0.0f);
-    }
+    PackRowPairs<Element>(row, begin, end, params.v_stride[3], static_cast<std::size_t>(params.dv), padded, to);
   };
   if (params.kv_type == DType::kI8) {
     join(ValuesOf<DType::kI8>());

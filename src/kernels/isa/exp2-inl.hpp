@@ -109,12 +109,13 @@ HWY_INLINE VF PowerOfSixteenths(VF counted, VF r, VF x, VF least) {
 
 // 2^x for x <= 127: exactly 1 at 0, exactly 0 below -126 (-inf too); NaN stays NaN. Relative error below 1.9 * 2^-24:
 // 0.8 in the table's entries, 1 in the last rounding, little in the rest. Without fused multiply-adds up to 2.9 below
-// 2^-120.
+// 2^-120. kShort: 10 * 2^-24.
+template <bool kShort = false>
 HWY_INLINE VF Exp2(VF x) {
   const DF d;
   const VF counted = hn::Add(x, hn::Set(d, kSixteenths));
   const VF r = hn::Sub(x, hn::Sub(counted, hn::Set(d, kSixteenths)));
-  return PowerOfSixteenths<false>(counted, r, x, hn::Set(d, -126.0f));
+  return PowerOfSixteenths<kShort>(counted, r, x, hn::Set(d, -126.0f));
 }
 
 // 2^k for a whole k <= 0; 0 below -126.

@@ -62,11 +62,30 @@ struct MmaBf16 : MmaBase {
     return VF{_mm512_castsi512_ps(
         _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), _mm512_castps_si512(Pack(low, high).raw)))};
   }
+  // The words of two packed rows' lower values, or of their upper ones: a lane holds those of one index.
+  static HWY_INLINE VF ZipLow(VF first, VF second) {
+    alignas(64) static constexpr std::uint16_t kOrder[32] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,
+                                                             37, 6,  38, 7,  39, 8,  40, 9,  41, 10, 42,
+                                                             11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+    return Permute(first, second, kOrder);
+  }
+  static HWY_INLINE VF ZipHigh(VF first, VF second) {
+    alignas(64) static constexpr std::uint16_t kOrder[32] = {16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21,
+                                                             53, 22, 54, 23, 55, 24, 56, 25, 57, 26, 58,
+                                                             27, 59, 28, 60, 29, 61, 30, 62, 31, 63};
+    return Permute(first, second, kOrder);
+  }
   // The same in memory's order: all of `low`, then all of `high`.
   static HWY_INLINE VF Pack(VF low, VF high) {
     VF both;
     asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(both.raw) : "v"(low.raw), "v"(high.raw));
     return both;
+  }
+
+ private:
+  static HWY_INLINE VF Permute(VF first, VF second, const std::uint16_t* order) {
+    return VF{_mm512_castsi512_ps(_mm512_permutex2var_epi16(_mm512_castps_si512(first.raw), _mm512_load_si512(order),
+                                                            _mm512_castps_si512(second.raw)))};
   }
 };
 

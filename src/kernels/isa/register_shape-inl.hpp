@@ -32,6 +32,10 @@ constexpr int MmaRowsBeside() {
   return NV * 2 * kMmaRows <= kBlockVectors * kMmaRows ? 2 * kMmaRows : kMmaRows;
 }
 
+// Rows beside kBlockVectors where each sum is one chain: on AVX-512 as many sums as there are registers for. Few words
+// make a sum, and each tile begins and ends in memory.
+constexpr int kTallRows = HWY_TARGET == HWY_AVX3 ? 6 : kMmaRows;
+
 // Vectors of keys or values beside R broadcast rows: sums and operands fit the registers.
 template <int R>
 constexpr int VectorsBeside() {
