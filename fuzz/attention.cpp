@@ -34,11 +34,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
     std::size_t at = 0;
     weights.fill([&](const std::vector<std::int64_t>& index) {
       const double got = test::element(weights.view(), {index[0], index[1], index[2], index[3]});
-      const std::size_t row = at / static_cast<std::size_t>(c.tk);
-      const double factor = 2 + std::sqrt(static_cast<double>(c.d)) / 4 + (softcap ? 8 : 0);
-      // A foreign lse may stand for any number of the keys and yet be taken: what is smallest underflows sooner by that.
-      const double smallest = 0x1p-126 * (foreign ? 4 * static_cast<double>(c.tk + 1) : 1);
-      const double bound = (10 + 2 * factor * oracle.kappa[row]) * 0x1p-24 * oracle.weights[at] + smallest;
+      // A foreign lse may stand for any number of the keys and yet be taken: what is smallest underflows sooner by
+      // that.
+      const double smallest = foreign ? 4 * static_cast<double>(c.tk + 1) : 1;
+      const double bound = test::weight_bound(oracle, at, c.d, softcap, smallest);
       if (!(std::fabs(got - oracle.weights[at]) <= bound)) {
         char text[128];
         std::snprintf(text, sizeof text, "weight %zu is %.9g, expected %.9g%s, ", at, got, oracle.weights[at],

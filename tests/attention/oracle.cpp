@@ -201,6 +201,13 @@ double out_bound(const Oracle& oracle, std::size_t at, std::int64_t d, DType in,
   return bound + (out == DType::kBF16 ? 0x1p-126 : 0x1p-122);
 }
 
+double weight_bound(const Oracle& oracle, std::size_t at, std::int64_t d, bool softcap, double smallest) {
+  const double kappa = oracle.kappa[at / static_cast<std::size_t>(oracle.tk)];
+  const double factor = 2 + std::sqrt(static_cast<double>(d)) / 4 + (softcap ? 8 : 0);
+  const double stays = oracle.kept.empty() ? 1 : oracle.kept[at];
+  return (10 + 2 * factor * kappa) * kUnit32 * oracle.weights[at] + 0x1p-126 * smallest * stays;
+}
+
 double lse_bound(const Oracle& oracle, std::size_t row, std::int64_t d, DType in, bool softcap) {
   const double factor = 1 + std::sqrt(static_cast<double>(d)) / 8 + (softcap ? 8 : 0);
   return (8 + factor * oracle.kappa[row]) * kUnit32 + 2 * kUnit32 * std::fabs(oracle.lse[row]) +

@@ -39,9 +39,12 @@ Oracle evaluate(const ConstTensorView& q, const ConstTensorView& k, const ConstT
 //     dropout 2 u32 A more, its factor's rounding and the product's, and what vanishes: where dropout takes the
 //     largest, probabilities below 2^-96 of it may be all that is left
 //   lse: (8 + (1 + sqrt(D) / 8) kappa) u32 + 2 u32 |lse|, and 2^-16 more for bf16
+//   weight: (10 + 2 (2 + sqrt(D) / 4) kappa) u32 of it; probabilities below `smallest` times 2^-126 may be 0, and
+//     dropout's factor comes after
 // softcap adds 8 to the factors of kappa, since tanh and two roundings come on top.
 double out_bound(const Oracle& oracle, std::size_t element, std::int64_t d, DType in, DType out, bool softcap);
 double lse_bound(const Oracle& oracle, std::size_t row, std::int64_t d, DType in, bool softcap);
+double weight_bound(const Oracle& oracle, std::size_t weight, std::int64_t d, bool softcap, double smallest = 1);
 
 // "" when out (and lse, where defined) lie within the bounds, else where they first do not. `largest`, where given, is
 // raised to the largest error as a fraction of its bound.

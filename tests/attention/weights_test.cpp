@@ -26,17 +26,14 @@ Strided weights_of(Call& call) {
 // A weight's relative error is that of its score's exponential: the bound of out, without the sums over values.
 std::string wrong(const Call& call, const Strided& weights) {
   const Oracle oracle = call.oracle();
-  const double d = static_cast<double>(call.sizes.d);
   std::size_t at = 0;
   for (std::int64_t b = 0; b < oracle.batch; ++b) {
     for (std::int64_t h = 0; h < oracle.heads; ++h) {
       for (std::int64_t i = 0; i < oracle.tq; ++i) {
-        const std::size_t row = static_cast<std::size_t>((b * oracle.heads + h) * oracle.tq + i);
-        const double factor = 2 + std::sqrt(d) / 4 + (call.options.softcap > 0 ? 8 : 0);
         for (std::int64_t j = 0; j < oracle.tk; ++j, ++at) {
           const double want = oracle.weights[at];
           const double got = element(weights.view(), {b, h, i, j});
-          const double bound = (10 + 2 * factor * oracle.kappa[row]) * 0x1p-24 * want + 0x1p-126;
+          const double bound = weight_bound(oracle, at, call.sizes.d, call.options.softcap > 0);
           if (std::fabs(got - want) <= bound) continue;
           return "weights[" + std::to_string(b) + "," + std::to_string(h) + "," + std::to_string(i) + "," +
                  std::to_string(j) + "] is " + std::to_string(got) + ", expected " + std::to_string(want) + " within " +
@@ -71,11 +68,7 @@ TEST_P(Weights, RandomCallsWithEveryMask) {
     std::int64_t bad = 0;
     weights.fill([&](const Index& index) {
       const double got = element(weights.view(), {index[0], index[1], index[2], index[3]});
-      const std::size_t row = at / static_cast<std::size_t>(c.tk);
-      const double bound = (10 + 2 * (2 + std::sqrt(static_cast<double>(c.d)) / 4 + (c.options.softcap > 0 ? 8 : 0)) *
-                                     oracle.kappa[row]) *
-                               0x1p-24 * oracle.weights[at] +
-                           0x1p-126;
+      const double bound = weight_bound(oracle, at, c.d, c.options.softcap > 0);
       bad += std::fabs(got - oracle.weights[at]) <= bound ? 0 : 1;
       ++at;
       return got;
