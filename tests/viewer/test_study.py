@@ -16,7 +16,7 @@ def report(tmp_path_factory):
 
 
 def opens(page, address):
-    page.goto(f"{address}#step=8")
+    page.goto(f"{address}#step=7")
     page.get_by_role("link", name=LINK).click(timeout=30_000)
     expect(page.get_by_role("heading", name="Did several heads help?")).to_be_visible()
 
@@ -39,6 +39,6 @@ def test_beside_a_file(opener, report):
 
 def test_no_link_without_one(opener, export):
     page = opener.watch(opener.context().new_page())
-    page.goto(f"{export}#step=8")
-    expect(page.get_by_role("heading", name="The same work")).to_be_visible()
+    page.goto(f"{export}#step=7")
+    expect(page.get_by_role("heading", name="The same work", exact=True)).to_be_visible()
     expect(page.get_by_role("link", name=LINK)).to_have_count(0)
