@@ -44,7 +44,7 @@ def asked_elsewhere(firefox, *own):
 def test_the_export_s_first_figures_are_look_s(firefox, export, reference):
     firefox.open(f"{export}#lang=en")
     firefox.wait("document.querySelectorAll('.arcs path').length >= 3")
-    assert "WebAssembly in this browser" in firefox.texts("footer")[0]
+    firefox.wait("document.querySelector('footer').innerText.includes('WebAssembly in this browser')")  # the first figures stand before
     assert firefox.evaluate("document.querySelector('.sentence input, .sentence textarea').value") == sentence
     firefox.evaluate("[...document.querySelectorAll('figure button')].find((each) => each.innerText === 'As a table').click()")
     firefox.wait("document.querySelectorAll('figure table tbody tr').length === 3")
