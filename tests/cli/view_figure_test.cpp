@@ -211,8 +211,8 @@ TEST_F(CliViewFigure, TheCutOfDModelIsThatOfDimsAndNeedsNoModel) {
 }
 
 TEST_F(CliViewFigure, OtherViewsAndPicturesAreWritten) {
-  for (const char* view :
-       {"sum", "scatter", "clusters", "mean", "mean&h.heads=0.1,1.2", "compare&head=0.1&h.other=1.2", "map"}) {
+  for (const char* view : {"sum", "grammar", "scatter", "clusters", "mean", "mean&h.heads=0.1,1.2",
+                           "compare&head=0.1&h.other=1.2", "map"}) {
     const std::string svg = figure({"--view", view}, "the black cat sat");
     EXPECT_EQ(svg.rfind("<svg ", 0), 0u) << view;
     EXPECT_EQ(svg.find("nan"), std::string::npos) << view;
@@ -262,6 +262,43 @@ TEST_F(CliViewFigure, AScanIsDrawnWithItsOwnNumbers) {
   EXPECT_EQ(passages, scan.at("passages").get<std::int64_t>());
 }
 
+TEST_F(CliViewFigure, TheTableOfRelationsIsThatOfRoles) {
+  std::ofstream trees(path("trees.conllu"));
+  for (int i = 0; i < 30; ++i) {
+    trees << "# text = the black cat\n1\tthe\t_\tDET\t_\t_\t3\tdet\t_\t_\n2\tblack\t_\tADJ\t_\t_\t3\tamod\t_\t_\n"
+             "3\tcat\t_\tNOUN\t_\t_\t0\troot\t_\t_\n\n";
+  }
+  trees.close();
+  const Result roles = program({"roles", "--treebank", path("trees.conllu"), "--json"});
+  ASSERT_EQ(roles.code, 0) << roles.err;
+  // A bar for the best fixed distance, then one for each head, relation by relation.
+  std::vector<std::pair<std::string, double>> bars;
+  const json read = json::parse(roles.out);
+  for (const json& relation : read.at("relations")) {
+    const json& offset = relation.at("offset");
+    bars.emplace_back(offset.is_null() ? "–" : "Always " + std::to_string(offset.get<int>()),
+                      relation.at("offset_accuracy").get<double>());
+    for (const json& head : relation.at("heads")) {
+      bars.emplace_back(std::to_string(head.at("layer").get<int>()) + "." + std::to_string(head.at("head").get<int>()),
+                        head.at("accuracy").get<double>());
+    }
+  }
+  ASSERT_GT(bars.size(), 8u);
+  const std::string svg = figure({"--treebank", path("trees.conllu"), "--view", "relations"});
+  const auto told = told_in(svg);
+  ASSERT_EQ(told.size(), bars.size());
+  for (std::size_t i = 0; i < bars.size(); ++i) {
+    EXPECT_EQ(told[i].first, bars[i].first);
+    EXPECT_NEAR(told[i].second, bars[i].second, 1e-8) << bars[i].first;
+  }
+  EXPECT_NE(svg.find("over 30 sentences of trees.conllu<"), std::string::npos);
+  EXPECT_NE(svg.find(">amod: word → its head</text>"), std::string::npos);
+  const Result picture = program(
+      {"view", "the black cat", "--treebank", path("trees.conllu"), "--view", "relations", "--export", path("a.png")});
+  ASSERT_EQ(picture.code, 0) << picture.err;
+  EXPECT_EQ(bytes_of(path("a.png")).substr(1, 3), "PNG");
+}
+
 TEST_F(CliViewFigure, WhatCannotBeDrawnIsSaidInOneSentence) {
   const std::string out = path("a.svg");
   const struct {
@@ -273,6 +310,7 @@ TEST_F(CliViewFigure, WhatCannotBeDrawnIsSaidInOneSentence) {
       {{"cat", "--model", model(), "--export", out}, "too few words for a link"},
       {{"--view", "heads", "--export", out}, "this view is of a text"},
       {{"cat", "--model", model(), "--view", "corpus", "--export", out}, "this view is of a scan"},
+      {{"cat", "--model", model(), "--view", "relations", "--export", out}, "--treebank FILE"},
       {{"cat", "--model", model(), "--view", "v=story&step=7", "--export", out}, "measures while it is looked at"},
       {{"cat", "--model", model(), "--view", "v=story&step=8", "--export", out}, "asks questions"},
       {{"cat", "--model", model(), "--view", "v=heads&h.one=off", "--export", out}, "the page shows it"},
