@@ -13,6 +13,7 @@ import threading
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from reference import read_safetensors
 from reference_heads import HeadsReference
 
 root = pathlib.Path(__file__).resolve().parents[2]
@@ -86,6 +87,36 @@ def pytest_addoption(parser):
 
 # Text is drawn alike on any machine.
 DRAWING = ["--font-render-hinting=none", "--disable-lcd-text", "--force-color-profile=srgb"]
+
+
+# Keeps what the page's worker answers: each question, and the bytes as they come.
+HEARD = """
+window.heard = [];
+window.Worker = class extends Worker {
+  constructor(...given) {
+    super(...given);
+    this.addEventListener("message", ({ data }) => {
+      if (data.kind === "answer" && !data.json) heard.push({ question: JSON.parse(this.asked), bytes: [...new Uint8Array(data.bytes)] });
+    });
+  }
+  postMessage(message, ...more) {
+    if (message.do === "ask") this.asked = message.question;
+    super.postMessage(message, ...more);
+  }
+};
+"""
+
+
+def heard_map(page, tmp_path, layer, head, tokens):
+    """The weights of a whole head as the page's worker gave them, by the number of their trace, once they are there."""
+    page.wait_for_function("""([layer, head, tokens]) => heard.some(({ question: of }) => of.ask === "patch" && of.layer === layer && of.head === head
+        && of.rows[0] === 0 && of.rows[1] === tokens && of.keys[0] === 0 && of.keys[1] === tokens)""", arg=[layer, head, tokens], timeout=60_000)
+    for each in page.evaluate("heard"):
+        of = each["question"]
+        if of["ask"] == "patch" and (of["layer"], of["head"]) == (layer, head) and of["rows"] == of["keys"] == [0, tokens]:
+            path = tmp_path / "heard.safetensors"
+            path.write_bytes(bytes(each["bytes"]))
+            return read_safetensors(path)[0]["weights"]
 
 
 def packed(data):

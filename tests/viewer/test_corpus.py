@@ -190,3 +190,39 @@ def test_without_a_scan_the_page_says_how_to_make_one(opener, answers):
 
     page = opener.served(none, link="#v=corpus&tour=0")
     expect(page.get_by_text("No scan is open.")).to_be_visible()
+
+
+def test_markup_in_a_scan_is_text(opener, answers):
+    """Of the passages, the tokens, the model and the files."""
+    markup = "<img src=x onerror='window.ran = 1'><script>window.ran = 2</script>"
+
+    def marked(value):
+        if isinstance(value, dict):
+            return {name: markup if name in ("text", "token", "model") else marked(each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [marked(each) for each in value]
+        return value
+
+    def answer(question):
+        kind, body = answers.answer(question)
+        return kind, json.dumps({**marked(json.loads(body)), "files": [markup]}).encode() if question["ask"] == "scan" else body
+
+    page = opener.served(answer, link=f"#v=corpus&tour=0&c.score={SCORE}&head=1.8&c.part=examples")
+    expect(page.locator(".example-text").first).to_have_text(markup)
+    page.get_by_role("tab", name="Tokens").click()
+    expect(page.locator(".of-q .bar-name").first).to_contain_text("<img")
+    expect(page.locator("#corpus-panel")).to_be_visible()
+    assert page.evaluate("window.ran") is None and page.locator("#page img, #page script").count() == 0
+
+
+def test_a_damaged_scan_is_one_sentence(opener, answers):
+    def answer(question):
+        if question["ask"] == "scan":
+            raise ValueError("scan: it is cut short")
+        return answers.answer(question)
+
+    page = opener.served(answer, link="#v=corpus&tour=0")
+    expect(page.get_by_role("alert")).to_have_text("This did not work: scan: it is cut short")
+    page.keyboard.press("2")
+    expect(page.locator(".flow")).to_be_visible()
+    opener.complaints = [text for text in opener.complaints if "400" not in text]

@@ -4,7 +4,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from conftest import built, exported, packed, sentence
+from conftest import HEARD, built, exported, heard_map, packed, sentence
 
 pytestmark = pytest.mark.skipif('id="wasm"' not in built.read_text(), reason="the page was built without WebAssembly (scripts/wasm)")
 
@@ -44,6 +44,13 @@ def test_weights_are_those_of_float64(opened, reference):
         cells = [number(text) for text in rows.nth(i).locator("td").all_inner_texts()]
         assert cells[0] == pytest.approx(scores[2, i], abs=6e-4)
         assert cells[3] == pytest.approx(weights[2, i], abs=6e-5)
+
+
+def test_all_digits_of_a_map_are_those_of_float64(opened, reference, tmp_path):
+    page = opened("#v=heads&tour=0&h.show=one&h.one=map&head=2.8", before=HEARD)
+    weights = reference.attention(2, 8)[1]
+    assert heard_map(page, tmp_path, 2, 8, len(weights)) == pytest.approx(weights, abs=1e-6)
+    expect(page.locator(".map-said output")).to_have_text(f"{weights[2, 3]:.4f}")
 
 
 def first_of(reference, weight):

@@ -1,4 +1,5 @@
 """The view Heads: what is seen equals the engine's numbers, by hand and by keys alone, on a phone too."""
+import json
 import re
 
 import numpy as np
@@ -310,6 +311,73 @@ def test_two_heads_side_by_side_and_their_difference(heads, answers):
     cells = figures.nth(2).locator("tbody td").all_inner_texts()
     wanted = answers.attention(1, 8)[1] - answers.attention(2, 8)[1]
     assert [number(cell) for cell in cells] == pytest.approx(wanted.ravel(), abs=6e-5)
+
+
+def test_two_texts_side_by_side_and_their_difference(heads, answers):
+    page = heads("&h.show=one&h.one=compare&head=2.8")
+    of = page.get_by_label("Other text")
+    of.fill("The small dog lay on the rug.")
+    page.get_by_role("button", name="Compare").click()
+    expect(page.locator(".side-by-side .map")).to_have_count(3)
+    other = answers.opened[max(answers.opened)]
+    assert other.metadata["text"] == "The small dog lay on the rug."
+    for place, wanted in ((1, other.attention(2, 8)[1]), (2, other.attention(2, 8)[1] - answers.attention(2, 8)[1])):
+        picture = page.locator(".side-by-side figure").nth(place)
+        picture.get_by_role("button", name="As a table").click()
+        cells = picture.locator("tbody td").all_inner_texts()
+        assert [number(cell) for cell in cells] == pytest.approx(wanted.ravel(), abs=6e-5)
+    of.fill("A dog barked.")
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_text("There is no difference of 10 and 6 tokens")).to_be_visible()
+    expect(page.locator(".side-by-side figure")).to_have_count(2)
+
+
+def test_tracks_at_the_edges_are_what_keys_get_and_how_widely_rows_spread(heads, answers):
+    page = heads("&h.show=one&head=2.8")
+    expect(page.get_by_text("Bars below: what each key gets of all queries.")).to_be_visible()
+    weights = answers.attention(2, 8)[1]
+    # The bars' lengths in pixels, in the middle of each key's column and of each row.
+    lengths = page.locator(".map-canvas").first.evaluate("""(canvas) => {
+        const [left, top, zoom] = [canvas.dataset.left, canvas.dataset.top, canvas.dataset.zoom].map(Number);
+        const { data, width } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        const pixels = new Uint32Array(data.buffer);
+        const bar = (x, y, dx, dy) => {
+            let count = 0;
+            while (pixels[(y + (5 + count) * dy) * width + x + (5 + count) * dx] !== pixels.at(-1) && count < 40) ++count;
+            return count;
+        };
+        const middles = Array.from({ length: 10 }, (_, i) => Math.round((i + 0.5) * zoom));
+        const end = Math.round(10 * zoom);
+        return [middles.map((at) => bar(left + at, top + end, 0, 1)), middles.map((at) => bar(left + end, top + at, 1, 0))];
+    }""")
+    entropy = -(weights * np.log(weights)).sum(1)
+    for shown, wanted in zip(lengths, (weights.sum(0), entropy)):
+        assert max(shown) > 15
+        assert np.array(shown) / max(shown) == pytest.approx(wanted / wanted.max(), abs=0.1)
+
+
+def test_links_between_words_or_between_pieces(heads, answers):
+    text = "Unbelievably quick foxes jumped."
+    page = heads(f"&h.show=one&h.one=links&head=2.8&text={text.replace(' ', '+')}")
+    words = page.get_by_label("words, not pieces")
+    expect(words).to_be_checked()
+    own = answers.opened[max(answers.opened)]
+    weights = own.attention(2, 8)[1]
+    of_word = np.array(json.loads(own.metadata["words"]))
+    units = [[token] for token in range(len(of_word)) if of_word[token] < 0] + [list(np.flatnonzero(of_word == word)) for word in range(of_word.max() + 1)]
+    units.sort()
+    assert len(units) < len(of_word)
+
+    def shown():
+        rows = table(page, one_head(page))[1:]
+        return [number(row[2]) for row in rows]
+
+    between = np.array([[weights[np.ix_(query, key)].sum(1).mean() for key in units] for query in units])
+    assert shown() == pytest.approx([weight for row in between for weight in sorted(row, reverse=True)[:2]], abs=6e-5)
+    expect(page.get_by_text("Between words: the sum over the pieces")).to_be_visible()
+    words.uncheck()
+    expect(page.get_by_text("Between pieces, as the model reads them.")).to_be_visible()
+    assert shown() == pytest.approx([weight for row in weights for weight in sorted(row, reverse=True)[:2]], abs=6e-5)
 
 
 def test_switching_a_head_off_shows_what_the_engine_gives(heads, answers):

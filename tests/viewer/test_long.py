@@ -49,6 +49,15 @@ def test_from_the_whole_to_single_numbers(page, long):
     note = page.locator(".map-note")
     expect(note).to_contain_text("Each cell is the mean of 128 × 128 weights. 100,000 queries × 100,000 keys.", timeout=300_000)
     expect(note).to_contain_text("An estimate from every 8th row.")
+    # The lone spike is lost in a mean of so many. The pooling is named and switched.
+    pooled = page.locator(".map-said output")
+    figure = lambda: float(pooled.inner_text())
+    expect(pooled).not_to_have_text("…", timeout=300_000)
+    assert figure() < 0.01
+    page.get_by_label("A cell of many shows their").select_option("max")
+    expect(note).to_contain_text("Each cell is the largest of 128 × 128 weights.")
+    page.get_by_label("A cell of many shows their").select_option("mean")
+    expect(note).to_contain_text("Each cell is the mean of 128 × 128 weights.")
     page.locator(".map-canvas").focus()
     for _ in range(15):
         page.keyboard.press("+")
