@@ -1,12 +1,8 @@
 """A static site: the model comes at the first edit, from the same host, and the page cuts the sentence itself."""
-import functools
-import http.server
-import threading
-
 import pytest
 from playwright.sync_api import expect
 
-from conftest import exported, model
+from conftest import HEARD, exported, heard_map, model, static
 from test_file import number, pytestmark  # noqa: F401
 
 OWN = "Don't the naïve foxes jump over lazy dogs?"
@@ -21,14 +17,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def site(folder):
     """The folder behind a plain static server; its address."""
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
+    with static(folder) as address:
+        yield address
 
 
 def test_the_tour_is_there_in_a_megabyte_and_a_half(opener, folder, site, reference):
@@ -110,3 +100,22 @@ def test_a_model_that_does_not_come_is_said_and_the_next_edit_tries_again(opener
     field.press("Enter")
     expect(page.get_by_role("spinbutton", name="query word")).to_have_text("dog", timeout=60_000)
     opener.complaints = [text for text in opener.complaints if "404" not in text]
+
+
+@pytest.mark.parametrize("dtype, within, said", [("f32", 1e-6, 0), ("bf16", 5e-3, 1)])
+def test_weights_of_an_own_sentence_are_those_of_look(opener, folder, reference, tmp_path, dtype, within, said):
+    of = folder if dtype == "f32" else exported(tmp_path / "site")
+    with static(of) as address:
+        page = opener.watch(opener.context().new_page())
+        page.add_init_script(HEARD)
+        page.goto(f"{address}#v=heads&tour=0&h.show=one&h.one=map&head=2.8")
+        page.get_by_role("contentinfo").get_by_text("WebAssembly in this browser").wait_for(timeout=60_000)
+        expect(page.get_by_role("contentinfo").get_by_text("The model beside this page is BF16")).to_have_count(said)
+        field = page.get_by_role("textbox", name="Sentence")
+        field.fill(OWN)
+        field.press("Enter")
+        own = reference.opened[reference.ask_encode({"text": OWN, "values": True})["trace"]]
+        shown = heard_map(page, tmp_path, 2, 8, len(own.tokens))
+        off = abs(shown - own.attention(2, 8)[1]).max()
+        assert off < within
+        assert off > 1e-5 or dtype == "f32"  # BF16 is BF16

@@ -40,6 +40,7 @@ export const frame: Texts["frame"] = {
   storedHeads: "Für diese Köpfe liegt es in dieser Seite:",
   fetchModel: (name, megabytes) => `${name} holen (${megabytes} MB), um das zu sehen`,
   foot: (who, isa, error) => `Jede Zahl hat ${who} berechnet (${isa}), mit einem Fehler von höchstens ${error}.`,
+  siteBf16: "Das Modell neben dieser Seite ist BF16: Gewichte anderer Sätze weichen von denen in F32 in der dritten Nachkommastelle ab.",
   native: "das Programm auf diesem Rechner",
   webAssembly: "WebAssembly in diesem Browser",
   asTable: "Als Tabelle",

@@ -38,6 +38,7 @@ export const frame = {
   storedHeads: "This page carries it for these heads:",
   fetchModel: (name: string, megabytes: string) => `Fetch ${name} (${megabytes} MB) to see this`,
   foot: (who: string, isa: string, error: string) => `Every figure was computed by ${who} (${isa}), with an error of at most ${error}.`,
+  siteBf16: "The model beside this page is BF16: weights of other sentences differ from those of F32 in the third decimal place.",
   native: "the program on this machine",
   webAssembly: "WebAssembly in this browser",
   asTable: "As a table",
