@@ -105,7 +105,7 @@ export function MapView(props: MapProps) {
       rows: [
         [texts.queryPlace, part(row, extent.rows)],
         [texts.keyPlace, part(key, extent.keys)],
-        [texts.pooled, side === 1 ? texts.exact : texts.pooledAs(pool.value, side)],
+        [texts.pooled, side === 1 ? texts.exact : texts.pooledAs(pool.value, side, source.signed)],
       ],
       formula: props.formula,
       source: props.caption,
@@ -278,7 +278,7 @@ export function MapView(props: MapProps) {
         </div>
         <p class="quiet map-note">
           <span>
-            {side === 1 ? texts.exactCells : texts.pooledCells(pool.value, side)} {texts.extent(grouped(extent.rows), grouped(extent.keys))}
+            {side === 1 ? texts.exactCells : texts.pooledCells(pool.value, side, source.signed)} {texts.extent(grouped(extent.rows), grouped(extent.keys))}
           </span>{" "}
           {!props.bare && <label>
             {texts.pooling}{" "}

@@ -33,7 +33,7 @@ export function tableOf(
   }
   const largest = store.largestIn(view, side, mostRows);
   return {
-    columns: [texts.queryPlace, texts.keyPlace, side === 1 ? texts.weight : texts.pooledAs(store.pool, side)],
+    columns: [texts.queryPlace, texts.keyPlace, side === 1 ? texts.weight : texts.pooledAs(store.pool, side, store.source.signed)],
     rows: largest.map(({ row, key, value: found }) => [
       side === 1 ? `${grouped(row)} ${rows[row] ?? ""}` : nameOf(rows, row, extent.rows),
       side === 1 ? `${grouped(key)} ${keys[key] ?? ""}` : nameOf(keys, key, extent.keys),

@@ -106,9 +106,13 @@ export const heads: Texts["heads"] = {
   cellOf: (rows, keys) => `Queries ${rows}, Keys ${keys}`,
   pooled: "Gezeigt",
   exact: "das Gewicht selbst",
-  pooledAs: (pool, side) => `${pools[pool]} von ${side} × ${side} Gewichten`,
+  pooledAs: (pool, side, signed) =>
+    signed && pool === "max" ? `je das größte von ${side} × ${side} Gewichten, abgezogen` : `${pools[pool]} von ${side} × ${side} Gewichten`,
   exactCells: "Jede Zelle ist ein Gewicht.",
-  pooledCells: (pool, side) => `Jede Zelle ist ${poolsOf[pool]} von ${side} × ${side} Gewichten.`,
+  pooledCells: (pool, side, signed) =>
+    signed && pool === "max"
+      ? `Jede Zelle ist das größte von ${side} × ${side} Gewichten des zweiten weniger das größte des ersten.`
+      : `Jede Zelle ist ${poolsOf[pool]} von ${side} × ${side} Gewichten.`,
   extent: (rows, keys) => `${rows} Queries × ${keys} Keys.`,
   pooling: "Eine Zelle von vielen zeigt ihr",
   mean: "Mittel",

@@ -103,9 +103,14 @@ export const heads = {
   cellOf: (rows: string, keys: string) => `queries ${rows}, keys ${keys}`,
   pooled: "Shown",
   exact: "the weight itself",
-  pooledAs: (pool: "mean" | "max", side: number) => `${pools[pool]} of ${side} × ${side} weights`,
+  /** `signed`: of a difference, whose maxima are taken before it. */
+  pooledAs: (pool: "mean" | "max", side: number, signed: boolean) =>
+    signed && pool === "max" ? `largest of ${side} × ${side} weights of each, subtracted` : `${pools[pool]} of ${side} × ${side} weights`,
   exactCells: "Each cell is one weight.",
-  pooledCells: (pool: "mean" | "max", side: number) => `Each cell is the ${pools[pool]} of ${side} × ${side} weights.`,
+  pooledCells: (pool: "mean" | "max", side: number, signed: boolean) =>
+    signed && pool === "max"
+      ? `Each cell is the largest of ${side} × ${side} weights of the second less the largest of the first.`
+      : `Each cell is the ${pools[pool]} of ${side} × ${side} weights.`,
   extent: (rows: string, keys: string) => `${rows} queries × ${keys} keys.`,
   pooling: "A cell of many shows their",
   mean: "mean",
