@@ -83,3 +83,16 @@ def test_every_weight_of_8192_tokens_is_there(opener, trace, link):
             assert reads(shown.inner_text(), exact[key]), (query, key, shown.inner_text(), exact[key])
             seen.append(exact[key])
     assert len(seen) > 20 and max(seen) > 0.1 and min(seen) == 0  # a decoder's word sees only words before it
+
+
+def test_a_difference_of_largest_weights_says_so(opener, link):
+    context = opener.context()
+    context.set_default_timeout(300_000)
+    page = opener.watch(context.new_page())
+    page.goto(f"{link}#v=heads&tour=0&h.show=one&h.one=compare&head={LAYER}.{HEAD}")
+    page.get_by_role("combobox", name=re.compile("^Other head")).select_option(f"{LAYER}.{HEAD + 1}")
+    notes = page.locator(".side-by-side .map-note")
+    expect(notes.nth(2)).to_contain_text(re.compile(r"Each cell is the mean of \d+ × \d+ weights"), timeout=300_000)
+    page.get_by_label("A cell of many shows their").select_option("max")
+    expect(notes.nth(0)).to_contain_text(re.compile(r"Each cell is the largest of \d+ × \d+ weights\."))
+    expect(notes.nth(2)).to_contain_text(re.compile(r"the largest of \d+ × \d+ weights of the second less the largest of the first"))
