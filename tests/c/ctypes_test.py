@@ -41,13 +41,18 @@ class Mask(Sized):
                                                "allowed", "ignored", "bias", "alibi_slopes")]
 
 
+class Dropout(Sized):
+    _fields_ = [("size", c.c_size_t), ("p", c.c_double), ("seed", c.c_uint64)] + [
+        (name, c.c_int64) for name in ("first_query", "first_head", "first_entry")]
+
+
 class Options(Sized):
     _fields_ = [("size", c.c_size_t), ("mask", c.POINTER(Mask)), ("scale", c.POINTER(c.c_double)),
                 ("softcap", c.c_double), ("sinks", c.POINTER(Tensor)), ("lse", c.POINTER(Tensor)),
                 ("row_states", c.c_void_p), ("num_threads", c.c_int32), ("int8_products", c.c_int32),
                 ("executor", c.POINTER(Executor)), ("workspace", c.c_void_p)] + [
         (name, c.POINTER(Tensor)) for name in ("cu_seqlens_q", "cu_seqlens_k", "page_table", "k_scales", "v_scales")
-    ] + [("bits", c.c_char_p)]
+    ] + [("bits", c.c_char_p), ("dropout", c.POINTER(Dropout))]
 
 
 class Gradients(Sized):
@@ -125,6 +130,17 @@ assert ran and bytes(out_data) == expected
 executor.run = Run(lambda *_: None)
 error(mh.mh_attention(ref(q), ref(k), ref(v), ref(out), ref(Options(executor=c.pointer(executor)))),
       "mh_attention: executor->run ran 0 of 3 tasks", FAILED)
+
+# Dropout: the same weights go whenever it is asked for, and with p = 1 all of them.
+dropped = []
+for p in (0.5, 0.5, 1):
+    options = Options(mask=c.pointer(mask), dropout=c.pointer(Dropout(p=p, seed=7)))
+    ok(mh.mh_attention(ref(q), ref(k), ref(v), ref(out), ref(options)))
+    dropped.append(bytes(out_data))
+assert dropped[0] == dropped[1] != expected and not any(dropped[2])
+error(mh.mh_attention(ref(q), ref(k), ref(v), ref(out), ref(Options(dropout=c.pointer(Dropout(p=2))))),
+      "mh_attention: dropout.p is 2, expected 0 to 1")
+ok(mh.mh_attention(ref(q), ref(k), ref(v), ref(out), ref(Options(mask=c.pointer(mask)))))
 
 # Gradients of the loss that is the sum of out: every row of weights sums to 1, so all of dv together to the elements of
 # out, and as each value is its column, dS is 0 and with it dq and dk.
