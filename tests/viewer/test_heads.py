@@ -381,14 +381,15 @@ def test_links_between_words_or_between_pieces(heads, answers):
 
 
 def test_switching_a_head_off_shows_what_the_engine_gives(heads, answers):
+    before = len(answers.asked)
     page = heads("&h.show=one&h.one=off&head=2.8")
     wanted = answers.likeness(answers.metadata["text"], [[2, 8, 0]])
     expect(page.locator(".facts dd")).to_have_text(f"{wanted:.4f}")
     page.locator("label.slider", has_text="Scale").locator("input").press("End")
     wanted = answers.likeness(answers.metadata["text"], [[2, 8, 2]])
     expect(page.locator(".facts dd")).to_have_text(f"{wanted:.4f}")
-    closed = [question["trace"] for question in answers.asked if question["ask"] == "close"]
-    assert len(closed) == sum(question["ask"] == "encode" for question in answers.asked)
+    asks = [question["ask"] for question in answers.asked[before:]]
+    assert asks.count("close") == asks.count("encode") > 0
 
 
 def test_without_a_model_the_page_says_what_it_needs(opener, answers):
