@@ -19,7 +19,7 @@ namespace {
 
 using lens::RelationReading;
 
-constexpr std::size_t kBest = 3;
+constexpr std::size_t kBestHeads = 3;
 
 bool any_reads(const RelationReading& reading) {
   return std::any_of(reading.best.begin(), reading.best.end(), [](const auto& head) { return head.reads; });
@@ -113,7 +113,7 @@ TreebankReading read_treebank(const model::TextModel& model, const std::string& 
           treebank.size() - too_long,
           too_long,
           config.causal,
-          scorer.finish(kBest)};
+          scorer.finish(kBestHeads)};
 }
 
 void print_relations(const RolesRequest& request) {

@@ -6,6 +6,7 @@
 
 #include "base/file.hpp"
 #include "base/format.hpp"
+#include "base/index.hpp"
 #include "findings.hpp"
 #include "lens/scan.hpp"
 #include "lens/scan_file.hpp"
@@ -21,7 +22,7 @@ constexpr std::size_t kBest = 3;  // heads of a score in the overview
 constexpr std::int64_t kShownTokens = 12;
 constexpr std::size_t kLongestExample = 100;
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using base::at;
 
 // A scan and where its numbers lie.
 class ShownScan {

@@ -83,7 +83,7 @@ program_and_model() {
   [[ -n $fetching ]] || fetch
 
   say "building manyheads for this machine (build/demo)"
-  if ! { cmake -S . -B build/demo -G Ninja -DMANYHEADS_TESTS=OFF -DMANYHEADS_THIS_MACHINE=ON "$@" &&
+  if ! { cmake -S . -B build/demo -G Ninja -DMANYHEADS_TESTS=OFF -DMANYHEADS_THIS_MACHINE=ON -DCMAKE_UNITY_BUILD=ON "$@" &&
          NINJA_STATUS='@ [%f of %t, %e s] ' cmake --build build/demo --target manyheads_program; } 2>&1 | progress "$work/log"; then
     tail -n 60 "$work/log" >&2
     die "the build failed"

@@ -5,10 +5,12 @@
 #include <memory>
 #include <utility>
 
+#include "base/index.hpp"
+
 namespace manyheads::study {
 namespace {
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using base::at;
 
 constexpr std::array kLayerParts = {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"};
 

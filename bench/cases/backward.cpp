@@ -133,7 +133,7 @@ void add_plain(std::vector<Case>& cases, bool quick) {
   }
 }
 
-void add_masked(std::vector<Case>& cases, bool quick) {
+void add_masked_backward(std::vector<Case>& cases, bool quick) {
   for (const DType type : kTypes) {
     if (quick && type != DType::kF32) continue;
     const Prefill base = backward(type, 64, quick ? 1024 : 4096);
@@ -185,7 +185,7 @@ void add_long(std::vector<Case>& cases, bool quick) {
 std::vector<Case> backward_cases(const Size& size) {
   std::vector<Case> cases;
   add_plain(cases, size.quick);
-  add_masked(cases, size.quick);
+  add_masked_backward(cases, size.quick);
   add_one_head(cases, size);
   add_long(cases, size.quick);
   return cases;

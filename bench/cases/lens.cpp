@@ -14,7 +14,7 @@
 namespace manyheads::bench {
 namespace {
 
-constexpr std::int64_t kHeadDim = 64, kHeads = 12, kPatch = 512;
+constexpr std::int64_t kHeadDim = 64, kTraceHeads = 12, kPatch = 512;
 // The queries repeat: lse of so many is that of all, and does not cost as much as what is measured.
 constexpr std::int64_t kQueries = 1000;
 
@@ -165,7 +165,7 @@ std::vector<Case> lens_cases(const Size& size) {
   std::vector<Case> cases;
   for (const int threads : thread_counts(size)) {
     cases.push_back(map_case(1, 10'000, false, threads));
-    cases.push_back(map_case(kHeads, 10'000, true, threads));
+    cases.push_back(map_case(kTraceHeads, 10'000, true, threads));
     cases.push_back(patch_case(size.quick ? 10'000 : 100'000, threads));
   }
   if (!size.quick) cases.push_back(map_case(1, 100'000, false, size.threads));

@@ -11,10 +11,6 @@
 namespace manyheads::cli {
 namespace {
 
-std::string name_of(const nlohmann::json& head) {
-  return base::format("{}.{}", head["layer"].get<int>(), head["head"].get<int>());
-}
-
 const nlohmann::json* score_named(const nlohmann::json& head, const std::string& name) {
   for (const nlohmann::json& score : head["scores"]) {
     if (score["name"] == name && score["count"].get<std::int64_t>() > 0) return &score;
@@ -64,7 +60,7 @@ void FigureMaker::corpus() {
                                    : filled(texts_.distance_range, {std::to_string(begin), std::to_string(end)}),
                       share, fixed(share, 4)});
     }
-    heading(filled(texts_.distance_caption, {name_of(head)}),
+    heading(filled(texts_.distance_caption, {head_name(head)}),
             filled(texts_.over, {one["model"].get<std::string>(), grouped(one["passages"].get<std::int64_t>()),
                                  grouped(one["tokens"].get<std::int64_t>())}));
     double y = bars(0, 50, each, sheet_.theme().w) + 18;
@@ -74,7 +70,7 @@ void FigureMaker::corpus() {
     return;
   }
   const bool is_tokens = part == "tokens";
-  heading(filled(texts_.head, {name_of(head)}),
+  heading(filled(texts_.head, {head_name(head)}),
           filled(texts_.over, {one["model"].get<std::string>(), grouped(one["passages"].get<std::int64_t>()),
                                grouped(one["tokens"].get<std::int64_t>())}));
   double y = 56;
@@ -131,7 +127,7 @@ void FigureMaker::ranges(const Json& scan, const std::string& score) {
     const auto& [head, of] = found[i];
     const Json& score_here = *of;
     const double y = kTop + kLine * (static_cast<double>(i) + 0.5);
-    sheet_.text(kLeft - 10, y + 4, name_of(*head), {.anchor = Anchor::kEnd});
+    sheet_.text(kLeft - 10, y + 4, head_name(*head), {.anchor = Anchor::kEnd});
     sheet_.add(Sheet::Line{{at(score_here["min"]), y}, {at(score_here["max"]), y}, theme.edge, 1});
     const double low = at(score_here["deciles"][0]), high = at(score_here["deciles"][8]);
     sheet_.add(Sheet::Box{.x = low,
@@ -140,7 +136,7 @@ void FigureMaker::ranges(const Json& scan, const std::string& score) {
                           .height = 8,
                           .fill = theme.edge,
                           .opacity = 0.5,
-                          .told = base::format("{}: {} ({})", name_of(*head), exactly(score_here["mean"].get<double>()),
+                          .told = base::format("{}: {} ({})", head_name(*head), exactly(score_here["mean"].get<double>()),
                                                score_here["count"].get<std::int64_t>())});
     sheet_.add(Sheet::Line{{at(score_here["mean"]), y - 7}, {at(score_here["mean"]), y + 7}, theme.w, 2.5});
     sheet_.text(kLeft + kRoom + 12, y + 4, fixed(score_here["mean"].get<double>(), 3));
@@ -151,7 +147,7 @@ void FigureMaker::ranges(const Json& scan, const std::string& score) {
 void FigureMaker::distribution(const Json& scan, const std::string& score) {
   constexpr double kWidth = 720, kLeft = 56, kRight = 16, kTop = 56, kBottom = 320;
   const Json& head = scan["heads"][0];
-  heading(filled(texts_.distribution_caption, {score, name_of(head)}));
+  heading(filled(texts_.distribution_caption, {score, head_name(head)}));
   const Json* const of = score_named(head, score);
   if (of == nullptr) throw UsageError("no passage of this scan has the score " + score);
   const auto number = [&](const char* name) { return (*of)[name].get<double>(); };
@@ -222,7 +218,7 @@ void FigureMaker::bands(const Json& relations) {
     for (const Json& head : relation["heads"]) {
       const bool reads = head["reads"].get<bool>();
       any = any || reads;
-      band(name_of(head), head["accuracy"].get<double>(), theme.w, 0.6,
+      band(head_name(head), head["accuracy"].get<double>(), theme.w, 0.6,
            percent(head["accuracy"].get<double>()) + (reads ? base::format("  {}", texts_.reads) : ""));
       const double low = head["interval"][0].get<double>(), high = head["interval"][1].get<double>();
       sheet_.add(Sheet::Line{{kLeft + kRoom * low, y + 10}, {kLeft + kRoom * high, y + 10}, theme.ink, 1.5});

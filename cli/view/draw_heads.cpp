@@ -12,10 +12,6 @@
 namespace manyheads::cli {
 namespace {
 
-std::string name_of(const nlohmann::json& head) {
-  return base::format("{}.{}", head["layer"].get<int>(), head["head"].get<int>());
-}
-
 bool has_role(const nlohmann::json& head, const std::string& role) {
   return std::find(head["roles"].begin(), head["roles"].end(), role) != head["roles"].end();
 }
@@ -88,10 +84,10 @@ void FigureMaker::grid() {
     }
     if (!common.empty()) roles += (roles.empty() ? "" : ", ") + common;
     map(x, y, kSide, all.as<float>() + (layer * heads + index) * lines * columns, lines, columns,
-        name_of(head) + (roles.empty() ? "" : " (" + roles + ")"));
+        head_name(head) + (roles.empty() ? "" : " (" + roles + ")"));
     const std::optional<double> sorted = sort.empty() ? std::nullopt : value(head);
     sheet_.text(x, y + kSide + 14,
-                name_of(head) + (sort.empty() ? ""
+                head_name(head) + (sort.empty() ? ""
                                  : sorted     ? "  " + fixed(std::fabs(*sorted), 2)
                                               : "  –"),
                 {.size = 11});
@@ -143,10 +139,10 @@ void FigureMaker::scatter() {
     const bool here = head["layer"] == chosen.layer && head["head"] == chosen.head;
     Sheet::Disc disc{.at = {px, py}, .radius = here ? 9.0 : 7.0, .edge = theme.edge};
     if (shade) disc.fill = ramp_.straight(shades.share(*shade), 1);
-    disc.told = base::format("{}: {} {}, {} {}, {} {}", name_of(head), x, exactly(*score_of(head, x)), y,
+    disc.told = base::format("{}: {} {}, {} {}, {} {}", head_name(head), x, exactly(*score_of(head, x)), y,
                              exactly(*score_of(head, y)), c, shade ? exactly(*shade) : "–");
     sheet_.add(disc);
-    if (here) sheet_.text(px + 13, py + 4, name_of(head), {.bold = true});
+    if (here) sheet_.text(px + 13, py + 4, head_name(head), {.bold = true});
   }
   sheet_.text(0, kHeight + 14, filled(texts_.scatter_note, {c, tick(shades, shades.least), tick(shades, shades.most)}),
               {.quiet = true});

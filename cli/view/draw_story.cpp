@@ -40,7 +40,7 @@ std::vector<Reader> readers_of(const nlohmann::json& link) {
   return readers;
 }
 
-std::string name_of(const nlohmann::json& link) {
+std::string words_of(const nlohmann::json& link) {
   return link["query"].get<std::string>() + " → " + link["key"].get<std::string>();
 }
 
@@ -71,7 +71,7 @@ void FigureMaker::arcs() {
   constexpr double kLetter = 11, kBetween = 18, kWords = 190, kBase = 168;
   const Json found = links_read();
   std::string names;
-  for (const Json& link : found) names += (names.empty() ? "" : ", ") + name_of(link);
+  for (const Json& link : found) names += (names.empty() ? "" : ", ") + words_of(link);
   heading(texts_.links_of, names);
   std::vector<double> middles;
   double x = 8;
@@ -90,7 +90,7 @@ void FigureMaker::arcs() {
     sheet_.add(Sheet::Curve{.points = {{{from, kBase}, {from, high}, {to, high}, {to, kBase}}},
                             .colour = sheet_.theme().w,
                             .width = 1.5 + 3 * best.weight,
-                            .told = base::format("{}: {} {}", name_of(link), best.name, exactly(best.weight))});
+                            .told = base::format("{}: {} {}", words_of(link), best.name, exactly(best.weight))});
     for (const double side : {-4.0, 4.0}) {
       sheet_.add(Sheet::Line{{to + side, kBase - 7}, {to, kBase + 1}, sheet_.theme().w, 1.5});
     }
@@ -104,7 +104,7 @@ void FigureMaker::arcs() {
     const Json& link = found[i];
     const Reader best = readers_of(link)[0];
     y += 20;
-    sheet_.text(columns[0], y, name_of(link), {.bold = true});
+    sheet_.text(columns[0], y, words_of(link), {.bold = true});
     sheet_.text(columns[1], y, best.name);
     sheet_.text(columns[2], y, fixed(best.weight, 3));
     sheet_.text(columns[3], y, best.offset_mean ? fixed(*best.offset_mean, 3) : "–");
@@ -199,12 +199,12 @@ void FigureMaker::readers() {
   constexpr double kCell = 32, kLeft = 28, kTop = 64;
   const Json found = links_read();
   double top = kTop;
-  heading(filled(texts_.grid_caption, {name_of(found[0])}));
+  heading(filled(texts_.grid_caption, {words_of(found[0])}));
   for (std::size_t which = 0; which < found.size(); ++which) {
     const Json& link = found[which];
     const std::vector<Reader> order = readers_of(link);
     if (which > 0) {
-      sheet_.text(0, top - 34, filled(texts_.grid_caption, {name_of(link)}), {.size = 16, .bold = true});
+      sheet_.text(0, top - 34, filled(texts_.grid_caption, {words_of(link)}), {.size = 16, .bold = true});
     }
     for (std::size_t place = 0; place < order.size(); ++place) {
       const Reader& reader = order[place];
@@ -222,7 +222,7 @@ void FigureMaker::readers() {
                             .height = kCell - 4,
                             .fill = sheet_.theme().w,
                             .opacity = std::min(1.0, reader.weight),
-                            .told = base::format("{}, {}: {}", reader.name, name_of(link), exactly(reader.weight))});
+                            .told = base::format("{}, {}: {}", reader.name, words_of(link), exactly(reader.weight))});
       if (place < 3) {
         sheet_.add(
             Sheet::Box{.x = x + 1, .y = y + 1, .width = kCell - 2, .height = kCell - 2, .edge = sheet_.theme().k});
@@ -256,9 +256,9 @@ void FigureMaker::grammar() {
     constexpr std::size_t kBest = 5;
     for (std::size_t i = 0; i < std::min(kBest, relation["heads"].size()); ++i) {
       const Json& reader = relation["heads"][i];
-      const std::string name_of_head = base::format("{}.{}", reader["layer"].get<int>(), reader["head"].get<int>());
+      const std::string name = head_name(reader);
       const double of = relation["scored_on"].get<double>(), accuracy = reader["accuracy"].get<double>();
-      shares.push_back({filled(texts_.head, {name_of_head}), accuracy,
+      shares.push_back({filled(texts_.head, {name}), accuracy,
                         filled(texts_.found, {std::to_string(std::lround(accuracy * of)),
                                               std::to_string(std::lround(of)), percent(reader["accuracy"])}) +
                             "; " +

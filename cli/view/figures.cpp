@@ -124,6 +124,10 @@ FigureMaker::Json FigureMaker::links_read() {
   return json({{"ask", "links"}, {"trace", trace_["id"]}, {"pairs", wanted}})["links"];
 }
 
+std::string FigureMaker::head_name(const Json& head) {
+  return base::format("{}.{}", head["layer"].get<int>(), head["head"].get<int>());
+}
+
 std::string FigureMaker::fixed(double value, int decimals) const {
   std::string text = base::format("{:.{}f}", value, decimals);
   std::replace(text.begin(), text.end(), '.', texts_.point);

@@ -69,6 +69,7 @@ class FigureMaker {
   std::string shown_text() const;  // its beginning
   Json links_read();               // of the pairs of words that the link names, or that the page chooses
 
+  static std::string head_name(const Json& head);  // "1.8", of an answer's layer and head
   std::string fixed(double value, int decimals) const;
   std::string grouped(std::int64_t value) const;
   std::string weight(double value) const;  // with four decimals, or where they say nothing by its power of ten

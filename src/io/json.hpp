@@ -14,6 +14,7 @@
 namespace manyheads::io {
 
 using Json = nlohmann::json;
+using OrderedJson = nlohmann::ordered_json;  // keeps its keys as they were put in
 
 constexpr int kMaxJsonDepth = 64;
 

@@ -8,11 +8,11 @@ namespace manyheads::layer {
 namespace {
 
 // A view as rows of its last axis, [outer, middle, width].
-struct Rows {
+struct StridedRows {
   std::int64_t outer = 1, middle = 1, width = 1;
   std::int64_t outer_stride = 0, middle_stride = 0, step = 1;
 
-  explicit Rows(const ConstTensorView& view) {
+  explicit StridedRows(const ConstTensorView& view) {
     const int rank = view.rank();
     if (rank > 0) width = view.size(rank - 1), step = view.stride(rank - 1);
     if (rank > 1) middle = view.size(rank - 2), middle_stride = view.stride(rank - 2);
@@ -22,7 +22,7 @@ struct Rows {
 
 // Calls body(offset in the view, offset in dense memory) for each row.
 template <class Body>
-void for_each_row(const Rows& rows, const Threads& threads, Body&& body) {
+void for_each_row(const StridedRows& rows, const Threads& threads, Body&& body) {
   if (rows.width == 0) return;
   base::parallel_for_rows(rows.outer * rows.middle, rows.width, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
@@ -33,7 +33,7 @@ void for_each_row(const Rows& rows, const Threads& threads, Body&& body) {
 }
 
 template <class T>
-void to_f32(const Rows& rows, const T* from, float* to, const Threads& threads) {
+void to_f32(const StridedRows& rows, const T* from, float* to, const Threads& threads) {
   for_each_row(rows, threads, [&](std::int64_t strided, std::int64_t dense) {
     for (std::int64_t i = 0; i < rows.width; ++i) {
       T value;
@@ -44,7 +44,7 @@ void to_f32(const Rows& rows, const T* from, float* to, const Threads& threads) 
 }
 
 template <class T>
-void from_f32(const Rows& rows, const float* from, T* to, const Threads& threads) {
+void from_f32(const StridedRows& rows, const float* from, T* to, const Threads& threads) {
   for_each_row(rows, threads, [&](std::int64_t strided, std::int64_t dense) {
     for (std::int64_t i = 0; i < rows.width; ++i) {
       const T value(from[dense + i]);
@@ -56,7 +56,7 @@ void from_f32(const Rows& rows, const float* from, T* to, const Threads& threads
 }  // namespace
 
 void copy_to_f32(ConstTensorView from, float* to, const Threads& threads) {
-  const Rows rows(from);
+  const StridedRows rows(from);
   switch (from.dtype()) {
     case DType::kBF16:
       return to_f32(rows, static_cast<const bfloat16*>(from.data()), to, threads);
@@ -68,7 +68,7 @@ void copy_to_f32(ConstTensorView from, float* to, const Threads& threads) {
 }
 
 void copy_from_f32(const float* from, TensorView to, const Threads& threads) {
-  const Rows rows(to);
+  const StridedRows rows(to);
   switch (to.dtype()) {
     case DType::kBF16:
       return from_f32(rows, from, static_cast<bfloat16*>(to.data()), threads);

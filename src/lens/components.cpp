@@ -4,10 +4,12 @@
 #include <cmath>
 #include <numeric>
 
+#include "base/index.hpp"
+
 namespace manyheads::lens {
 namespace {
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using base::at;
 
 // Turns a symmetric matrix [n,n] into a diagonal one by Jacobi's rotations; the rows of `vectors` become the eigenvectors.
 void diagonalize(std::vector<double>& a, std::vector<double>& vectors, std::int64_t n) {

@@ -5,6 +5,7 @@
 #include <complex>
 
 #include "base/file.hpp"
+#include "base/index.hpp"
 #include "base/parallel.hpp"
 #include "layer/convert.hpp"
 #include "layer/linear.hpp"
@@ -18,7 +19,7 @@ namespace {
 constexpr const char* kElhage = "Elhage et al. 2021, A Mathematical Framework for Transformer Circuits";
 constexpr std::int64_t kTokens = 4096;  // of a product
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using base::at;
 
 Tensor as_f32(const Tensor& tensor) { return layer::converted(tensor.cview(), DType::kF32); }
 

@@ -7,6 +7,7 @@
 
 #include "base/aligned_buffer.hpp"
 #include "base/format.hpp"
+#include "base/index.hpp"
 #include "base/lock.hpp"
 #include "base/math.hpp"
 #include "base/parallel.hpp"
@@ -28,7 +29,7 @@ constexpr double kShares = 0x1p40;
 // Rows whose weights do not add up to 1 more closely than this take the pass again.
 constexpr double kFarFromOne = 0x1p-19;
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using base::at;
 
 // What a worker keeps of the block under way.
 struct BlockMemory {

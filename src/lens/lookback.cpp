@@ -5,6 +5,8 @@
 #include <manyheads/attention.hpp>
 #include <numeric>
 
+#include "base/index.hpp"
+
 namespace manyheads::lens {
 namespace {
 
@@ -12,7 +14,7 @@ constexpr std::int64_t kPromptTokens = 256;
 constexpr std::int64_t kRows = 32;  // queries whose weights are worked out together
 constexpr std::size_t kTokens = 3;
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using base::at;
 
 // Rows [first, first + count) of [N,H,D] as [1,H,count,D].
 ConstTensorView rows_of(const ConstTensorView& view, std::int64_t first, std::int64_t count) {

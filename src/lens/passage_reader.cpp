@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "base/format.hpp"
+#include "base/index.hpp"
 #include "base/math.hpp"
 #include "kernels/canonical_order.hpp"
 #include "kernels/dispatch.hpp"
@@ -22,7 +23,7 @@ using kernels::kRunKeys;
 // How far a row's sum of exp(score - lse) may be from 1. Each row is divided by it.
 constexpr double kFarthest = 0x1p40;
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using base::at;
 
 void grow(base::AlignedBuffer<float>& buffer, std::size_t size) {
   if (buffer.size() >= size) return;

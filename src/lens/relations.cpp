@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/index.hpp"
 #include "base/parallel.hpp"
 #include "lens/each_row.hpp"
 
@@ -15,7 +16,7 @@ namespace {
 // The half on which heads are scored.
 constexpr std::size_t kScored = 1;
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using base::at;
 
 std::string_view without_subtype(std::string_view relation) { return relation.substr(0, relation.find(':')); }
 

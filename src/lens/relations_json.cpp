@@ -1,13 +1,15 @@
 #include "lens/relations_json.hpp"
 
+#include "io/json.hpp"
+
 namespace manyheads::lens {
 
-using Json = nlohmann::ordered_json;
+using io::OrderedJson;
 
-Json relations_json(const std::vector<RelationReading>& readings) {
-  Json relations = Json::array();
+OrderedJson relations_json(const std::vector<RelationReading>& readings) {
+  OrderedJson relations = OrderedJson::array();
   for (const RelationReading& reading : readings) {
-    Json heads = Json::array();
+    OrderedJson heads = OrderedJson::array();
     for (const HeadOnRelation& head : reading.best) {
       heads.push_back({{"layer", head.layer},
                        {"head", head.head},
@@ -23,7 +25,7 @@ Json relations_json(const std::vector<RelationReading>& readings) {
                          {"scored_on", reading.scored_on},
                          {"unseen", reading.unseen},
                          {"left_out", reading.left_out},
-                         {"offset", reading.offset ? Json(*reading.offset) : Json(nullptr)},
+                         {"offset", reading.offset ? OrderedJson(*reading.offset) : OrderedJson(nullptr)},
                          {"offset_accuracy", reading.offset_accuracy},
                          {"heads", heads}});
   }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/format.hpp"
+#include "base/index.hpp"
 #include "base/parallel.hpp"
 #include "lens/each_row.hpp"
 #include "lens/loss.hpp"
@@ -16,11 +17,10 @@ namespace manyheads::lens {
 namespace {
 
 constexpr const char* kOlsson = "Olsson et al. 2022, In-context Learning and Induction Heads";
-constexpr const char* kDetector = "TransformerLens head detector; Olsson et al. 2022";
 constexpr ScoreId kPatterns[] = {ScoreId::kInductionMul,      ScoreId::kInductionAbs,     ScoreId::kDuplicateTokenMul,
                                  ScoreId::kDuplicateTokenAbs, ScoreId::kPreviousTokenMul, ScoreId::kPreviousTokenAbs};
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using base::at;
 
 // SplitMix64.
 class Draws {
@@ -162,7 +162,7 @@ RepeatReading read_repeats(const model::TextModel& model, const RepeatOptions& o
       "mean over q in the second copy of A[q,k], k the earlier copy of q", kOlsson);
   for (std::size_t p = 0; p < std::size(kPatterns); ++p) {
     const ScoreRule& rule = score_rules()[static_cast<std::size_t>(kPatterns[p])];
-    add(std::string("repeated_") + rule.name, nullptr, patterns[p], rule.formula, kDetector);
+    add(std::string("repeated_") + rule.name, nullptr, patterns[p], rule.formula, rule.source);
   }
   reading.first_loss = first_loss.value();
   reading.second_loss = second_loss.value();

@@ -8,13 +8,14 @@
 #include <utility>
 
 #include "base/format.hpp"
+#include "base/index.hpp"
 #include "base/parallel.hpp"
 #include "kernels/dispatch.hpp"
 
 namespace manyheads::lens {
 namespace {
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using base::at;
 
 // Mixes all bits: the finalizer of SplitMix64 (Steele et al. 2014).
 std::uint64_t mix(std::uint64_t x) {

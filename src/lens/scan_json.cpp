@@ -4,14 +4,15 @@
 #include <manyheads/lens/roles.hpp>
 #include <utility>
 
+#include "base/index.hpp"
+#include "io/json.hpp"
 #include "lens/scan.hpp"
 
 namespace manyheads::lens {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using base::at;
+using io::OrderedJson;
 
 double number(const ScanFile& scan, const std::string& tensor, std::int64_t i) {
   return scan.tensors.at(tensor).as<double>()[i];
@@ -25,7 +26,7 @@ std::int64_t count_of(const std::vector<ScanFile::ScoreName>& scores) {
   return static_cast<std::int64_t>(scores.size());
 }
 
-Json example_json(const ScanFile& scan, const PassageText& text_of, std::int64_t row, double value) {
+OrderedJson example_json(const ScanFile& scan, const PassageText& text_of, std::int64_t row, double value) {
   const std::int64_t* const place = scan.tensors.at("passages").as<std::int64_t>() + 6 * row;
   const std::optional<std::string> text = text_of(row);
   return {{"value", value},
@@ -35,13 +36,13 @@ Json example_json(const ScanFile& scan, const PassageText& text_of, std::int64_t
           {"length", place[3]},
           {"begin", place[4]},
           {"end", place[5]},
-          {"text", text ? Json(*text) : Json(nullptr)}};
+          {"text", text ? OrderedJson(*text) : OrderedJson(nullptr)}};
 }
 
 // The examples from `first` on that there are.
-Json examples_json(const ScanFile& scan, const PassageText& text_of, const std::string& which, std::int64_t first,
-                   std::int64_t count) {
-  Json list = Json::array();
+OrderedJson examples_json(const ScanFile& scan, const PassageText& text_of, const std::string& which,
+                          std::int64_t first, std::int64_t count) {
+  OrderedJson list = OrderedJson::array();
   for (std::int64_t e = first; e < first + count; ++e) {
     const std::int64_t row = whole(scan, which + "_passages", e);
     if (row >= 0) list.push_back(example_json(scan, text_of, row, number(scan, which + "_values", e)));
@@ -49,9 +50,9 @@ Json examples_json(const ScanFile& scan, const PassageText& text_of, const std::
   return list;
 }
 
-Json score_json(const ScanFile& scan, std::int64_t head, std::int64_t score) {
+OrderedJson score_json(const ScanFile& scan, std::int64_t head, std::int64_t score) {
   const std::int64_t i = head * count_of(scan.scores) + score;
-  Json deciles = Json::array(), histogram = Json::array();
+  OrderedJson deciles = OrderedJson::array(), histogram = OrderedJson::array();
   for (std::int64_t d = 0; d < kScanDeciles - 1; ++d) {
     deciles.push_back(number(scan, "score_deciles", i * (kScanDeciles - 1) + d));
   }
@@ -69,18 +70,19 @@ Json score_json(const ScanFile& scan, std::int64_t head, std::int64_t score) {
           {"histogram", histogram}};
 }
 
-void add_examples(const ScanFile& scan, const PassageText& text_of, std::int64_t head, std::int64_t score, Json& json) {
+void add_examples(const ScanFile& scan, const PassageText& text_of, std::int64_t head, std::int64_t score,
+                  OrderedJson& json) {
   const std::int64_t i = head * count_of(scan.scores) + score;
   json["top"] = examples_json(scan, text_of, "top", i * kScanTop, kScanTop);
-  json["samples"] = Json::array();
+  json["samples"] = OrderedJson::array();
   for (std::int64_t d = 0; d < kScanDeciles; ++d) {
     json["samples"].push_back(
         examples_json(scan, text_of, "sample", (i * kScanDeciles + d) * kScanSamples, kScanSamples));
   }
 }
 
-Json tokens_json(const ScanFile& scan, const std::string& which, std::int64_t head) {
-  Json list = Json::array();
+OrderedJson tokens_json(const ScanFile& scan, const std::string& which, std::int64_t head) {
+  OrderedJson list = OrderedJson::array();
   for (std::int64_t i = head * kScanTokens; i < (head + 1) * kScanTokens; ++i) {
     const std::int64_t id = whole(scan, which + "_tokens", i);
     if (id < 0) break;
@@ -93,8 +95,8 @@ Json tokens_json(const ScanFile& scan, const std::string& which, std::int64_t he
 }
 
 // The roles whose score passes its threshold in the mean over the passages.
-Json roles_json(const ScanFile& scan, std::int64_t head) {
-  Json roles = Json::array();
+OrderedJson roles_json(const ScanFile& scan, std::int64_t head) {
+  OrderedJson roles = OrderedJson::array();
   for (std::int64_t s = 0; s < count_of(scan.scores); ++s) {
     const std::int64_t i = head * count_of(scan.scores) + s;
     if (whole(scan, "score_count", i) == 0) continue;
@@ -107,12 +109,12 @@ Json roles_json(const ScanFile& scan, std::int64_t head) {
 }
 
 // Shares of all weights by the distance query - key, [begin, end].
-Json distances_json(const ScanFile& scan, std::int64_t head) {
+OrderedJson distances_json(const ScanFile& scan, std::int64_t head) {
   const Tensor& edges = scan.tensors.at("distance_edges");
   const std::int64_t bins = edges.size(0) - 1;
   double all = 0;
   for (std::int64_t bin = 0; bin < bins; ++bin) all += number(scan, "distance_mass", head * bins + bin);
-  Json list = Json::array();
+  OrderedJson list = OrderedJson::array();
   for (std::int64_t bin = 0; bin < bins && all > 0; ++bin) {
     const double mass = number(scan, "distance_mass", head * bins + bin);
     if (mass == 0) continue;
@@ -150,7 +152,7 @@ std::vector<double> component_shares(const ScanFile& scan, const std::string& of
   return shares;
 }
 
-Json scan_json(const ScanFile& scan, const ScanPart& part, const PassageText& text_of) {
+OrderedJson scan_json(const ScanFile& scan, const ScanPart& part, const PassageText& text_of) {
   std::vector<std::int64_t> order;
   if (part.head) {
     order = {*part.head};
@@ -159,16 +161,16 @@ Json scan_json(const ScanFile& scan, const ScanPart& part, const PassageText& te
   } else {
     for (std::int64_t head = 0; head < scan.layers() * scan.heads(); ++head) order.push_back(head);
   }
-  Json heads = Json::array();
+  OrderedJson heads = OrderedJson::array();
   for (const std::int64_t h : order) {
-    Json scores = Json::array();
+    OrderedJson scores = OrderedJson::array();
     for (std::int64_t s = 0; s < count_of(scan.scores); ++s) {
       if (part.score && *part.score != s) continue;
-      Json score = score_json(scan, h, s);
+      OrderedJson score = score_json(scan, h, s);
       if (part.head) add_examples(scan, text_of, h, s, score);
       scores.push_back(std::move(score));
     }
-    Json head = {{"layer", h / scan.heads()}, {"head", h % scan.heads()}, {"scores", scores}};
+    OrderedJson head = {{"layer", h / scan.heads()}, {"head", h % scan.heads()}, {"scores", scores}};
     head["roles"] = roles_json(scan, h);
     if (part.head) {
       head["asking"] = tokens_json(scan, "asking", h);
@@ -179,7 +181,7 @@ Json scan_json(const ScanFile& scan, const ScanPart& part, const PassageText& te
     }
     heads.push_back(std::move(head));
   }
-  Json files = Json::array(), rules = Json::array();
+  OrderedJson files = OrderedJson::array(), rules = OrderedJson::array();
   for (const ScanFile::File& file : scan.files) files.push_back(file.name);
   for (const ScanFile::ScoreName& score : scan.scores) {
     rules.push_back({{"name", score.name}, {"formula", score.formula}, {"source", score.source}});

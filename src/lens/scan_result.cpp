@@ -1,12 +1,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/index.hpp"
 #include "lens/scan.hpp"
 
 namespace manyheads::lens {
 namespace {
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using base::at;
 
 }  // namespace
 

@@ -3,12 +3,13 @@
 #include <manyheads/error.hpp>
 
 #include "base/fail.hpp"
+#include "base/index.hpp"
 #include "lens/scan.hpp"
 
 namespace manyheads::lens {
 namespace {
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using base::at;
 
 std::int64_t size_of(const auto& list) { return static_cast<std::int64_t>(list.size()); }
 

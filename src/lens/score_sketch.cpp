@@ -6,13 +6,14 @@
 #include <manyheads/error.hpp>
 
 #include "base/format.hpp"
+#include "base/index.hpp"
 
 namespace manyheads::lens {
 namespace {
 
 constexpr double kMost = 0x1p64;
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using base::at;
 
 // The bin of a magnitude: the last end belongs to it.
 std::int64_t bin_of_magnitude(double magnitude, int exponent) {

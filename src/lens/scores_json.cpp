@@ -2,37 +2,39 @@
 
 #include <cmath>
 
+#include "io/json.hpp"
+
 namespace manyheads::lens {
 
-using Json = nlohmann::ordered_json;
+using io::OrderedJson;
 
-Json json_number(const std::optional<double>& value) {
-  return value && std::isfinite(*value) ? Json(*value) : Json(nullptr);
+OrderedJson json_number(const std::optional<double>& value) {
+  return value && std::isfinite(*value) ? OrderedJson(*value) : OrderedJson(nullptr);
 }
 
-Json scores_json(const HeadScores& scores) {
-  Json json = Json::object();
+OrderedJson scores_json(const HeadScores& scores) {
+  OrderedJson json = OrderedJson::object();
   for (const ScoreRule& rule : score_rules()) {
     const Score& score = scores.scores[static_cast<std::size_t>(rule.id)];
     json[rule.name] = json_number(score.value);
     const bool has_place = rule.id == ScoreId::kPositional || rule.id == ScoreId::kSink;
     if (has_place) {
       json[rule.id == ScoreId::kSink ? "sink_key" : "positional_offset"] =
-          score.place ? Json(*score.place) : Json(nullptr);
+          score.place ? OrderedJson(*score.place) : OrderedJson(nullptr);
     }
   }
   return json;
 }
 
-Json rules_json() {
-  Json list = Json::array();
+OrderedJson rules_json() {
+  OrderedJson list = OrderedJson::array();
   for (const ScoreRule& rule : score_rules()) {
     list.push_back({{"score", rule.name},
-                    {"role", rule.role == nullptr ? Json(nullptr) : Json(rule.role)},
-                    {"threshold", rule.role == nullptr ? Json(nullptr) : Json(rule.threshold)},
-                    {"threshold_from", rule.role == nullptr     ? Json(nullptr)
-                                       : rule.threshold_is_ours ? Json("manyheads")
-                                                                : Json("source")},
+                    {"role", rule.role == nullptr ? OrderedJson(nullptr) : OrderedJson(rule.role)},
+                    {"threshold", rule.role == nullptr ? OrderedJson(nullptr) : OrderedJson(rule.threshold)},
+                    {"threshold_from", rule.role == nullptr     ? OrderedJson(nullptr)
+                                       : rule.threshold_is_ours ? OrderedJson("manyheads")
+                                                                : OrderedJson("source")},
                     {"formula", rule.formula},
                     {"source", rule.source}});
   }

@@ -8,36 +8,38 @@
 #include <string>
 
 #include "base/format.hpp"
+#include "io/json.hpp"
 #include "lens/relations.hpp"
 #include "lens/relations_json.hpp"
 
 namespace manyheads::lens {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using io::OrderedJson;
 
 const std::vector<std::string> kLinks = {"amod:link", "nsubj:link", "obl:link"};
 constexpr std::string_view kOther = "A cat was sitting on a rug.";
 
-const Json kCancelled = {{"cancelled", true}};
+const OrderedJson kCancelled = {{"cancelled", true}};
 
 std::string form_of(const TreebankSentence& sentence, std::size_t word) {
   const auto [begin, end] = sentence.words[word].offsets;
   return sentence.text.substr(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
 }
 
-Json links_of(const TreebankSentence& sentence, const model::Encoding& encoding) {
+OrderedJson links_of(const TreebankSentence& sentence, const model::Encoding& encoding) {
   const AlignedSentence aligned = align(sentence, encoding);
-  Json links = Json::array();
+  OrderedJson links = OrderedJson::array();
   for (const std::string& relation : kLinks) {
     for (std::size_t w = 0; w < sentence.words.size(); ++w) {
       if (sentence.words[w].relation != relation) continue;
       const auto head = static_cast<std::size_t>(sentence.words[w].head);
       const std::optional<std::size_t> from = aligned.word_of[w], to = aligned.word_of[head];
-      links.push_back({{"word", form_of(sentence, w)},
-                       {"head", form_of(sentence, head)},
-                       {"offset", from && to ? Json(static_cast<std::int64_t>(*to) - static_cast<std::int64_t>(*from))
-                                             : Json(nullptr)}});
+      links.push_back(
+          {{"word", form_of(sentence, w)},
+           {"head", form_of(sentence, head)},
+           {"offset", from && to ? OrderedJson(static_cast<std::int64_t>(*to) - static_cast<std::int64_t>(*from))
+                                 : OrderedJson(nullptr)}});
     }
   }
   return links;
@@ -85,13 +87,13 @@ class Vectors {
 
 }  // namespace
 
-Json tour_relations(const model::TextModel& model, std::string_view name, const BatchOptions& options,
-                    const TourProgress& progress) {
+OrderedJson tour_relations(const model::TextModel& model, std::string_view name, const BatchOptions& options,
+                           const TourProgress& progress) {
   const std::vector<TreebankSentence> treebank = tour_treebank();
   const model::EncoderConfig& config = model.encoder().config();
   RelationScorer scorer(kLinks, config.num_layers, config.num_heads, config.causal);
   scorer.keep_hits();
-  Json texts = Json::array();
+  OrderedJson texts = OrderedJson::array();
   bool going = true;
   const std::size_t too_long = for_each_batch(
       model,
@@ -112,9 +114,9 @@ Json tour_relations(const model::TextModel& model, std::string_view name, const 
                                                           too_long, treebank.size()));
   }
   for (std::size_t i = 0; i < texts.size(); ++i) {
-    Json& hits = texts[i]["hits"] = Json::array();
+    OrderedJson& hits = texts[i]["hits"] = OrderedJson::array();
     for (const std::vector<std::size_t>& heads : scorer.hits()[i].heads) {
-      Json found = Json::array();
+      OrderedJson found = OrderedJson::array();
       for (const std::size_t head : heads) {
         const auto count = static_cast<std::size_t>(config.num_heads);
         found.push_back({head / count, head % count});
@@ -130,8 +132,8 @@ Json tour_relations(const model::TextModel& model, std::string_view name, const 
           {"texts", std::move(texts)}};
 }
 
-Json tour_ablations(const model::TextModel& model, std::string_view name, const model::PoolingConfig& pooling,
-                    std::string_view text, const BatchOptions& options, const TourProgress& progress) {
+OrderedJson tour_ablations(const model::TextModel& model, std::string_view name, const model::PoolingConfig& pooling,
+                           std::string_view text, const BatchOptions& options, const TourProgress& progress) {
   if (model.decoder() != nullptr) {
     throw Error(ErrorCode::kInvalidArgument, "ablations: compares the vectors of texts, and a decoder makes none");
   }
@@ -167,9 +169,9 @@ Json tour_ablations(const model::TextModel& model, std::string_view name, const 
                    [&](std::size_t a, std::size_t b) { return alone[a].self > alone[b].self; });
 
   const auto per_layer = static_cast<std::size_t>(config.num_heads);
-  Json rows = Json::array(), in_order = Json::array();
+  OrderedJson rows = OrderedJson::array(), in_order = OrderedJson::array();
   for (std::size_t head = 0; head < count; ++head) {
-    if (head % per_layer == 0) rows.push_back(Json::array());
+    if (head % per_layer == 0) rows.push_back(OrderedJson::array());
     rows.back().push_back({{"self", alone[head].self}, {"other", alone[head].other}});
   }
   for (std::size_t i = 0; i < count; ++i) {

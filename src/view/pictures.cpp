@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/format.hpp"
+#include "base/index.hpp"
 #include "lens/picture.hpp"
 #include "view/state.hpp"
 
@@ -25,7 +26,7 @@ std::optional<lens::Picture> picture_of(const Question& question, const OpenTrac
 
 constexpr std::int64_t kMostSize = 4096;
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using base::at;
 
 }  // namespace
 

@@ -13,9 +13,6 @@
 namespace manyheads::test {
 namespace {
 
-constexpr std::int64_t kMost64 = std::numeric_limits<std::int64_t>::max();
-constexpr std::int64_t kLeast64 = std::numeric_limits<std::int64_t>::min();
-
 class CallSizes : public AtEachIsa {};
 MANYHEADS_AT_EACH_ISA(CallSizes);
 
@@ -68,7 +65,8 @@ TEST(CallSizeLimits, WiderAndLongerThanProductsCanCount) {
 TEST_P(CallSizes, StridesOfOne) {
   Call call({.q_heads = 1, .kv_heads = 1, .tq = 1, .tk = 70, .d = 9, .dv = 1});
   call.run();
-  for (const std::int64_t wild : {kMost64, kLeast64, std::int64_t{1} << 60}) {
+  for (const std::int64_t wild :
+       {std::numeric_limits<std::int64_t>::max(), std::numeric_limits<std::int64_t>::min(), std::int64_t{1} << 60}) {
     const auto view = [&](const ConstTensorView& of) {
       Dims strides = of.strides();
       for (int axis = 0; axis < of.rank(); ++axis) {

@@ -28,8 +28,6 @@ namespace fs = std::filesystem;
 using layer_test::random_tensor;
 using test::error_of;
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
 std::vector<unsigned char> bits(const Tensor& tensor) {
   const auto* begin = static_cast<const unsigned char*>(tensor.bytes());
   return {begin, begin + static_cast<std::size_t>(tensor.elements()) * size_of(tensor.dtype())};
@@ -215,8 +213,8 @@ TEST(MultiHeadAttention, LargeFiniteMasksStayNumbers) {
   // The sum would be -inf, which forbids. What stays is a uniform mean.
   for (int i = 0; i < 4 * 36; ++i) EXPECT_FLOAT_EQ(weights.as<float>()[i], 1.0f / 6);
   // -inf forbids whatever the other mask says.
-  lowest.as<float>()[0] = -kInfinity;
-  padding.as<float>()[0] = kInfinity;
+  lowest.as<float>()[0] = -std::numeric_limits<float>::infinity();
+  padding.as<float>()[0] = std::numeric_limits<float>::infinity();
   f.forward({.key_padding_mask = padding.cview(), .attn_mask = lowest.cview(), .weights = view});
   EXPECT_EQ(weights.as<float>()[0], 0);
   EXPECT_FLOAT_EQ(weights.as<float>()[1], 1.0f / 5);

@@ -8,12 +8,14 @@
 #include <tuple>
 #include <vector>
 
+#include "base/index.hpp"
+
 namespace manyheads::lens {
 namespace {
 
 constexpr std::int64_t kLayers = 2, kHeads = 4, kKvHeads = 2, kSize = 8;
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using base::at;
 
 // The heads of T tokens, drawn at random.
 class RandomHeads {

@@ -13,6 +13,7 @@
 
 #include "cli/tiny_model.hpp"
 #include "lens/constructed_text.hpp"
+#include "lens/score_named.hpp"
 #include "support.hpp"
 
 namespace manyheads::lens {
@@ -20,14 +21,7 @@ namespace {
 
 using test::add_layer;
 using test::constructed_text;
-
-const RoleScore& named(const std::vector<RoleScore>& scores, const std::string& name) {
-  for (const RoleScore& score : scores) {
-    if (score.name == name) return score;
-  }
-  ADD_FAILURE() << "no score " << name;
-  return scores.front();
-}
+using test::named;
 
 // Ten tokens twice; an encoder's between [CLS] and [SEP].
 BatchText repeated(bool causal) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lens/constructed_text.hpp"
+#include "lens/score_named.hpp"
 #include "lens/without_special.hpp"
 
 namespace manyheads::lens {
@@ -15,16 +16,9 @@ namespace {
 
 using test::add_layer;
 using test::constructed_text;
+using test::named;
 
 using Matrix = std::vector<std::vector<double>>;
-
-const RoleScore& named(const std::vector<RoleScore>& scores, const std::string& name) {
-  for (const RoleScore& score : scores) {
-    if (score.name == name) return score;
-  }
-  ADD_FAILURE() << "no score " << name;
-  return scores.front();
-}
 
 model::EncoderConfig heads(std::int64_t count) {
   model::EncoderConfig config;

@@ -4,6 +4,8 @@ export interface Early {
   engineWorker?: Worker;
   /** Why it did not start. */
   workerFailed?: string;
+  /** The page's own script ran: the browser knows its syntax, and its bytes are whole. */
+  begun?: boolean;
 }
 
 export const early = globalThis as typeof globalThis & Early;

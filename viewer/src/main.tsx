@@ -1,4 +1,5 @@
 import { render } from "preact";
+import { early } from "./early";
 import { App } from "./frame/App";
 import { readFirst, readStart, type First } from "./start";
 import { keepDocument } from "./state/app";
@@ -19,6 +20,7 @@ function begin(): void {
 
 const draw = (): void => render(<App />, document.getElementById("page")!);
 
+early.begun = true;
 keepLink();
 keepDocument();
 const whole = document.readyState === "loading" ? new Promise((done) => document.addEventListener("DOMContentLoaded", done, { once: true })) : Promise.resolve();
