@@ -162,3 +162,15 @@ def test_an_error_leaves_the_engine_as_it_was(opened):
     page.locator(".heads").wait_for()
     page.keyboard.press("2")
     expect(page.locator(".flow [role=status]")).to_have_text("black → cat: 0.7363")
+
+
+@pytest.mark.parametrize("harm", ["cut short", "changed"])
+def test_a_damaged_script_is_one_sentence(opener, tmp_path, harm):
+    """Cut short it cannot be unpacked; changed it is not what the security policy names."""
+    before, code = built.read_text().split('<script id="code" type="application/octet-stream">')
+    middle = len(code.split("<", 1)[0]) // 2
+    (tmp_path / "page.html").write_text(before + '<script id="code" type="application/octet-stream">' + code[:middle] + (
+        code[code.index("<"):] if harm == "cut short" else ("B" if code[middle] == "A" else "A") + code[middle + 1:]))
+    page = opener.context(offline=True).new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    expect(page.locator("#page")).to_contain_text("This page needs a browser of 2023 or later, and all of its file.")
