@@ -31,6 +31,8 @@ MANYHEADS_API void set_isa(const std::string& name);
 // - "f32-unfused-1": the same with products rounded by themselves. sse4, wasm.
 // - "bf16-pairs-1", BF16 at avx512_bf16: AVX-512's dot products, whose sums know no denormals.
 // - "bf16-tiles-1", BF16 at amx_bf16 and its emulations: tiles, likewise.
+// - "f32-tiles-1", F32 at amx_bf16 and its emulations: tiles of BF16 pieces, within F32's bounds. Never unasked: only
+//   options.bits gives it. Gradients have no such family.
 // - "int8-fma-1", "int8-unfused-1": int8_products.
 // The number moves when a release changes a bit. options.bits asks for a family.
 MANYHEADS_API std::string active_bits(DType dtype = DType::kF32);

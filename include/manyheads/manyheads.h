@@ -421,6 +421,7 @@ typedef struct mh_layer_gradients {
 
 /* The backward of an mh_layer_forward that kept `activations`: the gradients of a loss from dy, its gradient by y.
  * - Inputs and options are those of the forward; weights, activations and bits of other products than F32 are not used.
+ *   bits "f32-tiles-1" are an error: gradients are not multiplied through tiles.
  * - dy [B,T,d_model] is F32, BF16 or F16, of any strides. Sums are F32, in an order that threads do not change.
  * - Float masks have no gradient here; mh_attention_backward gives that of a bias.
  * Allocates the transposed weights, and a workspace unless given one. */

@@ -51,7 +51,8 @@ struct MultiHeadAttentionOptions {
   Dropout dropout{};                   // of the weights, as attention() takes it; `weights` are those left
   Threads threads{};
   Workspace* workspace = nullptr;
-  // The family of bits that the call must have (cpu.hpp), empty: the fastest's. An error where it cannot be had.
+  // The family of bits that the call must have (cpu.hpp), empty: the fastest's. An error where it cannot be had. The
+  // first call with "f32-tiles-1" splits the weights: half as much memory again, which the layer keeps.
   std::string_view bits{};
   MultiHeadAttentionActivations* activations = nullptr;  // of forward(), out: for backward()
 };
@@ -111,7 +112,7 @@ class MANYHEADS_API MultiHeadAttention {
 
   // The backward of a forward() that kept `activations`: the gradients of a loss from dy, its gradient by y.
   // - The inputs and options are those of the forward; options.weights, bits of other products than F32 and
-  //   options.activations are not used.
+  //   options.activations are not used. bits = "f32-tiles-1" is an error: gradients are not multiplied through tiles.
   // - dy [B,T,d_model] is F32, BF16 or F16, of any strides, and overlaps no gradient.
   // - Sums are F32. Those over tokens run in chunks of 512, added up in two floats: the bits do not depend on threads.
   // - Float masks have no gradient here; attention_backward() gives that of a bias.

@@ -471,7 +471,7 @@ PreparedBackward::PreparedBackward(const char* function, const ConstTensorView& 
                                    const AttentionOptions& options)
     : params_(check_backward(function, q, k, v, &out, dout, &lse, gradients, options)),
       products_(kernels::backward_products(params_, options.bits)),
-      table_(&kernels::table_with(function, options.bits, products_)),
+      table_(&kernels::backward_table(function, options.bits, products_)),
       plan_(plan_backward(function, params_, kernels::backward_kernels(*table_, products_), options.threads)),
       threads_(options.threads) {}
 

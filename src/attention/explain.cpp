@@ -30,6 +30,7 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
   } else {
     e.path = base::format("fused forward, {} read as F32", name_of(params.kv_type));
   }
+  if (params.products() == kernels::Products::kF32 && table.splits_f32()) e.path += " by tiles";
   if (plan.packed_kv_floats > 0) e.path += ", K and V of each head packed";
   if (params.page_size > 0) e.path += base::format(", pages of {}", params.page_size);
   if (params.q_starts.defined() || params.k_starts.defined()) e.path += ", packed sequences";

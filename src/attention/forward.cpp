@@ -201,7 +201,7 @@ PreparedProbs::PreparedProbs(const char* function, const ConstTensorView& q, con
                              const ConstTensorView& lse, const TensorView& weights, const AttentionOptions& options,
                              float* row_lse)
     : params_(check_probs(function, q, k, &lse, weights, options)),
-      table_(&kernels::table_with(function, options.bits, kernels::Products::kF32)),
+      table_(&kernels::unsplit(kernels::table_with(function, options.bits, kernels::Products::kF32))),
       plan_(attention_detail::plan(params_, *table_, options.threads, Split::kNone)),
       threads_(options.threads) {
   params_.row_lse = row_lse;

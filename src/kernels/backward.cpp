@@ -3,6 +3,9 @@
 #include <map>
 #include <utility>
 
+#include <manyheads/error.hpp>
+
+#include "base/format.hpp"
 #include "kernels/dispatch.hpp"
 
 namespace manyheads::kernels {
@@ -36,6 +39,15 @@ const BackwardKernels& backward_kernels(const KernelTable& table, Products produ
   link_avx2_backward();
   link_other_backward();
   return registered().at({table.target, products});
+}
+
+const KernelTable& backward_table(const char* function, std::string_view bits, Products products) {
+  const KernelTable& table = table_with(function, bits, products);
+  if (!table.splits_f32()) return table;
+  throw Error(ErrorCode::kUnsupported,
+              base::format("{}: bits \"{}\" are those of forward calls: gradients are not multiplied through tiles; "
+                           "\"{}\" can be had of them here",
+                           function, bits, table.unsplit->bits_of(products)));
 }
 
 Products backward_products(const BackwardParams& params, std::string_view bits) {

@@ -114,6 +114,9 @@ void reference_backward(const BackwardParams& params);
 
 // The kernels of a table's instruction set, by F32 or BF16 pairs.
 const BackwardKernels& backward_kernels(const KernelTable& table, Products products);
+
+// table_with of a backward. Gradients are never multiplied through tiles: Error where `bits` asks for that.
+const KernelTable& backward_table(const char* function, std::string_view bits, Products products);
 // What a backward with these tensors multiplies: BF16 pairs where the table it will run at does, else F32. There is
 // none over tiles or integers.
 Products backward_products(const BackwardParams& params, std::string_view bits);

@@ -123,6 +123,7 @@ KernelTable table_of(const Isa& isa, std::int64_t target) {
           .states = kernels.states,
           .head_pass = kernels.head_pass,
           .linear = pairs ? kernels.linear_bf16 : kernels.linear,
+          .split_linear = {},
           .pack_weights = kernels.pack_weights,
           .cache_row = kernels.cache_row,
           .layer_norm = kernels.layer_norm,
@@ -134,7 +135,21 @@ KernelTable table_of(const Isa& isa, std::int64_t target) {
                    pairs                      ? "bf16-pairs-1"
                    : isa.bf16 == Bf16::kAsF32 ? f32_bits
                                               : "bf16-tiles-1",
-                   int8_bits}};
+                   int8_bits},
+          .unsplit = nullptr};
+}
+
+// The same where F32 is multiplied through its tiles: a family of bits that is asked for by name.
+KernelTable split_table_of(const Isa& isa, const KernelTable& table) {
+  TargetKernels kernels;
+  for (const Fill fill : units().at(table.target)) fill(kernels);
+  const bool emulated = isa.bf16 == Bf16::kEmulatedTiles;
+  KernelTable split = table;
+  split.f32 = emulated ? kernels.f32_amx_emulated : kernels.f32_amx;
+  split.split_linear = emulated ? kernels.linear_amx_emulated : kernels.linear_amx;
+  split.bits[static_cast<int>(Products::kF32)] = "f32-tiles-1";
+  split.unsplit = &table;
+  return split;
 }
 
 // Calls visit(isa, target) for each instruction set of this build, best first.
@@ -208,14 +223,41 @@ void set_active_table(const std::string& name) {
   g_active.store(name.empty() ? nullptr : &table_named(name, "set_isa"), std::memory_order_release);
 }
 
+namespace {
+
+const std::vector<KernelTable>& split_tables() {
+  static const std::vector<KernelTable> tables = [] {
+    std::vector<KernelTable> list;
+    for (const KernelTable& table : available_tables()) {
+      each_built([&](const Isa& isa, std::int64_t target) {
+        const bool tiles = isa.bf16 == Bf16::kTiles || isa.bf16 == Bf16::kEmulatedTiles;
+        if (tiles && target == table.target && table.name == std::string_view(isa.name)) {
+          list.push_back(split_table_of(isa, table));
+        }
+      });
+    }
+    return list;
+  }();
+  return tables;
+}
+
+}  // namespace
+
 const KernelTable& table_with(const char* function, std::string_view bits, Products products) {
   const KernelTable& active = active_table();
   if (bits.empty() || bits == active.bits_of(products)) return active;
   std::vector<std::string> others;
-  for (const KernelTable& table : available_tables()) {
-    if (bits != table.bits_of(products)) continue;
-    if (table.target == active.target) return table;
-    others.emplace_back(table.name);
+  const auto find = [&](const std::vector<KernelTable>& tables) -> const KernelTable* {
+    for (const KernelTable& table : tables) {
+      if (bits != table.bits_of(products)) continue;
+      if (table.target == active.target) return &table;
+      others.emplace_back(table.name);
+    }
+    return nullptr;
+  };
+  if (const KernelTable* found = find(available_tables())) return *found;
+  if (products == Products::kF32) {
+    if (const KernelTable* found = find(split_tables())) return *found;
   }
   constexpr const char* kWhat[] = {"F32 products", "BF16 tensors", "int8_products"};
   throw Error(

@@ -12,6 +12,8 @@ namespace manyheads::kernels {
 // What the units in units/ compile for one of Highway's targets. A kernel that a target lacks is all null.
 struct TargetKernels {
   AttentionKernels f32{}, bf16{}, bf16_int8{}, int8{}, int8_vnni{}, amx{}, amx_emulated{};
+  AttentionKernels f32_amx{}, f32_amx_emulated{};
+  SplitLinearKernels linear_amx{}, linear_amx_emulated{};
   ProbsKernel probs = nullptr;
   StatesKernels states{};
   HeadPassKernels head_pass{};

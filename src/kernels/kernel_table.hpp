@@ -56,6 +56,17 @@ struct LinearKernels {
                  std::int64_t panel_end, float* workspace);
 };
 
+// Projections of F32 by tiles, from weights in pieces.
+struct SplitLinearKernels {
+  LinearKernels linear;  // reads LinearParams::split; null where there are no tiles
+  // Splits panels [begin, end) of packed F32 weights [in][out] to `split`. A panel takes split_words words.
+  void (*split_weights)(const LinearParams&, std::int64_t panel_begin, std::int64_t panel_end, float* split);
+  std::size_t (*split_words)(std::int64_t in);
+  // The products alone, of operands in L1. Returns the FLOP done, of F32; `value` keeps the compiler from dropping
+  // them.
+  double (*probe)(std::int64_t rounds, float* value);
+};
+
 using PackWeightsKernel = void (*)(const PackWeightsParams&, std::int64_t panel_begin, std::int64_t panel_end);
 
 using CacheRowKernel = void (*)(const CacheRowParams&);
@@ -86,6 +97,7 @@ struct KernelTable {
   StatesKernels states;
   HeadPassKernels head_pass;
   LinearKernels linear;
+  SplitLinearKernels split_linear;  // of a table that splits F32
   PackWeightsKernel pack_weights;
   CacheRowKernel cache_row;
   NormKernel layer_norm;
@@ -94,8 +106,11 @@ struct KernelTable {
   SwiGluKernel swiglu;
   RooflineProbes probes;
   const char* bits[3];  // the family of bits of each kind of products (cpu.hpp)
+  // Of a table that multiplies F32 through tiles of BF16: the one that does not, otherwise the same. Else null.
+  const KernelTable* unsplit;
 
   const char* bits_of(Products products) const noexcept { return bits[static_cast<int>(products)]; }
+  bool splits_f32() const noexcept { return unsplit != nullptr; }
   // The kernels for a call.
   const AttentionKernels& attention(const QkvMask& params) const noexcept {
     if (params.int8_products) return int8;
@@ -103,5 +118,10 @@ struct KernelTable {
     return params.kv_type == DType::kI8 ? bf16_int8 : bf16;
   }
 };
+
+// The table whose F32 products are multiply-adds.
+inline const KernelTable& unsplit(const KernelTable& table) noexcept {
+  return table.splits_f32() ? *table.unsplit : table;
+}
 
 }  // namespace manyheads::kernels

@@ -274,8 +274,9 @@ struct LinearParams {
   const float* x = nullptr;
   std::int64_t x_stride = 0;
   const float* packed = nullptr;
-  DType type = DType::kF32;     // of packed: F32 or BF16
-  const float* bias = nullptr;  // [N rounded up to panel]
+  DType type = DType::kF32;      // of packed: F32 or BF16
+  const float* split = nullptr;  // the same in pieces, where SplitLinearKernels reads them
+  const float* bias = nullptr;   // [N rounded up to panel]
   float* y = nullptr;
   std::int64_t y_stride = 0;
   // Not null: the finished rows go here, rounded, and y holds partial sums. Only without an activation, with BF16

@@ -74,6 +74,7 @@ Linear::Linear(ConstTensorView weight, ConstTensorView bias, DType kept, PackedM
         static_cast<float>(base::load_element(bias.data(), bias.dtype(), c * bias.stride(0)));
   }
   std::fill(bias_.data() + (bias.defined() ? out_ : 0), bias_.data() + panels * panel_, 0.0f);
+  if (kept_ == DType::kF32) split_ = std::make_shared<Split>();
   const kernels::PackWeightsParams params{.weight = weight.data(),
                                           .type = weight.dtype(),
                                           .stride = {weight.stride(0), weight.stride(1)},
@@ -103,6 +104,21 @@ void Linear::run(const float* x, std::int64_t rows, std::int64_t x_stride, float
   run(params, rows, threads, workspace);
 }
 
+bool Linear::splits() const { return kept_ == DType::kF32 && kernels::active_table().splits_f32(); }
+
+const float* Linear::split(const kernels::LinearParams& params, const Threads& threads) const {
+  std::call_once(split_->made, [&] {
+    const kernels::SplitLinearKernels& kernels = kernels::active_table().split_linear;
+    const std::int64_t panel = kernels.linear.panel, panels = panels_of(out_, panel);
+    base::AlignedBuffer<float> pieces(static_cast<std::size_t>(panels) * kernels.split_words(in_));
+    base::parallel_for_rows(panels, panel * in_, threads, [&](std::int64_t begin, std::int64_t end) {
+      kernels.split_weights(params, begin, end, pieces.data());
+    });
+    split_->pieces = std::move(pieces);
+  });
+  return split_->pieces.data();
+}
+
 bool Linear::rounds_rows() const { return kept_ == DType::kBF16 && kernels::active_table().linear.rounds_rows_to_bf16; }
 
 void Linear::run_rounded(const float* x, std::int64_t rows, std::int64_t x_stride, float* sums,
@@ -128,8 +144,10 @@ int Linear::workers(std::int64_t rows, const Threads& threads) const {
 }
 
 std::size_t Linear::workspace_floats(std::int64_t rows, const Threads& threads) const {
-  if (!rounds_rows() || rows <= 0) return 0;
-  return static_cast<std::size_t>(workers(rows, threads) * kernels::active_table().linear.workspace_floats);
+  if (rows <= 0 || !(rounds_rows() || splits())) return 0;
+  const kernels::KernelTable& table = kernels::active_table();
+  const kernels::LinearKernels& kernel = splits() ? table.split_linear.linear : table.linear;
+  return static_cast<std::size_t>(workers(rows, threads) * kernel.workspace_floats);
 }
 
 void Linear::run(kernels::LinearParams& params, std::int64_t rows, const Threads& threads, float* workspace) const {
@@ -144,10 +162,12 @@ void Linear::run(kernels::LinearParams& params, std::int64_t rows, const Threads
   params.bias = bias_.data();
   params.in = in_;
   params.out = out_;
+  const kernels::LinearKernels& kernel = splits() ? table.split_linear.linear : table.linear;
+  if (splits()) params.split = split(params, threads);
 
   // A task is some blocks of rows times a share of the panels.
-  const std::int64_t panels = panels_of(out_, panel_);
-  const std::int64_t block = table.linear.block_rows * kernels::tuning().linear_blocks_per_task;
+  const std::int64_t panels = panels_of(out_, kernel.panel);
+  const std::int64_t block = kernel.block_rows * kernels::tuning().linear_blocks_per_task;
   const std::int64_t row_tasks = (rows + block - 1) / block;
   const int wanted = workers(rows, threads);
   const std::int64_t panel_tasks =
@@ -157,12 +177,12 @@ void Linear::run(kernels::LinearParams& params, std::int64_t rows, const Threads
     own = base::AlignedBuffer<float>(workspace_floats(rows, threads));
     workspace = own.data();
   }
-  const std::int64_t worker_floats = rounds_rows() ? table.linear.workspace_floats : 0;
+  const std::int64_t worker_floats = rounds_rows() || splits() ? kernel.workspace_floats : 0;
   base::parallel_for(row_tasks * panel_tasks, wanted, threads.executor, [&](std::int64_t i, int worker) {
     const std::int64_t rt = i / panel_tasks;
     const std::int64_t pt = i % panel_tasks;
-    table.linear.linear(params, rows * rt / row_tasks, rows * (rt + 1) / row_tasks, panels * pt / panel_tasks,
-                        panels * (pt + 1) / panel_tasks, workspace + worker * worker_floats);
+    kernel.linear(params, rows * rt / row_tasks, rows * (rt + 1) / row_tasks, panels * pt / panel_tasks,
+                  panels * (pt + 1) / panel_tasks, workspace + worker * worker_floats);
   });
 }
 

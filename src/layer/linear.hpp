@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 
 #include <manyheads/half.hpp>
 #include <manyheads/parallel.hpp>
@@ -40,6 +41,8 @@ void pack_columns(const float* from, std::int64_t stride, std::int64_t out, std:
 //   the same value, to the same bits.
 // - Where the instruction set multiplies BF16 pairs (LinearKernels::rounds_rows_to_bf16), BF16 weights round x to BF16
 //   too. Each product is exact before it is added.
+// - Where F32 is multiplied through tiles (KernelTable::splits_f32), F32 weights are split into BF16 pieces when first
+//   run so, once: half as much memory again. The order of sums is linear_tiles-inl.hpp's.
 class Linear {
  public:
   Linear() = default;
@@ -53,7 +56,8 @@ class Linear {
   std::int64_t in_features() const noexcept { return in_; }
   std::int64_t out_features() const noexcept { return out_; }
 
-  // Floats of workspace for a run of up to `rows` rows on up to so many threads; 0 where rows are not rounded.
+  // Floats of workspace for a run of up to `rows` rows on up to so many threads; 0 where rows are multiplied as they
+  // are.
   std::size_t workspace_floats(std::int64_t rows, const Threads& threads) const;
 
   // Rows are x_stride and y_stride floats apart; x and y do not overlap. `workspace` holds workspace_floats floats at a
@@ -68,6 +72,13 @@ class Linear {
                    bfloat16* y, std::int64_t y_stride, const Threads& threads = {}, float* workspace = nullptr) const;
 
  private:
+  struct Split {
+    std::once_flag made;
+    base::AlignedBuffer<float> pieces;
+  };
+
+  bool splits() const;
+  const float* split(const kernels::LinearParams& params, const Threads& threads) const;
   void run(kernels::LinearParams& params, std::int64_t rows, const Threads& threads, float* workspace) const;
   int workers(std::int64_t rows, const Threads& threads) const;
 
@@ -76,6 +87,7 @@ class Linear {
   int panel_ = 0;  // columns of a panel at the instruction set in use
   DType kept_ = DType::kF32;
   std::shared_ptr<float> packed_;    // as LinearParams says, 0 behind N
+  std::shared_ptr<Split> split_;     // of F32 weights
   base::AlignedBuffer<float> bias_;  // [N rounded up to panel], 0 where there is no bias
 };
 

@@ -98,7 +98,7 @@ void MultiHeadAttention::Impl::backward(ConstTensorView query, ConstTensorView k
     options.threads.num_threads = default_num_threads();
   }
   const Threads& threads = options.threads;
-  const kernels::TableScope scope(kernels::table_with(kBackward, options.bits, kernels::Products::kF32));
+  const kernels::TableScope scope(kernels::backward_table(kBackward, options.bits, kernels::Products::kF32));
   // Check the call.
   layer::check_input(kBackward, query, "query", config.d_model, query.dtype());
   layer::check_input(kBackward, key, "key", config.kdim, query.dtype());

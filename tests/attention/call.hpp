@@ -33,6 +33,15 @@ class AtEachIsa : public testing::TestWithParam<std::string> {
   void TearDown() override { set_isa(""); }
 };
 
+// The instruction sets of this machine that have tiles, or their emulation.
+inline std::vector<std::string> isas_with_tiles() {
+  std::vector<std::string> list;
+  for (const std::string& isa : available_isas()) {
+    if (isa.starts_with("amx")) list.push_back(isa);
+  }
+  return list;
+}
+
 inline std::string isa_of(const testing::TestParamInfo<std::string>& test) { return test.param; }
 
 #define MANYHEADS_AT_EACH_ISA(Suite) INSTANTIATE_TEST_SUITE_P(Isa, Suite, testing::ValuesIn(available_isas()), isa_of)

@@ -22,12 +22,11 @@ namespace manyheads::test {
 // - MANYHEADS_SWEEP_SPLIT: 1 runs each call at one instruction set, in turn, 0 at all of them.
 // Quarters lie in different shards where the tests are sharded.
 template <class Case>
-void sweep(std::int64_t quarter, bool usually_split) {
+void sweep(std::int64_t quarter, bool usually_split, const std::vector<std::string>& isas = available_isas()) {
   const std::int64_t all = from_environment("MANYHEADS_SWEEP_CASES", 20000);
   const std::int64_t first = from_environment("MANYHEADS_SWEEP_SEED", 1) + all * quarter / 4;
   const std::int64_t cases = all * (quarter + 1) / 4 - all * quarter / 4;
   const bool split = from_environment("MANYHEADS_SWEEP_SPLIT", usually_split ? 1 : 0) != 0;
-  const std::vector<std::string> isas = available_isas();
   std::int64_t calls = 0;
   std::map<std::string, double> largest;
   for (std::int64_t seed = first; seed < first + cases; ++seed) {

@@ -68,6 +68,45 @@ TEST_F(CliBits, BF16TensorsTakeTheFamilyOfF32WhereAsked) {
   }
 }
 
+TEST_F(CliBits, F32ThroughTilesIsAskedForByName) {
+  save_qkv(DType::kF32);
+  save_safetensors(path("weights"), MultiHeadAttention({.d_model = 64, .num_heads = 4}).state_dict());
+  std::mt19937 random(6);
+  save_safetensors(path("query"), {{"query", normal(DType::kF32, {1, 5, 64}, random)}});
+  const auto with = [&](std::vector<std::string> call, const std::string& isa) {
+    call.insert(call.end(), {"--bits", "f32-tiles-1"});
+    return run(call, {.in = "the cat\n", .environment = {{"MANYHEADS_ISA", isa}}});
+  };
+  const std::vector<std::string> attend = {"attend", path("in"), "-o", path("out"), "--explain", "--json"};
+  std::map<std::string, std::string> first;
+  for (const std::string& isa : available_isas()) {
+    if (!isa.starts_with("amx")) continue;
+    const Result explained = with(attend, isa);
+    ASSERT_EQ(explained.code, 0) << explained.err;
+    EXPECT_EQ(json::parse(explained.out).at("bits"), "f32-tiles-1");
+    EXPECT_TRUE(json::parse(explained.out).at("path").get<std::string>().starts_with("fused forward, F32 by tiles"));
+    const std::vector<std::vector<std::string>> calls = {
+        attend,
+        {"layer", path("weights"), path("query"), "-o", path("out"), "--heads", "4"},
+        {"trace", "the cat", "-o", path("out"), "--model", model()}};
+    for (const std::vector<std::string>& call : calls) {
+      const Result result = with(call, isa);
+      ASSERT_EQ(result.code, 0) << result.err;
+      const auto [at, is_new] = first.try_emplace(call.front(), bytes("out"));
+      EXPECT_TRUE(at->second == bytes("out")) << call.front() << " " << isa;
+    }
+    for (std::vector<std::string> call : calls) {
+      const Result plain = run(call, {.environment = {{"MANYHEADS_ISA", isa}}});
+      ASSERT_EQ(plain.code, 0) << plain.err;
+      EXPECT_FALSE(first.at(call.front()) == bytes("out")) << call.front() << " " << isa;
+    }
+  }
+  const Result refused = with(attend, "portable");
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_TRUE(
+      is_one_line(refused, "bits \"f32-tiles-1\" cannot be had of F32 products at portable, which gives f32-fma-1"));
+}
+
 TEST_F(CliBits, WhatCannotBeHadIsOneLineAndNoFile) {
   save_qkv(DType::kF32);
   save_safetensors(path("weights"), MultiHeadAttention({.d_model = 64, .num_heads = 4}).state_dict());

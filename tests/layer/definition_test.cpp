@@ -5,11 +5,13 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <manyheads/cpu.hpp>
 #include <manyheads/multi_head_attention.hpp>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "attention/call.hpp"
 #include "layer/convert.hpp"
 #include "layer/golden_case.hpp"
 #include "layer/layer_reference.hpp"
@@ -108,7 +110,7 @@ TEST(GoldenLayerFiles, AreThere) { EXPECT_GE(golden_files("mha").size(), 40U); }
 
 // All masks at once, with and without added keys, against the definition. MANYHEADS_LAYER_SWEEP_CASES sets how many
 // random layers, MANYHEADS_SWEEP_SEED where the seeds begin.
-TEST(MultiHeadAttentionSweep, MasksComposeLikeTheDefinition) {
+void sweep_masks(std::string_view bits) {
   const std::int64_t cases = test::from_environment("MANYHEADS_LAYER_SWEEP_CASES", 300);
   const std::int64_t first = test::from_environment("MANYHEADS_SWEEP_SEED", 1);
   double largest = 0;
@@ -147,7 +149,7 @@ TEST(MultiHeadAttentionSweep, MasksComposeLikeTheDefinition) {
       for (std::int64_t i = 0; i < mask.elements(); ++i) mask.as<bool>()[i] = pick(0, 3) == 0;
       return mask;
     };
-    MultiHeadAttentionOptions options;
+    MultiHeadAttentionOptions options{.bits = bits};
     Tensor padding, mask, allowed_mask, bias_mask, lengths, scale;
     std::vector<Tensor> kept;
     if (pick(0, 1) == 0) {
@@ -241,6 +243,16 @@ TEST(MultiHeadAttentionSweep, MasksComposeLikeTheDefinition) {
     largest = std::max(largest, share);
   }
   EXPECT_GT(largest, 1e-3);  // a bound that nothing comes near would test nothing
+}
+
+TEST(MultiHeadAttentionSweep, MasksComposeLikeTheDefinition) { sweep_masks({}); }
+
+TEST(MultiHeadAttentionSweep, MasksComposeLikeTheDefinitionByTilesOfF32) {
+  const std::vector<std::string> isas = test::isas_with_tiles();
+  if (isas.empty()) GTEST_SKIP() << "no tiles here, nor their emulation";
+  set_isa(isas.front());
+  sweep_masks("f32-tiles-1");
+  set_isa("");
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <manyheads/cpu.hpp>
 #include <manyheads/error.hpp>
 #include <map>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -23,8 +24,32 @@ namespace {
 using layer::Activation;
 using layer::Linear;
 
-class LinearLayer : public AtEachIsa {};
-MANYHEADS_AT_EACH_ISA(LinearLayer);
+constexpr const char* kByTiles = "f32-tiles-1";
+
+// At each instruction set, and where it has tiles once more with F32 through them.
+class LinearLayer : public testing::TestWithParam<std::pair<std::string, bool>> {
+ protected:
+  void SetUp() override {
+    set_isa(GetParam().first);
+    if (GetParam().second) by_tiles_.emplace(kernels::table_with("LinearLayer", kByTiles, kernels::Products::kF32));
+  }
+  void TearDown() override {
+    by_tiles_.reset();
+    set_isa("");
+  }
+
+ private:
+  std::optional<kernels::TableScope> by_tiles_;
+};
+
+std::vector<std::pair<std::string, bool>> isas_and_tiles() {
+  std::vector<std::pair<std::string, bool>> list;
+  for (const std::string& isa : available_isas()) list.emplace_back(isa, false);
+  for (const std::string& isa : isas_with_tiles()) list.emplace_back(isa, true);
+  return list;
+}
+INSTANTIATE_TEST_SUITE_P(Isa, LinearLayer, testing::ValuesIn(isas_and_tiles()),
+                         [](const auto& test) { return test.param.first + (test.param.second ? "_f32_tiles" : ""); });
 
 std::vector<float> normals(std::int64_t count, std::uint64_t seed, float size = 1.0f) {
   std::mt19937_64 engine(seed);
@@ -238,6 +263,8 @@ TEST_P(LinearLayer, Bf16WeightsAreThoseOfTheRoundedValues) {
                 << r << " " << n << ", " << in << " to " << out;
           }
         }
+      } else if (kernels::active_table().splits_f32()) {  // weights of BF16 are multiplied as they are
+        EXPECT_EQ(wrong(x, rounded, b, y, rows, in, out, Activation::kNone), "") << rows << " rows, " << in;
       } else {
         EXPECT_EQ(y, f32) << rows << " rows, " << in << " to " << out;
       }
@@ -251,10 +278,13 @@ TEST_P(LinearLayer, WorksInTheScratchItIsGiven) {
   const std::vector<float> w = normals(kIn * kOut, 50), x = normals(kRows * kIn, 51);
   for (const DType kept : {DType::kF32, DType::kBF16}) {
     const Linear linear(matrix(w, kOut, kIn), {}, kept);
+    std::vector<float> first(kOut);
+    linear.run(x.data(), 1, kIn, first.data(), kOut);  // the first run splits weights
     for (const int threads : {1, 3}) {
       for (const std::int64_t rows : {std::int64_t{1}, std::int64_t{50}, kRows}) {
         const std::size_t floats = linear.workspace_floats(rows, {.num_threads = threads});
-        EXPECT_EQ(floats > 0, linear.rounds_rows());
+        const bool splits = kept == DType::kF32 && kernels::active_table().splits_f32();
+        EXPECT_EQ(floats > 0, linear.rounds_rows() || splits);
         EXPECT_LE(linear.workspace_floats(rows - 1, {.num_threads = threads}), floats);
         base::AlignedBuffer<float> scratch(floats + 64);
         std::fill_n(scratch.data(), floats + 64, 777.0f);
@@ -304,6 +334,66 @@ TEST_P(LinearLayer, NaNStaysInItsRowAndColumn) {
   }
 }
 
+// The pieces of tiles hold neither infinities nor anything beyond 2^-96 to 2^63.
+TEST_P(LinearLayer, ValuesOfAnySize) {
+  constexpr std::int64_t kIn = 300, kOut = 70, kRows = 37;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (const float large : {1e-44f, 1e-37f, 2e-30f, 1e-28f, 9e18f, 1e19f, 1e31f, 3e38f, kInfinity}) {
+    for (const float factor : {1.0f, -1.0f}) {
+      std::vector<float> w = normals(kIn * kOut, 60), x = normals(kRows * kIn, 61), b = normals(kOut, 62);
+      std::vector<float> y(kRows * kOut);
+      const float value = factor * large, other = large < 1 ? 1 / std::max(large, 1e-37f) : 1 / large;
+      x[5 * kIn + 299] = value;  // meets a usual weight
+      w[7 * kIn + 255] = value;  // meets usual x
+      x[9 * kIn + 3] = w[11 * kIn + 256] = value;
+      w[13 * kIn + 3] = x[9 * kIn + 256] = other;  // meet values that make their products usual ones
+      x[20 * kIn + 8] = w[20 * kIn + 8] = value;   // meet each other: 0 or beyond F32
+      Linear(matrix(w, kOut, kIn), row(b)).run(x.data(), kRows, kIn, y.data(), kOut);
+      for (std::int64_t r = 0; r < kRows; ++r) {
+        for (std::int64_t n = 0; n < kOut; ++n) {
+          double sum = static_cast<double>(b[static_cast<std::size_t>(n)]), size = std::fabs(sum);
+          for (std::int64_t k = 0; k < kIn; ++k) {
+            const double term = static_cast<double>(x[static_cast<std::size_t>(r * kIn + k)]) *
+                                static_cast<double>(w[static_cast<std::size_t>(n * kIn + k)]);
+            sum += term;
+            size += std::fabs(term);
+          }
+          const double got = static_cast<double>(y[static_cast<std::size_t>(r * kOut + n)]);
+          if (std::isnan(sum)) {
+            ASSERT_TRUE(std::isnan(got)) << value << " at " << r << " " << n;
+          } else if (size > 3e38) {  // some sum on the way may leave F32
+            ASSERT_TRUE(got == (sum > 0 ? HUGE_VAL : -HUGE_VAL) || std::fabs(sum) < 3.5e38)
+                << value << " at " << r << " " << n;
+          } else {
+            ASSERT_LE(std::fabs(got - sum), 1.2 * (kIn + 2) * 0x1p-24 * size) << value << " at " << r << " " << n;
+          }
+        }
+      }
+    }
+  }
+}
+
+// Tiles keep a row's bits apart from what other rows and columns hold.
+TEST_P(LinearLayer, WhatOtherRowsAndColumnsHoldChangesNoBit) {
+  constexpr std::int64_t kIn = 70, kOut = 40, kRows = 20;
+  std::vector<float> w = normals(kIn * kOut, 63), x = normals(kRows * kIn, 64), before(kRows * kOut), y(before);
+  Linear(matrix(w, kOut, kIn), {}).run(x.data(), kRows, kIn, before.data(), kOut);
+  for (const float value :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 1e37f, 1e-40f}) {
+    for (std::int64_t k = 0; k < kIn; ++k) x[static_cast<std::size_t>(4 * kIn + k)] = value;
+    for (std::int64_t k = 0; k < kIn; ++k) w[static_cast<std::size_t>(9 * kIn + k)] = value;
+    Linear(matrix(w, kOut, kIn), {}).run(x.data(), kRows, kIn, y.data(), kOut);
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      for (std::int64_t n = 0; n < kOut; ++n) {
+        const std::size_t at = static_cast<std::size_t>(r * kOut + n);
+        if (r != 4 && n != 9) {
+          EXPECT_EQ(y[at], before[at]) << value << " at " << r << " " << n;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(LinearLayer, EmptySizes) {
   const std::vector<float> none, b = {1.0f, -2.0f, 3.0f};
   std::vector<float> y(6, 777.0f);
@@ -341,9 +431,12 @@ TEST(LinearBits, AreThoseOfTheFamilyAtEachInstructionSet) {
       for (const std::int64_t out : {1, 37, 100}) {
         const std::vector<float> x = normals(19 * 53, 30, 2.0f), w = normals(out * 53, 31), b = normals(out, 32);
         std::map<std::string, std::vector<float>> first;  // by family
-        for (const std::string& isa : available_isas()) {
+        for (const auto& [isa, by_tiles] : isas_and_tiles()) {
+          if (by_tiles && kept != DType::kF32) continue;
           set_isa(isa);
-          // Tiles serve attention alone: there the projections are F32.
+          std::optional<kernels::TableScope> scope;
+          if (by_tiles) scope.emplace(kernels::table_with("linear", kByTiles, kernels::Products::kF32));
+          // Tiles serve attention alone where weights are BF16: there the projections are F32.
           const Linear linear(matrix(w, out, 53), row(b), kept);
           const std::string family = linear.rounds_rows() ? active_bits(kept) : active_bits();
           std::vector<float> y(static_cast<std::size_t>(19 * out));

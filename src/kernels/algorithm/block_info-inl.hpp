@@ -51,6 +51,11 @@ struct BlockInfo {
   bool documents = false;
   bool scaled_keys = false;  // I8 keys: each has its scale
   const float* packed = nullptr;
+  // Of an Mma that splits: the queries' pieces, where a run's keys' go, and 1 for each lane that is multiplied as F32.
+  const float* split_queries = nullptr;
+  float* split_keys = nullptr;
+  const float* unsplit_lanes = nullptr;
+  bool unsplit_queries = false;  // any of them
 
   // Rows [first, first + n) as lanes; at(head, query) is the offset of each.
   template <class At>

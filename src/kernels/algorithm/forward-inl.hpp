@@ -124,8 +124,9 @@ void CombineBlock(const ForwardParams& params, const QueryBlock& q_block, const 
   StoreBlock<Mma>(params, q_block, info, states);
 }
 
-inline std::size_t WorkspaceFloats(const QkvMask& params, std::int64_t rows) {
-  return ForwardWorkspace(params, rows).total;
+template <class Mma>
+std::size_t WorkspaceFloats(const QkvMask& params, std::int64_t rows) {
+  return ForwardWorkspace(params, rows, Mma::kSplits).total;
 }
 
 template <class Mma>
@@ -133,8 +134,9 @@ AttentionKernels ForwardKernels() {
   const std::int64_t rows = Mma::kDecodeOnly ? Mma::kDecodeRows
                             : Mma::kAmx      ? 4 * static_cast<std::int64_t>(kTileSide)
                                              : kBlockVectors * static_cast<std::int64_t>(LaneCount());
-  return {rows,        WorkspaceFloats, ForwardBlock<Mma>, RowStateFloats<Mma>, CombineBlock<Mma>, PackedKvFloats<Mma>,
-          PackKv<Mma>, OnPackedKv<Mma>};
+  return {
+      rows,        WorkspaceFloats<Mma>, ForwardBlock<Mma>, RowStateFloats<Mma>, CombineBlock<Mma>, PackedKvFloats<Mma>,
+      PackKv<Mma>, OnPackedKv<Mma>};
 }
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE

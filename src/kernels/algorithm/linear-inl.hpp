@@ -21,7 +21,7 @@
 
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
-#include "kernels/algorithm/math-inl.hpp"
+#include "kernels/algorithm/activate-inl.hpp"
 #include "kernels/tuning.hpp"
 #include "kernels/isa/edge-inl.hpp"
 #include "kernels/isa/mma_bf16-inl.hpp"
@@ -127,27 +127,6 @@ struct LinearStep {
   std::size_t prefetch_words = 0;
 };
 
-// Applies the activation to rows [begin, end) of a panel, register tile by register tile while they are in cache. In a
-// loop of its own: unrolled with the register tile, its steps neither overlap nor fit where the processor keeps decoded
-// instructions.
-HWY_NOINLINE void Activate(const LinearParams& params, std::int64_t panel, std::int64_t begin, std::int64_t end) {
-  const DF d;
-  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
-  const std::int64_t column = panel * kPanelVectors * n;
-  const std::int64_t columns = params.out - column < kPanelVectors * n ? params.out - column : kPanelVectors * n;
-  const auto each = [&](const auto& function) HWY_ATTR {
-    for (std::int64_t r = begin; r < end; ++r) {
-      float* y = params.y + r * params.y_stride + column;
-      std::int64_t i = 0;
-      for (; i + n <= columns; i += n) hn::StoreU(function(hn::LoadU(d, y + i)), d, y + i);
-      if (i < columns) StoreFirst(function(LoadFirst(y + i, columns - i)), y + i, columns - i);
-    }
-  };
-  if (params.activation == Activation::kRelu) each([&](VF x) HWY_ATTR { return MaxKeepsNaN(hn::Zero(d), x); });
-  if (params.activation == Activation::kGelu) each([&](VF x) HWY_ATTR { return Gelu(d, x); });
-  if (params.activation == Activation::kGeluTanh) each([&](VF x) HWY_ATTR { return GeluTanh(d, x); });
-}
-
 template <class Weights, int M>
 HWY_NOINLINE void LinearBlock(const LinearParams& params, const LinearStep& step, std::int64_t row) {
   const DF d;
@@ -210,7 +189,9 @@ HWY_NOINLINE void LinearBlock(const LinearParams& params, const LinearStep& step
       for (std::size_t i = 0; i < valid; ++i) y[i] = edge[i];
     }
   }
-  if (last && params.activation != Activation::kNone) Activate(params, step.panel, row, row + M);
+  if (last && params.activation != Activation::kNone) {
+    Activate(params, column, static_cast<std::int64_t>(valid), row, row + M);
+  }
 }
 
 template <class Weights, int M>

@@ -38,8 +38,9 @@ HWY_INLINE StridedRows KRows(const QkvMask& params, const QueryBlock& q_block, s
   const std::int64_t terms = static_cast<std::int64_t>(Mma::kValuesPerWord);
   const std::int64_t* stride = params.k_stride;
   const std::size_t needed = Words<Mma>(static_cast<std::size_t>(params.d));
-  const std::size_t words = Mma::kAmx ? (needed + kTileSide - 1) / kTileSide * kTileSide : needed;
-  const bool whole = !Mma::kAmx || (words == needed && (end - begin) % static_cast<std::int64_t>(kTileSide) == 0);
+  constexpr bool kTiles = Mma::kAmx && !Mma::kSplits;
+  const std::size_t words = kTiles ? (needed + kTileSide - 1) / kTileSide * kTileSide : needed;
+  const bool whole = !kTiles || (words == needed && (end - begin) % static_cast<std::int64_t>(kTileSide) == 0);
   const bool as_words = static_cast<std::size_t>(terms) * size_of(params.kv_type) == sizeof(float);
   if (whole && as_words && stride[3] == 1 && params.d % terms == 0 && stride[2] % terms == 0 && stride[2] >= params.d &&
       params.all_adjacent(q_block.batch, begin, end)) {
@@ -139,7 +140,7 @@ HWY_INLINE StridedRows VRows(const QkvMask& params, const QueryBlock& q_block, s
 // Keys whose products with values are summed in one step. A run is read from a multiple of them, else the sums of its
 // keys would round differently.
 template <class Mma>
-constexpr std::int64_t kKeysTogether = static_cast<std::int64_t>(Mma::kValuesPerWord * (Mma::kAmx ? kTileSide : 1));
+constexpr std::int64_t kKeysTogether = static_cast<std::int64_t>(Mma::kAmx ? 2 * kTileSide : Mma::kValuesPerWord);
 
 // Moves `begin` back to such a multiple. Returns whether other keys come along: the rows may not see them.
 template <class Mma>
@@ -149,18 +150,15 @@ HWY_INLINE bool TakesOthers(const QkvMask& params, std::int64_t& begin, std::int
   return more != 0 || (params.packed_v != nullptr && end % static_cast<std::int64_t>(Mma::kValuesPerWord) != 0);
 }
 
-// Values as rows of AMX's first operand: from [words of keys][value] to [value][words of keys], in whole tiles, 0
-// behind the last.
-HWY_INLINE StridedRows AmxValues(const StridedRows& values, std::size_t words, std::size_t width,
-                                 float* HWY_RESTRICT to) {
-  const std::size_t step = (words + kTileSide - 1) / kTileSide * kTileSide;
+// Values as rows of AMX's first operand: from [words of keys][value] to [value][padded], rows `step` words apart, in
+// whole tiles, 0 behind the last.
+HWY_INLINE void AmxValues(const StridedRows& values, std::size_t words, std::size_t width, std::size_t padded,
+                          std::size_t step, float* HWY_RESTRICT to) {
   const std::size_t rows = (width + kTileSide - 1) / kTileSide * kTileSide;
-  std::size_t whole_rows = 0;
-  std::size_t whole_words = 0;
   const DF d;
   const std::size_t n = hn::Lanes(d);
-  whole_rows = width / n * n;
-  whole_words = words / n * n;
+  const std::size_t whole_rows = width / n * n;
+  const std::size_t whole_words = words / n * n;
   for (std::size_t i = 0; i < whole_rows; i += n) {
     for (std::size_t w = 0; w < whole_words; w += n) {
       VF square[kMaxLanes];
@@ -170,11 +168,10 @@ HWY_INLINE StridedRows AmxValues(const StridedRows& values, std::size_t words, s
     }
   }
   for (std::size_t i = 0; i < rows; ++i) {
-    for (std::size_t w = i < whole_rows ? whole_words : 0; w < step; ++w) {
+    for (std::size_t w = i < whole_rows ? whole_words : 0; w < padded; ++w) {
       to[i * step + w] = i < width && w < words ? values.data[w * values.stride + i] : 0.0f;
     }
   }
-  return {to, step};
 }
 
 // Packs values of keys [begin, end) as words of four keys each, `begin` a multiple of four. A row has a multiple of

@@ -18,6 +18,7 @@
 #include "hwy/highway.h"
 #include "kernels/algorithm/block_info-inl.hpp"
 #include "kernels/algorithm/pv_int8-inl.hpp"
+#include "kernels/algorithm/split_products-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
@@ -51,11 +52,26 @@ HWY_INLINE void PackQ(const QkvMask& params, const QueryBlock& q_block, std::siz
     PackLanes<Mma>(params.type, params.q, info.rows_at(first, n, at), params.q_stride[3], params.d, lanes,
                    packed + first, QueryFactor<Mma>(info));
   }
-  if constexpr (Mma::kAmx) {  // whole tiles along D
+  if constexpr (Mma::kAmx && !Mma::kSplits) {  // whole tiles along D
     const std::size_t words = Words<Mma>(static_cast<std::size_t>(params.d));
     std::fill(packed + words * lanes, packed + (words + kTileSide - 1) / kTileSide * kTileSide * lanes, 0.0f);
   }
   info.packed = packed;
+}
+
+// Splits the packed queries for tiles. Lanes with what the pieces cannot hold, or whose product is scaled later beyond
+// what they bound, are marked.
+HWY_INLINE void SplitQ(const QkvMask& params, std::size_t lanes, float* split, float* unsplit, BlockInfo& info) {
+  const DF d;
+  info.unsplit_queries = info.extreme_scale;
+  std::fill(unsplit, unsplit + lanes, info.extreme_scale ? 1.0f : 0.0f);
+  SplitColumns(info.packed, static_cast<std::size_t>(params.d), static_cast<std::size_t>(params.d), lanes, split, lanes,
+               [&](const auto& beyond, std::size_t /*row*/, std::size_t lane) HWY_ATTR {
+                 info.unsplit_queries = true;
+                 hn::StoreU(hn::IfThenElse(beyond, hn::Set(d, 1.0f), hn::LoadU(d, unsplit + lane)), d, unsplit + lane);
+               });
+  info.split_queries = split;
+  info.unsplit_lanes = unsplit;
 }
 
 // Packs R queries for decode: queries[word][row]. `copy` holds one row of floats.

@@ -31,6 +31,11 @@ HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+// Where an Mma that splits puts a run's probabilities and values.
+struct SplitOperands {
+  float *probs, *values, *squares;
+};
+
 // What the vectors of a query block share of one run of keys.
 struct PrefillRun {
   std::int64_t begin, end;
@@ -41,7 +46,8 @@ struct PrefillRun {
   const float* value_scales;
   float* scores;
   float* amx_values;
-  float* output;  // of the chunk's row states
+  const SplitOperands* split;  // null: none
+  float* output;               // of the chunk's row states
   NextBlockPrefetch& ahead;
 };
 
@@ -89,15 +95,26 @@ HWY_INLINE void PrefillKeys(const QkvMask& params, const QueryBlock& q_block, co
                                    run.mask_nonfinite, lanes, scores, l);
   }
 
-  if constexpr (Mma::kAmx) {
+  if constexpr (Mma::kSplits) {
     const std::size_t width = OutputWidth<Mma>(params, q_block.rows);
-    const StridedRows rows = AmxValues({values, run.values.stride}, words, dv, run.amx_values);
-    std::fill(scores + words * lanes, scores + rows.stride * lanes, 0.0f);
+    const StridedRows rows{values, run.values.stride};
+    std::uint64_t unsplit = SplitValues(rows, keys, dv, run.split->squares, run.split->values);
+    SplitColumns(
+        scores, keys, keys, lanes, run.split->probs, lanes,
+        [&](const auto& /*beyond*/, std::size_t key, std::size_t /*lane*/) { unsplit |= std::uint64_t{1} << key; });
+    AmxProducts<typename Mma::Tiles, ThreePieces>(run.split->values, SplitWords(keys), run.split->probs, lanes,
+                                                  SplitDepth(keys), output, lanes, width, lanes, run.first_in_chunk);
+    if (unsplit != 0) AddUnsplitProducts(rows, scores, keys, dv, lanes, unsplit, output);
+  } else if constexpr (Mma::kAmx) {
+    const std::size_t width = OutputWidth<Mma>(params, q_block.rows);
+    const std::size_t step = RoundUp(words, kTileSide);
+    AmxValues({values, run.values.stride}, words, dv, step, step, run.amx_values);
+    std::fill(scores + words * lanes, scores + step * lanes, 0.0f);
     if (run.mask_nonfinite) {
-      EmulatedProducts<true>(rows.data, rows.stride, scores, lanes, rows.stride / kTileSide, output, lanes, width,
-                             lanes, run.first_in_chunk);
+      EmulatedProducts<true>(run.amx_values, step, scores, lanes, step / kTileSide, output, lanes, width, lanes,
+                             run.first_in_chunk);
     } else {
-      AmxProducts<Mma>(rows.data, rows.stride, scores, lanes, rows.stride / kTileSide, output, lanes, width, lanes,
+      AmxProducts<Mma>(run.amx_values, step, scores, lanes, step / kTileSide, output, lanes, width, lanes,
                        run.first_in_chunk);
     }
   } else {
@@ -170,9 +187,15 @@ HWY_NOINLINE float* PrefillMainloop(const ForwardParams& params, const QueryBloc
   const std::size_t n = hn::Lanes(d);
   const std::size_t lanes = NV * n;
   const std::size_t dv = static_cast<std::size_t>(params.dv);
-  const ForwardWorkspace at(params, q_block.rows);
+  const ForwardWorkspace at(params, q_block.rows, Mma::kSplits);
   info.packed = workspace + at.packed;
   if (split.first) PackQ<Mma>(params, q_block, lanes, workspace + at.packed, info);
+  SplitOperands operands{};
+  if constexpr (Mma::kSplits) {
+    SplitQ(params, lanes, workspace + at.split_queries, workspace + at.unsplit, info);
+    info.split_keys = workspace + at.split_keys;
+    operands = {workspace + at.split_probs, workspace + at.split_values, workspace + at.squares};
+  }
   const BlockKeyRange range = Within(info.range, split);
   NextBlockPrefetch ahead(params, q_block, range, next, info, writes, NV);
   CombineTree<StatesInLanes> tree({lanes, OutputWidth<Mma>(params, q_block.rows)}, at.tree(workspace), split.first);
@@ -221,6 +244,7 @@ HWY_NOINLINE float* PrefillMainloop(const ForwardParams& params, const QueryBloc
                              value_scales,
                              workspace + at.scores,
                              workspace + at.amx_values,
+                             Mma::kSplits ? &operands : nullptr,
                              states + 2 * lanes,
                              ahead};
 

@@ -23,6 +23,7 @@
 #include "kernels/algorithm/block_info-inl.hpp"
 #include "kernels/algorithm/lane_rows-inl.hpp"
 #include "kernels/algorithm/prefetch-inl.hpp"
+#include "kernels/algorithm/split_products-inl.hpp"
 #include "kernels/isa/mma_amx-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -51,8 +52,7 @@ HWY_INLINE void Products(const float* HWY_RESTRICT rows, std::size_t stride, std
           low = hn::Add(low, hn::Mul(a, hn::PromoteTo(dd, hn::LoadU(half, at))));
           high = hn::Add(high, hn::Mul(a, hn::PromoteTo(dd, hn::LoadU(half, at + n / 2))));
         }
-        sum[m][v] =
-            hn::Combine(d, hn::DemoteTo(half, hn::Mul(high, times)), hn::DemoteTo(half, hn::Mul(low, times)));
+        sum[m][v] = hn::Combine(d, hn::DemoteTo(half, hn::Mul(high, times)), hn::DemoteTo(half, hn::Mul(low, times)));
       }
     }
 #else
@@ -100,6 +100,31 @@ HWY_INLINE void PrefillScoresOfKeys(const float* HWY_RESTRICT packed, std::size_
   }
 }
 
+// The same products of all of a run's keys by tiles of pieces. What the pieces cannot hold, keys or queries, is
+// multiplied as F32.
+template <class Mma, int NV>
+HWY_INLINE void SplitScores(const BlockInfo& info, std::size_t lanes, const StridedRows& keys, std::size_t count,
+                            std::size_t width, float* HWY_RESTRICT scores) {
+  const DF d;
+  const std::size_t n = hn::Lanes(d);
+  const std::uint64_t unsplit = SplitRows(keys, count, width, info.split_keys);
+  AmxProducts<typename Mma::Tiles, ThreePieces>(info.split_keys, SplitWords(width), info.split_queries, lanes,
+                                                SplitDepth(width), scores, lanes, RoundUp(count, kTileSide), lanes,
+                                                true);
+  if (unsplit == 0 && !info.unsplit_queries) return;
+  for (std::size_t j = 0; j < count; ++j) {
+    VF sum[1][NV];
+    Products<MmaF32, 1, NV>(keys.data + j * keys.stride, keys.stride, 1, info.packed, lanes, width, info.sum_factor,
+                            sum);
+    for (std::size_t v = 0; v < NV; ++v) {
+      float* const to = scores + j * lanes + v * n;
+      const auto whole = hn::Eq(hn::LoadU(d, info.unsplit_lanes + v * n), hn::Set(d, 1.0f));
+      const VF tile = (unsplit >> j & 1) != 0 ? sum[0][v] : hn::LoadU(d, to);
+      hn::StoreU(hn::IfThenElse(whole, sum[0][v], tile), d, to);
+    }
+  }
+}
+
 // Scores of keys [begin, end) and NV vectors of queries from `row` on, of a block `lanes` wide, to scores[key][lane].
 // - In base 2, but for late_factor; forbidden ones are -inf. `maximum` is each lane's largest.
 // - partly_masked: some lane may not see some key.
@@ -120,9 +145,13 @@ HWY_INLINE void PrefillScores(const QkvMask& params, const QueryBlock& q_block, 
 
   if constexpr (Mma::kAmx) {
     prefetch(count, kVectors);
-    const std::size_t depth = (Words<Mma>(width) + kTileSide - 1) / kTileSide;
-    const std::size_t rows = (count + kTileSide - 1) / kTileSide * kTileSide;
-    AmxProducts<Mma>(keys.data, keys.stride, info.packed, lanes, depth, scores, lanes, rows, lanes, true);
+    if constexpr (Mma::kSplits) {
+      SplitScores<Mma, NV>(info, lanes, keys, count, width, scores);
+    } else {
+      const std::size_t depth = (Words<Mma>(width) + kTileSide - 1) / kTileSide;
+      const std::size_t rows = (count + kTileSide - 1) / kTileSide * kTileSide;
+      AmxProducts<Mma>(keys.data, keys.stride, info.packed, lanes, depth, scores, lanes, rows, lanes, true);
+    }
     for (std::size_t j = 0; j < count; ++j) {
       for (int v = 0; v < NV; ++v) {
         best[v] = hn::Max(hn::LoadU(d, scores + j * lanes + static_cast<std::size_t>(v) * n), best[v]);

@@ -14,7 +14,7 @@
 #include <cstdint>
 
 #include "hwy/highway.h"
-#include "kernels/isa/mma_amx-inl.hpp"
+#include "kernels/isa/split_f32-inl.hpp"
 #include "kernels/params.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -56,9 +56,11 @@ struct OpenStates {
 
 // The workspace of a query block. Offsets in floats, each array at a multiple of 64 bytes.
 struct ForwardWorkspace {
-  std::size_t packed, keys, values, amx_values, scores, added, opened, states, state_floats, total;
+  std::size_t packed, keys, values, amx_values, scores, added, opened, states, state_floats;
+  std::size_t split_queries, split_keys, split_probs, split_values, squares, unsplit;  // where operands are split
+  std::size_t total;
 
-  ForwardWorkspace(const QkvMask& params, std::int64_t block_rows) {
+  ForwardWorkspace(const QkvMask& params, std::int64_t block_rows, bool splits = false) {
     std::size_t at = 0;
     const auto take = [&at](std::size_t floats) {
       const std::size_t begin = at;
@@ -81,6 +83,13 @@ struct ForwardWorkspace {
     // The tree holds one open state a level, and the chunk under way.
     const std::uint64_t chunks = static_cast<std::uint64_t>(params.tk / kChunkKeys + 1);
     states = take(state_floats * static_cast<std::size_t>(std::bit_width(chunks) + 2));
+    const auto take_split = [&](std::size_t floats) { return take(splits ? floats : 0); };
+    split_queries = take_split(SplitWords(d) * padded_rows);
+    split_keys = take_split(SplitWords(d) * kRunKeys);
+    split_probs = take_split(SplitWords(kRunKeys) * padded_rows);
+    split_values = take_split(SplitWords(kRunKeys) * dv);
+    squares = take_split(kRunKeys / 2 * dv);
+    unsplit = take_split(padded_rows);
     total = at;
   }
   OpenStates tree(float* workspace) const {

@@ -41,8 +41,9 @@ HWY_INLINE const float* WordRow(const void* base, std::int64_t at, std::int64_t 
 
 // An Mma whose sums begin at 0 and whose operands are multiplied as they come.
 struct MmaBase {
-  static constexpr bool kInt8 = false;  // rounds queries and probabilities to bytes (pv_int8-inl.hpp)
-  using Element = void;                 // the type of keys and values that pairs are read from where they lie
+  static constexpr bool kSplits = false;  // takes values apart into BF16 pieces (split_f32-inl.hpp)
+  static constexpr bool kInt8 = false;    // rounds queries and probabilities to bytes (pv_int8-inl.hpp)
+  using Element = void;                   // the type of keys and values that pairs are read from where they lie
 
   template <class Info>
   static HWY_INLINE VF Begin(const Info& /*info*/, int /*row*/) {

@@ -30,6 +30,7 @@ struct MmaAmxBase {
   static constexpr std::size_t kValuesPerWord = 2;
   static constexpr bool kChains = false;
   static constexpr bool kAmx = true;
+  static constexpr bool kSplits = false;  // takes values apart into BF16 pieces (split_f32-inl.hpp)
   static constexpr bool kDecodeOnly = false;
   static constexpr int kDecodeRows = 0;
   static constexpr bool kScaledQueries = false;
@@ -47,14 +48,21 @@ HWY_INLINE VF Flushed(VF x) {
                         hn::And(x, hn::Set(d, -0.0f)), x);
 }
 
-// c[rows][columns] (+)= a[rows][16 depth] times b[16 depth][columns], rows `_step` words apart, as Intel's manual
-// defines TDPBF16PS:
+// Which pieces of two operands multiply in each block of 16 words, one pair after the other. A row of a holds its
+// pieces one after the other, b holds rows so; a piece has 16 * depth words.
+struct OnePiece {
+  static constexpr std::size_t kPieces = 1, kPairs = 1;
+  static constexpr std::size_t kOfA[1] = {0}, kOfB[1] = {0};
+};
+
+// c[rows][columns] (+)= a[rows][16 depth] times b[16 depth][columns], rows `_step` words apart, block by block and in
+// each pair of pieces by pair, as Intel's manual defines TDPBF16PS:
 // - in each block of 16 words, the first values make one chain of multiply-adds and the second values another;
 // - the sum of the two is added to c;
 // - denormals count as 0 and come out as 0.
 // kGuarded: a value counts as 0 where its probability in b is -0, forbidden, so that one that is not finite does not
 // reach the sum.
-template <bool kGuarded>
+template <bool kGuarded, class Pieces = OnePiece>
 HWY_INLINE void EmulatedProducts(const float* a, std::size_t a_step, const float* b, std::size_t b_step,
                                  std::size_t depth, float* c, std::size_t c_step, std::size_t rows, std::size_t columns,
                                  bool first_in_chunk) {
@@ -70,12 +78,15 @@ HWY_INLINE void EmulatedProducts(const float* a, std::size_t a_step, const float
     for (std::size_t at = 0; at < columns; at += n) {
       float* to = c + m * c_step + at;
       VF sum = first_in_chunk ? hn::Zero(d) : hn::LoadU(d, to);
-      for (std::size_t block = 0; block < depth; ++block) {
+      for (std::size_t i = 0; i < Pieces::kPairs * depth; ++i) {
+        const std::size_t pair = i % Pieces::kPairs, block = i / Pieces::kPairs;
+        const float* from_a = a + m * a_step + (Pieces::kOfA[pair] * depth + block) * kTileSide;
+        const float* from_b = b + (Pieces::kOfB[pair] * depth + block) * kTileSide * b_step + at;
         VF first = hn::Zero(d);
         VF second = hn::Zero(d);
-        for (std::size_t w = block * kTileSide; w < (block + 1) * kTileSide; ++w) {
-          const VF column = hn::LoadU(d, b + w * b_step + at);
-          VF value = hn::Set(d, WordAt(a + m * a_step + w));
+        for (std::size_t w = 0; w < kTileSide; ++w) {
+          const VF column = hn::LoadU(d, from_b + w * b_step);
+          VF value = hn::Set(d, WordAt(from_a + w));
           if (kGuarded) value = VisibleOnly<MmaAmxBase>(column, value);
           first = flushed(Fma(first_of(value), first_of(column), first));
           second = flushed(Fma(second_of(value), second_of(column), second));
@@ -100,10 +111,11 @@ struct MmaAmxEmulated : MmaAmxBase {
     return hn::BitCast(d, hn::Or(rounded(low), hn::ShiftLeft<16>(rounded(high))));
   }
 
-  template <int MB, int NB>
+  template <int MB, int NB, class Pieces>
   static HWY_INLINE void Products(const float* a, std::size_t a_step, const float* b, std::size_t b_step,
                                   std::size_t depth, float* c, std::size_t c_step, bool first_in_chunk) {
-    EmulatedProducts<false>(a, a_step, b, b_step, depth, c, c_step, MB * kTileSide, NB * kTileSide, first_in_chunk);
+    EmulatedProducts<false, Pieces>(a, a_step, b, b_step, depth, c, c_step, MB * kTileSide, NB * kTileSide,
+                                    first_in_chunk);
   }
 };
 #endif
@@ -124,7 +136,7 @@ struct MmaAmx : MmaAmxBase {
   }
   static HWY_INLINE void End() { asm volatile("tilerelease"); }
 
-  template <int MB, int NB>
+  template <int MB, int NB, class Pieces>
   static HWY_INLINE void Products(const float* a, std::size_t a_step, const float* b, std::size_t b_step,
                                   std::size_t depth, float* c, std::size_t c_step, bool first_in_chunk) {
     const std::size_t a_bytes = a_step * sizeof(float);
@@ -142,19 +154,23 @@ struct MmaAmx : MmaAmxBase {
       if constexpr (MB == 2 && NB == 2) asm volatile("tileloadd (%0,%1,1), %%tmm3" ::"r"(c3), "r"(c_bytes) : "memory");
     }
     for (std::size_t block = 0; block < depth; ++block) {
-      const float* a0 = a + block * kTileSide;
-      const float* b0 = b + block * kTileSide * b_step;
-      asm volatile("tileloadd (%0,%1,1), %%tmm4" ::"r"(a0), "r"(a_bytes) : "memory");
-      asm volatile("tileloadd (%0,%1,1), %%tmm6" ::"r"(b0), "r"(b_bytes) : "memory");
-      asm volatile("tdpbf16ps %%tmm6, %%tmm4, %%tmm0" ::);
-      if constexpr (NB == 2) {
-        asm volatile("tileloadd (%0,%1,1), %%tmm7" ::"r"(b0 + kTileSide), "r"(b_bytes) : "memory");
-        asm volatile("tdpbf16ps %%tmm7, %%tmm4, %%tmm1" ::);
-      }
-      if constexpr (MB == 2) {
-        asm volatile("tileloadd (%0,%1,1), %%tmm5" ::"r"(a0 + kTileSide * a_step), "r"(a_bytes) : "memory");
-        asm volatile("tdpbf16ps %%tmm6, %%tmm5, %%tmm2" ::);
-        if constexpr (NB == 2) asm volatile("tdpbf16ps %%tmm7, %%tmm5, %%tmm3" ::);
+#pragma GCC unroll 6
+      for (std::size_t pair = 0; pair < Pieces::kPairs; ++pair) {
+        const float* a0 = a + (Pieces::kOfA[pair] * depth + block) * kTileSide;
+        const float* b0 = b + (Pieces::kOfB[pair] * depth + block) * kTileSide * b_step;
+        const bool new_b = pair == 0 || Pieces::kOfB[pair] != Pieces::kOfB[pair - 1];
+        asm volatile("tileloadd (%0,%1,1), %%tmm4" ::"r"(a0), "r"(a_bytes) : "memory");
+        if (new_b) asm volatile("tileloadd (%0,%1,1), %%tmm6" ::"r"(b0), "r"(b_bytes) : "memory");
+        asm volatile("tdpbf16ps %%tmm6, %%tmm4, %%tmm0" ::);
+        if constexpr (NB == 2) {
+          if (new_b) asm volatile("tileloadd (%0,%1,1), %%tmm7" ::"r"(b0 + kTileSide), "r"(b_bytes) : "memory");
+          asm volatile("tdpbf16ps %%tmm7, %%tmm4, %%tmm1" ::);
+        }
+        if constexpr (MB == 2) {
+          asm volatile("tileloadd (%0,%1,1), %%tmm5" ::"r"(a0 + kTileSide * a_step), "r"(a_bytes) : "memory");
+          asm volatile("tdpbf16ps %%tmm6, %%tmm5, %%tmm2" ::);
+          if constexpr (NB == 2) asm volatile("tdpbf16ps %%tmm7, %%tmm5, %%tmm3" ::);
+        }
       }
     }
     asm volatile("tilestored %%tmm0, (%0,%1,1)" ::"r"(c), "r"(c_bytes) : "memory");
@@ -166,7 +182,7 @@ struct MmaAmx : MmaAmxBase {
 #endif
 
 // c[rows][columns] (+)= a times b over `depth` blocks of 16 words. rows and columns are multiples of 16.
-template <class Mma>
+template <class Mma, class Pieces = OnePiece>
 HWY_INLINE void AmxProducts(const float* a, std::size_t a_step, const float* b, std::size_t b_step, std::size_t depth,
                             float* c, std::size_t c_step, std::size_t rows, std::size_t columns, bool first_in_chunk) {
   for (std::size_t m = 0; m < rows; m += 2 * kTileSide) {
@@ -176,13 +192,13 @@ HWY_INLINE void AmxProducts(const float* a, std::size_t a_step, const float* b, 
       const float* am = a + m * a_step;
       float* to = c + m * c_step + i;
       if (two_rows && two_columns) {
-        Mma::template Products<2, 2>(am, a_step, b + i, b_step, depth, to, c_step, first_in_chunk);
+        Mma::template Products<2, 2, Pieces>(am, a_step, b + i, b_step, depth, to, c_step, first_in_chunk);
       } else if (two_rows) {
-        Mma::template Products<2, 1>(am, a_step, b + i, b_step, depth, to, c_step, first_in_chunk);
+        Mma::template Products<2, 1, Pieces>(am, a_step, b + i, b_step, depth, to, c_step, first_in_chunk);
       } else if (two_columns) {
-        Mma::template Products<1, 2>(am, a_step, b + i, b_step, depth, to, c_step, first_in_chunk);
+        Mma::template Products<1, 2, Pieces>(am, a_step, b + i, b_step, depth, to, c_step, first_in_chunk);
       } else {
-        Mma::template Products<1, 1>(am, a_step, b + i, b_step, depth, to, c_step, first_in_chunk);
+        Mma::template Products<1, 1, Pieces>(am, a_step, b + i, b_step, depth, to, c_step, first_in_chunk);
       }
     }
   }

@@ -27,6 +27,7 @@ struct MmaInt8Base {
   using Element = void;
   static constexpr std::size_t kValuesPerWord = 4;
   static constexpr bool kAmx = false;
+  static constexpr bool kSplits = false;
   static constexpr bool kInt8 = true;
   static constexpr bool kDecodeOnly = true;  // rows share little: the transposition of keys
   static constexpr int kDecodeRows = 8;
