@@ -40,6 +40,11 @@ mh::Mask mask_of(const Mask& mask) {
           .alibi_slopes = view(mask.alibi_slopes)};
 }
 
+std::string& asked_bits() {
+  static std::string bits;
+  return bits;
+}
+
 mh::AttentionOptions options_of(const AttentionCall& call) {
   return {.mask = mask_of(call.mask),
           .scale = call.scale,
@@ -50,7 +55,8 @@ mh::AttentionOptions options_of(const AttentionCall& call) {
           .page_table = view(call.page_table),
           .k_scales = view(call.k_scales),
           .v_scales = view(call.v_scales),
-          .int8_products = call.int8_products};
+          .int8_products = call.int8_products,
+          .bits = asked_bits()};
 }
 
 Results attend(const AttentionCall& call, const Array& k, const Array& v) {
@@ -116,9 +122,20 @@ Results through_cache(const AttentionCall& call) {
 
 }  // namespace
 
-std::vector<std::string> instruction_sets() { return mh::available_isas(); }
-void use(const std::string& instruction_set) { mh::set_isa(instruction_set); }
+std::vector<Way> ways() {
+  std::vector<Way> list;
+  for (const std::string& isa : mh::available_isas()) list.push_back({isa, ""});
+  for (const std::string& isa : mh::available_isas()) {
+    if (isa.starts_with("amx")) list.push_back({isa, "f32-tiles-1"});
+  }
+  return list;
+}
+void use(const Way& way) {
+  mh::set_isa(way.isa);
+  asked_bits() = way.bits;
+}
 std::string family(const std::string& products) {
+  if (!asked_bits().empty()) return products == "f32" ? asked_bits() : "";
   return mh::active_bits(products == "int8" ? mh::DType::kI8 : products == "bf16" ? mh::DType::kBF16 : mh::DType::kF32);
 }
 
@@ -151,7 +168,8 @@ Results run(const LayerCall& call) {
   mh::MultiHeadAttentionOptions options{.key_padding_mask = view(call.key_padding_mask),
                                         .attn_mask = view(call.attn_mask),
                                         .mask = mask_of(call.mask),
-                                        .head_scale = view(call.head_scale)};
+                                        .head_scale = view(call.head_scale),
+                                        .bits = asked_bits()};
   if (call.weights.given()) {
     results.weights = {call.weights.fresh()};
     options.weights = view(results.weights[0]);

@@ -1,6 +1,6 @@
-// Hashes of what 3,000 calls of attention, 300 of layers, passes over 60 heads and MiniLM's texts give at each instruction
-// set of the machine. A row is a family of bits and a group of 20 calls that multiply alike: every instruction set of the
-// family has its hash.
+// Hashes of what 3,000 calls of attention, 300 of layers, passes over 60 heads and MiniLM's texts give at each
+// instruction set of the machine. A row is a family of bits and a group of 20 calls that multiply alike: every
+// instruction set of the family has its hash.
 //   manyheads_bits                   rows: family, group, hashes of out, lse and weights
 //   manyheads_bits --table FILE      compares with the rows of FILE; ends with one line of counts
 //   manyheads_bits --every           a row for each call and instruction set, with what it is
@@ -45,7 +45,12 @@ struct Row {
 
 class Recorder {
  public:
-  Recorder(const Arguments& arguments, std::vector<std::string> isas) : arguments_(arguments), isas_(std::move(isas)) {}
+  explicit Recorder(const Arguments& arguments) : arguments_(arguments) {
+    for (const Way& way : ways()) {
+      if (!arguments.isa || way.isa == *arguments.isa) ways_.push_back(way);
+    }
+    if (ways_.empty()) use({*arguments.isa, ""});  // says what this machine runs
+  }
 
   template <class Call>
   void record(const Call& call, int number) {
@@ -54,30 +59,36 @@ class Recorder {
     for (const Array* array : call.inputs()) {
       if (array->given()) calls_.add(*array);
     }
-    for (const std::string& isa : isas_) {
-      use(isa);
+    for (const Way& way : ways_) {
+      use(way);
+      const std::string of_family = family(call.products());
+      if (of_family.empty()) continue;
       Results results;
       try {
         results = run(call);
       } catch (const std::exception& error) {
         throw std::runtime_error("call " + std::to_string(number) + " (" + call.to_string() + "): " + error.what());
       }
-      const std::string of_family = family(call.products());
-      hashes_[{isa, of_family, call.group + "/" + call.products()}].add(results);
+      hashes_[{way.isa, of_family, call.group + "/" + call.products()}].add(results);
       if (!arguments_.every) continue;
       Hashes own;
       own.add(results);
-      std::cout << isa << ' ' << of_family << ' ' << number << ' ' << own.to_string() << ' ' << call.to_string()
+      std::cout << way.isa << ' ' << of_family << ' ' << number << ' ' << own.to_string() << ' ' << call.to_string()
                 << '\n';
     }
   }
-  void record(std::vector<Answers> (*ask)()) {
-    for (const std::string& isa : isas_) {
-      use(isa);
-      for (const Answers& answers : ask()) {
-        if (answers.group.find(arguments_.only) == std::string::npos) continue;
-        hashes_[{isa, family(answers.products), answers.group}].add({.out = answers.results, .lse = {}, .weights = {}});
-      }
+  void record_model() {
+    for (const Way& way : ways_) {
+      use(way);
+      record(way, model_texts(way.bits));
+    }
+  }
+  // Maps and scores multiply F32 as it is, whatever is asked for.
+  void record_passes() {
+    for (const Way& way : ways_) {
+      if (!way.bits.empty()) continue;
+      use(way);
+      record(way, head_passes());
     }
   }
 
@@ -89,8 +100,16 @@ class Recorder {
   }
 
  private:
+  void record(const Way& way, const std::vector<Answers>& list) {
+    for (const Answers& answers : list) {
+      if (answers.group.find(arguments_.only) == std::string::npos) continue;
+      hashes_[{way.isa, family(answers.products), answers.group}].add(
+          {.out = answers.results, .lse = {}, .weights = {}});
+    }
+  }
+
   const Arguments& arguments_;
-  std::vector<std::string> isas_;
+  std::vector<Way> ways_;
   Hash calls_;
   std::map<std::array<std::string, 3>, Hashes> hashes_;  // by instruction set, family, group
 };
@@ -191,11 +210,11 @@ Arguments read_arguments(int count, char** values) {
 bool main_of(const Arguments& arguments) {
   std::optional<Table> table;
   if (arguments.table) table = read_table(*arguments.table);
-  Recorder recorder(arguments, arguments.isa ? std::vector{*arguments.isa} : instruction_sets());
+  Recorder recorder(arguments);
   for (int i = 0; i < kAttentionCalls; ++i) recorder.record(attention_call(i), i);
   for (int i = 0; i < kLayerCalls; ++i) recorder.record(layer_call(i), i);
-  recorder.record(head_passes);
-  if (has_model()) recorder.record(model_texts);
+  recorder.record_passes();
+  if (has_model()) recorder.record_model();
   if (table) return compare(recorder, *table, arguments.only.empty());
   if (arguments.every) return true;
   std::cout << "calls " << recorder.calls() << '\n';

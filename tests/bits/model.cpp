@@ -27,10 +27,11 @@ Array array_of(const mh::ConstTensorView& view) {
 
 bool has_model() { return std::filesystem::exists(MANYHEADS_BITS_MODEL "/config.json"); }
 
-std::vector<Answers> model_texts() {
+std::vector<Answers> model_texts(const std::string& bits) {
   std::vector<Answers> list;
   for (const mh::DType weights : {mh::DType::kF32, mh::DType::kBF16}) {
     const bool bf16 = weights == mh::DType::kBF16;
+    if (bf16 && !bits.empty()) continue;
     const mh::model::TextModel model(MANYHEADS_BITS_MODEL, weights);
     Answers texts{bf16 ? "model/minilm-bf16" : "model/minilm", bf16 ? "bf16" : "f32", {}};
     for (const char* text :
@@ -39,6 +40,7 @@ std::vector<Answers> model_texts() {
       const mh::model::Encoding encoding = model.encode(text);
       std::vector<mh::model::LayerHeads> layers;
       mh::model::EncoderOptions options;
+      options.bits = bits;
       options.layers = &layers;
       const mh::Tensor hidden =
           model.encoder().run(mh::model::TokenBatch::from_rows({encoding.ids}, {encoding.type_ids}), options);
@@ -59,6 +61,6 @@ std::vector<Answers> model_texts() {
 #else
 namespace bits {
 bool has_model() { return false; }
-std::vector<Answers> model_texts() { return {}; }
+std::vector<Answers> model_texts(const std::string&) { return {}; }
 }  // namespace bits
 #endif
