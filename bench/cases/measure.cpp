@@ -89,6 +89,9 @@ void measure_limits(int threads, kernels::Roofline& machine, bool quick, const s
   }
   if (const kernels::ArithmeticProbe tile_work = kernels::amx_tile_probe(); tile_work != nullptr) {
     measure_one("limit tile", "bf16", "amx_bf16", [&] { return machine.arithmetic(tile_work, threads); });
+    set_isa("amx_bf16");
+    const auto split_work = kernels::table_with("bench", "f32-tiles-1", kernels::Products::kF32).split_linear.probe;
+    measure_one("limit tile, F32", "f32", "amx_bf16", [&] { return machine.arithmetic(split_work, threads); });
   }
   if (const kernels::ArithmeticProbe byte_work = kernels::int8_dot_probe(); byte_work != nullptr) {
     measure_one("limit int8 dot", "i8", "avx512", [&] { return machine.arithmetic(byte_work, threads); });

@@ -12,6 +12,10 @@ TYPES = {"f32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16), "f16
 BEYOND_CACHES = 2**30
 
 
+def of_family(bits):
+    return f" {bits}" if bits else ""
+
+
 @dataclasses.dataclass
 class Attention:
     dtype: str
@@ -21,11 +25,12 @@ class Attention:
     heads: int
     batch: int = 1
     window: int = 0  # keys that a query sees, itself the last; 0: no window
+    bits: str = ""  # the family that ours is asked for
 
     @property
     def name(self):
         kind = f"window {self.window}" if self.window else "causal" if self.causal else "full"
-        return f"attention {self.dtype} D{self.head_size} T{self.tokens} H{self.heads} {kind}"
+        return f"attention {self.dtype} D{self.head_size} T{self.tokens} H{self.heads} {kind}{of_family(self.bits)}"
 
     @property
     def flop(self):
@@ -143,10 +148,12 @@ class Layer:
     d_model: int = 512
     heads: int = 8
     dtype: str = "f32"
+    bits: str = ""
 
     @property
     def name(self):
-        return f"layer {self.dtype} d_model{self.d_model} h{self.heads} B{self.batch} T{self.tokens}"
+        sizes = f"d_model{self.d_model} h{self.heads} B{self.batch} T{self.tokens}"
+        return f"layer {self.dtype} {sizes}{of_family(self.bits)}"
 
     @property
     def flop(self):
@@ -295,10 +302,11 @@ class Linear:
     inputs_size: int
     outputs_size: int
     rows: int
+    bits: str = ""
 
     @property
     def name(self):
-        return f"linear {self.dtype} {self.inputs_size}x{self.outputs_size} {self.rows} rows"
+        return f"linear {self.dtype} {self.inputs_size}x{self.outputs_size} {self.rows} rows{of_family(self.bits)}"
 
     @property
     def flop(self):
@@ -332,6 +340,9 @@ def amx_cases(model):
     cases += [Attention("f32", 64, 4096, True, 2), Attention("f32", 128, 4096, False, 2)]
     cases += [Linear("bf16", 512, 512, 4096), Linear("bf16", 768, 3072, 4096), Linear("f32", 768, 3072, 4096)]
     cases += [Layer(1, 7), Layer(1, 128), Layer(8, 512)]
+    by_tiles = {"bits": "f32-tiles-1"}
+    cases += [Attention("f32", d, 4096, causal, 2, **by_tiles) for d in (64, 128) for causal in (False, True)]
+    cases += [Linear("f32", 768, 3072, 4096, **by_tiles), Layer(8, 512, **by_tiles)]
     cases += [Decode(dtype, 64, kv_heads) for dtype in ("f32", "bf16") for kv_heads in (4, 32)]
     cases += [Bert(model, b, t, "bf16") for b, t in ((1, 10), (1, 128), (32, 128))] + [Bert(model, 32, 128)]
     return cases

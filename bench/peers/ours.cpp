@@ -18,6 +18,7 @@
 //   limit f32|bf16|f16|memory    GFLOP/s of multiply-adds; bf16: of F32 ones, of its dot product or of tiles, whichever
 //                     is fastest; memory: GB/s of reading it
 //   isa               the instruction set in use
+//   bits NAME         the family of bits of F32 calls from now on, "-": the instruction set's own
 //
 // Tensors are files of FOLDER, bare; prepare runs the case once and writes `out` there.
 #include <algorithm>
@@ -37,6 +38,7 @@
 #include <manyheads/model/encoder.hpp>
 #include <manyheads/multi_head_attention.hpp>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -420,6 +422,7 @@ int main(int argc, char** argv) {
   }
   manyheads::kernels::Roofline limits;
   Run run;
+  std::optional<manyheads::kernels::TableScope> family;
   std::string line;
   while (std::getline(std::cin, line)) {
     try {
@@ -437,6 +440,14 @@ int main(int argc, char** argv) {
         answer << limit(limits, next<std::string>(words), threads);
       } else if (verb == "isa") {
         answer << manyheads::active_isa();
+      } else if (verb == "bits") {
+        const auto name = next<std::string>(words);
+        run = nullptr;  // its workspace is the other family's
+        family.reset();
+        if (name != "-") {
+          family.emplace(manyheads::kernels::table_with("peers_ours", name, manyheads::kernels::Products::kF32));
+        }
+        answer << manyheads::active_bits();
       } else {
         refuse("unknown request " + verb);
       }

@@ -62,6 +62,7 @@ class Ours:
             sizes = (case.batch, case.tokens, case.d_model, case.heads)
         else:
             sizes = (case.dtype, case.batch, case.tokens, case.folder)
+        self.ask("bits", getattr(case, "bits", "") or "-")
         self.ask("prepare", type(case).__name__.lower(), folder, *sizes)
 
         def result():
