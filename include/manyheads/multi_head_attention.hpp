@@ -52,7 +52,7 @@ struct MultiHeadAttentionOptions {
   Threads threads{};
   Workspace* workspace = nullptr;
   // The family of bits that the call must have (cpu.hpp), empty: the fastest's. An error where it cannot be had. The
-  // first call with "f32-tiles-1" splits the weights: half as much memory again, which the layer keeps.
+  // first call with "f32-tiles-1" splits the weights: six bytes each besides their four, which the layer keeps.
   std::string_view bits{};
   MultiHeadAttentionActivations* activations = nullptr;  // of forward(), out: for backward()
 };

@@ -42,7 +42,7 @@ void pack_columns(const float* from, std::int64_t stride, std::int64_t out, std:
 // - Where the instruction set multiplies BF16 pairs (LinearKernels::rounds_rows_to_bf16), BF16 weights round x to BF16
 //   too. Each product is exact before it is added.
 // - Where F32 is multiplied through tiles (KernelTable::splits_f32), F32 weights are split into BF16 pieces when first
-//   run so, once: half as much memory again. The order of sums is linear_tiles-inl.hpp's.
+//   run so, once: six bytes each besides their four. The order of sums is linear_tiles-inl.hpp's.
 class Linear {
  public:
   Linear() = default;

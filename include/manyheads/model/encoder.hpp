@@ -71,7 +71,7 @@ struct EncoderOptions {
   std::vector<Tensor>* hidden_states = nullptr;  // out: [B,T,E] after the embeddings and after each layer
   Threads threads{};
   // The family of bits that the run must have (cpu.hpp), empty: the fastest's. An error where it cannot be had. The
-  // first run with "f32-tiles-1" splits the weights: half as much memory again, which the encoder keeps.
+  // first run with "f32-tiles-1" splits the weights: six bytes each besides their four, which the encoder keeps.
   std::string_view bits{};
   Workspace* workspace = nullptr;  // with one, a run allocates its results only once it has grown; not for two at once
 };
