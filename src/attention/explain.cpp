@@ -7,6 +7,7 @@
 #include "base/aligned_buffer.hpp"
 #include "base/checked.hpp"
 #include "base/format.hpp"
+#include "kernels/isa/processor.hpp"
 #include "kernels/mask.hpp"
 #include "kernels/tuning.hpp"
 
@@ -31,6 +32,9 @@ Explanation explain(ConstTensorView q, ConstTensorView k, ConstTensorView v, Ten
     e.path = base::format("fused forward, {} read as F32", name_of(params.kv_type));
   }
   if (params.products() == kernels::Products::kF32 && table.splits_f32()) e.path += " by tiles";
+  if ((params.bf16_pairs() || table.splits_f32()) && !kernels::why_no_tiles().empty()) {
+    e.path += base::format(", not by tiles ({})", kernels::why_no_tiles());
+  }
   if (plan.packed_kv_floats > 0) e.path += ", K and V of each head packed";
   if (params.page_size > 0) e.path += base::format(", pages of {}", params.page_size);
   if (params.q_starts.defined() || params.k_starts.defined()) e.path += ", packed sequences";
