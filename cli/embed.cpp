@@ -31,7 +31,7 @@ namespace {
 // A window of lines (or about so many bytes) is sorted by length. A pass through the model takes so many tokens.
 constexpr std::size_t kWindow = 2048;
 constexpr std::size_t kWindowBytes = std::size_t{16} << 20;
-constexpr std::size_t kBatchTokens = 8192;
+constexpr std::size_t kMostTogether = 8192;
 
 struct Embed {
   Common common;
@@ -128,7 +128,7 @@ class Embedder {
     for (std::size_t begin = 0; begin < order.size();) {
       const std::size_t longest = tokens(order[begin]).ids.size();
       const std::size_t end =
-          std::min(order.size(), begin + std::max<std::size_t>(1, kBatchTokens / std::max<std::size_t>(1, longest)));
+          std::min(order.size(), begin + std::max<std::size_t>(1, kMostTogether / std::max<std::size_t>(1, longest)));
       std::vector<std::vector<std::int64_t>> ids, type_ids;
       for (std::size_t i = begin; i < end; ++i) {
         ids.push_back(tokens(order[i]).ids);

@@ -80,14 +80,6 @@ void draw_text(std::string_view text, int x, int y, Picture& picture) {
   }
 }
 
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : lens::printable(text)) {
-    out += c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : c == '"' ? "&quot;" : std::string(1, c);
-  }
-  return out;
-}
-
 // The ends of a range as places.
 std::string first_of(const lens::Range& range) { return base::format("{}", range.begin); }
 std::string last_of(const lens::Range& range) { return base::format("{}", range.end - 1); }
@@ -97,6 +89,14 @@ std::string data_url(const Picture& picture) {
 }
 
 }  // namespace
+
+std::string xml_escaped(const std::string& text) {
+  std::string out;
+  for (const char c : lens::printable(text)) {
+    out += c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : c == '"' ? "&quot;" : std::string(1, c);
+  }
+  return out;
+}
 
 double Figure::largest() const {
   double most = 0;
@@ -150,7 +150,7 @@ std::string svg_figure(const Figure& figure) {
   for (int x = 0; x < kBar; ++x) bar.fill(x, 0, 1, 1, shade_of(x, kBar - 1));
 
   const auto text = [](int x, int y, const std::string& attributes, const std::string& words) {
-    return base::format("<text x=\"{}\" y=\"{}\"{}>{}</text>\n", x, y, attributes, escaped(words));
+    return base::format("<text x=\"{}\" y=\"{}\"{}>{}</text>\n", x, y, attributes, xml_escaped(words));
   };
   const std::string end = " text-anchor=\"end\"";
   const int right =
@@ -161,7 +161,7 @@ std::string svg_figure(const Figure& figure) {
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" role=\"img\" "
       "font-family=\"sans-serif\" font-size=\"12\">\n<title>{2}: {3}</title>\n"
       "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
-      right, top + height + kBottom, escaped(figure.title), escaped(figure.subtitle));
+      right, top + height + kBottom, xml_escaped(figure.title), xml_escaped(figure.subtitle));
   out += text(left, 20, " font-size=\"14\" font-weight=\"bold\"", figure.title) + text(left, 40, "", figure.subtitle);
   out += base::format(
       "<image x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" preserveAspectRatio=\"none\" "

@@ -23,6 +23,9 @@ struct Figure {
 // Lines or columns beyond which names are not drawn.
 constexpr std::int64_t kMostNames = 96;
 
+// A text as SVG shows it, without what no one can see.
+std::string xml_escaped(const std::string& text);
+
 std::string svg_figure(const Figure& figure);
 // Its letters are capitals of ASCII; it shows places, no names.
 std::string png_figure(const Figure& figure);

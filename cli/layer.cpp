@@ -16,7 +16,7 @@ namespace manyheads::cli {
 
 namespace {
 
-struct Layer {
+struct LayerRequest {
   Common common;
   std::string weights_file;
   std::string in;
@@ -30,7 +30,7 @@ struct Layer {
   Dropout dropout;
 };
 
-void run(const Layer& request) {
+void run(const LayerRequest& request) {
   const OutFile file(request.out, request.common.json);
   const StateDict state = load_named(request.weights_file, view::kLayerStateNames);
   const StateDict inputs = load_named(request.in, view::kLayerInputNames);
@@ -80,7 +80,7 @@ void run(const Layer& request) {
 }  // namespace
 
 void add_layer(CLI::App& app) {
-  auto request = std::make_shared<Layer>();
+  auto request = std::make_shared<LayerRequest>();
   CLI::App* verb = app.add_subcommand("layer", "The multi-head attention layer on a state_dict of PyTorch");
   verb->add_option("WEIGHTS", request->weights_file,
                    "safetensors with the state_dict of torch.nn.MultiheadAttention; its sizes are read from it")

@@ -24,16 +24,6 @@ std::uint32_t adler32(std::string_view bytes) {
   return high << 16 | low;
 }
 
-std::string big_endian(std::uint32_t value) {
-  std::string bytes;
-  for (int shift = 24; shift >= 0; shift -= 8) bytes += static_cast<char>(value >> shift & 0xff);
-  return bytes;
-}
-
-std::string chunk(const std::string& type, const std::string& data) {
-  return big_endian(static_cast<std::uint32_t>(data.size())) + type + data + big_endian(crc32(type + data));
-}
-
 // A zlib stream (RFC 1950) of stored blocks (RFC 1951).
 std::string stored(const std::string& data) {
   constexpr std::size_t kMost = 65535;
@@ -47,10 +37,20 @@ std::string stored(const std::string& data) {
     }
     out.append(data, begin, size);
   }
-  return out + big_endian(adler32(data));
+  return out + png_number(adler32(data));
 }
 
 }  // namespace
+
+std::string png_number(std::uint32_t value) {
+  std::string bytes;
+  for (int shift = 24; shift >= 0; shift -= 8) bytes += static_cast<char>(value >> shift & 0xff);
+  return bytes;
+}
+
+std::string png_chunk(const std::string& type, const std::string& data) {
+  return png_number(static_cast<std::uint32_t>(data.size())) + type + data + png_number(crc32(type + data));
+}
 
 void Picture::fill(int x, int y, int columns, int lines, std::uint8_t colour) {
   const int from = std::clamp(x, 0, width), to = std::clamp(x + columns, 0, width);
@@ -69,9 +69,9 @@ std::string png_of(const Picture& picture, std::span<const Colour> palette) {
   }
   const std::string indexed{'\x08', '\x03', '\0', '\0', '\0'};
   return "\x89PNG\r\n\x1a\n" +
-         chunk("IHDR", big_endian(static_cast<std::uint32_t>(picture.width)) +
-                           big_endian(static_cast<std::uint32_t>(picture.height)) + indexed) +
-         chunk("PLTE", colours) + chunk("IDAT", stored(lines)) + chunk("IEND", "");
+         png_chunk("IHDR", png_number(static_cast<std::uint32_t>(picture.width)) +
+                               png_number(static_cast<std::uint32_t>(picture.height)) + indexed) +
+         png_chunk("PLTE", colours) + png_chunk("IDAT", stored(lines)) + png_chunk("IEND", "");
 }
 
 }  // namespace manyheads::cli

@@ -23,7 +23,11 @@ struct Picture {
   std::vector<std::uint8_t> pixels;  // places in the palette, line by line
 };
 
-// A PNG file (ISO/IEC 15948), not compressed.
+// Its parts (ISO/IEC 15948): a number of four bytes, and a chunk with its length and checksum.
+std::string png_number(std::uint32_t value);
+std::string png_chunk(const std::string& type, const std::string& data);
+
+// A PNG file, not compressed.
 std::string png_of(const Picture& picture, std::span<const Colour> palette);
 
 }  // namespace manyheads::cli

@@ -18,7 +18,7 @@
 namespace manyheads::cli {
 namespace {
 
-constexpr std::size_t kBest = 3;  // heads of a score in the overview
+constexpr std::size_t kBestShown = 3;  // heads of a score in the overview
 constexpr std::int64_t kShownTokens = 12;
 constexpr std::size_t kLongestExample = 100;
 
@@ -72,7 +72,7 @@ std::string overview(const ShownScan& shown) {
   for (std::int64_t s = 0; s < shown.scores(); ++s) {
     out += base::format("  {:<20}", lens::printable(shown.scan.scores[at(s)].name));
     const std::vector<std::int64_t> order = lens::heads_by_mean(shown.scan, s);
-    for (std::size_t i = 0; i < std::min(kBest, order.size()); ++i) {
+    for (std::size_t i = 0; i < std::min(kBestShown, order.size()); ++i) {
       out += base::format("  {:>6} {:>7.3f}", shown.name_of(order[i]),
                           shown.number("score_mean", order[i] * shown.scores() + s));
     }
@@ -88,12 +88,12 @@ std::string score_line(const ShownScan& shown, std::int64_t i) {
   return out + base::format(" {:>8.3f}\n", shown.number("score_max", i));
 }
 
-constexpr const char* kColumns = "    mean    least   10 %     50 %     90 %     most\n";
+constexpr const char* kSpread = "    mean    least   10 %     50 %     90 %     most\n";
 
 std::string sorted_heads(const ShownScan& shown) {
   const lens::ScanFile::ScoreName& score = shown.scan.scores[at(*shown.sort)];
   std::string out = heading(shown) + base::format("{}: {}\n  head  {}", lens::printable(score.name),
-                                                  lens::printable(score.formula), kColumns);
+                                                  lens::printable(score.formula), kSpread);
   for (const std::int64_t h : lens::heads_by_mean(shown.scan, *shown.sort)) {
     out += base::format("  {:<6}{}", shown.name_of(h), score_line(shown, h * shown.scores() + *shown.sort));
   }
@@ -166,7 +166,7 @@ std::string examples(const ShownScan& shown) {
 }
 
 std::string one_head(const ShownScan& shown) {
-  std::string out = heading(shown) + base::format("Head {}\n  {:<20}{}", shown.name_of(*shown.head), "", kColumns);
+  std::string out = heading(shown) + base::format("Head {}\n  {:<20}{}", shown.name_of(*shown.head), "", kSpread);
   for (std::int64_t s = 0; s < shown.scores(); ++s) {
     out += base::format("  {:<20}{}", lens::printable(shown.scan.scores[at(s)].name),
                         score_line(shown, *shown.head * shown.scores() + s));

@@ -8,24 +8,13 @@
 #include <manyheads/error.hpp>
 
 #include "base/format.hpp"
+#include "png.hpp"
 #include "view/letters.hpp"
 
 namespace manyheads::cli {
 namespace {
 
 constexpr std::int64_t kMostPixels = 100'000'000;
-
-std::string big_endian(std::uint32_t value) {
-  std::string bytes;
-  for (int shift = 24; shift >= 0; shift -= 8) bytes += static_cast<char>(value >> shift & 0xff);
-  return bytes;
-}
-
-std::string chunk(const std::string& type, const std::string& data) {
-  const std::string checked = type + data;
-  const auto crc = ::crc32(0, reinterpret_cast<const Bytef*>(checked.data()), static_cast<uInt>(checked.size()));
-  return big_endian(static_cast<std::uint32_t>(data.size())) + checked + big_endian(static_cast<std::uint32_t>(crc));
-}
 
 // How much of the pixel from `at` to `at` + 1 lies between two places.
 double covered(int at, double from, double to) {
@@ -146,10 +135,10 @@ std::string Pixels::png() const {
   compress(reinterpret_cast<Bytef*>(packed.data()), &size, reinterpret_cast<const Bytef*>(lines.data()),
            static_cast<uLong>(lines.size()));  // there is room for it
   packed.resize(size);
-  const std::string header = big_endian(static_cast<std::uint32_t>(width_)) +
-                             big_endian(static_cast<std::uint32_t>(height_)) +
+  const std::string header = png_number(static_cast<std::uint32_t>(width_)) +
+                             png_number(static_cast<std::uint32_t>(height_)) +
                              std::string{'\x08', '\x02', '\0', '\0', '\0'};  // 8 bits of red, green and blue
-  return "\x89PNG\r\n\x1a\n" + chunk("IHDR", header) + chunk("IDAT", packed) + chunk("IEND", "");
+  return "\x89PNG\r\n\x1a\n" + png_chunk("IHDR", header) + png_chunk("IDAT", packed) + png_chunk("IEND", "");
 }
 
 }  // namespace manyheads::cli

@@ -8,6 +8,7 @@
 #include "base/base64.hpp"
 #include "base/format.hpp"
 #include "base/utf8.hpp"
+#include "figure.hpp"
 #include "lens/unicode.hpp"
 #include "view/pixels.hpp"
 
@@ -30,18 +31,10 @@ std::string number(double value) {
   return text == "-0" ? "0" : text;
 }
 
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : lens::printable(text)) {
-    out += c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : c == '"' ? "&quot;" : std::string(1, c);
-  }
-  return out;
-}
-
 // An element with attributes; with what stands under the pointer, where there is something.
 std::string element(const std::string& name, const std::string& attributes, const std::string& told) {
   if (told.empty()) return "<" + name + attributes + "/>\n";
-  return "<" + name + attributes + "><title>" + escaped(told) + "</title></" + name + ">\n";
+  return "<" + name + attributes + "><title>" + xml_escaped(told) + "</title></" + name + ">\n";
 }
 
 std::string attribute(const char* name, const std::string& value) { return base::format(" {}=\"{}\"", name, value); }
@@ -128,7 +121,7 @@ std::string svg_of(const Sheet::Text& text, const Theme& theme) {
   if (letters.upwards) {
     attributes += attribute("transform", base::format("rotate(-90 {} {})", number(text.at.x), number(text.at.y)));
   }
-  return "<text" + attributes + ">" + escaped(text.words) + "</text>\n";
+  return "<text" + attributes + ">" + xml_escaped(text.words) + "</text>\n";
 }
 
 void lay(const Sheet::Box& box, Pixels& on) {
@@ -269,7 +262,7 @@ std::string Sheet::svg(const std::string& title) const {
       "font-family=\"system-ui, sans-serif\" font-variant-numeric=\"tabular-nums\">\n<title>{3}</title>\n"
       "<defs><pattern id=\"left-over\" width=\"{4}\" height=\"{4}\" patternUnits=\"userSpaceOnUse\" "
       "patternTransform=\"rotate(45)\"><rect width=\"2.5\" height=\"{4}\" fill=\"{5}\"/></pattern></defs>\n",
-      number(width), number(height), number(-kMargin), escaped(title), number(kHatch), hex(theme_.edge));
+      number(width), number(height), number(-kMargin), xml_escaped(title), number(kHatch), hex(theme_.edge));
   out += element("rect", place_of(-kMargin, -kMargin, width, height) + attribute("fill", hex(theme_.paper)), "");
   for (const auto& item : items_) {
     out += std::visit(

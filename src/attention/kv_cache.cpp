@@ -27,7 +27,8 @@ namespace {
 using base::describe;
 using base::GrowingMemory;
 
-[[noreturn]] void fail(const char* function, const std::string& what, ErrorCode code = ErrorCode::kInvalidArgument) {
+[[noreturn]] void fail_cache(const char* function, const std::string& what,
+                             ErrorCode code = ErrorCode::kInvalidArgument) {
   base::fail(base::format("KVCache::{}", function).c_str(), what, code);
 }
 
@@ -36,7 +37,7 @@ void reserve(const char* function, std::vector<std::int64_t>& numbers, std::int6
   try {
     numbers.reserve(static_cast<std::size_t>(count));
   } catch (const std::bad_alloc&) {
-    fail(function, base::format("cannot allocate the list of {} pages", count), ErrorCode::kOutOfMemory);
+    fail_cache(function, base::format("cannot allocate the list of {} pages", count), ErrorCode::kOutOfMemory);
   }
 }
 
@@ -84,8 +85,8 @@ class Pool {
   void grow(const char* function, std::int64_t pages) {
     std::int64_t bytes = 0;
     if (!fits_ || !base::multiply(page_bytes_, pages, &bytes)) {
-      fail(function, base::format("{} pages of {} tokens are more than memory holds", pages, size_),
-           ErrorCode::kOutOfMemory);
+      fail_cache(function, base::format("{} pages of {} tokens are more than memory holds", pages, size_),
+                 ErrorCode::kOutOfMemory);
     }
     memory_.grow(static_cast<std::size_t>(bytes));
     pages_ = pages;
@@ -174,13 +175,13 @@ struct KVCache::State {
 
   Tokens& find(const char* function, Sequence sequence) {
     const auto at = sequences.find(sequence);
-    if (at == sequences.end()) fail(function, base::format("there is no sequence {}", sequence));
+    if (at == sequences.end()) fail_cache(function, base::format("there is no sequence {}", sequence));
     return at->second;
   }
 
   [[noreturn]] void exceeds(const char* function, std::int64_t pages, std::int64_t size) const {
-    fail(function, base::format("{} pages of {} tokens exceed max_tokens = {}", pages, size, options.max_tokens),
-         ErrorCode::kOutOfMemory);
+    fail_cache(function, base::format("{} pages of {} tokens exceed max_tokens = {}", pages, size, options.max_tokens),
+               ErrorCode::kOutOfMemory);
   }
 
   // Makes sure of `count` pages without a user. On an error nothing has changed.
@@ -254,23 +255,25 @@ struct KVCache::State {
 KVCache::KVCache(const KVCacheOptions& options) {
   const std::int64_t value_dim = options.value_dim == 0 ? options.head_dim : options.value_dim;
   if (options.num_kv_heads < 1 || options.head_dim < 1 || value_dim < 1) {
-    fail("KVCache", base::format("num_kv_heads is {}, head_dim {}, value_dim {}: expected 1 or more",
-                                 options.num_kv_heads, options.head_dim, value_dim));
+    fail_cache("KVCache", base::format("num_kv_heads is {}, head_dim {}, value_dim {}: expected 1 or more",
+                                       options.num_kv_heads, options.head_dim, value_dim));
   }
   if (!base::is_float(options.dtype) && options.dtype != DType::kI8) {
-    fail("KVCache", base::format("dtype is {}, expected F32, BF16, F16 or I8", name_of(options.dtype)));
+    fail_cache("KVCache", base::format("dtype is {}, expected F32, BF16, F16 or I8", name_of(options.dtype)));
   }
   if (options.page_size < 0 || options.page_size % 16 != 0) {
-    fail("KVCache", base::format("page_size is {}, expected 0 or a multiple of 16", options.page_size));
+    fail_cache("KVCache", base::format("page_size is {}, expected 0 or a multiple of 16", options.page_size));
   }
-  if (options.max_tokens < 0) fail("KVCache", base::format("max_tokens is {}, expected 0 or more", options.max_tokens));
+  if (options.max_tokens < 0)
+    fail_cache("KVCache", base::format("max_tokens is {}, expected 0 or more", options.max_tokens));
   KVCacheOptions checked = options;
   checked.value_dim = value_dim;
   if (options.page_size > kMostTokens || !Pool(checked, std::max(options.page_size, kFirstRoom)).can_be()) {
-    fail("KVCache",
-         base::format("num_kv_heads {}, head_dim {}, value_dim {}, page_size {}: a page is more than memory holds",
-                      options.num_kv_heads, options.head_dim, value_dim, options.page_size),
-         ErrorCode::kOutOfMemory);
+    fail_cache(
+        "KVCache",
+        base::format("num_kv_heads {}, head_dim {}, value_dim {}, page_size {}: a page is more than memory holds",
+                     options.num_kv_heads, options.head_dim, value_dim, options.page_size),
+        ErrorCode::kOutOfMemory);
   }
   state_ = std::make_unique<State>(checked);
 }
@@ -313,7 +316,7 @@ void KVCache::truncate(Sequence sequence, std::int64_t length) {
   State& s = *state_;
   State::Tokens& tokens = s.find("truncate", sequence);
   if (length < 0 || length > tokens.length) {
-    fail("truncate", base::format("length is {}, sequence {} has {} tokens", length, sequence, tokens.length));
+    fail_cache("truncate", base::format("length is {}, sequence {} has {} tokens", length, sequence, tokens.length));
   }
   tokens.length = length;
   const std::size_t pages = static_cast<std::size_t>((length + s.pool.size() - 1) / s.pool.size());
@@ -331,16 +334,16 @@ void KVCache::append(Sequence sequence, ConstTensorView k, ConstTensorView v, co
   const auto check = [&](const char* name, const ConstTensorView& view, std::int64_t width) {
     const Dims expected{s.options.num_kv_heads, count, width};
     if (!view.defined() || !base::is_float(view.dtype()) || !(view.shape() == expected)) {
-      fail(kName, base::format("{} is {}, expected F32, BF16 or F16 [Hkv,T,{}] = {}", name, describe(view),
-                               name[0] == 'k' ? "D" : "Dv", expected.to_string()));
+      fail_cache(kName, base::format("{} is {}, expected F32, BF16 or F16 [Hkv,T,{}] = {}", name, describe(view),
+                                     name[0] == 'k' ? "D" : "Dv", expected.to_string()));
     }
   };
   check("k", k, s.options.head_dim);
   check("v", v, s.options.value_dim);
   if (count == 0) return;
   if (count > kMostTokens - tokens.length) {
-    fail(kName, base::format("{} tokens behind {} are more than memory holds", count, tokens.length),
-         ErrorCode::kOutOfMemory);
+    fail_cache(kName, base::format("{} tokens behind {} are more than memory holds", count, tokens.length),
+               ErrorCode::kOutOfMemory);
   }
 
   const std::int64_t length = tokens.length + count;

@@ -38,8 +38,8 @@ struct Extent {
 
 // The axes of a view, by ascending stride, without those of one element; axes that continue each other are one. So a
 // view is a block of bytes that repeats at the remaining strides.
-struct Layout {
-  explicit Layout(const ConstTensorView& view) : block(static_cast<std::int64_t>(size_of(view.dtype()))) {
+struct Places {
+  explicit Places(const ConstTensorView& view) : block(static_cast<std::int64_t>(size_of(view.dtype()))) {
     const std::int64_t element = block;
     int found = 0;
     for (int i = 0; i < view.rank(); ++i) {
@@ -72,7 +72,7 @@ struct Layout {
 
 bool overlaps_itself(const ConstTensorView& view) {
   if (view.contiguous()) return false;
-  const Layout layout(view);
+  const Places layout(view);
   std::int64_t extent = layout.block;
   for (const auto& [stride, size] : layout.axes()) {
     if (stride < extent) return true;
@@ -86,7 +86,7 @@ bool may_share(const ConstTensorView& a, const ConstTensorView& b) {
   const Extent extent_a(a), extent_b(b);
   if (extent_a.end <= extent_b.begin || extent_b.end <= extent_a.begin) return false;
   // Interleaved views: every block begins at its view's begin plus a multiple of the strides' common divisor.
-  const Layout x(a), y(b);
+  const Places x(a), y(b);
   std::int64_t step = 0;
   for (const auto& axis : x.axes()) step = std::gcd(step, axis.first);
   for (const auto& axis : y.axes()) step = std::gcd(step, axis.first);

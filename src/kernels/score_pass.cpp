@@ -11,7 +11,7 @@ void link_other_score_pass();
 
 namespace {
 
-std::map<std::int64_t, ScorePassKernels>& registered() {
+std::map<std::int64_t, ScorePassKernels>& passes() {
   static std::map<std::int64_t, ScorePassKernels> map;
   return map;
 }
@@ -19,14 +19,14 @@ std::map<std::int64_t, ScorePassKernels>& registered() {
 }  // namespace
 
 ScorePassRegistration::ScorePassRegistration(std::int64_t target, const ScorePassKernels& kernels) {
-  registered()[target] = kernels;
+  passes()[target] = kernels;
 }
 
 const ScorePassKernels& score_pass_kernels(const KernelTable& table) {
   link_avx512_score_pass();
   link_avx2_score_pass();
   link_other_score_pass();
-  return registered().at(table.target);
+  return passes().at(table.target);
 }
 
 }  // namespace manyheads::kernels
