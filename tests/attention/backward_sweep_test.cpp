@@ -9,17 +9,18 @@ namespace manyheads::test {
 namespace {
 
 struct SweptGradients {
-  explicit SweptGradients(std::uint64_t seed) : of(seed), expected(of.expected()) {}
+  explicit SweptGradients(std::uint64_t seed) : of(seed), oracle(of.oracle()), expected(of.expected(oracle)) {}
   std::string run(double* largest) {
     of.call.run();
     of.fill(777.0);
     of.run_backward();
     const std::string wrong = of.compare(expected, largest);
-    return wrong.empty() ? of.compare_means(expected, of.plain()) : wrong;
+    return wrong.empty() ? of.compare_means(expected, of.plain(oracle)) : wrong;
   }
   std::string describe() const { return of.call.describe(); }
 
   GradientCase of;
+  Oracle oracle;
   ExpectedGradients expected;
 };
 

@@ -18,10 +18,11 @@ struct GradientCase {
 
   ConstTensorView dlse_view() const { return dlse.memory.empty() ? ConstTensorView() : dlse.view(); }
   AttentionGradients gradients();
-  ExpectedGradients expected() const;
-  PlainGradients plain() const;  // behind call.run()
-  void fill(double value);       // all gradients
-  void run_backward();           // behind call.run()
+  Oracle oracle() const { return evaluate(call.q.view(), call.k.view(), call.v.view(), call.options); }
+  ExpectedGradients expected(const Oracle& oracle) const;
+  PlainGradients plain(const Oracle& oracle) const;  // behind call.run()
+  void fill(double value);                           // all gradients
+  void run_backward();                               // behind call.run()
   // "" where all gradients lie within their bounds; `largest` as of compare_gradient().
   std::string compare(const ExpectedGradients& expected, double* largest = nullptr);
 

@@ -48,6 +48,8 @@ ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorVi
     to.error[at] += error;
     to.pairs[at] += pairs;
   };
+  const std::vector<double> douts = rows_of(dout);
+  std::vector<double> dprob(static_cast<std::size_t>(o.tk)), absolute(dprob.size());
   std::size_t row = 0;
   for (std::int64_t b = 0; b < o.batch; ++b) {
     const std::int64_t length =
@@ -55,7 +57,7 @@ ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorVi
     std::int64_t diagonal = mask.alignment == Alignment::kBottomRight ? length - o.tq : 0;
     if (mask.offsets.defined()) diagonal = static_cast<std::int64_t>(element(mask.offsets, {b}));
     for (std::int64_t h = 0; h < o.heads; ++h) {
-      const std::int64_t kv = h / group;
+      const std::int64_t of_keys = (b * k.size(1) + h / group) * o.tk;
       for (std::int64_t i = 0; i < o.tq; ++i, ++row) {
         if (o.forbidden[row]) {  // its lse is the sink
           if (options.sinks.defined() && dlse.defined()) {
@@ -64,6 +66,11 @@ ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorVi
           }
           continue;
         }
+        const double* const query = o.q.data() + row * static_cast<std::size_t>(d);
+        const double* const dout_row = douts.data() + row * static_cast<std::size_t>(dv);
+        double* const dq_value = g.dq.value.data() + row * static_cast<std::size_t>(d);
+        double* const dq_error = g.dq.error.data() + row * static_cast<std::size_t>(d);
+        double* const dq_pairs = g.dq.pairs.data() + row * static_cast<std::size_t>(d);
         const double* const weights = o.probs.data() + row * static_cast<std::size_t>(o.tk);
         const auto kept = [&](std::int64_t j) {
           return o.kept.empty() ? 1 : o.kept[row * static_cast<std::size_t>(o.tk) + static_cast<std::size_t>(j)];
@@ -72,20 +79,17 @@ ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorVi
         const double factor = 2 + std::sqrt(static_cast<double>(d)) / 4 + (capped ? 8 : 0);
         const double of_prob = lse_bound(o, row, d, q.dtype(), capped) + factor * o.kappa[row] * kUnit32 + 4 * kUnit32;
         double delta = 0, absolute_delta = 0, of_delta = 0;
-        std::vector<double> dprob(static_cast<std::size_t>(o.tk)), absolute(dprob.size());
         for (std::int64_t e = 0; e < dv; ++e) {
-          of_delta += std::fabs(element(dout, {b, h, i, e})) *
-                      out_bound(o, row * static_cast<std::size_t>(dv) + static_cast<std::size_t>(e), d, q.dtype(),
-                                out_type, capped);
+          of_delta +=
+              std::fabs(dout_row[e]) * out_bound(o, row * static_cast<std::size_t>(dv) + static_cast<std::size_t>(e), d,
+                                                 q.dtype(), out_type, capped);
         }
         for (std::int64_t j = 0; j < o.tk; ++j) {
           const std::size_t n = static_cast<std::size_t>(j);
           if (weights[j] == 0) continue;  // forbidden, or nothing
-          for (std::int64_t e = 0; e < dv; ++e) {
-            const double product = kept(j) * element(dout, {b, h, i, e}) * element(v, {b, kv, j, e});
-            dprob[n] += product;
-            absolute[n] += std::fabs(product);
-          }
+          const Sums products = sum_of_products(dout_row, o.v.data() + (of_keys + j) * dv, dv);
+          dprob[n] = kept(j) * products.value;
+          absolute[n] = kept(j) * products.absolute;
           delta += weights[j] * dprob[n];
           absolute_delta += weights[j] * absolute[n];
         }
@@ -99,10 +103,15 @@ ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorVi
           if (p == 0) continue;
           const std::size_t n = static_cast<std::size_t>(j);
           const double p_error = p * of_prob + std::min(p, kLeastProb);
+          const std::size_t of_value = static_cast<std::size_t>((of_keys + j) * dv);
+          const double of_weight = kept(j) * (p_error + p * (sums + of_kept));
+          const double of_weight_pairs = kept(j) * ((kUnitBf16 + of_power) * p + kLeastNormal);
           for (std::int64_t e = 0; e < dv; ++e) {
-            const double x = kept(j) * element(dout, {b, h, i, e});
-            add(g.dv, place(v.shape(), {b, kv, j, e}), p * x, (p_error + p * (sums + of_kept)) * std::fabs(x),
-                (kUnitBf16 + of_power) * p * std::fabs(x) + kLeastNormal * (1 + std::fabs(x)));
+            const double size = std::fabs(dout_row[e]);
+            const std::size_t at = of_value + static_cast<std::size_t>(e);
+            g.dv.value[at] += p * kept(j) * dout_row[e];
+            g.dv.error[at] += of_weight * size;
+            g.dv.pairs[at] += of_weight_pairs * size + kLeastNormal;
           }
           const double terms = absolute[n] + absolute_delta;
           double ds = p * (dprob[n] - delta);
@@ -117,8 +126,7 @@ ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorVi
                 of_power * p * terms * distance);
           }
           if (capped) {
-            double score = 0;
-            for (std::int64_t e = 0; e < d; ++e) score += element(q, {b, h, i, e}) * element(k, {b, kv, j, e});
+            const double score = sum_of_products(query, o.k.data() + (of_keys + j) * d, d).value;
             const double t = std::tanh(scale * score / options.softcap);
             ds *= (1 - t) * (1 + t);
           }
@@ -127,12 +135,18 @@ ExpectedGradients expect_gradients(const ConstTensorView& q, const ConstTensorVi
           const double grad_error = summed + of_cap + 2 * kUnit32 * p * terms;
           const double of_pairs =
               of_power * p * terms + kUnitBf16 * (std::fabs(ds) + grad_error + of_power * p * terms) + kLeastNormal;
+          const double of_term = std::fabs(scale) * grad_error, of_term_pairs = std::fabs(scale) * of_pairs;
+          const double least = std::fabs(scale) * kLeastNormal;
+          const std::size_t of_key = static_cast<std::size_t>((of_keys + j) * d);
           for (std::int64_t e = 0; e < d; ++e) {
-            const double key = scale * element(k, {b, kv, j, e}), query = scale * element(q, {b, h, i, e});
-            add(g.dq, place(q.shape(), {b, h, i, e}), ds * key, std::fabs(key) * grad_error,
-                std::fabs(key) * of_pairs + std::fabs(scale) * kLeastNormal);
-            add(g.dk, place(k.shape(), {b, kv, j, e}), ds * query, std::fabs(query) * grad_error,
-                std::fabs(query) * of_pairs + std::fabs(scale) * kLeastNormal);
+            const std::size_t at = of_key + static_cast<std::size_t>(e);
+            const double key = o.k[at], key_size = std::fabs(key), query_size = std::fabs(query[e]);
+            dq_value[e] += scale * ds * key;
+            dq_error[e] += of_term * key_size;
+            dq_pairs[e] += of_term_pairs * key_size + least;
+            g.dk.value[at] += scale * ds * query[e];
+            g.dk.error[at] += of_term * query_size;
+            g.dk.pairs[at] += of_term_pairs * query_size + least;
           }
         }
         if (options.sinks.defined()) {
@@ -157,10 +171,7 @@ std::string compare_gradient(const char* name, const ExpectedGradient& expected,
       at += index[static_cast<std::size_t>(axis)] * got.stride(axis);
       rest /= got.size(axis);
     }
-    const ConstTensorView one(
-        static_cast<const char*>(got.data()) + at * static_cast<std::int64_t>(size_of(got.dtype())), got.dtype(),
-        Dims{1});
-    const double value = element(one, {0}), want = expected.value[n];
+    const double value = element_at(got, at), want = expected.value[n];
     const double of_sums = expected.error[n] + (pairs ? expected.pairs[n] : 0);
     const double bound = of_sums * (1 + unit) + std::fabs(want) * unit + least;
     const double error = std::fabs(value - want);

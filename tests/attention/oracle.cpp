@@ -23,10 +23,7 @@ double broadcast(const ConstTensorView& view, const std::int64_t (&index)[4]) {
   for (int axis = 0; axis < view.rank(); ++axis) {
     if (view.size(axis) != 1) at += index[4 - view.rank() + axis] * view.stride(axis);
   }
-  const ConstTensorView one(
-      static_cast<const char*>(view.data()) + at * static_cast<std::int64_t>(size_of(view.dtype())), view.dtype(),
-      Dims{1});
-  return element(one, {0});
+  return element_at(view, at);
 }
 
 }  // namespace
@@ -35,6 +32,10 @@ double element(const ConstTensorView& view, std::initializer_list<std::int64_t> 
   std::int64_t at = 0;
   int axis = 0;
   for (const std::int64_t i : index) at += i * view.stride(axis++);
+  return element_at(view, at);
+}
+
+double element_at(const ConstTensorView& view, std::int64_t at) {
   const void* data = view.data();
   switch (view.dtype()) {
     case DType::kF32:
@@ -56,6 +57,31 @@ double element(const ConstTensorView& view, std::initializer_list<std::int64_t> 
       return static_cast<double>(static_cast<const std::int64_t*>(data)[at]);
   }
   return 0;
+}
+
+std::vector<double> rows_of(const ConstTensorView& view) {
+  std::vector<double> all;
+  all.reserve(static_cast<std::size_t>(view.size(0) * view.size(1) * view.size(2) * view.size(3)));
+  for (std::int64_t b = 0; b < view.size(0); ++b) {
+    for (std::int64_t h = 0; h < view.size(1); ++h) {
+      for (std::int64_t i = 0; i < view.size(2); ++i) {
+        for (std::int64_t e = 0; e < view.size(3); ++e) all.push_back(element(view, {b, h, i, e}));
+      }
+    }
+  }
+  return all;
+}
+
+Sums sum_of_products(const double* a, const double* b, std::int64_t count) {
+  double value[4] = {}, absolute[4] = {};
+  for (std::int64_t i = 0; i < count; i += 4) {
+    for (std::int64_t lane = 0; lane < std::min<std::int64_t>(4, count - i); ++lane) {
+      const double product = a[i + lane] * b[i + lane];
+      value[lane] += product;
+      absolute[lane] += std::fabs(product);
+    }
+  }
+  return {value[0] + value[1] + (value[2] + value[3]), absolute[0] + absolute[1] + (absolute[2] + absolute[3])};
 }
 
 std::array<std::uint32_t, 4> random_words(std::array<std::uint32_t, 4> x, std::uint64_t key) {
@@ -93,15 +119,18 @@ Oracle evaluate(const ConstTensorView& q, const ConstTensorView& k, const ConstT
   const Mask& mask = options.mask;
   std::vector<double> score(static_cast<std::size_t>(o.tk));
   std::vector<double> sum(static_cast<std::size_t>(o.dv)), size(sum), vanishing(sum);
-  std::vector<double> query(static_cast<std::size_t>(d));
+  o.q = rows_of(q);
+  o.k = rows_of(k);
+  o.v = rows_of(v);
   for (std::int64_t b = 0; b < o.batch; ++b) {
     const std::int64_t length = mask.key_lengths.defined() ? whole(mask.key_lengths, {b}) : o.tk;
     const std::int64_t start = mask.key_starts.defined() ? whole(mask.key_starts, {b}) : 0;
     std::int64_t diagonal = mask.alignment == Alignment::kBottomRight ? length - o.tq : 0;
     if (mask.offsets.defined()) diagonal = whole(mask.offsets, {b});
     for (std::int64_t h = 0; h < o.heads; ++h) {
+      const std::int64_t of_keys = (b * k.size(1) + h / group) * o.tk;
       for (std::int64_t i = 0; i < o.tq; ++i) {
-        for (std::int64_t e = 0; e < d; ++e) query[static_cast<std::size_t>(e)] = element(q, {b, h, i, e});
+        const double* const query = o.q.data() + ((b * o.heads + h) * o.tq + i) * d;
         double kappa = 0;
         bool any = false;
         bool nan = false;
@@ -126,15 +155,9 @@ Oracle evaluate(const ConstTensorView& q, const ConstTensorView& k, const ConstT
             if (added == -kInfinity) continue;
             terms += std::fabs(added);
           }
-          double dot = 0;
-          double absolute = 0;
-          for (std::int64_t e = 0; e < d; ++e) {
-            const double product = query[static_cast<std::size_t>(e)] * element(k, {b, h / group, j, e});
-            dot += product;
-            absolute += std::fabs(product);
-          }
-          s = scale * dot;
-          terms += std::fabs(scale) * absolute;
+          const Sums dot = sum_of_products(query, o.k.data() + (of_keys + j) * d, d);
+          s = scale * dot.value;
+          terms += std::fabs(scale) * dot.absolute;
           if (options.softcap > 0) s = options.softcap * std::tanh(s / options.softcap);
           s += added;
           if (mask.alibi_slopes.defined()) {
@@ -160,13 +183,15 @@ Oracle evaluate(const ConstTensorView& q, const ConstTensorView& k, const ConstT
           s = std::exp(s - largest);
           total += s;
           const double stays = options.dropout.p > 0 ? kept_weight(options.dropout, b, h, i, j - start) : 1;
-          for (std::int64_t e = 0; e < o.dv; ++e) {
-            const double value = element(v, {b, h / group, j, e});
-            sum[static_cast<std::size_t>(e)] += s * stays * value;
-            size[static_cast<std::size_t>(e)] += s * stays * std::fabs(value);
-            // Rounding leaves a probability near the limit on either side.
-            if (s < 0x1p-95) vanishing[static_cast<std::size_t>(e)] += s * stays * std::fabs(value);
+          const double weight = s * stays;
+          const double* const values = o.v.data() + (of_keys + j) * o.dv;
+          for (std::size_t e = 0; e < sum.size(); ++e) {
+            sum[e] += weight * values[e];
+            size[e] += weight * std::fabs(values[e]);
           }
+          if (!(s < 0x1p-95)) continue;
+          // Rounding leaves a probability near the limit on either side.
+          for (std::size_t e = 0; e < sum.size(); ++e) vanishing[e] += weight * std::fabs(values[e]);
         }
         o.forbidden.push_back(!any);
         o.kappa.push_back(kappa);

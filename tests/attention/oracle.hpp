@@ -10,11 +10,21 @@
 // An evaluation of attention in float64 that shares no code with the library, and the bounds that it is held to.
 namespace manyheads::test {
 
-// Element of a view as a double, whatever its type.
+// The element so many elements behind the view's first, as a double, whatever its type.
+double element_at(const ConstTensorView& view, std::int64_t offset);
 double element(const ConstTensorView& view, std::initializer_list<std::int64_t> index);
+// All elements of a [B,H,T,width], one row after the other.
+std::vector<double> rows_of(const ConstTensorView& view);
+
+struct Sums {
+  double value, absolute;
+};
+// Of a[i] b[i], and of their absolute values. Four sums each, since one alone waits for each of its additions.
+Sums sum_of_products(const double* a, const double* b, std::int64_t count);
 
 struct Oracle {
   std::int64_t batch = 0, heads = 0, tq = 0, tk = 0, dv = 0;
+  std::vector<double> q, k, v;    // rows_of() the inputs
   std::vector<double> out;        // [B,Hq,Tq,Dv]
   std::vector<double> lse;        // [B,Hq,Tq]
   std::vector<double> weights;    // [B,Hq,Tq,Tk], without what dropout takes

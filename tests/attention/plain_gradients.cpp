@@ -17,16 +17,9 @@ double rounded(double value, DType type) {
 }
 float as_float(double value) { return static_cast<float>(value); }
 
-// Rows of [B,H,T,width], as F32.
-std::vector<float> rows_of(const ConstTensorView& view) {
-  std::vector<float> all;
-  for (std::int64_t b = 0; b < view.size(0); ++b) {
-    for (std::int64_t h = 0; h < view.size(1); ++h) {
-      for (std::int64_t i = 0; i < view.size(2); ++i) {
-        for (std::int64_t e = 0; e < view.size(3); ++e) all.push_back(as_float(element(view, {b, h, i, e})));
-      }
-    }
-  }
+std::vector<float> as_floats(const std::vector<double>& values) {
+  std::vector<float> all(values.size());
+  std::transform(values.begin(), values.end(), all.begin(), as_float);
   return all;
 }
 
@@ -56,9 +49,14 @@ PlainGradients plain_gradients(const ConstTensorView& q, const ConstTensorView& 
   const float scale = as_float(options.scale.value_or(1 / std::sqrt(static_cast<double>(d))));
   const float cap = as_float(options.softcap);
   const Mask& mask = options.mask;
-  const std::vector<float> qs = rows_of(q), ks = rows_of(k), vs = rows_of(v), douts = rows_of(dout);
+  const std::vector<float> qs = as_floats(o.q), ks = as_floats(o.k), vs = as_floats(o.v),
+                           douts = as_floats(rows_of(dout));
   PlainGradients g{std::vector<float>(qs.size()), std::vector<float>(ks.size()), std::vector<float>(vs.size())};
-  std::vector<float> tangent(tk), prob(tk), dscore(tk);
+  const double weights =
+      static_cast<double>(o.weights.size()) - static_cast<double>(std::count(o.weights.begin(), o.weights.end(), 0.0));
+  g.terms = weights * static_cast<double>(d) / std::max(1.0, static_cast<double>(std::max(qs.size(), ks.size())));
+  if (g.terms < kLeastMeanTerms) return g;
+  std::vector<float> tangent(tk), prob(tk);
   std::size_t row = 0;
   for (std::int64_t b = 0; b < o.batch; ++b) {
     const std::int64_t length =
@@ -116,9 +114,6 @@ PlainGradients plain_gradients(const ConstTensorView& q, const ConstTensorView& 
       }
     }
   }
-  const double weights =
-      static_cast<double>(o.weights.size()) - static_cast<double>(std::count(o.weights.begin(), o.weights.end(), 0.0));
-  g.terms = weights * static_cast<double>(d) / std::max(1.0, static_cast<double>(std::max(qs.size(), ks.size())));
   for (std::vector<float>* of : {&g.dq, &g.dk}) {
     for (float& x : *of) x *= scale;
   }
@@ -130,8 +125,8 @@ std::string compare_with_plain(const char* name, const ExpectedGradient& expecte
   if (plain.size() <= kLeastElements) return "";
   double of_plain = 0, of_got = 0;
   std::size_t n = 0;
-  for (const float value : rows_of(got)) {
-    const double want = expected.value[n], error = static_cast<double>(value) - want;
+  for (const double value : rows_of(got)) {
+    const double want = expected.value[n], error = value - want;
     const double plain_error = rounded(static_cast<double>(plain[n]), got.dtype()) - want;
     of_got += error * error;
     of_plain += plain_error * plain_error;

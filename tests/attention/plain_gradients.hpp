@@ -13,7 +13,7 @@
 namespace manyheads::test {
 
 struct PlainGradients {
-  std::vector<float> dq, dk, dv;  // before they are rounded
+  std::vector<float> dq, dk, dv;  // before they are rounded; nothing where there are fewer terms than a mean needs
   double terms = 0;               // weights of a query, or of a key where those are fewer, in the mean
 };
 // Of fewer terms a mean says little: a row of one key has no error by the plain steps.
