@@ -205,6 +205,30 @@ def test_the_layer_and_its_weights_go_both_ways(random):
         again.load_state_dict({})
 
 
+def test_f32_goes_through_tiles_where_that_is_asked_for(random):
+    isas = [isa for isa in mh.available_isas() if isa.startswith("amx")]
+    if not isas:
+        pytest.skip("no tiles here, nor their emulation")
+    q, k, v = (random.standard_normal((1, 2, 70, 48), dtype=np.float32) for _ in range(3))
+    layer, x = mh.MultiHeadAttention(64, 4), random.standard_normal((2, 9, 64), dtype=np.float32)
+    plain = mh.attention(q, k, v), layer(x)
+    found = []
+    for isa in isas:
+        mh.set_isa(isa)
+        try:
+            assert mh.explain(q, k, v, bits="f32-tiles-1").bits == "f32-tiles-1"
+            found.append((mh.attention(q, k, v, bits="f32-tiles-1"), layer(x, bits="f32-tiles-1")))
+            with pytest.raises(RuntimeError, match='attention: bits "f32-tiles-1" cannot be had of BF16 tensors'):
+                wide = np.zeros((1, 1, 2, 8), ml_dtypes.bfloat16)
+                mh.attention(wide, wide, wide, bits="f32-tiles-1")
+        finally:
+            mh.set_isa("")
+    for of_attention, of_layer in found:
+        assert np.array_equal(of_attention, found[0][0]) and np.array_equal(of_layer, found[0][1])
+        assert not np.array_equal(of_attention, plain[0]) and not np.array_equal(of_layer, plain[1])
+        assert np.abs(of_attention - plain[0]).max() < 1e-5 and np.abs(of_layer - plain[1]).max() < 1e-5
+
+
 def test_any_buffer_and_any_dlpack_is_taken(random):
     x = random.standard_normal((1, 1, 4, 4)).astype(np.float32)
     want = mh.attention(x, x, x)

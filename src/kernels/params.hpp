@@ -40,7 +40,8 @@ struct QkvMask {
   std::int64_t batch = 0, q_heads = 0, kv_heads = 0, tq = 0, tk = 0, d = 0, dv = 0;
   std::int64_t q_stride[4] = {}, k_stride[4] = {}, v_stride[4] = {};
   std::int64_t first_chunk = 0;  // chunks of the sequence before key 0: where this part stands in the tree
-  // Packed V of BF16 pairs: [keys / 2][Dv], a word for the values of each two keys. v is then not read.
+  // Packed V of BF16 pairs: [keys / 2][Dv], a word for the values of each two keys; for AMX in tiles (PackKv). v is then
+  // not read.
   const float* packed_v = nullptr;
   const float* k_scales = nullptr;  // for I8
   const float* v_scales = nullptr;

@@ -24,10 +24,7 @@ double sum_of(const Strided& tensor, const std::function<double(const Index&, do
   walk.fill([&](const Index& at) {
     std::int64_t place = 0;
     for (std::size_t axis = 0; axis < at.size(); ++axis) place += at[axis] * view.stride(static_cast<int>(axis));
-    const ConstTensorView one(
-        static_cast<const char*>(view.data()) + place * static_cast<std::int64_t>(size_of(view.dtype())), view.dtype(),
-        Dims{1});
-    sum += term(at, element(one, {0}));
+    sum += term(at, element_at(view, place));
     return 0.0;
   });
   return sum;

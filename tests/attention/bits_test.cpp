@@ -285,6 +285,40 @@ TEST_P(Bits, NaNNeighboursChangeNothing) {
   }
 }
 
+// Many query blocks read a head's keys and values packed, one query reads them where they lie. What later queries see
+// changes no bit, wherever the keys of a query end.
+TEST_P(Bits, APackedHeadAndOneQueryAtATime) {
+  const Sizes s{.q_heads = 2, .kv_heads = 1, .tq = 300, .tk = 320, .d = 72, .dv = 40};
+  for (const DType type : {DType::kBF16, DType::kF16}) {
+    Call all(s, type, DType::kF32, 3);
+    all.options.threads.num_threads = 1;
+    all.options.mask = mask::causal(Alignment::kBottomRight);
+    EXPECT_NE(all.explanation().path.find("K and V of each head packed"), std::string::npos) << all.explanation().path;
+    all.run();
+    for (const std::int64_t row : {0, 1, 30, 32, 63, 64, 127, 200, 299}) {
+      const std::int64_t last = row + s.tk - s.tq;  // what it sees
+      Sizes alone = s;
+      alone.tq = 1;
+      alone.tk = last + 1;
+      Call one(alone, type, DType::kF32, 1);
+      one.q.fill([&](const Index& at) { return element(all.q.view(), {0, at[1], row, at[3]}); });
+      one.k.fill([&](const Index& at) { return element(all.k.view(), {0, 0, at[2], at[3]}); });
+      one.v.fill([&](const Index& at) { return element(all.v.view(), {0, 0, at[2], at[3]}); });
+      one.run();
+      for (const std::int64_t head : {0, 1}) {
+        EXPECT_TRUE(same_row(all, {0, head, row}, one, {0, head, 0})) << name_of(type) << ", query " << row;
+      }
+      Call poisoned = all;
+      poisoned.v.fill(
+          [&](const Index& at) { return at[2] > last ? kNaN : element(all.v.view(), {0, 0, at[2], at[3]}); });
+      poisoned.run();
+      for (std::int64_t i = std::max<std::int64_t>(0, row - 40); i <= row; ++i) {
+        EXPECT_TRUE(same_row(all, {0, 1, i}, poisoned, {0, 1, i})) << name_of(type) << ", query " << i << " of " << row;
+      }
+    }
+  }
+}
+
 TEST_P(Bits, RunAgainTheSame) {
   for (std::uint64_t seed = 1; seed <= 5; ++seed) {
     Draw draw(seed);

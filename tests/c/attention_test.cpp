@@ -179,5 +179,30 @@ TEST_P(CDoor, AFamilyOfBitsCanBeAskedFor) {
   EXPECT_TRUE(contains(mh_last_error(), options->bits)) << mh_last_error();
 }
 
+TEST(CDoorBits, F32ThroughTilesHasTheBitsOfCpp) {
+  for (const std::string& isa : isas_with_tiles()) {
+    set_isa(isa);
+    Call cpp({.batch = 2, .q_heads = 4, .kv_heads = 2, .tq = 50, .tk = 90, .d = 40, .dv = 24});
+    cpp.options.mask = mask::causal(Alignment::kBottomRight);
+    cpp.run();
+    const Strided plain = cpp.out;
+    cpp.options.bits = "f32-tiles-1";
+    cpp.run();
+    EXPECT_NE(cpp.out.memory, plain.memory) << isa;
+    Strided out = dense(DType::kF32, cpp.out.shape);
+    Door door;
+    const mh_tensor *q = door.tensor(cpp.q.view()), *k = door.tensor(cpp.k.view()), *v = door.tensor(cpp.v.view());
+    const mh_tensor* to = door.tensor(out.mutable_view());
+    const mh_attention_options* options = door.options(cpp.options);
+    EXPECT_OK(mh_attention(q, k, v, to, options));
+    EXPECT_EQ(out.memory, cpp.out.memory) << isa;
+    mh_explanation c = MH_DEFAULT(mh_explanation);
+    EXPECT_OK(mh_explain(q, k, v, to, options, &c));
+    EXPECT_STREQ(c.bits, "f32-tiles-1");
+    EXPECT_EQ(c.text, cpp.explanation().to_string());
+  }
+  set_isa("");
+}
+
 }  // namespace
 }  // namespace manyheads::test

@@ -215,5 +215,30 @@ TEST(CDoorLayer, ARefusedLoadLeavesItsTensors) {
   mh_layer_destroy(layer);
 }
 
+TEST(CDoorLayer, F32ThroughTilesHasTheBitsOfCpp) {
+  for (const std::string& isa : isas_with_tiles()) {
+    set_isa(isa);
+    const MultiHeadAttention cpp({.d_model = 64, .num_heads = 4});
+    mh_layer_config sizes = MH_DEFAULT(mh_layer_config);
+    sizes.d_model = 64;
+    sizes.num_heads = 4;
+    mh_layer* c = nullptr;
+    ASSERT_EQ(mh_layer_create(&sizes, &c), MH_OK) << mh_last_error();
+    Draw draw(7);
+    const Tensor x = random_tensor(draw.engine, {2, 20, 64});
+    Tensor plain(DType::kF32, x.shape()), y(DType::kF32, x.shape()), y_c(DType::kF32, x.shape());
+    cpp.forward(x.cview(), plain.view());
+    cpp.forward(x.cview(), y.view(), {.bits = "f32-tiles-1"});
+    Door door;
+    mh_layer_options options = MH_DEFAULT(mh_layer_options);
+    options.bits = "f32-tiles-1";
+    EXPECT_OK(mh_layer_forward(c, door.tensor(x.cview()), nullptr, nullptr, door.tensor(y_c.view()), &options));
+    EXPECT_EQ(bytes_of(y_c.cview()), bytes_of(y.cview())) << isa;
+    EXPECT_NE(bytes_of(y_c.cview()), bytes_of(plain.cview())) << isa;
+    mh_layer_destroy(c);
+  }
+  set_isa("");
+}
+
 }  // namespace
 }  // namespace manyheads::test

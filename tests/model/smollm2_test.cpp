@@ -130,14 +130,8 @@ TEST_F(SmolLM2, TwoHundredTokensAreThoseThatTransformersWrites) {
     }
     choice = led.next({ids[i]});
   }
+  // Where none is, its own tokens were these very calls.
   std::printf("%ld of 200 tokens otherwise than in the file\n", static_cast<long>(changed));
-  // After its own.
-  Writer own(*decoder, DType::kF32);
-  std::int64_t token = own.next(prompt).first;
-  for (std::size_t i = 0; i < ids.size() && (changed == 0 || token == ids[i]); ++i) {
-    ASSERT_EQ(token, ids[i]) << "token " << i;
-    token = own.next({token}).first;
-  }
 }
 
 // Rounded weights may prefer the runner-up, and nothing else.

@@ -1,7 +1,7 @@
 // Keys and values in the form that the products read.
 //
 // - KRows, VRows, PackValueQuads, AmxValues: a run at a time, where it lies or packed into the workspace.
-// - PackKv: packed K and packed V of a whole head, which many query blocks read.
+// - PackKv: packed K and packed V of a whole head, which many query blocks read; for AMX values as its tiles.
 // Contract: a word is 32 bits, one F32, two BF16 or four I8. Missing keys and values are 0 unless a function says
 // otherwise.
 // Cost: a copy of what does not lie in that form already.
@@ -80,21 +80,26 @@ HWY_INLINE void PackRowPairs(Row&& row, std::int64_t begin, std::int64_t end, st
   }
 }
 
+// Calls use(ValuesOf<type>()) for a type of values that become pairs.
+template <class Use>
+HWY_INLINE void WithPairs(const QkvMask& params, Use&& use) {
+  if (params.kv_type == DType::kI8) {
+    use(ValuesOf<DType::kI8>());
+  } else {
+    use(ValuesOf<DType::kBF16>());
+  }
+}
+
 // Packs values of keys [begin, end) so.
 HWY_INLINE void PackValuePairs(const QkvMask& params, const QueryBlock& q_block, std::int64_t begin, std::int64_t end,
                                std::size_t padded, float* to) {
-  const auto join = [&]<class Values>(Values) HWY_ATTR {
+  WithPairs(params, [&]<class Values>(Values) HWY_ATTR {
     using Element = typename Values::Element;
     const auto row = [&](std::int64_t j) {
       return static_cast<const Element*>(params.v) + params.v_at(q_block.batch, q_block.kv_head, j);
     };
     PackRowPairs<Element>(row, begin, end, params.v_stride[3], static_cast<std::size_t>(params.dv), padded, to);
-  };
-  if (params.kv_type == DType::kI8) {
-    join(ValuesOf<DType::kI8>());
-  } else {
-    join(ValuesOf<DType::kBF16>());
-  }
+  });
 }
 
 // Values of keys [begin, end): a row of words for each kValuesPerWord keys; a word holds their values of one index.
@@ -142,19 +147,76 @@ HWY_INLINE StridedRows VRows(const QkvMask& params, const QueryBlock& q_block, s
 template <class Mma>
 constexpr std::int64_t kKeysTogether = static_cast<std::int64_t>(Mma::kAmx ? 2 * kTileSide : Mma::kValuesPerWord);
 
+// Whether packed values lie as rows of AMX's first operand: for each run of keys [Dv in whole tiles][words of its
+// keys].
+template <class Mma>
+constexpr bool kTilesOfValues = Mma::kAmx && !Mma::kSplits;
+constexpr std::size_t kWordsOfRun = static_cast<std::size_t>(kRunKeys) / 2;
+HWY_INLINE std::size_t FloatsOfRun(const QkvMask& params) {
+  return RoundUp(static_cast<std::size_t>(params.dv), kTileSide) * kWordsOfRun;
+}
+// Those of the keys from `begin` on, a multiple of kKeysTogether.
+HWY_INLINE StridedRows PackedTiles(const QkvMask& params, std::int64_t begin) {
+  return {params.packed_v + static_cast<std::size_t>(begin / kRunKeys) * FloatsOfRun(params) + begin % kRunKeys / 2,
+          kWordsOfRun};
+}
+
 // Moves `begin` back to such a multiple. Returns whether other keys come along: the rows may not see them.
 template <class Mma>
 HWY_INLINE bool TakesOthers(const QkvMask& params, std::int64_t& begin, std::int64_t end) {
   const std::int64_t more = begin % kKeysTogether<Mma>;
   begin -= more;
-  return more != 0 || (params.packed_v != nullptr && end % static_cast<std::int64_t>(Mma::kValuesPerWord) != 0);
+  constexpr std::int64_t kBeside = kTilesOfValues<Mma> ? kKeysTogether<Mma> : std::int64_t{Mma::kValuesPerWord};
+  return more != 0 || (params.packed_v != nullptr && end % kBeside != 0);
 }
+
+// Words of keys, [words][value], that lie so.
+struct WordRows {
+  StridedRows rows;
+
+  HWY_INLINE VF vector(std::size_t word, std::size_t i) const {
+    return hn::LoadU(DF(), rows.data + word * rows.stride + i);
+  }
+  HWY_INLINE float word(std::size_t word, std::size_t i) const { return rows.data[word * rows.stride + i]; }
+};
+
+// The same words of a run's keys where they lie as BF16 or I8.
+template <class Element>
+struct PairedKeys {
+  PairedKeys(const QkvMask& params, const QueryBlock& q_block, std::int64_t begin, std::int64_t end)
+      : keys(static_cast<std::size_t>(end - begin)), step(params.v_stride[3]) {
+    for (std::size_t j = 0; j < keys; ++j) {
+      const std::int64_t at = params.v_at(q_block.batch, q_block.kv_head, begin + static_cast<std::int64_t>(j));
+      rows[j] = static_cast<const Element*>(params.v) + at;
+    }
+  }
+  HWY_INLINE VF vector(std::size_t word, std::size_t i) const {
+    const DF d;
+    if (step == 1 && 2 * word + 1 < keys) return PairedValues(rows[2 * word] + i, rows[2 * word + 1] + i);
+    HWY_ALIGN float words[kMaxLanes];
+    for (std::size_t j = 0; j < hn::Lanes(d); ++j) words[j] = this->word(word, i + j);
+    return hn::Load(d, words);
+  }
+  HWY_INLINE float word(std::size_t word, std::size_t i) const {
+    const std::int64_t at = static_cast<std::int64_t>(i) * step;
+    const std::uint16_t pair[2] = {Bf16Bits(rows[2 * word][at]),
+                                   2 * word + 1 < keys ? Bf16Bits(rows[2 * word + 1][at]) : std::uint16_t{0}};
+    float of_both;
+    std::memcpy(&of_both, pair, sizeof(of_both));
+    return of_both;
+  }
+
+  const Element* rows[kRunKeys];
+  std::size_t keys;
+  std::int64_t step;
+};
 
 // Values as rows of AMX's first operand: from [words of keys][value] to [value][padded], rows `step` words apart, in
 // whole tiles, 0 behind the last.
-HWY_INLINE void AmxValues(const StridedRows& values, std::size_t words, std::size_t width, std::size_t padded,
+template <class Words>
+HWY_INLINE void AmxValues(const Words& values, std::size_t words, std::size_t width, std::size_t padded,
                           std::size_t step, float* HWY_RESTRICT to) {
-  const std::size_t rows = (width + kTileSide - 1) / kTileSide * kTileSide;
+  const std::size_t rows = RoundUp(width, kTileSide);
   const DF d;
   const std::size_t n = hn::Lanes(d);
   const std::size_t whole_rows = width / n * n;
@@ -162,14 +224,14 @@ HWY_INLINE void AmxValues(const StridedRows& values, std::size_t words, std::siz
   for (std::size_t i = 0; i < whole_rows; i += n) {
     for (std::size_t w = 0; w < whole_words; w += n) {
       VF square[kMaxLanes];
-      for (std::size_t j = 0; j < n; ++j) square[j] = hn::LoadU(d, values.data + (w + j) * values.stride + i);
+      for (std::size_t j = 0; j < n; ++j) square[j] = values.vector(w + j, i);
       TransposeSquare(square);
       for (std::size_t j = 0; j < n; ++j) hn::StoreU(square[j], d, to + (i + j) * step + w);
     }
   }
   for (std::size_t i = 0; i < rows; ++i) {
     for (std::size_t w = i < whole_rows ? whole_words : 0; w < padded; ++w) {
-      to[i * step + w] = i < width && w < words ? values.data[w * values.stride + i] : 0.0f;
+      to[i * step + w] = i < width && w < words ? values.word(w, i) : 0.0f;
     }
   }
 }
@@ -253,12 +315,14 @@ HWY_INLINE bool AllFinite(const StridedRows& rows, std::size_t count, std::size_
 // - OnPackedKv is the call that reads them.
 template <class Mma>
 std::size_t PackedKFloats(const QkvMask& params) {
-  return static_cast<std::size_t>(params.tk) * Words<Mma>(static_cast<std::size_t>(params.d));
+  const std::size_t floats = static_cast<std::size_t>(params.tk) * Words<Mma>(static_cast<std::size_t>(params.d));
+  return kTilesOfValues<Mma> ? RoundUp(floats, kTileSide) : floats;
 }
 template <class Mma>
 std::size_t PackedKvFloats(const QkvMask& params) {
-  return PackedKFloats<Mma>(params) +
-         Words<Mma>(static_cast<std::size_t>(params.tk)) * static_cast<std::size_t>(params.dv);
+  const std::size_t keys = static_cast<std::size_t>(params.tk);
+  return PackedKFloats<Mma>(params) + (kTilesOfValues<Mma> ? (keys + kRunKeys - 1) / kRunKeys * FloatsOfRun(params)
+                                                           : Words<Mma>(keys) * static_cast<std::size_t>(params.dv));
 }
 template <class Mma>
 void PackKv(const QkvMask& params, const QueryBlock& q_block, std::int64_t keys, float* to) {
@@ -278,6 +342,15 @@ void PackKv(const QkvMask& params, const QueryBlock& q_block, std::int64_t keys,
       CopyRow(params.kv_type, params.v, params.v_at(q_block.batch, q_block.kv_head, j), params.v_stride[3], params.dv,
               packed_v + j * params.dv);
     }
+  } else if constexpr (kTilesOfValues<Mma>) {
+    WithPairs(params, [&]<class Values>(Values) HWY_ATTR {
+      for (std::int64_t begin = 0; begin < keys; begin += kRunKeys, packed_v += FloatsOfRun(params)) {
+        const std::int64_t end = std::min(begin + kRunKeys, keys);
+        AmxValues(PairedKeys<typename Values::Element>(params, q_block, begin, end),
+                  static_cast<std::size_t>(end - begin + 1) / 2, static_cast<std::size_t>(params.dv), kWordsOfRun,
+                  kWordsOfRun, packed_v);
+      }
+    });
   } else {
     PackValuePairs(params, q_block, 0, keys, static_cast<std::size_t>(params.dv), packed_v);
   }

@@ -45,7 +45,7 @@ struct PrefillRun {
   StridedRows keys, values;
   const float* value_scales;
   float* scores;
-  float* amx_values;
+  float* amx_values;           // where values become tiles; null: they are
   const SplitOperands* split;  // null: none
   float* output;               // of the chunk's row states
   NextBlockPrefetch& ahead;
@@ -107,14 +107,19 @@ HWY_INLINE void PrefillKeys(const QkvMask& params, const QueryBlock& q_block, co
     if (unsplit != 0) AddUnsplitProducts(rows, scores, keys, dv, lanes, unsplit, output);
   } else if constexpr (Mma::kAmx) {
     const std::size_t width = OutputWidth<Mma>(params, q_block.rows);
-    const std::size_t step = RoundUp(words, kTileSide);
-    AmxValues({values, run.values.stride}, words, dv, step, step, run.amx_values);
-    std::fill(scores + words * lanes, scores + step * lanes, 0.0f);
+    const std::size_t padded = RoundUp(words, kTileSide);
+    StridedRows tiles = run.values;
+    if (run.amx_values != nullptr) {
+      AmxValues(WordRows{run.values}, words, dv, padded, padded, run.amx_values);
+      tiles = {run.amx_values, padded};
+    }
+    // Packed tiles hold the values of keys behind the last too, which nothing may see.
+    std::fill(scores + words * lanes, scores + padded * lanes, run.mask_nonfinite ? ForbiddenPair() : 0.0f);
     if (run.mask_nonfinite) {
-      EmulatedProducts<true>(run.amx_values, step, scores, lanes, step / kTileSide, output, lanes, width, lanes,
+      EmulatedProducts<true>(tiles.data, tiles.stride, scores, lanes, padded / kTileSide, output, lanes, width, lanes,
                              run.first_in_chunk);
     } else {
-      AmxProducts<Mma>(run.amx_values, step, scores, lanes, step / kTileSide, output, lanes, width, lanes,
+      AmxProducts<Mma>(tiles.data, tiles.stride, scores, lanes, padded / kTileSide, output, lanes, width, lanes,
                        run.first_in_chunk);
     }
   } else {
@@ -229,11 +234,18 @@ HWY_NOINLINE float* PrefillMainloop(const ForwardParams& params, const QueryBloc
           }
         }
         const std::size_t keys = static_cast<std::size_t>(end - begin);
-        const StridedRows values = VRows<Mma>(params, q_block, begin, end, 1, workspace + at.values);
+        const bool packed_tiles = kTilesOfValues<Mma> && params.packed_v != nullptr;
+        const StridedRows values = packed_tiles ? PackedTiles(params, begin)
+                                                : VRows<Mma>(params, q_block, begin, end, 1, workspace + at.values);
         float scales[kRunKeys];
         const float* value_scales = ValueScales(params, q_block, begin, keys, scales);
-        const bool mask_nonfinite = (partly_masked || params.bias != nullptr) &&
-                                    !(AllFinite<Mma>(values, Words<Mma>(keys), dv) && ScalesFinite(value_scales, keys));
+        const std::size_t words = Words<Mma>(keys);
+        const auto all_finite = [&]() HWY_ATTR {
+          return packed_tiles ? AllFinite<Mma>(values, dv, RoundUp(words, kTileSide))
+                              : AllFinite<Mma>(values, words, dv);
+        };
+        const bool mask_nonfinite =
+            (partly_masked || params.bias != nullptr) && !(all_finite() && ScalesFinite(value_scales, keys));
         const PrefillRun run{begin,
                              end,
                              partly_masked,
@@ -243,7 +255,7 @@ HWY_NOINLINE float* PrefillMainloop(const ForwardParams& params, const QueryBloc
                              values,
                              value_scales,
                              workspace + at.scores,
-                             workspace + at.amx_values,
+                             packed_tiles ? nullptr : workspace + at.amx_values,
                              Mma::kSplits ? &operands : nullptr,
                              states + 2 * lanes,
                              ahead};

@@ -16,6 +16,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "hwy/highway.h"
 #include "kernels/algorithm/block_info-inl.hpp"
@@ -47,6 +48,14 @@ HWY_INLINE bool MoveMaximum(VF top, VF& m, VF& factor) {
 HWY_INLINE VF MarkForbidden(VF score, VF prob) {
   const DF d;
   return hn::IfThenElse(hn::Eq(score, hn::Set(d, kForbidden)), hn::Neg(hn::Zero(d)), prob);
+}
+
+// Two such, as a word.
+HWY_INLINE float ForbiddenPair() {
+  const std::uint32_t bits = 0x80008000u;
+  float pair;
+  std::memcpy(&pair, &bits, sizeof(pair));
+  return pair;
 }
 
 // Stores the probabilities of two neighbouring keys as one word of the pv product.

@@ -115,7 +115,8 @@ HWY_INLINE std::uint64_t SplitValues(const StridedRows& values, std::size_t keys
         hn::StoreU(PieceWord(piece[0], piece[1]), d, squares + w * RoundUp(width, n) + i);
       }
     }
-    AmxValues({squares, RoundUp(width, n)}, pairs, width, words, ThreePieces::kPieces * words, to + p * words);
+    AmxValues(WordRows{{squares, RoundUp(width, n)}}, pairs, width, words, ThreePieces::kPieces * words,
+              to + p * words);
   }
   return unsplit;
 }

@@ -1,6 +1,6 @@
 // Of Highway's targets, the including unit compiles those of every other machine: SSE4, NEON, and what the compiler may
 // use everywhere. SSSE3 would add nothing to SSE4 but build time. Vectors of SVE cannot be kept in arrays.
-#ifdef MANYHEADS_WITHOUT_OTHERS  // MANYHEADS_THIS_MACHINE has better
+#ifdef MANYHEADS_WITHOUT_OTHERS  // MANYHEADS_THIS_MACHINE has better, MANYHEADS_WITHOUT_PORTABLE wants none
 #define MANYHEADS_TARGETS 0
 #else
 #define MANYHEADS_TARGETS ~(HWY_AVX3 | HWY_AVX2)
