@@ -88,7 +88,8 @@ class MANYHEADS_API MultiHeadAttention {
   // the counts that would.
   explicit MultiHeadAttention(const MultiHeadAttentionConfig& config);
   // Takes the tensors of a torch.nn.MultiheadAttention of these sizes, as load_state_dict() does, and makes no others.
-  MultiHeadAttention(const MultiHeadAttentionConfig& config, const StateDict& tensors);
+  // threads: those that pack the weights.
+  MultiHeadAttention(const MultiHeadAttentionConfig& config, const StateDict& tensors, const Threads& threads = {});
   ~MultiHeadAttention();
   MultiHeadAttention(MultiHeadAttention&&) noexcept;
   MultiHeadAttention& operator=(MultiHeadAttention&&) noexcept;

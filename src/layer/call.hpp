@@ -83,7 +83,7 @@ struct MultiHeadAttention::Impl {
   std::unique_ptr<const layer::Weights> weights;
 
   explicit Impl(const MultiHeadAttentionConfig& given);
-  Impl(const MultiHeadAttentionConfig& given, const StateDict& tensors);
+  Impl(const MultiHeadAttentionConfig& given, const StateDict& tensors, const Threads& threads);
 
   void forward(ConstTensorView query, ConstTensorView key, ConstTensorView value, TensorView y,
                MultiHeadAttentionOptions options) const;

@@ -49,7 +49,8 @@ std::size_t Linear::words(std::int64_t out, std::int64_t in, DType kept) {
   return (words + kLine - 1) / kLine * kLine;
 }
 
-Linear::Linear(ConstTensorView weight, ConstTensorView bias, DType kept, PackedMemory* memory) : kept_(kept) {
+Linear::Linear(ConstTensorView weight, ConstTensorView bias, DType kept, PackedMemory* memory, const Threads& threads)
+    : kept_(kept) {
   if (weight.rank() != 2 || !base::is_float(weight.dtype())) {
     throw Error(ErrorCode::kInvalidArgument, "linear: weight is " + std::string(name_of(weight.dtype())) + " " +
                                                  weight.shape().to_string() + ", expected F32, BF16 or F16 [out, in]");
@@ -84,7 +85,7 @@ Linear::Linear(ConstTensorView weight, ConstTensorView bias, DType kept, PackedM
                                           .packed = packed_.get()};
   const kernels::PackWeightsKernel pack = kernels::active_table().pack_weights;
   const bool side_by_side = weight.dtype() == DType::kF32 && kept_ == DType::kF32 && weight.stride(0) == 1;
-  base::parallel_for_rows(panels, panel_ * in_, {}, [&](std::int64_t begin, std::int64_t end) {
+  base::parallel_for_rows(panels, panel_ * in_, threads, [&](std::int64_t begin, std::int64_t end) {
     if (side_by_side) {
       pack_columns(static_cast<const float*>(weight.data()), weight.stride(1), out_, in_, packed_.get(), begin, end);
     } else {

@@ -48,7 +48,8 @@ class Linear {
   Linear() = default;
   // weight [N,K] and bias [N] (or undefined): F32, BF16 or F16, any strides. kept: F32 or BF16. Packs into `memory`, or
   // where it is null into a block of its own.
-  Linear(ConstTensorView weight, ConstTensorView bias, DType kept = DType::kF32, PackedMemory* memory = nullptr);
+  Linear(ConstTensorView weight, ConstTensorView bias, DType kept = DType::kF32, PackedMemory* memory = nullptr,
+         const Threads& threads = {});
 
   // Words of 32 bits in a packed weight [N,K] at the instruction set in use.
   static std::size_t words(std::int64_t out, std::int64_t in, DType kept);

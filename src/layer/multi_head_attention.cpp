@@ -95,17 +95,18 @@ std::string head_count_problem(std::int64_t d_model, std::int64_t num_heads) {
 }
 
 MultiHeadAttention::Impl::Impl(const MultiHeadAttentionConfig& given) : config(checked(given)), sizes(config) {
-  weights = std::make_unique<const Weights>(config, layer::initial_tensors(config));
+  weights = std::make_unique<const Weights>(config, layer::initial_tensors(config), Threads{});
 }
-MultiHeadAttention::Impl::Impl(const MultiHeadAttentionConfig& given, const StateDict& tensors)
+MultiHeadAttention::Impl::Impl(const MultiHeadAttentionConfig& given, const StateDict& tensors, const Threads& threads)
     : config(checked(given)), sizes(config) {
-  weights = std::make_unique<const Weights>(config, layer::checked_tensors(kConstructor, config, tensors));
+  weights = std::make_unique<const Weights>(config, layer::checked_tensors(kConstructor, config, tensors), threads);
 }
 
 MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionConfig& config)
     : impl_(std::make_unique<Impl>(config)) {}
-MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionConfig& config, const StateDict& tensors)
-    : impl_(std::make_unique<Impl>(config, tensors)) {}
+MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionConfig& config, const StateDict& tensors,
+                                       const Threads& threads)
+    : impl_(std::make_unique<Impl>(config, tensors, threads)) {}
 MultiHeadAttention::~MultiHeadAttention() = default;
 MultiHeadAttention::MultiHeadAttention(MultiHeadAttention&&) noexcept = default;
 MultiHeadAttention& MultiHeadAttention::operator=(MultiHeadAttention&&) noexcept = default;
@@ -121,7 +122,7 @@ std::int64_t MultiHeadAttention::parameter_count() const noexcept {
 
 void MultiHeadAttention::load_state_dict(const StateDict& tensors) {
   impl_->weights =
-      std::make_unique<const Weights>(impl_->config, layer::checked_tensors(kLoad, impl_->config, tensors));
+      std::make_unique<const Weights>(impl_->config, layer::checked_tensors(kLoad, impl_->config, tensors), Threads{});
 }
 
 StateDict MultiHeadAttention::state_dict() const {
@@ -232,7 +233,7 @@ void MultiHeadAttention::Impl::forward(ConstTensorView query, ConstTensorView ke
   const std::size_t key_at = self ? query_at : copy_of(key);
   const std::size_t value_at = self ? query_at : copy_of(value);
   const std::size_t y_at = copy_of(y);
-  const Weights::Apart* const apart = self ? nullptr : &weights->apart();
+  const Weights::Apart* const apart = self ? nullptr : &weights->apart(options.threads);
   std::size_t linear_floats = 0;
   const auto works = [&](const Linear& linear, std::int64_t rows) {
     linear_floats = std::max(linear_floats, linear.workspace_floats(batch * rows, options.threads));

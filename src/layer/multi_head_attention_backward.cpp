@@ -55,10 +55,10 @@ void check_kept(const char* name, const Tensor& tensor, const Dims& shape) {
 }
 
 // W^T, as a projection without a bias.
-Linear transposed(const ConstTensorView& weight) {
+Linear transposed(const ConstTensorView& weight, const Threads& threads) {
   return Linear(ConstTensorView(weight.data(), weight.dtype(), {weight.size(1), weight.size(0)},
                                 {weight.stride(1), weight.stride(0)}),
-                {});
+                {}, DType::kF32, nullptr, threads);
 }
 
 template <class View>
@@ -98,6 +98,8 @@ void MultiHeadAttention::Impl::backward(ConstTensorView query, ConstTensorView k
     options.threads.num_threads = default_num_threads();
   }
   const Threads& threads = options.threads;
+  if (threads.num_threads < 0)
+    fail(kBackward, base::format("num_threads is {}, expected 0 or more", threads.num_threads));
   const kernels::TableScope scope(kernels::backward_table(kBackward, options.bits, kernels::Products::kF32));
   // Check the call.
   layer::check_input(kBackward, query, "query", config.d_model, query.dtype());
@@ -222,8 +224,8 @@ void MultiHeadAttention::Impl::backward(ConstTensorView query, ConstTensorView k
     layer::bias_gradient(of_dy, of_queries, db, gradients.accumulate, threads);
   }
   if (tokens > 0) {
-    layer::project(transposed(weights->tensors().at("out_proj.weight").cview()), of_dy, {dheads, queries * e, e}, batch,
-                   queries, threads, nullptr);
+    layer::project(transposed(weights->tensors().at("out_proj.weight").cview(), threads), of_dy,
+                   {dheads, queries * e, e}, batch, queries, threads, nullptr);
   }
   if (gradients.dhead_scale.defined()) {
     for (std::int64_t h = 0; h < config.num_heads; ++h) {
@@ -327,7 +329,7 @@ void MultiHeadAttention::Impl::backward(ConstTensorView query, ConstTensorView k
     if (!dx.defined() || p.tokens->batch * p.tokens->rows == 0) continue;
     const std::int64_t width = dx.size(2);
     const bool in_place = written_in_place(dx);
-    layer::project(transposed(weight_of(p)), p.gradient,
+    layer::project(transposed(weight_of(p), threads), p.gradient,
                    in_place ? Rows<float>{static_cast<float*>(dx.data()), dx.stride(0), dx.stride(1)}
                             : Rows<float>{floats(dx_at), p.tokens->rows * width, width},
                    batch, p.tokens->rows, threads, nullptr);

@@ -121,32 +121,35 @@ StateDict checked_tensors(const char* function, const MultiHeadAttentionConfig& 
   return taken;
 }
 
-Weights::Weights(const MultiHeadAttentionConfig& config, StateDict tensors)
+Weights::Weights(const MultiHeadAttentionConfig& config, StateDict tensors, const Threads& threads)
     : sizes_(config), kept_(config.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32), tensors_(std::move(tensors)) {
   const std::int64_t e = sizes_.d_model, projected = e + 2 * sizes_.kv_width;
   PackedMemory memory(Linear::words(e, e, kept_) + (sizes_.same_widths ? Linear::words(projected, e, kept_) : 0));
   if (sizes_.stacked) {
-    qkv_ = Linear(at("in_proj_weight").cview(), bias(0, projected), kept_, &memory);
+    qkv_ = Linear(at("in_proj_weight").cview(), bias(0, projected), kept_, &memory, threads);
   } else if (sizes_.same_widths) {
     const Tensor all = stacked({at("q_proj_weight"), at("k_proj_weight"), at("v_proj_weight")}, config.dtype);
-    qkv_ = Linear(all.cview(), bias(0, projected), kept_, &memory);
+    qkv_ = Linear(all.cview(), bias(0, projected), kept_, &memory, threads);
   }
   out_ = Linear(at("out_proj.weight").cview(), config.bias ? at("out_proj.bias").cview() : ConstTensorView{}, kept_,
-                &memory);
+                &memory, threads);
   if (config.add_bias_kv) {
     bias_k_ = converted(at("bias_k").cview(), DType::kF32);
     bias_v_ = converted(at("bias_v").cview(), DType::kF32);
   }
 }
 
-const Weights::Apart& Weights::apart() const {
-  std::call_once(packed_apart_, [this] {
+const Weights::Apart& Weights::apart(const Threads& threads) const {
+  std::call_once(packed_apart_, [&] {
     const std::int64_t e = sizes_.d_model, kv = sizes_.kv_width;
     const bool stacked = sizes_.stacked;
     const ConstTensorView q = stacked ? rows_of(at("in_proj_weight"), 0, e) : at("q_proj_weight").cview();
     const ConstTensorView k = stacked ? rows_of(at("in_proj_weight"), e, kv) : at("k_proj_weight").cview();
     const ConstTensorView v = stacked ? rows_of(at("in_proj_weight"), e + kv, kv) : at("v_proj_weight").cview();
-    apart_ = {Linear(q, bias(0, e), kept_), Linear(k, bias(e, kv), kept_), Linear(v, bias(e + kv, kv), kept_)};
+    const auto packed = [&](const ConstTensorView& weight, std::int64_t begin) {
+      return Linear(weight, bias(begin, weight.size(0)), kept_, nullptr, threads);
+    };
+    apart_ = {packed(q, 0), packed(k, e), packed(v, e + kv)};
   });
   return apart_;
 }

@@ -34,7 +34,7 @@ StateDict checked_tensors(const char* function, const MultiHeadAttentionConfig& 
 // The tensors of a layer, and packed what forward needs of them. Any number of threads may read them.
 class Weights {
  public:
-  Weights(const MultiHeadAttentionConfig& config, StateDict tensors);
+  Weights(const MultiHeadAttentionConfig& config, StateDict tensors, const Threads& threads);
 
   const StateDict& tensors() const { return tensors_; }
   const Linear& qkv() const { return qkv_; }
@@ -46,7 +46,7 @@ class Weights {
     Linear q, k, v;
   };
   // For cross-attention. Packed when first asked for, so that self-attention alone does not pay for a second copy.
-  const Apart& apart() const;
+  const Apart& apart(const Threads& threads) const;
 
  private:
   const Tensor& at(const char* name) const { return tensors_.at(name); }
