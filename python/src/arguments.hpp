@@ -40,6 +40,9 @@ inline Dropout dropout_of(double p, std::uint64_t seed, const DropoutOrigin& ori
 // An array that may be None.
 Array optional_array(nb::handle object, const char* function, const char* argument);
 
+// Throws nb::value_error for a number of threads that is none.
+void check_threads(int num_threads, const char* function);
+
 // The kernels run without the GIL.
 template <class Work>
 void without_gil(Work&& work) {

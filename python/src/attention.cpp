@@ -30,14 +30,6 @@ struct Keywords {
   Dropout dropout{};
 };
 
-void check_threads(int num_threads, const char* function) {
-  if (num_threads < 0) {
-    throw nb::value_error((std::string(function) + ": num_threads is " + std::to_string(num_threads) +
-                           ", expected 1 or more, or 0 for the default")
-                              .c_str());
-  }
-}
-
 void read(const Keywords& given, const char* function, Options& options) {
   check_threads(given.num_threads, function);
   AttentionOptions& call = options.call;
@@ -294,6 +286,14 @@ P is recomputed: nothing of size Tq x Tk is kept. Nothing else is copied or conv
 True)";
 
 }  // namespace
+
+void check_threads(int num_threads, const char* function) {
+  if (num_threads < 0) {
+    throw nb::value_error((std::string(function) + ": num_threads is " + std::to_string(num_threads) +
+                           ", expected 1 or more, or 0 for the default")
+                              .c_str());
+  }
+}
 
 Workspace& own_workspace() {
   thread_local Workspace workspace;

@@ -214,6 +214,21 @@ class KVCache:
     def pages_in_use(self) -> int:
         """Pages that hold tokens, each shared one once."""
 
+class LayerActivations:
+    """
+    What MultiHeadAttention keeps of a call with keep=True, for its backward.
+
+    >>> y, activations = MultiHeadAttention(512, 8)(np.ones((2, 7, 512), np.float32), keep=True)
+    >>> activations
+    LayerActivations(2 x 7 tokens, 115136 bytes)
+    """
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that are kept."""
+
+    def __repr__(self) -> str: ...
+
 class MultiHeadAttention:
     """
     Multi-head attention with its projections (Vaswani et al. 2017, section 3.2.2).
@@ -232,12 +247,35 @@ class MultiHeadAttention:
 
     def __init__(self, d_model: int, num_heads: int, *, num_kv_heads: int = 0, kdim: int = 0, vdim: int = 0, bias: bool = True, add_bias_kv: bool = False, add_zero_attn: bool = False, dtype: str = 'float32', state_dict: dict | None = None) -> None: ...
 
-    def __call__(self, query: object, key: object | None = None, value: object | None = None, *, key_padding_mask: object | None = None, attn_mask: object | None = None, mask: object | None = None, weights: bool = False, head_scale: object | None = None, out: object | None = None, num_threads: int = 0, bits: str = '', dropout_p: float = 0.0, dropout_seed: int = 0, dropout_origin: tuple[int, int, int] = (0, 0, 0)) -> object:
+    def __call__(self, query: object, key: object | None = None, value: object | None = None, *, key_padding_mask: object | None = None, attn_mask: object | None = None, mask: object | None = None, weights: bool = False, head_scale: object | None = None, out: object | None = None, num_threads: int = 0, bits: str = '', dropout_p: float = 0.0, dropout_seed: int = 0, dropout_origin: tuple[int, int, int] = (0, 0, 0), keep: bool = False) -> object:
         """
         y [B,T,d_model] of query [B,T,d_model], key [B,S,kdim] and value [B,S,vdim]; weights=True: (y, weights
         [B,H,T,S]). key_padding_mask [B,S] and attn_mask [T,S] or [B H,T,S] as PyTorch's layer takes them: True
         means ignore. mask: a Mask, or an array with True = attend. head_scale [H]: 0 switches a head off.
         dropout_p, dropout_seed, dropout_origin: of the weights, as attention has them.
+        keep=True returns LayerActivations last, for backward: 4 (2 d_model + 2 num_kv_heads d_k + num_heads) bytes
+        a token, 8,224 for d_model 512 and 8 heads.
+        """
+
+    def backward(self, dy: object, activations: LayerActivations, query: object, key: object | None = None, value: object | None = None, *, key_padding_mask: object | None = None, attn_mask: object | None = None, mask: object | None = None, head_scale: object | None = None, gradients: object | None = None, accumulate: bool = False, num_threads: int = 0, bits: str = '', dropout_p: float = 0.0, dropout_seed: int = 0, dropout_origin: tuple[int, int, int] = (0, 0, 0)) -> dict:
+        """
+        The gradients of a call that kept activations, from dy, the gradient of a loss by y: a dict of float32 arrays by name.
+
+        query, key, value and the options, dropout's too, are those of the call. dy has y's shape and any float type.
+        - 'query', 'key' and 'value'. For self-attention 'query' is all of it. An input that stood for a missing one has both.
+        - 'head_scale' where it is given: how much the loss moves with each head (Michel et al. 2019).
+        - The weights and biases, by their names in state_dict().
+        gradients: None for all; a list of names for those alone; or a dict by name, where True makes one, False leaves it out and
+        an array of float32 and any strides is written to. accumulate=True adds to the arrays that are given.
+
+        >>> layer = MultiHeadAttention(64, 8)
+        >>> x = np.random.default_rng(0).standard_normal((1, 7, 64), dtype=np.float32)
+        >>> y, activations = layer(x, keep=True)
+        >>> gradients = layer.backward(np.ones_like(y), activations, x)
+        >>> gradients['query'].shape, gradients['in_proj_weight'].shape
+        ((1, 7, 64), (192, 64))
+        >>> bool(np.all(gradients['out_proj.bias'] == 7))
+        True
         """
 
     def load_state_dict(self, state_dict: dict) -> None:
