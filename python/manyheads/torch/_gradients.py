@@ -23,34 +23,38 @@ def refuse_dropout(name, dropout_p):
         )
 
 
-def _refuse_twice(ctx, *grads):
+def _refuse_twice(ctx, *grads, why=_NOT_TWICE):
     _core._torch_count("refused: a second derivative")
-    raise NotImplementedError(_NOT_TWICE)
+    raise NotImplementedError(why)
 
 
 class _Last(torch.autograd.Function):
-    """Passes gradients on, which have none of their own. of: what they are made of."""
+    """Passes gradients on, which have none of their own. why: what is said of them; of: what they are made of."""
 
     @staticmethod
-    def forward(ctx, grads, *of):
+    def forward(ctx, why, grads, *of):
+        ctx.why = why
         return tuple(None if x is None else x.detach() for x in grads)
 
     @staticmethod
     def backward(ctx, *grads):
-        _refuse_twice(ctx)
+        _refuse_twice(ctx, why=ctx.why)
 
 
-def _once(backward):
-    """A backward that cannot be differentiated."""
+def once(why):
+    """A backward that cannot be differentiated, and what is said of it."""
 
-    def run(ctx, *grads):
-        with torch.no_grad():
-            found = backward(ctx, *grads)
-        if not torch.is_grad_enabled():
-            return found
-        return _Last.apply(found, *grads, *ctx.saved_tensors)
+    def decorated(backward):
+        def run(ctx, *grads):
+            with torch.no_grad():
+                found = backward(ctx, *grads)
+            if not torch.is_grad_enabled():
+                return found
+            return _Last.apply(why, found, *grads, *ctx.saved_tensors)
 
-    return run
+        return run
+
+    return decorated
 
 
 def _wide(x, heads):
@@ -231,7 +235,7 @@ def _setup(ctx, inputs, output):
 _LEARNED = (0, 1, 2, 3, 4, 7)
 
 
-@_once
+@once(_NOT_TWICE)
 def _backward(ctx, grad_out, grad_lse):
     found = [None] * 22
     if grad_out is None and grad_lse is None:
@@ -262,7 +266,7 @@ def _setup_weights(ctx, inputs, output):
     ctx.rest, ctx.average, ctx.dropout_p = inputs[8:14], inputs[14], inputs[17]
 
 
-@_once
+@once(_NOT_TWICE)
 def _backward_weights(ctx, grad):
     """An lse without a gradient of its own is that of the same scores: the gradient by way of it is in here."""
     query, key, lse, attn_mask, sinks, lengths, starts, slopes, *documents, seed = ctx.saved_tensors
