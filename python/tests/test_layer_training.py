@@ -127,14 +127,15 @@ def test_inputs_that_lie_alike_have_their_own_gradients():
     y = x.detach().double().requires_grad_()
     for pick in (
         lambda x: (x, x.detach(), x.detach()), lambda x: (x, x.detach(), x), lambda x: (x.detach(), x, x),
-        lambda x: (x, x.view_as(x), x.view_as(x)), lambda x: (x, x, x[:, :3]) [:1] + (x[:, :3],) * 2,
+        lambda x: (x, x.view_as(x), x.view_as(x)), lambda x: (x, x[:, :3], x[:, :3]),
+        lambda x: (x[:1], x[:1].contiguous().view(1, 5, 16), x[:1].as_strided((1, 5, 16), (7, 16, 1))),
     ):  # fmt: skip
         near(gradients(layer, *pick(x), of=[x]), gradients(wanted, *pick(y), of=[y]))
     hooked = []
     layer.register_full_backward_hook(lambda module, into, out: hooked.append(into))
     near(gradients(layer, x, x, x), gradients(wanted, y, y, y))
     assert len(hooked) == 1
-    assert mt.report() == {"taken: nn.MultiheadAttention": 6, "taken: backward": 6}
+    assert mt.report() == {"taken: nn.MultiheadAttention": 7, "taken: backward": 7}
 
 
 def test_gradients_add_up_and_steps_are_seen():

@@ -14,7 +14,8 @@ _NOT_TWICE = (
 
 
 def _lie_alike(a, b):
-    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
+    steps = ((x, y) for size, x, y in zip(a.shape, a.stride(), b.stride()) if size > 1)
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and all(x == y for x, y in steps)
 
 
 class _Call:
