@@ -91,7 +91,7 @@ def doors(result):
         lines += [f"Above C++ the first call takes, in µs: {', '.join(above)}."]
     parts = (
         (large, "Calls of a millisecond and more:"), (layers, "The layer in eval, by its fast path:"),
-        (steps, "A step of its training, by `mt.MultiheadAttention`, whose projections are PyTorch's:"),
+        (steps, "A step of its training, by `mt.MultiheadAttention`, which packs its weights in each:"),
     )  # fmt: skip
     for rows, says in parts:
         if rows:
