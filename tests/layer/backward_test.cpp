@@ -460,6 +460,31 @@ TEST(LayerBackward, ErrorsNameTheArgument) {
             "forward() of these inputs");
   EXPECT_EQ(error([&](auto& to, auto&) { to.dhead_scale = other.view(); }),
             "MultiHeadAttention::backward: dhead_scale without head_scale");
+  Tensor marked(DType::kF32, {12, 12});
+  std::fill_n(marked.as<float>(), marked.elements(), 3.0f);
+  t.options.threads.num_threads = -1;
+  EXPECT_EQ(error([&](auto& to, auto&) { to.parameters["out_proj.weight"] = marked.view(); }),
+            "MultiHeadAttention::backward: num_threads is -1, expected 0 or more");
+  for (std::int64_t i = 0; i < marked.elements(); ++i) ASSERT_EQ(marked.as<float>()[i], 3);
+}
+
+// Counts what it runs, in the calling thread.
+class Counting final : public Executor {
+ public:
+  int runs = 0;
+  int concurrency() const noexcept override { return 2; }
+  void run(std::int64_t count, Task task, void* context) override {
+    ++runs;
+    for (std::int64_t i = 0; i < count; ++i) task(context, i);
+  }
+};
+
+TEST(LayerBackward, TheCallersThreadsPackTheWeights) {
+  const MultiHeadAttentionConfig config{.d_model = 256, .num_heads = 4};
+  const StateDict tensors = MultiHeadAttention(config).state_dict();
+  Counting threads;
+  const MultiHeadAttention layer(config, tensors, {.executor = &threads});
+  EXPECT_EQ(threads.runs, 2);  // W_q, W_k and W_v together, and W_o
 }
 
 TEST(LayerBackward, NoTokensGiveZeros) {
