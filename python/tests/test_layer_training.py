@@ -370,3 +370,28 @@ def gradients_with(module, x):
     out = module(x, x, x, need_weights=False)[0]
     dy = torch.linspace(-1, 1, out.numel(), dtype=out.dtype, device="cpu").reshape(out.shape)
     return torch.autograd.grad(out, [x, *module.parameters()], dy)
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_a_weight_is_made_once_a_call_and_may_be_no_parameter(need_weights):
+    class Twice(torch.nn.Module):
+        count = 0
+
+        def forward(self, weight):
+            self.count += 1
+            return 2 * weight
+
+    torch.manual_seed(3)
+    layer, x = mt.MultiheadAttention(16, 2, batch_first=True), torch.randn(2, 5, 16)
+    made = torch.nn.utils.parametrize.register_parametrization(layer, "in_proj_weight", Twice()).parametrizations
+    made.in_proj_weight[0].count = 0
+    layer(x, x, x, need_weights=need_weights)[0].sum().backward()
+    assert made.in_proj_weight[0].count == 1
+    assert made.in_proj_weight.original.grad.abs().sum() > 0
+
+    layer = mt.MultiheadAttention(16, 2, batch_first=True).requires_grad_(False)
+    weight = layer.out_proj.weight.detach().clone().requires_grad_()
+    del layer.out_proj.weight
+    layer.out_proj.weight = weight
+    layer(x, x, x, need_weights=need_weights)[0].sum().backward()
+    assert weight.grad.abs().sum() > 0

@@ -194,11 +194,19 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             or self._qkv_same_embed_dim and (key.shape[-1] != self.embed_dim or value.shape != key.shape)
         ):
             return None
+        without_gradients = need_weights or _multihead._by_pytorch or any(m.requires_grad for m in masks)
+
+        def learn(*of):
+            return torch.is_grad_enabled() and any(x.requires_grad for x in (*inputs, *masks, *of))
+
+        if without_gradients and learn(*self.parameters()):
+            return None
+        # Behind that, since each reading makes a parametrized weight anew. One may be no parameter and learn.
         weights = self._weights()
         if weights is None or weights["out_proj.weight"].dtype != dtype:
             return None
-        learns = torch.is_grad_enabled() and any(x.requires_grad for x in (*inputs, *masks, *weights.values()))
-        if learns and (need_weights or _multihead._by_pytorch or any(m.requires_grad for m in masks)):
+        learns = learn(*weights.values())
+        if without_gradients and learns:
             return None
         return self._layer(weights), weights if learns else None
 
