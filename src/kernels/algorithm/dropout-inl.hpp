@@ -48,6 +48,7 @@ struct Counters {
   using VPair = hn::Vec<DPair>;
   VPair words[2][4];
 
+  HWY_INLINE Counters() {}  // GCC gives an implicit one another target than NEON's vectors have
   HWY_INLINE void set(int word, VWord of_lanes) {
     const VPair pairs = hn::BitCast(DPair(), of_lanes);
     words[0][word] = pairs;
