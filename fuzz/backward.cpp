@@ -133,7 +133,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   c.fill(777.0);
   if (size == 9) {
     c.run_backward();
-    const std::string wrong = c.compare(c.expected());
+    const std::string wrong = c.compare(c.expected(c.oracle()));
     if (!wrong.empty()) fuzz::fail(wrong + ", " + c.call.describe());
     return 0;
   }
