@@ -1,15 +1,14 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <mutex>
 
 #include "kernels/canonical_order.hpp"
 #include "kernels/params.hpp"
 
-// Who works on which chunk of keys of which head in the backward, and in what order their parts of dq are added. Where
-// there are few chunks, each is cut into parts of the queries.
+// Who works on which chunk of keys of which head in the backward. Where there are few chunks, each is cut into parts of
+// the queries.
 namespace manyheads::attention_detail {
 
 // The work on one head: one batch entry and one key/value head.
@@ -75,31 +74,6 @@ class KeyTasks {
   std::int64_t* left_;  // parts of the head of each slot that are not done
   std::int64_t* free_;  // slots of no head, a stack
   int free_count_;
-};
-
-// Which chunks of keys have given a block of queries what they have, one bit each.
-class ChunkBits {
- public:
-  ChunkBits(std::uint64_t* words, std::int64_t words_per_block) : words_(words), per_block_(words_per_block) {}
-  static std::int64_t words(std::int64_t chunks) { return (chunks + 63) / 64; }
-  void set(std::int64_t block, std::int64_t chunk) const {
-    word(block, chunk / 64).fetch_or(std::uint64_t{1} << (chunk % 64), std::memory_order_release);
-  }
-  // Whether all chunks before this one have.
-  bool all_before(std::int64_t block, std::int64_t chunk) const {
-    for (std::int64_t w = chunk / 64; w >= 0; --w) {
-      const std::uint64_t wanted = w == chunk / 64 ? (std::uint64_t{1} << (chunk % 64)) - 1 : ~std::uint64_t{0};
-      if ((word(block, w).load(std::memory_order_acquire) & wanted) != wanted) return false;
-    }
-    return true;
-  }
-
- private:
-  std::atomic_ref<std::uint64_t> word(std::int64_t block, std::int64_t i) const {
-    return std::atomic_ref(words_[block * per_block_ + i]);
-  }
-  std::uint64_t* words_;
-  std::int64_t per_block_;
 };
 
 }  // namespace manyheads::attention_detail

@@ -1,11 +1,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <functional>
 #include <limits>
 #include <map>
-#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -14,143 +12,13 @@
 #include <manyheads/multi_head_attention.hpp>
 
 #include "attention/oracle.hpp"
-#include "layer/layer_reference.hpp"
 #include "layer/merged_mask.hpp"
-#include "layer/random_tensor.hpp"
+#include "layer/training.hpp"
 #include "support.hpp"
 
-// The layer's gradients against central differences of its definition in float64, and their bits.
+// The layer's gradients against central differences of its definition in float64.
 namespace manyheads::layer_test {
 namespace {
-
-Tensor in_double(const Tensor& from) {
-  Tensor to(DType::kF64, from.shape());
-  const std::vector<double> all = values(from);
-  std::copy(all.begin(), all.end(), to.as<double>());
-  return to;
-}
-
-// A layer, its inputs, and the gradients of the loss sum(y dy).
-struct Training {
-  explicit Training(const MultiHeadAttentionConfig& of) : config(of) {}
-  MultiHeadAttentionConfig config;
-  std::int64_t batch = 2, queries = 5, keys = 5;
-  bool self = true;
-  std::function<void(MultiHeadAttentionOptions&, LayerCase&)> mask{};
-  DType type = DType::kF32;  // of inputs and dy
-
-  void run(int threads = 1, Workspace* workspace = nullptr) {
-    std::mt19937_64 random(11);
-    layer = std::make_unique<MultiHeadAttention>(config);
-    StateDict state = layer->state_dict();
-    for (auto& [name, tensor] : state) tensor = random_tensor(random, tensor.shape(), 0.4);
-    layer->load_state_dict(state);
-    const std::int64_t kdim = config.kdim > 0 ? config.kdim : config.d_model;
-    const std::int64_t vdim = config.vdim > 0 ? config.vdim : config.d_model;
-    query = random_tensor(random, {batch, queries, config.d_model}, 1, type);
-    key = self ? query : random_tensor(random, {batch, keys, kdim}, 1, type);
-    value = self ? query : random_tensor(random, {batch, keys, vdim}, 1, type);
-    dy = random_tensor(random, {batch, queries, config.d_model}, 1, type);
-    if (self) keys = queries;
-    reference = {layer->config(), layer->state_dict(), query, key, value, {}, {}, {}};
-    reference.added.assign(static_cast<std::size_t>(batch * config.num_heads * queries * keys), 0.0);
-    options = {};
-    if (mask) mask(options, reference);
-    options.threads.num_threads = threads;
-    options.activations = &activations;
-    options.workspace = workspace;
-    Tensor y(DType::kF32, query.shape());
-    if (self) {
-      layer->forward(query.view(), y.view(), options);
-    } else {
-      layer->forward(query.view(), key.view(), value.view(), y.view(), options);
-    }
-    gradients.clear();
-    MultiHeadAttentionGradients to;
-    const auto make = [&](const std::string& name, const Dims& shape) {
-      gradients[name] = Tensor(DType::kF32, shape);
-      return gradients[name].view();
-    };
-    to.dquery = make("query", query.shape());
-    if (!self) {
-      to.dkey = make("key", key.shape());
-      to.dvalue = make("value", value.shape());
-    }
-    for (const auto& [name, tensor] : layer->state_dict()) to.parameters[name] = make(name, tensor.shape());
-    if (options.head_scale.defined()) to.dhead_scale = make("head_scale", options.head_scale.shape());
-    if (self) {
-      layer->backward(query.view(), activations, dy.view(), to, options);
-    } else {
-      layer->backward(query.view(), key.view(), value.view(), activations, dy.view(), to, options);
-    }
-  }
-
-  double loss(const LayerCase& of) const {
-    const LayerResult result = reference_layer(of, 0);
-    const std::vector<double> factor = values(dy);
-    double sum = 0;
-    for (std::size_t i = 0; i < factor.size(); ++i) sum += result.output[i] * factor[i];
-    return sum;
-  }
-  // Where a gradient differs from the central difference by more than 2^-18 of the largest of its tensor: some 60
-  // roundings of F32, of sums of some tens of terms each.
-  std::string wrong() const {
-    constexpr double kStep = 1e-5;
-    LayerCase at = reference;
-    for (Tensor* tensor : {&at.query, &at.key, &at.value}) *tensor = in_double(*tensor);
-    for (auto& [name, tensor] : at.state) tensor = in_double(tensor);
-    if (self) at.key = at.value = at.query;  // share the memory
-    const auto check = [&](const std::string& name, double* input, std::int64_t count) -> std::string {
-      const Tensor& gradient = gradients.at(name);
-      std::vector<double> expected(static_cast<std::size_t>(count));
-      double largest = 0;
-      for (std::int64_t i = 0; i < count; ++i) {
-        const double before = input[i];
-        input[i] = before + kStep;
-        const double more = loss(at);
-        input[i] = before - kStep;
-        const double less = loss(at);
-        input[i] = before;
-        expected[static_cast<std::size_t>(i)] = (more - less) / (2 * kStep);
-        largest = std::max(largest, std::fabs(expected[static_cast<std::size_t>(i)]));
-      }
-      for (std::int64_t i = 0; i < count; ++i) {
-        const double got = static_cast<double>(gradient.as<float>()[i]), want = expected[static_cast<std::size_t>(i)];
-        if (std::fabs(got - want) > 0x1p-18 * largest + 1e-8) {
-          return name + "[" + std::to_string(i) + "] is " + std::to_string(got) + ", expected " + std::to_string(want);
-        }
-      }
-      return "";
-    };
-    std::string text = check("query", at.query.as<double>(), at.query.elements());
-    if (text.empty() && !self) text = check("key", at.key.as<double>(), at.key.elements());
-    if (text.empty() && !self) text = check("value", at.value.as<double>(), at.value.elements());
-    for (auto& [name, tensor] : at.state) {
-      if (text.empty()) text = check(name, tensor.as<double>(), tensor.elements());
-    }
-    if (text.empty() && !at.head_scale.empty()) {
-      text = check("head_scale", at.head_scale.data(), static_cast<std::int64_t>(at.head_scale.size()));
-    }
-    return text;
-  }
-
-  std::unique_ptr<MultiHeadAttention> layer;
-  Tensor query, key, value, dy;
-  LayerCase reference;
-  MultiHeadAttentionOptions options;
-  MultiHeadAttentionActivations activations;
-  std::map<std::string, Tensor> gradients;
-};
-
-bool same(const std::map<std::string, Tensor>& a, const std::map<std::string, Tensor>& b) {
-  for (const auto& [name, tensor] : a) {
-    if (std::memcmp(tensor.bytes(), b.at(name).bytes(), static_cast<std::size_t>(tensor.elements()) * sizeof(float)) !=
-        0) {
-      return false;
-    }
-  }
-  return true;
-}
 
 TEST(LayerBackward, SelfAttention) {
   for (const std::string& isa : available_isas()) {
@@ -316,109 +184,6 @@ TEST(LayerBackward, HalfInputs) {
   EXPECT_EQ(t.wrong(), "");
 }
 
-TEST(LayerBackward, SameBitsForAnyThreads) {
-  Training one(MultiHeadAttentionConfig{.d_model = 96, .num_heads = 4});
-  one.batch = 3;
-  one.queries = 600;
-  one.run(1);
-  for (const int threads : {2, 3, 8, 64}) {
-    Training many(one.config);
-    many.batch = 3;
-    many.queries = 600;
-    Workspace workspace;
-    many.run(threads, &workspace);
-    EXPECT_TRUE(same(one.gradients, many.gradients)) << threads;
-  }
-}
-
-// dx of a sequence, alone and at any place of a batch, whose other sequence holds NaN; sums over the batch then do too.
-TEST(LayerBackward, SameBitsInAnyBatch) {
-  const MultiHeadAttention layer(MultiHeadAttentionConfig{.d_model = 24, .num_heads = 3, .num_kv_heads = 1});
-  std::mt19937_64 random(5);
-  const Tensor x = random_tensor(random, {1, 70, 24}), memory = random_tensor(random, {1, 90, 24}),
-               dy = random_tensor(random, {1, 70, 24});
-  for (const bool self : {true, false}) {
-    const auto run = [&](std::int64_t batch, std::int64_t place) {
-      const auto repeated = [&](const Tensor& one) {
-        Tensor all(DType::kF32, {batch, one.size(1), one.size(2)});
-        for (std::int64_t b = 0; b < batch; ++b) {
-          float* const to = all.as<float>() + b * one.elements();
-          std::copy_n(one.as<float>(), one.elements(), to);
-          if (b == batch / 3 && b != place) to[7] = std::numeric_limits<float>::quiet_NaN();
-        }
-        return all;
-      };
-      const Tensor query = repeated(x), key = self ? query : repeated(memory), of_y = repeated(dy);
-      Tensor y(DType::kF32, query.shape()), dx(DType::kF32, query.shape()), dkey(DType::kF32, key.shape()),
-          dvalue(DType::kF32, key.shape()), dw(DType::kF32, {24, 24});
-      MultiHeadAttentionActivations kept;
-      MultiHeadAttentionOptions options;
-      options.activations = &kept;
-      options.mask.causal = self;
-      options.threads.num_threads = 2;
-      MultiHeadAttentionGradients to;
-      to.dquery = dx.view();
-      to.parameters["out_proj.weight"] = dw.view();
-      if (self) {
-        layer.forward(query.cview(), y.view(), options);
-        layer.backward(query.cview(), kept, of_y.cview(), to, options);
-      } else {
-        to.dkey = dkey.view();
-        to.dvalue = dvalue.view();
-        layer.forward(query.cview(), key.cview(), key.cview(), y.view(), options);
-        layer.backward(query.cview(), key.cview(), key.cview(), kept, of_y.cview(), to, options);
-      }
-      EXPECT_EQ(std::isnan(dw.as<float>()[0]), batch > 1 && place != batch / 3);
-      std::vector<float> found;
-      for (const Tensor* gradient : {&dx, &dkey, &dvalue}) {
-        if (self && gradient != &dx) continue;
-        const std::int64_t count = gradient->size(1) * 24;
-        found.insert(found.end(), gradient->as<float>() + place * count, gradient->as<float>() + (place + 1) * count);
-      }
-      return found;
-    };
-    const std::vector<float> alone = run(1, 0);
-    for (const auto& [batch, place] : {std::pair{2, 1}, {5, 0}, {64, 0}, {64, 40}, {64, 63}}) {
-      const std::vector<float> found = run(batch, place);
-      EXPECT_EQ(std::memcmp(alone.data(), found.data(), alone.size() * sizeof(float)), 0) << place << " of " << batch;
-    }
-  }
-}
-
-// Inputs and gradients [T,B,E], of which elements lie two apart, and a weight's gradient that lies by columns.
-TEST(LayerBackward, SameBitsInAnyLayout) {
-  Training t(MultiHeadAttentionConfig{.d_model = 24, .num_heads = 3});
-  t.batch = 3;
-  t.queries = 70;
-  t.run();
-  const auto other = [](Tensor& memory, const Tensor* from) {
-    memory = Tensor(DType::kF32, {70, 3, 24, 2});
-    const TensorView view(memory.as<float>(), DType::kF32, {3, 70, 24}, {48, 144, 2});
-    for (std::int64_t i = 0; from != nullptr && i < from->elements(); ++i) {
-      memory.as<float>()[i / 24 % 70 * 144 + i / (24 * 70) * 48 + i % 24 * 2] = from->as<float>()[i];
-    }
-    return view;
-  };
-  Tensor query, dy, dx, dw(DType::kF32, {24, 72});
-  const TensorView of_query = other(query, &t.query), of_y = other(dy, &t.dy), of_x = other(dx, nullptr);
-  Tensor y(DType::kF32, t.query.shape());
-  MultiHeadAttentionActivations kept;
-  MultiHeadAttentionOptions options;
-  options.activations = &kept;
-  t.layer->forward(of_query, y.view(), options);
-  MultiHeadAttentionGradients to;
-  to.dquery = of_x;
-  to.parameters["in_proj_weight"] = TensorView(dw.as<float>(), DType::kF32, {72, 24}, {1, 72});
-  t.layer->backward(of_query, kept, of_y, to, options);
-  for (std::int64_t i = 0; i < t.query.elements(); ++i) {
-    ASSERT_EQ(dx.as<float>()[i / 24 % 70 * 144 + i / (24 * 70) * 48 + i % 24 * 2],
-              t.gradients.at("query").as<float>()[i]);
-  }
-  for (std::int64_t i = 0; i < 72 * 24; ++i) {
-    ASSERT_EQ(dw.as<float>()[i % 24 * 72 + i / 24], t.gradients.at("in_proj_weight").as<float>()[i]);
-  }
-}
-
 TEST(LayerBackward, Accumulates) {
   Training t(MultiHeadAttentionConfig{.d_model = 12, .num_heads = 3});
   t.run();
@@ -500,20 +265,6 @@ TEST(LayerBackward, NoTokensGiveZeros) {
       }
     }
   }
-}
-
-// The forward that keeps gives the bits of the one that does not.
-TEST(LayerBackward, KeepingChangesNothing) {
-  Training t(MultiHeadAttentionConfig{.d_model = 12, .num_heads = 3});
-  Tensor scale(DType::kF32, {3});
-  for (std::int64_t h = 0; h < 3; ++h) scale.as<float>()[h] = 0.5f * static_cast<float>(h + 1);
-  t.mask = [&](MultiHeadAttentionOptions& options, LayerCase&) { options.head_scale = scale.cview(); };
-  t.run();
-  Tensor kept(DType::kF32, t.query.shape()), plain(DType::kF32, t.query.shape());
-  t.layer->forward(t.query.view(), kept.view(), t.options);
-  t.options.activations = nullptr;
-  t.layer->forward(t.query.view(), plain.view(), t.options);
-  EXPECT_EQ(std::memcmp(kept.bytes(), plain.bytes(), static_cast<std::size_t>(plain.elements()) * sizeof(float)), 0);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // The questions of the views Heads and Corpus.
-import type { Cells, Level, Pool, Pyramid } from "../maps/source";
 import type { AskOptions, Engine } from "./engine";
+import type { Cells, Level, Pool, Pyramid } from "./pyramid";
 import { json, tensors } from "./questions";
 import { numbers, shapeOf, type TensorFile } from "./safetensors";
 

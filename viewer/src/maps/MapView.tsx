@@ -1,6 +1,7 @@
 // One matrix from 100,000 tokens to one number: pan and zoom by hand, wheel, fingers or keys; strips, tracks, a small map.
 import type { Signal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import type { Pool } from "../engine/pyramid";
 import { dark } from "../state/app";
 import { point, select, type Item } from "../state/inspect";
 import { grouped, t } from "../texts";
@@ -11,7 +12,7 @@ import { draw, legendStops, type Margins, type Seen } from "./draw";
 import { fit, fitZoom, keepInside, pan, placeAt, reveal, seen, zoomAt, type Camera, type Size } from "./geometry";
 import { MiniMap } from "./MiniMap";
 import { palette } from "./palette";
-import type { Pool, Source } from "./source";
+import type { Source } from "./source";
 import { Painted, Store } from "./store";
 import { tableOf } from "./table";
 import "./maps.css";

@@ -1,11 +1,11 @@
 // The whole matrix, small, with the part that is seen outlined: pressed or pulled it moves the map.
 import { useEffect, useRef, useState } from "preact/hooks";
+import type { Cells } from "../engine/pyramid";
 import { dark } from "../state/app";
 import { t } from "../texts";
 import { keepInside, seen, type Camera, type Size } from "./geometry";
 import { palette } from "./palette";
 import { largestOf } from "./ramp";
-import type { Cells } from "./source";
 import type { Painted, Store } from "./store";
 
 const longest = 112;

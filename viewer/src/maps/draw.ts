@@ -1,7 +1,7 @@
 // One frame of a map on a 2D canvas: cells, numbers, token strips, tracks at the edges, the chosen pair.
+import type { Tracks } from "../engine/pyramid";
 import { labels, numberZoom, onScreen, seen, trackPixels, type Camera, type Extent, type Size } from "./geometry";
 import { cssOf, entryOf, readableOn, type Ramp, type Scale } from "./ramp";
-import type { Tracks } from "./source";
 import type { Drawn, Painted, Store } from "./store";
 
 /** Strips and tracks around the cells, in pixels. */

@@ -1,39 +1,9 @@
 // Where a map's numbers come from: one head, a mean over several, a difference of two. All answer the same two questions.
 import type { Engine } from "../engine/engine";
 import { mapOf, meanPatch, type HeadName } from "../engine/heads";
+import type { Cells, Pool, Pyramid } from "../engine/pyramid";
 import { patch as askPatch } from "../engine/questions";
 import type { Extent, Patch } from "./geometry";
-
-export type Pool = "mean" | "max";
-
-/** Numbers of a rectangle: one for each cell, row by row. */
-export interface Cells {
-  rows: number;
-  keys: number;
-  values: Float32Array | Float64Array;
-}
-
-export interface Level extends Record<Pool, Float32Array | Float64Array> {
-  side: number;
-  rows: number;
-  keys: number;
-}
-
-export interface Tracks {
-  columnMass: Float64Array;
-  entropy: Float64Array;
-  distanceMass: Float64Array;
-  firstDistance: number;
-  distanceMean: number;
-  distanceVariance: number;
-}
-
-export interface Pyramid {
-  levels: Level[];
-  /** null in an estimate from every so many-th row. */
-  tracks: Tracks | null;
-  rowStep: number;
-}
 
 export interface Source {
   /** Two sources with the same id have the same numbers. */

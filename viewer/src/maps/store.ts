@@ -1,7 +1,8 @@
 // The patches and the pyramid of one source: asked for as they come into view, kept while there is room, painted once.
+import type { Cells, Level, Pool, Pyramid } from "../engine/pyramid";
 import { detail, patchesOf, seen, smallMatrix, type Camera, type Detail, type Patch, type Rectangle, type Size } from "./geometry";
 import { largestOf, paint, type Ramp } from "./ramp";
-import type { Cells, Level, Pool, Pyramid, Source } from "./source";
+import type { Source } from "./source";
 
 export interface Drawn extends Patch {
   cells: Cells;
