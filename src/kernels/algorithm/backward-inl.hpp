@@ -495,11 +495,11 @@ void BiasGradient(const BackwardParams& params, const KeyChunk& chunk, const Que
                    });
 }
 
+// A constant: no instruction of this target runs before a processor is known to have it.
 template <class Mma>
-BackwardKernels BackwardKernelsOf() {
-  return {BackwardFloats<Mma>, KeyGradFloats,     PrepareRows<Mma>,  LoadChunk<Mma>,
-          BackwardBlock<Mma>,  BiasGradient<Mma>, StoreQueries<Mma>, StoreKeys<Mma>};
-}
+inline constexpr BackwardKernels kBackwardKernels{BackwardFloats<Mma>, KeyGradFloats,      PrepareRows<Mma>,
+                                                  LoadChunk<Mma>,      BackwardBlock<Mma>, BiasGradient<Mma>,
+                                                  StoreQueries<Mma>,   StoreKeys<Mma>};
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -13,7 +13,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 
-[[maybe_unused]] const BackwardRegistration kRegistration{HWY_TARGET, Products::kF32, BackwardKernelsOf<MmaF32>()};
+[[maybe_unused]] const BackwardRegistration kRegistration{HWY_TARGET, Products::kF32, kBackwardKernels<MmaF32>};
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

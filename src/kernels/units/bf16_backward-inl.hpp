@@ -13,7 +13,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace manyheads::kernels::HWY_NAMESPACE {
 
-[[maybe_unused]] const BackwardRegistration kRegistration{HWY_TARGET, Products::kBF16, BackwardKernelsOf<MmaBf16>()};
+[[maybe_unused]] const BackwardRegistration kRegistration{HWY_TARGET, Products::kBF16, kBackwardKernels<MmaBf16>};
 
 }  // namespace manyheads::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
