@@ -106,6 +106,17 @@ try_install() {
       --no-install-recommends "$@"; } >&2 || true
 }
 
+# install_clang: clang-19 with the sanitizers' runtime and libFuzzer, for the preset asan. scripts/wasm may have installed the
+# compiler without them. Fails where they cannot be had.
+install_clang() {
+  can_fuzz() {
+    have clang++-19 &&
+      echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }' |
+      clang++-19 -fsanitize=address,fuzzer -x c++ - -o /dev/null 2>/dev/null
+  }
+  can_fuzz || { try_install clang-19 libclang-rt-19-dev; can_fuzz; }
+}
+
 # build PRESET TARGET...: configures, with what $options adds, and builds in build/PRESET. Says what it does; the compilers' output only on failure.
 build() {
   local preset=$1 log
