@@ -5,7 +5,7 @@ file(GLOB wasm_sources CONFIGURE_DEPENDS
 # A page reads no corpus, and Highway's vectors of doubles are not there for WebAssembly.
 list(FILTER wasm_sources EXCLUDE REGEX "score_pass\\.cpp$")
 # Nor does it train.
-list(FILTER wasm_sources EXCLUDE REGEX "(backward|layer/gradients)\\.cpp$")
+list(FILTER wasm_sources EXCLUDE REGEX "(backward|backward_plan|backward_run|layer/gradients)\\.cpp$")
 # Nor does it multiply integers, or emulate tiles: these units stay empty.
 set_source_files_properties(src/kernels/units/other_attention_amx_emulated.cpp src/kernels/units/other_attention_int8.cpp
                             PROPERTIES COMPILE_DEFINITIONS MANYHEADS_WITHOUT_OTHERS)
