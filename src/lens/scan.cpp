@@ -134,6 +134,7 @@ void Scan::add(std::span<const BatchText> texts, std::span<const ScanPassage> pa
     throw Error(ErrorCode::kInvalidArgument,
                 base::format("Scan::add: {} texts and {} passages", texts.size(), passages.size()));
   }
+  if (texts.empty()) return;
   std::vector<PassageReader> readers;
   for (const BatchText& text : texts) readers.emplace_back(text.trace);
   std::vector<double> values(texts.size() * heads() * scores_);

@@ -9,15 +9,10 @@
 #include <string>
 
 #include "attention/call.hpp"
+#include "sanitized.hpp"
 
 // What tests share that take threads or memory away in a forked child.
 namespace manyheads::test {
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 // What `work` returns in a forked child; -1 where it does not end by itself.
 inline int in_a_child(const std::function<int()>& work) {

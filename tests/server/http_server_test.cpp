@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "sanitized.hpp"
 #include "server/client.hpp"
 
 namespace manyheads::test {
@@ -29,12 +30,6 @@ using server::Progress;
 using server::Response;
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 int count_of(const char* variable, int usual) {
   const char* text = std::getenv(variable);
