@@ -278,8 +278,9 @@ TEST_P(LinearLayer, WorksInTheScratchItIsGiven) {
   const std::vector<float> w = normals(kIn * kOut, 50), x = normals(kRows * kIn, 51);
   for (const DType kept : {DType::kF32, DType::kBF16}) {
     const Linear linear(matrix(w, kOut, kIn), {}, kept);
-    std::vector<float> first(kOut);
-    linear.run(x.data(), 1, kIn, first.data(), kOut);  // the first run splits weights
+    std::vector<float> first(kRows * kOut);
+    // The first run splits weights, and a pool starts its threads.
+    linear.run(x.data(), kRows, kIn, first.data(), kOut, Activation::kNone, {.num_threads = 3});
     for (const int threads : {1, 3}) {
       for (const std::int64_t rows : {std::int64_t{1}, std::int64_t{50}, kRows}) {
         const std::size_t floats = linear.workspace_floats(rows, {.num_threads = threads});
