@@ -122,6 +122,10 @@ build() {
   local preset=$1 log
   shift
   log=$(mktemp)
+  # One that g++ made: where it finds another compiler, CMake forgets $options.
+  if [[ $preset == asan && -e build/asan/CMakeCache.txt ]] && ! grep -q '^CMAKE_CXX_COMPILER:.*clang' build/asan/CMakeCache.txt; then
+    rm -rf build/asan
+  fi
   say "building $* ($preset)"
   if ! { cmake --preset "$preset" ${options[@]+"${options[@]}"} && cmake --build --preset "$preset" --target "$@"; } >"$log" 2>&1; then
     tail -n 60 "$log" >&2
