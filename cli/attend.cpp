@@ -105,7 +105,7 @@ Mask make_mask(const Attend& request, const StateDict& tensors) {
   return mask;
 }
 
-// The backward of the call, where it is asked for.
+// The backward of the call, with --grad.
 struct Backward {
   ConstTensorView dout;
   StateDict results;  // by the names of the inputs, with a "d" in front

@@ -3,7 +3,6 @@
 #include <string>
 
 #include "attention/call.hpp"
-#include "kernels/tuning.hpp"
 
 namespace manyheads::test {
 namespace {
@@ -86,15 +85,18 @@ TEST_P(Explain, ThreadsAreNoMoreThanAskedForOrUseful) {
 }
 
 TEST_P(Explain, TheWorkspaceDoesNotGrowWithTheScores) {
-  const auto bytes = [](std::int64_t t) {
+  std::int64_t together = 1;
+  const auto bytes = [&](std::int64_t t) {
     Call call({.tq = t, .tk = t, .d = 64, .dv = 64});
     call.options.threads.num_threads = 1;
     EXPECT_EQ(call.explanation().workspace_bytes, attention_workspace_size(call.q.view(), call.k.view(), call.v.view(),
                                                                            call.out.mutable_view(), call.options));
+    together = call.explanation().query_blocks_together;
     return call.explanation().workspace_bytes;
   };
-  // Where query blocks begin to be taken together, each of them has a row state: so many times the memory, once.
-  EXPECT_LT(bytes(4096), static_cast<std::size_t>(kernels::tuning().blocks_together) * bytes(1024));
+  // Query blocks that are taken together have a row state each.
+  const std::size_t longer = bytes(4096), states = static_cast<std::size_t>(together);
+  EXPECT_LT(longer, (1 + states) * bytes(1024));
   EXPECT_LT(bytes(65536), 2 * bytes(16384));
   EXPECT_LT(bytes(65536), 2'000'000u);
 }
